@@ -1,0 +1,69 @@
+"""Stage bundle: everything that is served, put together as of all interactions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.rank_files import feature_tables
+from jobs.run_folder import Prepared, read_embeddings, read_prepared
+from reckg.bundle import Bundle, save_bundle
+from reckg.config import Config
+from reckg.data.ids import IdMap
+from reckg.ranking.ranker import load_ranker
+from reckg.retrieval.index import load_index
+
+RECENT_SHARE = 0.2  # of the interactions, the latest: what counts as popular now
+
+
+def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes bundle/. The metrics in its manifest are those of the validation part; the test part is the report's."""
+    prepared = read_prepared(run)
+    users, items = read_embeddings(run, "serving")
+    train = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
+    ranker = json.loads((run / "ranker" / "ranker.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((run / "prepared" / "interactions.parquet").read_bytes()).hexdigest()
+    served = load_ranker(run / "ranker") if ranker["served"] else None
+    made = Bundle(
+        version=f"{prepared.info['name']}-{digest[:8]}-{_fingerprint(items)}",
+        manifest={
+            "name": prepared.info["name"],
+            "config": config.model_dump(mode="json"),
+            "data_hash": digest,
+            "item_columns": prepared.info["item_columns"],
+            "metrics": {"valid_ndcg@10": train["valid_ndcg@10"]},
+            "ranker": {key: ranker[key] for key in ("served", "reason")},
+        },
+        user_ids=IdMap(prepared.users["user_id"], "user id"),
+        item_ids=IdMap(prepared.items["item_id"], "item id"),
+        items=prepared.items,
+        user_vectors=users,
+        item_vectors=items,
+        index=load_index(run / "index"),
+        history=prepared.history("serving", config),
+        features=feature_tables(config, run, prepared, "serving"),
+        ranker=served,
+        popularity=recent_popularity(prepared),
+    )
+    extra = {"model": run / "model"}
+    if (run / "embeddings" / "text_encoder").is_dir():
+        extra["text_encoder"] = run / "embeddings" / "text_encoder"
+    manifest = save_bundle(made, run / "bundle", extra_folders=extra, overwrite=True)
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    return {"version": made.version, "files": len(manifest["files"]), "megabytes": round(size / 1e6, 1)}
+
+
+def recent_popularity(prepared: Prepared) -> np.ndarray:
+    """(n_items,) float32 interactions of each item among the latest RECENT_SHARE where times are known, else of all."""
+    frame = prepared.interactions
+    if prepared.info["time"] == "utc" and "timestamp" in frame.columns:
+        frame = frame.sort("timestamp").tail(max(int(len(frame) * RECENT_SHARE), 1))
+    return np.bincount(frame["item_idx"].to_numpy(), minlength=len(prepared.items)).astype(np.float32)
+
+
+def _fingerprint(items: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(items)).hexdigest()[:8]

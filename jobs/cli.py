@@ -1,0 +1,225 @@
+"""The command `reckg`: arguments in, one call of a job, errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from reckg.errors import ReckgError
+
+Command = Callable[[argparse.Namespace], None]
+
+FORMATS = ("recbole", "kgat", "kgcn", "movielens", "sequences", "tables")
+STAGE_COMMANDS = {
+    "build-graph": "clean the data, split it, build the knowledge graph",
+    "train": "train the graph model and the text encoder",
+    "embed": "write the vectors of users and items",
+    "index": "index the items for retrieval",
+    "rank": "train the ranker and judge it against the retrieval order",
+    "bundle": "put together the folder that is served",
+    "evaluate": "compare with the baselines on the test part, write the report",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0, 2 for an error that reckg explains, 130 after Ctrl-C."""
+    options = build_parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        command(options)
+    except ReckgError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("reckg: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print("reckg: error: " + " ".join(message.split("\n")), file=sys.stderr)
+    return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reckg", description="From event logs and a catalogue to recommendations over gRPC."
+    )
+    parser.add_argument("--version", action="version", version=f"reckg {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_import(commands)
+    _add_run(commands)
+    for name, does in STAGE_COMMANDS.items():
+        _add_stage(commands, name, does)
+    _add_recommend(commands)
+    _add_serve(commands)
+    _add_demo(commands)
+    _add_describe(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction, name: str, does: str, example: str, run: Command
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=does,
+        description=does[0].upper() + does[1:] + ".",
+        epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    example = (
+        "reckg import movielens ml-latest-small --out build/dataset --min-weight 4 --k-core 5\n"
+        "reckg import tables my-logs/ --out build/dataset"
+    )
+    parser = _add(commands, "import", "read data of another format into a dataset folder", example, _import)
+    parser.add_argument("format", choices=FORMATS, help="format of SRC")
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder or file to read")
+    parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")
+    parser.add_argument("--name", help="name of the data set; recbole: also the prefix of the files")
+    parser.add_argument(
+        "--min-weight", type=float, metavar="X", help="drop interactions with a weight (rating) below X"
+    )
+    parser.add_argument("--k-core", type=int, default=0, metavar="K", help="drop users and items with fewer than K")
+    parser.add_argument(
+        "--duplicates", choices=("keep", "first", "last", "sum"), default="keep", help="of repeated interactions"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset folder if it exists")
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    example = "reckg run jobs/configs/bookshop.toml --data build/dataset --out build/run"
+    parser = _add(commands, "run", "run all stages; skip those that are up to date", example, _run)
+    _add_run_arguments(parser)
+
+
+def _add_stage(commands: argparse._SubParsersAction, name: str, does: str) -> None:
+    example = f"reckg {name} jobs/configs/bookshop.toml --data build/dataset --out build/run"
+    parser = _add(commands, name, f"one stage: {does}", example, _run)
+    _add_run_arguments(parser)
+    parser.set_defaults(only=name.replace("-", "_"))
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file, see docs/configuration.md")
+    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--out", type=Path, required=True, help="run folder, new or of an earlier run")
+    parser.add_argument("--overwrite", action="store_true", help="replace finished results that no longer fit")
+    parser.set_defaults(only=None)
+
+
+def _add_recommend(commands: argparse._SubParsersAction) -> None:
+    example = "reckg recommend build/run/bundle --out build/recommendations.parquet --k 20"
+    parser = _add(commands, "recommend", "write recommendations of many users to a file", example, _recommend)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    parser.add_argument(
+        "--users", type=Path, help="list of user ids: .txt, or a table with a column user_id (default: all)"
+    )
+    parser.add_argument("--k", type=positive_integer, default=10, help="items a user (default: 10)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def _add_serve(commands: argparse._SubParsersAction) -> None:
+    example = "reckg serve build/run/bundle --port 50051"
+    parser = _add(commands, "serve", "answer gRPC calls from a bundle", example, _serve)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=50051, help="port; 0: a free one, printed (default: 50051)")
+    parser.add_argument("--threads", type=positive_integer, default=4, help="requests answered at once (default: 4)")
+    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to drain (default: 10)")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    example = "reckg demo --out build/demo"
+    parser = _add(commands, "demo", "the whole way on the embedded data set, with a call of the server", example, _demo)
+    parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder to write (default: build/demo)")
+
+
+def _add_describe(commands: argparse._SubParsersAction) -> None:
+    example = "reckg describe build/run"
+    parser = _add(commands, "describe", "say what a dataset folder, a run folder or a bundle holds", example, _describe)
+    parser.add_argument("path", type=Path, metavar="PATH", help="dataset folder, run folder or bundle")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from jobs.import_data import import_data
+
+    import_data(
+        options.format,
+        options.src,
+        options.out,
+        name=options.name,
+        min_weight=options.min_weight,
+        k_core=options.k_core,
+        duplicates=options.duplicates,
+        overwrite=options.overwrite,
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    from jobs.describe import summary
+    from jobs.pipeline import run_pipeline
+    from reckg.config import read_config
+
+    config = read_config(options.config)
+    state = run_pipeline(config, options.data, options.out, only=options.only, overwrite=options.overwrite)
+    if options.only in (None, "evaluate"):
+        print("\n" + summary(options.out, state))
+
+
+def _recommend(options: argparse.Namespace) -> None:
+    from jobs.recommend import recommend_all
+
+    counts = recommend_all(options.bundle, options.out, users=options.users, k=options.k, overwrite=options.overwrite)
+    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    import logging
+
+    from serving.server import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from jobs.demo import demo
+
+    demo(options.out)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from jobs.describe import describe
+
+    print(describe(options.path))
+
+
+def positive_integer(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
+
+
+def _version() -> str:
+    try:
+        return version("reckg")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

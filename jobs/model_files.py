@@ -1,0 +1,91 @@
+"""The graph and the model of a run, from its folder. Imports torch: for the stages train and embed alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from jobs.run_folder import Prepared
+from reckg.config import Config
+from reckg.errors import ArtifactError, ConfigError
+from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
+from reckg.graph.recency import recency_weights
+from reckg.model.joint_model import JointModel
+from reckg.model.text_encoder import TextEncoder
+
+
+def pick_device(config: Config) -> torch.device:
+    """run.device; auto: CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
+    if config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device is 'cuda', but torch sees no CUDA device: set it to 'auto' or 'cpu'.")
+    cuda = config.run.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def load_graph(run: Path, prepared: Prepared, config: Config, state: str) -> KnowledgeGraph:
+    """The knowledge graph with the interactions that are known in a state."""
+    folder = run / "graph"
+    try:
+        description = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+        triples = pl.read_parquet(folder / "triples.parquet")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
+    known = prepared.known(state, config)
+    user_idx = known["user_idx"].to_numpy()
+    return build_knowledge_graph(
+        n_users=len(prepared.users),
+        n_items=len(prepared.items),
+        n_entities=description["n_entities"],
+        relations=tuple(description["relations"]),
+        triples=tuple(triples[name].to_numpy() for name in ("head", "relation", "tail")),
+        user_idx=user_idx,
+        item_idx=known["item_idx"].to_numpy(),
+        recency=recency_weights(user_idx, config.model.recency_half_life),
+        interaction_share=config.model.interaction_share,
+    )
+
+
+def item_texts(prepared: Prepared) -> list[str]:
+    """One text an item: its text columns joined, the title first; empty where there is none."""
+    columns = prepared.info["item_columns"]["text"]
+    if not columns:
+        return [""] * len(prepared.items)
+    joined = pl.concat_str([pl.col(name).fill_null("") for name in columns], separator=". ")
+    return prepared.items.select(joined.str.strip_chars(". ").alias("text"))["text"].to_list()
+
+
+def build_model(
+    config: Config, run: Path, prepared: Prepared, graph: KnowledgeGraph, device: torch.device
+) -> JointModel:
+    """An untrained model of the training graph; with a text encoder where one is configured and the items have text."""
+    text = None
+    texts = item_texts(prepared)
+    if config.text.encoder != "none" and any(texts):
+        text = TextEncoder(
+            config.text.encoder,
+            texts,
+            policy=config.text.policy,
+            trainable_layers=config.text.trainable_layers,
+            lora_rank=config.text.lora_rank,
+            max_tokens=config.text.max_tokens,
+            cache=run / "text-cache",
+            device=device,
+            progress=tqdm,
+        )
+    model = JointModel(
+        graph,
+        text,
+        embedding_dim=config.model.embedding_dim,
+        relation_dim=config.model.relation_dim,
+        layers=config.model.layers,
+        aggregator=config.model.aggregator,
+        combine=config.model.combine,
+        attention=config.model.attention,
+        dropout=config.model.dropout,
+        id_dropout=config.model.id_dropout,
+    )
+    return model.to(device)

@@ -1,0 +1,74 @@
+"""What the stages leave in a run's folder, and how the next ones read it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file
+
+from reckg.config import Config
+from reckg.data.history import History
+from reckg.errors import ArtifactError
+from reckg.evaluation.protocol import history_parts
+
+# A state is what is known at a moment: while training, at test time, in service.
+STATES = ("train", "test", "serving")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The cleaned and split data of a run. Frames of users and items are in index order."""
+
+    interactions: pl.DataFrame  # user_idx, item_idx, timestamp (optional), weight, split
+    users: pl.DataFrame
+    items: pl.DataFrame
+    info: dict[str, Any]  # prepared.json
+
+    def parts(self, state: str, config: Config) -> tuple[str, ...]:
+        """The split parts that are known in a state."""
+        if state == "train":
+            return ("train",)
+        return history_parts(config.evaluate.history, self.interactions) if state == "test" else ("train", "valid", "test")
+
+    def known(self, state: str, config: Config) -> pl.DataFrame:
+        """The interactions that are known in a state."""
+        return self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
+
+    def history(self, state: str, config: Config) -> History:
+        return History.from_interactions(self.known(state, config), len(self.users))
+
+
+def read_prepared(run: Path) -> Prepared:
+    """Raises ArtifactError where build-graph has not run, or its files are damaged."""
+    folder = run / "prepared"
+    try:
+        frames = [pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "users", "items")]
+        info = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
+    return Prepared(*frames, info)
+
+
+def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
+    """(users (n_users, d), items (n_items, d)) of a state. Raises ArtifactError."""
+    path = run / "embeddings" / f"{state}.safetensors"
+    try:
+        tensors = load_file(path)
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be read ({error}). Run 'reckg embed' again.") from error
+    return tensors["users"], tensors["items"]
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def n_threads(config: Config) -> int:
+    """Threads to use: run.threads, or one per core that this process may use."""
+    return config.run.threads or len(os.sched_getaffinity(0))

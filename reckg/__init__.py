@@ -1,0 +1,32 @@
+"""reckg: event logs and a catalogue into recommendations.
+
+``import reckg`` loads nothing heavy; what ``load`` needs is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reckg.recommend import Recommender
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | Path, verify: bool = True) -> Recommender:
+    """Loads a bundle for use in Python.
+
+        recommendations = reckg.load("run/bundle").recommend("some user", k=10)
+
+    Args:
+        path: the bundle's folder.
+        verify: also check every file's hash and replay the golden requests.
+    Raises:
+        ArtifactError: the folder is no bundle, or is damaged; the message names what is wrong.
+    """
+    from reckg.bundle import load_bundle
+    from reckg.recommend import Recommender
+
+    return Recommender(load_bundle(Path(path), verify=verify))

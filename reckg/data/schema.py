@@ -1,0 +1,59 @@
+"""The data contract: the tables of a dataset folder, their columns, and the kinds of attribute columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+TABLES = ("interactions", "items", "users", "triples", "links")
+
+# (column, dtype, required). Further columns of items and users are text or attributes.
+INTERACTION_COLUMNS = {
+    "user_id": pl.String,
+    "item_id": pl.String,
+    "timestamp": pl.Int64,  # epoch seconds, UTC; or a place in the user's order, see Dataset.time
+    "weight": pl.Float32,
+    "event": pl.String,
+    "split": pl.String,
+}
+TRIPLE_COLUMNS = {"head": pl.String, "relation": pl.String, "tail": pl.String}
+LINK_COLUMNS = {"item_id": pl.String, "entity": pl.String}
+SPLITS = ("train", "valid", "test")
+
+TimeKind = Literal["utc", "order", "none"]
+
+
+@dataclass(frozen=True)
+class ColumnKinds:
+    """Which columns of a table are what. A column is in one kind at most; the first text column is the title."""
+
+    text: tuple[str, ...] = ()  # String
+    categorical: tuple[str, ...] = ()  # String (anything else is cast)
+    number: tuple[str, ...] = ()  # Float64 after reading
+    list: tuple[str, ...] = ()  # List(String)
+
+    def all(self) -> tuple[str, ...]:
+        return self.text + self.categorical + self.number + self.list
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as read: lazy frames that keep the contract's columns and types.
+
+    ``time`` says what ``timestamp`` means: ``utc`` epoch seconds; ``order`` a place in the user's own
+    order (comparable within a user only); ``none``: no such column.
+    """
+
+    name: str
+    interactions: pl.LazyFrame
+    items: pl.LazyFrame
+    users: pl.LazyFrame | None = None
+    triples: pl.LazyFrame | None = None
+    links: pl.LazyFrame | None = None
+    item_columns: ColumnKinds = field(default_factory=ColumnKinds)
+    user_columns: ColumnKinds = field(default_factory=ColumnKinds)
+    time: TimeKind = "utc"
+    source: str = ""
+    licence: str = ""

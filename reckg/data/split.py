@@ -1,0 +1,293 @@
+"""Interactions to train, valid and test; and the checks that a split is what it claims to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from reckg.data.schema import SPLITS, TimeKind
+from reckg.data.text_table import collect
+from reckg.errors import DataError
+
+SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio"]
+KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio")
+_LABEL = "interactions"
+_WORD = 2**64
+
+
+@dataclass(frozen=True)
+class Split:
+    """A frame of interactions with its column ``split``, and how it came about.
+
+    ``cutoff_time`` (global-time only) is the last timestamp of training, ``valid_cutoff_time`` that of validation:
+    later parts have later timestamps only. ``valid_before_test`` says whether no user's validation interaction is
+    later than one of their test interactions, so that validation may join the history at test time.
+    """
+
+    frame: pl.LazyFrame
+    kind: SplitKind
+    cutoff_time: int | None
+    valid_cutoff_time: int | None
+    valid_before_test: bool
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def split_interactions(
+    frame: pl.LazyFrame, *, kind: str, valid: float, test: float, time: TimeKind, seed: int
+) -> Split:
+    """Labels every interaction ``train``, ``valid`` or ``test``.
+
+    Args:
+        frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
+        kind: auto (given where there is a column ``split``; else global-time for UTC times, leave-last-out for
+            ordered sequences, per-user-ratio without time), given, global-time (rows of one timestamp stay together),
+            leave-last-out (a user's last interaction is test, the one before it valid; users with fewer than three
+            stay in train), per-user-ratio (random per user, the same for every order of the rows).
+        valid, test: shares of all interactions, each above 0 and below 0.5 (global-time and per-user-ratio).
+    Raises:
+        DataError: the kind needs times or a column that the data lacks, or a part would be empty.
+    """
+    columns = frame.collect_schema().names()
+    chosen = _resolve(kind, "split" in columns, time)
+    _refuse_impossible(chosen, columns, time)
+    for name, share in (("valid", valid), ("test", test)):
+        if not 0 < share < 0.5:
+            raise DataError(f"the share of {name} must be above 0 and below 0.5, got {share}.")
+    notes: list[str] = []
+    if "split" in columns and chosen != "given":
+        notes.append(f"The data's own column 'split' was replaced by a {chosen} split.")
+        frame = frame.drop("split")
+    cutoffs: tuple[int | None, int | None] = (None, None)
+    if chosen == "global-time":
+        frame, cutoffs = _by_time(frame, valid, test)
+    elif chosen == "leave-last-out":
+        frame = _leave_last_out(frame)
+    elif chosen == "per-user-ratio":
+        frame = random_per_user(frame, valid, test, seed)
+    counts = _count(frame, chosen)
+    for name in SPLITS:
+        if not counts[name]:
+            raise DataError(
+                f"the {chosen} split leaves no {name} interactions of {counts['rows']:_} "
+                f"(train {counts['train']:_}, valid {counts['valid']:_}, test {counts['test']:_}). Choose another."
+            )
+    if counts["whole_users"] and chosen in ("leave-last-out", "per-user-ratio"):
+        notes.append(
+            f"{counts['whole_users']:_} of {counts['users']:_} users have fewer than 3 interactions; all train."
+        )
+    ordered = chosen in ("global-time", "leave-last-out") or (
+        chosen == "given" and time != "none" and _users_out_of_order(frame, "valid", "test") == 0
+    )
+    return Split(frame, chosen, *cutoffs, ordered, counts, tuple(notes))
+
+
+def check_split(
+    frame: pl.LazyFrame,
+    *,
+    kind: str,
+    time: TimeKind,
+    cutoff_time: int | None = None,
+    valid_cutoff_time: int | None = None,
+    n_rows: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Verifies a labelled frame from its rows alone.
+
+    Args:
+        frame: user_id, item_id (or user_idx, item_idx), timestamp where there is one, split.
+        n_rows: the rows that there were before the split, to see that none was lost.
+    Returns:
+        name -> {"passed", "bad", "of", "says"}; a check with passed None only informs.
+    Raises:
+        DataError: a check failed; it names all that did.
+    """
+    columns = frame.collect_schema().names()
+    if "user_id" not in columns:
+        frame = frame.rename({"user_idx": "user_id", "item_idx": "item_id"})
+    label = pl.col("split")
+    unlabelled = (~label.is_in(SPLITS)).fill_null(True)
+    rows, bad = collect(frame.select(pl.len(), unlabelled.sum().alias("bad")), _LABEL).row(0)
+    lost = 0 if n_rows is None else abs(n_rows - rows)
+    checks = {"partition": _result(bad + lost, rows, "rows that are lost, repeated or in no part")}
+    if kind == "global-time":
+        if cutoff_time is None or valid_cutoff_time is None:
+            raise DataError("a global-time split is checked against its two cutoff times; give both.")
+        checks |= _check_times(frame, cutoff_time, valid_cutoff_time, rows)
+    if kind == "leave-last-out":
+        held = frame.group_by("user_id").agg(
+            (label == "valid").sum().alias("valid"), (label == "test").sum().alias("test")
+        )
+        many = (pl.col("valid") > 1) | (pl.col("test") > 1) | (pl.col("valid") != pl.col("test"))
+        users, bad = collect(held.select(pl.len(), many.sum().alias("bad")), _LABEL).row(0)
+        checks["one held out"] = _result(bad, users, "users without exactly one or no valid and test interaction each")
+        for first, second in (("train", "valid"), ("valid", "test")):
+            bad = _users_out_of_order(frame, first, second)
+            checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
+    pairs = frame.select("user_id", "item_id", "split").unique()
+    both = pairs.filter(label == "train").join(pairs.filter(label == "test"), on=["user_id", "item_id"], how="semi")
+    repeated = collect(both.select(pl.len()), _LABEL).item()
+    checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test") | {
+        "passed": None
+    }
+    failed = [f"{name}: {c['bad']:_} of {c['of']:_} {c['says']}" for name, c in checks.items() if c["passed"] is False]
+    if failed:
+        raise DataError(f"the {kind} split is broken: {'; '.join(failed)}. Split the data again.")
+    return checks
+
+
+def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -> pl.LazyFrame:
+    """A column ``split`` by seeded chance, per user; the same for every order of the rows.
+
+    A user's count of n * share is rounded up or down by chance, so that the shares hold over all users; users with
+    fewer than three interactions, and one interaction at least of every user, stay in train. The draw depends on
+    the set of all ids: with other users or items it is another one.
+    """
+    users = frame.select("user_id").unique().sort("user_id").with_row_index("user code")
+    items = frame.select("item_id").unique().sort("item_id").with_row_index("item code")
+    user, item = pl.col("user code").cast(pl.UInt64), pl.col("item code").cast(pl.UInt64)
+    ties = [name for name in ("timestamp", "event", "weight") if name in frame.collect_schema().names()]
+    size = pl.len().over("user code")
+    n_test = (size * test + _uniform(_mixed(user, 2 * seed + 1))).floor().cast(pl.Int64).clip(upper_bound=size - 1)
+    n_valid = (size * valid + _uniform(_mixed(user, 2 * seed + 2))).floor().cast(pl.Int64)
+    place = pl.int_range(pl.len()).over("user code")
+    labelled = (
+        frame.join(users, on="user_id", how="left")
+        .join(items, on="item_id", how="left")
+        .with_columns(_mixed(_mixed(user, seed) ^ item, seed).alias("chance"))
+        .sort("user code", "chance", *ties)
+        .with_columns(size.alias("size"), place.alias("place"), n_test.alias("n test"), n_valid.alias("n valid"))
+        .with_columns(pl.min_horizontal("n valid", pl.col("size") - 1 - pl.col("n test")).alias("n valid"))
+    )
+    inside = pl.col("size") >= 3
+    label = (
+        pl.when(inside & (pl.col("place") < pl.col("n test")))
+        .then(pl.lit("test"))
+        .when(inside & (pl.col("place") < pl.col("n test") + pl.col("n valid")))
+        .then(pl.lit("valid"))
+        .otherwise(pl.lit("train"))
+    )
+    helpers = ("user code", "item code", "chance", "size", "place", "n test", "n valid")
+    return labelled.with_columns(label.alias("split")).drop(helpers)
+
+
+def _mixed(value: pl.Expr, seed: int) -> pl.Expr:
+    """The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) over UInt64, which wraps."""
+
+    def word(number: int) -> pl.Expr:
+        return pl.lit(number % _WORD, pl.UInt64)
+
+    mixed = value + word((seed + 1) * 0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed // word(2**30))) * word(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed // word(2**27))) * word(0x94D049BB133111EB)
+    return mixed ^ (mixed // word(2**31))
+
+
+def _uniform(word: pl.Expr) -> pl.Expr:
+    return word.cast(pl.Float64) / float(_WORD)
+
+
+def _resolve(kind: str, has_split: bool, time: TimeKind) -> SplitKind:
+    if kind == "given":
+        return "given"
+    if kind == "global-time":
+        return "global-time"
+    if kind == "leave-last-out":
+        return "leave-last-out"
+    if kind == "per-user-ratio":
+        return "per-user-ratio"
+    if kind != "auto":
+        raise DataError(f"unknown kind of split {kind!r}; one of {', '.join(KINDS)}.")
+    if has_split:
+        return "given"
+    return "global-time" if time == "utc" else "leave-last-out" if time == "order" else "per-user-ratio"
+
+
+def _refuse_impossible(kind: SplitKind, columns: list[str], time: TimeKind) -> None:
+    if kind == "given" and "split" not in columns:
+        raise DataError("the split is to be the given one, but the interactions have no column 'split'.")
+    if kind == "global-time" and time != "utc":
+        what = "places in a user's order, which are not comparable between users" if time == "order" else "no times"
+        raise DataError(f"a global-time split needs UTC timestamps, but the data has {what}. Choose another split.")
+    if kind == "leave-last-out" and time == "none":
+        raise DataError("a leave-last-out split needs times or an order, but the data has none. Choose per-user-ratio.")
+
+
+def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFrame, tuple[int, int]]:
+    times = collect(frame.group_by("timestamp").agg(pl.len().alias("rows")).sort("timestamp"), _LABEL)
+    if len(times) < 3:
+        raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(times)}.")
+    moment = times["timestamp"].to_numpy()
+    before = np.concatenate([[0], np.cumsum(times["rows"].to_numpy())])  # rows earlier than moment[i]
+    total = before[-1]
+    first_valid = 1 + int(np.argmin(np.abs(before[1:-2] - (1 - valid - test) * total)))
+    after = before[first_valid + 1 : -1]
+    first_test = first_valid + 1 + int(np.argmin(np.abs(after - (1 - test) * total)))
+    start_valid, start_test = int(moment[first_valid]), int(moment[first_test])
+    time = pl.col("timestamp")
+    label = pl.when(time < start_valid).then(pl.lit("train")).when(time < start_test).then(pl.lit("valid"))
+    cutoffs = int(moment[first_valid - 1]), int(moment[first_test - 1])
+    return frame.with_columns(label.otherwise(pl.lit("test")).alias("split")), cutoffs
+
+
+def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
+    size = pl.len().over("user_id")
+    from_end = size - 1 - pl.int_range(pl.len()).over("user_id")
+    label = pl.when((size < 3) | (from_end > 1)).then(pl.lit("train")).when(from_end == 0).then(pl.lit("test"))
+    ordered = frame.sort("user_id", "timestamp", "item_id")
+    return ordered.with_columns(label.otherwise(pl.lit("valid")).alias("split"))
+
+
+def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:
+    label = pl.col("split")
+    per_user = frame.group_by("user_id").agg(
+        pl.len().alias("rows"), *[(label == name).sum().alias(name) for name in SPLITS]
+    )
+    counted = per_user.select(
+        pl.col("rows").sum(),
+        *[pl.col(name).sum() for name in SPLITS],
+        pl.len().alias("users"),
+        (pl.col("rows") < 3).sum().alias("whole_users"),
+        (pl.col("test") > 0).sum().alias("test_users"),
+        ((pl.col("test") > 0) & (pl.col("train") == 0)).sum().alias("test_users_without_train"),
+    )
+    counts = {name: int(count) for name, count in collect(counted, _LABEL).row(0, named=True).items()}
+    in_train = frame.filter(label == "train").select("item_id").unique()
+    cold = frame.filter(label == "test").select("item_id").unique().join(in_train, on="item_id", how="anti")
+    counts["test_items_without_train"] = int(collect(cold.select(pl.len()), _LABEL).item())
+    if kind not in ("leave-last-out", "per-user-ratio"):
+        counts["whole_users"] = 0
+    return counts
+
+
+def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, dict[str, Any]]:
+    time, label = pl.col("timestamp"), pl.col("split")
+    query = frame.select(
+        ((label == "train") & (time > cutoff)).sum().alias("train"),
+        ((label == "valid") & ((time <= cutoff) | (time > valid_cutoff))).sum().alias("valid"),
+        ((label == "test") & (time <= valid_cutoff)).sum().alias("test"),
+    )
+    train, valid, test = collect(query, _LABEL).row(0)
+    return {
+        "no training row after the cutoff": _result(train, rows, f"training rows are later than {cutoff}"),
+        "validation inside its window": _result(
+            valid, rows, f"validation rows are outside {cutoff + 1}..{valid_cutoff}"
+        ),
+        "test after validation": _result(test, rows, f"test rows are not later than {valid_cutoff}"),
+    }
+
+
+def _users_out_of_order(frame: pl.LazyFrame, first: str, second: str) -> int:
+    """Users with an interaction of the part ``first`` that is later than one of the part ``second``."""
+    label, time = pl.col("split"), pl.col("timestamp")
+    per_user = frame.group_by("user_id").agg(
+        time.filter(label == first).max().alias("latest"), time.filter(label == second).min().alias("earliest")
+    )
+    return int(collect(per_user.select((pl.col("latest") > pl.col("earliest")).sum()), _LABEL).item())
+
+
+def _result(bad: int, of: int, says: str) -> dict[str, Any]:
+    return {"passed": bad == 0, "bad": int(bad), "of": int(of), "says": says}

@@ -1,0 +1,106 @@
+"""Timestamps of any usual form to epoch seconds (UTC), or to places in a user's order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from reckg.data.schema import TimeKind
+from reckg.data.text_table import ROW, Table, collect
+from reckg.data.value_checks import Check, check_values
+from reckg.errors import DataError
+
+# Seconds reach 1e11 in the year 5138; milliseconds are above that from 1973 on, and so forth.
+_UNITS = (("seconds", 1.0, 1e11), ("milliseconds", 1e3, 1e14), ("microseconds", 1e6, 1e17), ("nanoseconds", 1e9, 1e20))
+
+
+class _Parsed(NamedTuple):
+    value: pl.Expr  # Float64 or Int64, null where it is no time
+    said: str
+
+
+def conform_timestamp(table: Table, time: TimeKind, notes: list[str]) -> pl.Expr:
+    """An expression for the column ``timestamp`` as Int64: epoch seconds, or the place where ``time`` is ``order``.
+
+    Milliseconds, micro- and nanoseconds are recognised by their size and divided, which is noted, as is a
+    fraction of a second that is cut off. Dates and times without a zone are taken as UTC.
+
+    Raises:
+        DataError: values that are no time, that are negative, or whose units differ from row to row.
+    """
+    dtype = table.frame.collect_schema()["timestamp"]
+    if dtype == pl.String:
+        parsed = _parse_string(table, time, notes)
+    elif dtype.is_temporal() and dtype not in (pl.Time, pl.Duration) and time == "utc":
+        if dtype == pl.Date or getattr(dtype, "time_zone", None) is None:
+            notes.append(f"{table.label}: 'timestamp' has no time zone; taken as UTC.")
+        moment = pl.col("timestamp").cast(pl.Datetime("us")) if dtype == pl.Date else pl.col("timestamp")
+        parsed = _Parsed(moment.dt.epoch("s"), "are empty")
+    elif dtype.is_numeric():
+        parsed = _Parsed(
+            pl.col("timestamp").cast(pl.Float64 if dtype.is_float() else pl.Int64, strict=False), "are empty"
+        )
+    else:
+        raise DataError(f"{table.label}: column 'timestamp' is of type {dtype}, expected epoch seconds or dates.")
+    value = parsed.value
+    number = value.cast(pl.Float64)
+    bad = ~number.is_finite().fill_null(False)
+    checks = [
+        Check("timestamp", "timestamp", bad, parsed.said),
+        Check("timestamp", "timestamp", (number < 0) & ~bad, "are before 1970" if time == "utc" else "are negative"),
+        Check("timestamp", "timestamp", (number >= 1e20) & ~bad, "are too large"),
+    ]
+    rows = check_values(table, checks, [])
+    whole = (value.floor() if _is_float(table, value) else value).cast(pl.Int64, strict=False)
+    if time == "order" or dtype.is_temporal():
+        return whole
+    return _to_seconds(table, value, number, rows, notes)
+
+
+def _is_float(table: Table, value: pl.Expr) -> bool:
+    return table.frame.select(value.alias("v")).collect_schema()["v"].is_float()
+
+
+def _to_seconds(table: Table, value: pl.Expr, number: pl.Expr, rows: int, notes: list[str]) -> pl.Expr:
+    lower = 0.0
+    exprs = []
+    for name, divisor, upper in _UNITS:
+        inside = (number >= lower) & (number < upper) & (number > 0)
+        exprs += [inside.sum().alias(name), pl.col(ROW).filter(inside).min().alias(f"first {name}")]
+        exprs.append((inside & ((number / divisor).floor() * divisor != number)).sum().alias(f"cut {name}"))
+        lower = upper
+    found = collect(table.frame.select(exprs), table.label).row(0, named=True)
+    used = [unit for unit in _UNITS if found[unit[0]]]
+    if len(used) > 1:
+        said = ", ".join(f"{found[n]:_} in {n} (first: {table.row_word} {found[f'first {n}']})" for n, _, _ in used)
+        raise DataError(f"{table.label}: the {rows:_} values of 'timestamp' look to be of different units: {said}.")
+    name, divisor, _ = used[0] if used else _UNITS[0]
+    if name != "seconds":
+        notes.append(
+            f"{table.label}: {found[name]:_} of {rows:_} values of 'timestamp' are in {name} "
+            f"(first: {table.row_word} {found[f'first {name}']}); divided by {divisor:_.0f} to seconds."
+        )
+    if found[f"cut {name}"]:
+        notes.append(f"{table.label}: {found[f'cut {name}']:_} values of 'timestamp' have a fraction of a second; cut.")
+    if not _is_float(table, value):
+        return value.floordiv(int(divisor)).cast(pl.Int64)
+    return (value / divisor).floor().cast(pl.Int64)
+
+
+def _parse_string(table: Table, time: TimeKind, notes: list[str]) -> _Parsed:
+    """Numbers, or ISO dates and times: whichever the first values are."""
+    text = pl.col("timestamp").str.strip_chars()
+    number = text.cast(pl.Float64, strict=False)
+    sample = collect(table.frame.select(text, number.alias("number")).head(100), table.label)
+    given = sample["timestamp"].drop_nulls().len()
+    if time == "order" or sample["number"].drop_nulls().len() * 2 >= given:
+        return _Parsed(number, "are no number")
+    iso = text.str.replace(" ", "T", literal=True).str.replace("[Zz]$", "+0000")
+    zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.replace_time_zone(None)
+    naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us")
+    day = iso.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us")
+    unzoned = collect(table.frame.select((zoned.is_null() & text.is_not_null()).sum()), table.label).item()
+    if unzoned:
+        notes.append(f"{table.label}: {unzoned:_} values of 'timestamp' have no time zone; taken as UTC.")
+    return _Parsed(pl.coalesce(zoned, naive, day).dt.epoch("s"), "are neither a number nor an ISO date and time")

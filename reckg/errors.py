@@ -1,0 +1,21 @@
+"""The errors that reckg raises on purpose; each says what is wrong, where, and what to do."""
+
+
+class ReckgError(Exception):
+    """Base of every error below: a command line prints its message and exits with 2, without a traceback."""
+
+
+class DataError(ReckgError):
+    """Input data breaks the data contract, or holds nothing to work on."""
+
+
+class ConfigError(ReckgError):
+    """A configuration is wrong; the message lists every problem that was found."""
+
+
+class ArtifactError(ReckgError):
+    """A file that reckg wrote is missing, damaged, or belongs to another run."""
+
+
+class UnknownIdError(ReckgError):
+    """A user, item or entity id that the bundle does not know."""

@@ -1,0 +1,332 @@
+"""The baselines that every report shows beside the model: popularity, item-kNN and EASE.
+
+Each is fitted on training interactions and scores the items for a history given when it is asked, so that the same
+fit serves validation and test. Interactions are binary: repeats and weights are ignored. A user without history gets
+the order of popularity from all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import linalg, sparse
+
+from reckg.data.history import History
+from reckg.errors import DataError
+from reckg.evaluation.protocol import HeldOut, Recommend, evaluate_system
+from reckg.retrieval.scored_items import ScoredItems
+
+BLOCK_VALUES = 16_000_000  # scores held at once: 64 MB of float32
+SMALL_CATALOGUE = 4_000  # up to here the full grids of settings are tried
+TUNING_USERS = 5_000  # validation users that choose the settings, at most
+KNN_NEIGHBOURS = (10, 20, 50, 100, 200, 400)
+KNN_SHRINK = (0.0, 10.0, 50.0, 100.0, 200.0)
+KNN_NEIGHBOURS_LARGE = (20, 100, 400)
+KNN_SHRINK_LARGE = (0.0, 10.0, 50.0)
+EASE_LAMBDA = (50.0, 100.0, 200.0, 250.0, 300.0, 400.0, 500.0, 1000.0)
+EASE_LAMBDA_LARGE = (500.0, 150.0, 50.0)  # in this order, until NDCG@10 falls
+Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # item, neighbour, cosine, rank from 0
+
+DOUBLE_PRECISION_ITEMS = 6_000  # EASE inverts in float64 up to here, above in float32 to halve the memory
+
+
+class Baseline(Protocol):
+    """A fitted baseline. ``settings`` is what the report prints."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
+        """(b, n_items) float32 scores for (b,) users with the given history; higher is better."""
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Score of an item: how many users have it in training. count (n_items,) float32."""
+
+    count: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
+        return np.tile(self.count, (len(user_idx), 1))
+
+
+@dataclass(frozen=True)
+class ItemKnn:
+    """Score of item i: the sum of its cosines with those of the user's items that are among i's nearest neighbours.
+
+    transition (n_items, n_items) sparse float32: row j, column i holds the cosine where j is a neighbour of i.
+    """
+
+    transition: sparse.csr_matrix
+    count: np.ndarray
+    settings: dict[str, Any]
+
+    def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
+        matrix = interaction_matrix(history, len(self.count), user_idx)
+        return _popularity_without_history((matrix @ self.transition).toarray(), matrix, self.count)
+
+
+@dataclass(frozen=True)
+class Ease:
+    """Score: the user's binary row times a dense item-item matrix with zero diagonal.
+
+    modelled (m,) int64: the items of the matrix, (m, m) float32. Every other item scores 0.
+    """
+
+    weights: np.ndarray
+    modelled: np.ndarray
+    count: np.ndarray
+    settings: dict[str, Any]
+
+    def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
+        matrix = interaction_matrix(history, len(self.count), user_idx)
+        if len(self.modelled) == len(self.count):
+            out = matrix @ self.weights
+        else:
+            out = np.zeros((len(user_idx), len(self.count)), dtype=np.float32)
+            out[:, self.modelled] = matrix[:, self.modelled] @ self.weights
+        return _popularity_without_history(out, matrix, self.count)
+
+
+def fit_popularity(train: History, n_items: int) -> Popularity:
+    """Counts the distinct users of every item."""
+    count = np.asarray(interaction_matrix(train, n_items).sum(axis=0), dtype=np.float32).ravel()
+    return Popularity(count, {"score": "users of the item in training"})
+
+
+def fit_item_knn(train: History, n_items: int, *, neighbours: int = 100, shrink: float = 0.0) -> ItemKnn:
+    """Item-kNN with the cosine c_ij / (sqrt(c_i c_j) + shrink), the best ``neighbours`` kept for each item.
+
+    Source: Sarwar et al. 2001, doi:10.1145/371920.372071; the shrink term as in Bell & Koren 2007.
+    """
+    table = _nearest(interaction_matrix(train, n_items), neighbours, shrink)
+    return _knn_of(table, fit_popularity(train, n_items).count, neighbours, shrink)
+
+
+def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max_items: int = 20_000) -> Ease:
+    """EASE in closed form: with P = (X'X + lambda I)^-1, the weights are -P_ij / P_jj off the diagonal.
+
+    The inverse replaces X'X in place (a Cholesky factor, then LAPACK's potri), so that the peak is one dense matrix:
+    m^2 x 4 bytes in float32 (0.6 GB at 12,000 items), x 8 in float64 with at most 6,000 items.
+
+    Args:
+        train: training interactions.
+        n_items: items of the catalogue.
+        regularisation: lambda, > 0.
+        max_items: above this many items, only the most popular are modelled; the others score 0.
+    Raises:
+        ValueError: regularisation <= 0 or max_items < 1.
+    Source: Steck 2019, arXiv:1905.03375.
+    """
+    if regularisation <= 0 or max_items < 1:
+        raise ValueError(f"EASE needs regularisation > 0 and max_items >= 1, got {regularisation} and {max_items}")
+    count = fit_popularity(train, n_items).count
+    modelled = np.sort(np.argsort(-count, kind="stable")[:max_items])
+    matrix = interaction_matrix(train, n_items)
+    if len(modelled) < n_items:
+        matrix = matrix[:, modelled]
+    dtype = np.float64 if len(modelled) <= DOUBLE_PRECISION_ITEMS else np.float32
+    weights = _ease_weights(_gram(matrix, dtype), regularisation)
+    settings = {
+        "lambda": regularisation,
+        "items_modelled": len(modelled),
+        "items_scored_zero": n_items - len(modelled),
+        "inverse_in": np.dtype(dtype).name,
+    }
+    return Ease(weights, modelled.astype(np.int64), count, settings)
+
+
+def tune_item_knn(train: History, n_items: int, valid: HeldOut | None, seed: int = 0) -> ItemKnn:
+    """Item-kNN with neighbours and shrink chosen by NDCG@10 on validation; without any, the defaults."""
+    if valid is None:
+        return fit_item_knn(train, n_items)
+    small = n_items <= SMALL_CATALOGUE
+    sizes = KNN_NEIGHBOURS if small else KNN_NEIGHBOURS_LARGE
+    shrinks = KNN_SHRINK if small else KNN_SHRINK_LARGE
+    matrix, count = interaction_matrix(train, n_items), fit_popularity(train, n_items).count
+    sample = valid.sample(TUNING_USERS, seed)
+    best, best_ndcg = None, -1.0
+    for shrink in shrinks:
+        table = _nearest(matrix, max(sizes), shrink)
+        for neighbours in sizes:
+            model = _knn_of(table, count, neighbours, shrink)
+            ndcg = validation_ndcg(model, train, sample, n_items)
+            if ndcg > best_ndcg:
+                best, best_ndcg = model, ndcg
+    assert best is not None  # NDCG is never below 0
+    grid = {"neighbours": list(sizes), "shrink": list(shrinks)}
+    return ItemKnn(best.transition, count, best.settings | _chosen(grid, best_ndcg, sample))
+
+
+def tune_ease(train: History, n_items: int, valid: HeldOut | None, *, max_items: int = 20_000, seed: int = 0) -> Ease:
+    """EASE with lambda chosen by NDCG@10 on validation; fewer values are tried where an inverse takes long."""
+    if valid is None:
+        return fit_ease(train, n_items, max_items=max_items)
+    small = min(n_items, max_items) <= SMALL_CATALOGUE
+    sample = valid.sample(TUNING_USERS, seed)
+    tried: dict[float, float] = {}
+    model: Ease | None = None
+    for regularisation in EASE_LAMBDA if small else EASE_LAMBDA_LARGE:
+        model = None  # free one matrix before the next is made
+        model = fit_ease(train, n_items, regularisation=regularisation, max_items=max_items)
+        tried[regularisation] = validation_ndcg(model, train, sample, n_items)
+        if not small and tried[regularisation] < max(tried.values()):
+            break
+    best = max(tried, key=lambda value: tried[value])
+    if model is None or model.settings["lambda"] != best:
+        model = None
+        model = fit_ease(train, n_items, regularisation=best, max_items=max_items)
+    settings = model.settings | _chosen({"lambda": list(tried)}, tried[best], sample)
+    return Ease(model.weights, model.modelled, model.count, settings)
+
+
+def validation_ndcg(model: Baseline, history: History, held: HeldOut, n_items: int) -> float:
+    """Mean NDCG@10 of a baseline over held-out users."""
+    recommend = recommend_by_scores(model, history, held, n_items, 10)
+    result = evaluate_system(recommend, held.users, held.relevant, (10,), n_items=n_items)
+    return float(result.per_user["ndcg@10"].mean())
+
+
+def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_items: int, k: int) -> Recommend:
+    """A baseline as a system to evaluate: top k of its scores for held.users, without held.excluded.
+
+    Users are scored in sub-blocks, so that no more than `BLOCK_VALUES` scores exist at once.
+    """
+    indptr, items = held.excluded
+    block = max(1, BLOCK_VALUES // max(1, n_items))
+
+    def recommend(user_idx: np.ndarray) -> ScoredItems:
+        row = np.searchsorted(held.users, user_idx)
+        parts = []
+        for start in range(0, len(user_idx), block):
+            scores = model.scores(history, user_idx[start : start + block])
+            for local, r in enumerate(row[start : start + block]):
+                scores[local, items[indptr[r] : indptr[r + 1]]] = -np.inf
+            parts.append(top_items(scores, k))
+        return ScoredItems(
+            np.concatenate([part.item_idx for part in parts]), np.concatenate([part.score for part in parts])
+        )
+
+    return recommend
+
+
+def top_items(scores: np.ndarray, k: int) -> ScoredItems:
+    """The k best columns of every row, best first, ties by the lower item_idx.
+
+    Args:
+        scores: (b, n_items) float32; -inf marks an item that must not be listed.
+        k: places of the lists.
+    Returns:
+        (b, k); padded with -1 and -inf where a row has fewer than k items.
+    Raises:
+        DataError: a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise DataError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are NaN.")
+    n, n_items = scores.shape
+    width = min(k, n_items)
+    # One integer orders by score, then by lower item: the float's bits made monotone, above the complement of the item.
+    bits = (np.ascontiguousarray(scores, dtype=np.float32) + np.float32(0.0)).view(np.uint32)
+    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.uint64(0xFFFFFFFF) - np.arange(n_items, dtype=np.uint64)
+    if width < n_items:
+        keys.partition(n_items - width, axis=1)
+    best = np.sort(keys[:, n_items - width :], axis=1)[:, ::-1]
+    item_idx = np.full((n, k), -1, dtype=np.int64)
+    score = np.full((n, k), -np.inf, dtype=np.float32)
+    item_idx[:, :width] = (np.uint64(0xFFFFFFFF) - (best & np.uint64(0xFFFFFFFF))).astype(np.int64)
+    score[:, :width] = np.take_along_axis(scores, item_idx[:, :width], axis=1)
+    item_idx[np.isneginf(score)] = -1
+    return ScoredItems(item_idx, score)
+
+
+def interaction_matrix(history: History, n_items: int, user_idx: np.ndarray | None = None) -> sparse.csr_matrix:
+    """(b, n_items) sparse binary float32 matrix of the users' items; all users without ``user_idx``."""
+    if user_idx is None:
+        indptr, items = history.indptr, history.item_idx
+    else:
+        indptr, positions = history.rows(user_idx)
+        items = history.item_idx[positions]
+    data = np.ones(len(items), dtype=np.float32)
+    matrix = sparse.csr_matrix((data, items.copy(), indptr.copy()), shape=(len(indptr) - 1, n_items))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def _popularity_without_history(scores: np.ndarray, matrix: sparse.csr_matrix, count: np.ndarray) -> np.ndarray:
+    scores[np.diff(matrix.indptr) == 0] = count
+    return scores
+
+
+def _chosen(grid: dict[str, Any], ndcg: float, sample: HeldOut) -> dict[str, Any]:
+    return {"tried": grid, "valid_ndcg@10": ndcg, "validation_users": len(sample.users)}
+
+
+def _nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neighbours:
+    """The nearest neighbours of every item: (item, neighbour, cosine), by item, then falling cosine, then neighbour."""
+    n_items = matrix.shape[1]
+    columns = matrix.T.tocsr()
+    norm = np.sqrt(np.diff(columns.indptr).astype(np.float64))
+    # Row i of X'X has at most as many entries as i's users have interactions: blocks are cut to bound the memory.
+    bound = np.minimum(columns @ np.diff(matrix.indptr), n_items)
+    edges = np.flatnonzero(np.diff(np.cumsum(bound) // BLOCK_VALUES, prepend=0)).tolist()
+    parts = []
+    for lo, hi in zip([0, *edges], [*edges, n_items], strict=True):
+        product = (columns[lo:hi] @ matrix).tocoo()
+        row, other = product.row.astype(np.int64) + lo, product.col.astype(np.int64)
+        off = row != other
+        row, other = row[off], other[off]
+        value = (product.data[off] / (norm[row] * norm[other] + shrink)).astype(np.float32)
+        order = np.lexsort((other, -value, row))
+        row, other, value = row[order], other[order], value[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        near = rank < neighbours
+        parts.append((row[near], other[near], value[near], rank[near]))
+    row, other, value, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return row, other, value, rank
+
+
+def _knn_of(table: Neighbours, count: np.ndarray, neighbours: int, shrink: float) -> ItemKnn:
+    item, other, value, rank = table
+    near = rank < neighbours
+    shape = (len(count), len(count))
+    transition = sparse.csr_matrix((value[near], (other[near], item[near])), shape=shape)
+    return ItemKnn(transition, count, {"neighbours": neighbours, "shrink": shrink})
+
+
+def _gram(matrix: sparse.csr_matrix, dtype: type) -> np.ndarray:
+    """X'X, dense (m, m), filled in blocks of rows so that no sparse copy of all of it exists."""
+    n = matrix.shape[1]
+    columns = matrix.T.tocsr()
+    out = np.empty((n, n), dtype=dtype)
+    block = max(1, BLOCK_VALUES // max(1, n))
+    for start in range(0, n, block):
+        out[start : start + block] = (columns[start : start + block] @ matrix).toarray()
+    return out
+
+
+def _ease_weights(gram: np.ndarray, regularisation: float) -> np.ndarray:
+    """EASE's weights (m, m) float32; overwrites ``gram``, which must be C-ordered and symmetric."""
+    n = len(gram)
+    gram.flat[:: n + 1] += regularisation
+    factor, inverse = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
+    upper, failed = factor(gram.T, lower=1, overwrite_a=1, clean=0)  # gram.T is Fortran-ordered: in place
+    if not failed:
+        upper, failed = inverse(upper, lower=1, overwrite_c=1)
+    if failed:
+        raise DataError(f"EASE: X'X + {regularisation} I is not positive definite (LAPACK info {failed}).")
+    out = upper.T  # C-ordered; its upper triangle is filled
+    block = max(1, BLOCK_VALUES // max(1, n))
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        out[stop:, start:stop] = out[start:stop, stop:].T
+        corner = np.triu(out[start:stop, start:stop])
+        out[start:stop, start:stop] = corner + np.triu(corner, 1).T
+    out /= -out.diagonal().copy()
+    np.fill_diagonal(out, 0.0)
+    return out.astype(np.float32, copy=False)

@@ -1,0 +1,231 @@
+"""Full-ranking evaluation, streamed over blocks of users: only the first places of each list are ever kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from reckg.errors import DataError
+from reckg.evaluation.metrics import Rows, hit_matrix, ranking_metrics
+from reckg.evaluation.significance import coverage_interval
+from reckg.retrieval.scored_items import ScoredItems
+
+Recommend = Callable[[np.ndarray], ScoredItems]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What one split part asks of a system.
+
+    users (n,) int64 user_idx, each with at least one held-out item; relevant and excluded: compressed rows in the order
+    of ``users``, items sorted and distinct. counts says what became of the part's interactions.
+    """
+
+    users: np.ndarray
+    relevant: Rows
+    excluded: Rows
+    counts: dict[str, int]
+
+    def sample(self, n: int, seed: int) -> HeldOut:
+        """At most n of the users, drawn without replacement."""
+        if len(self.users) <= n:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False))
+        return HeldOut(
+            self.users[chosen], take_rows(self.relevant, chosen), take_rows(self.excluded, chosen), self.counts
+        )
+
+
+@dataclass(frozen=True)
+class ItemGroups:
+    """A partition of the items: names, and group (n_items,) int64 with a place in names for every item."""
+
+    names: tuple[str, ...]
+    group: np.ndarray
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """How one system did.
+
+    per_user: metric -> (n,) float64. coverage: "coverage@10" -> {"mean", "low", "high"}. per_group: group -> metric ->
+    (n,) float64 over the held-out items of that group alone, NaN for users without any. excluded_items: how often a
+    list held an item that it must not hold. short_lists: lists with fewer places filled than asked.
+    """
+
+    per_user: dict[str, np.ndarray]
+    coverage: dict[str, dict[str, float]]
+    seconds: float
+    per_group: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    excluded_items: int = 0
+    short_lists: int = 0
+
+
+def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
+    """Compressed rows of distinct (user, item) pairs, items sorted: (indptr (n_users + 1,), item_idx)."""
+    stride = int(np.max(item_idx, initial=0)) + 1
+    keys = np.unique(np.asarray(user_idx, dtype=np.int64) * stride + item_idx)
+    counts = np.bincount(keys // stride, minlength=n_users)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
+
+
+def take_rows(rows: Rows, which: np.ndarray) -> Rows:
+    """The rows ``which`` (n,), in that order."""
+    indptr, items = rows
+    start = indptr[which]
+    length = indptr[which + 1] - start
+    out = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    return out, items[np.arange(out[-1]) - np.repeat(out[:-1] - start, length)]
+
+
+def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str], n_users: int) -> HeldOut:
+    """The users of one split part, what they are to be shown, and what their lists must not hold.
+
+    Args:
+        interactions: columns user_idx, item_idx, split.
+        part: the split part to be predicted.
+        excluded_parts: a user's items in these parts are never recommended. A held-out item that the user already has
+            there cannot be recommended either; it is no target, and counted.
+        n_users: users of the run.
+    Returns:
+        HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target.
+    Raises:
+        DataError: nothing is left to predict.
+    """
+    target = interactions.filter(pl.col("split") == part).select("user_idx", "item_idx")
+    seen = interactions.filter(pl.col("split").is_in(list(excluded_parts))).select("user_idx", "item_idx")
+    distinct = target.unique()
+    new = distinct.join(seen.unique(), on=["user_idx", "item_idx"], how="anti")
+    if new.is_empty():
+        raise DataError(
+            f"the {part} part has {len(target)} interactions, but none with an item that is new to its user: "
+            "nothing to evaluate. Check the [split] section and the number of interactions."
+        )
+    users = np.sort(new["user_idx"].unique().to_numpy())
+    relevant = rows_of_pairs(new["user_idx"].to_numpy(), new["item_idx"].to_numpy(), n_users)
+    excluded = rows_of_pairs(seen["user_idx"].to_numpy(), seen["item_idx"].to_numpy(), n_users)
+    counts = {
+        "interactions": len(target),
+        "repeated": len(target) - len(distinct),
+        "already_seen": len(distinct) - len(new),
+        "targets": len(new),
+        "users": len(users),
+        "users_without_target": target["user_idx"].n_unique() - len(users),
+    }
+    return HeldOut(users, take_rows(relevant, users), take_rows(excluded, users), counts)
+
+
+def valid_precedes_test(interactions: pl.DataFrame) -> bool:
+    """Whether no user has a validation interaction later than a test interaction of theirs; False without times."""
+    if "timestamp" not in interactions.columns:
+        return False
+    valid = interactions.filter(pl.col("split") == "valid").group_by("user_idx").agg(pl.col("timestamp").max())
+    test = interactions.filter(pl.col("split") == "test").group_by("user_idx").agg(pl.col("timestamp").min())
+    both = valid.join(test, on="user_idx", suffix="_test")
+    return bool((both["timestamp"] <= both["timestamp_test"]).all())
+
+
+def history_parts(setting: str, interactions: pl.DataFrame) -> tuple[str, ...]:
+    """The split parts in a user's history at test time.
+
+    Args:
+        setting: "train", "train+valid", or "auto": train+valid where `valid_precedes_test`, else train.
+        interactions: columns user_idx, split and, where times exist, timestamp.
+    """
+    if setting == "auto":
+        return ("train", "valid") if valid_precedes_test(interactions) else ("train",)
+    return tuple(setting.split("+"))
+
+
+def evaluate_system(
+    recommend: Recommend,
+    users: np.ndarray,
+    relevant: Rows,
+    ks: Sequence[int],
+    *,
+    n_items: int,
+    excluded: Rows | None = None,
+    groups: ItemGroups | None = None,
+    group_k: int = 10,
+    block_users: int = 1024,
+    progress: Callable[[int], object] | None = None,
+) -> SystemResult:
+    """Measures one system over full rankings, a block of users at a time.
+
+    Args:
+        recommend: user_idx (b,) -> ScoredItems with K >= max(ks) places (fewer only if fewer items exist).
+        users: (n,) user_idx to evaluate.
+        relevant: held-out items, a row for each of ``users``, none empty.
+        ks: cut-offs.
+        n_items: candidates; the share of them that appears in any list is the coverage.
+        excluded: items that a list must not hold, a row for each of ``users``; violations are counted.
+        groups: also measure recall and NDCG at ``group_k`` over each group's held-out items alone.
+        block_users: users asked for at once.
+        progress: called with the number of users after each block.
+    Raises:
+        DataError: the system returns a list for a wrong number of users, or an item that does not exist.
+    """
+    users = np.asarray(users, dtype=np.int64)
+    n = len(users)
+    per_user: dict[str, np.ndarray] = {}
+    per_group: dict[str, dict[str, np.ndarray]] = {}
+    times = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+    shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+    seconds, violations, short = 0.0, 0, 0
+    for start in range(0, n, block_users):
+        block = np.arange(start, min(start + block_users, n))
+        began = time.perf_counter()
+        lists = recommend(users[block]).item_idx
+        seconds += time.perf_counter() - began
+        _check_lists(lists, len(block), n_items)
+        targets = take_rows(relevant, block)
+        for name, values in ranking_metrics(lists, targets, ks).items():
+            per_user.setdefault(name, np.full(n, np.nan))[block] = values
+        if groups is not None:
+            _add_groups(per_group, lists, targets, groups, group_k, block, n)
+        if excluded is not None:
+            violations += int(hit_matrix(lists, take_rows(excluded, block)).sum())
+        short += int((lists < 0).any(axis=1).sum()) if lists.shape[1] >= max(ks) else len(block)
+        for k in ks:
+            top = lists[:, :k]
+            np.add.at(times[k], top[top >= 0], 1)
+            shown_to[k][top[top >= 0]] = np.broadcast_to(block[:, None], top.shape)[top >= 0]
+        if progress is not None:
+            progress(len(block))
+    coverage = {f"coverage@{k}": coverage_interval(times[k], shown_to[k], n) for k in ks}
+    return SystemResult(per_user, coverage, seconds, per_group, violations, short)
+
+
+def _check_lists(lists: np.ndarray, n_users: int, n_items: int) -> None:
+    if lists.ndim != 2 or len(lists) != n_users:
+        raise DataError(f"asked for {n_users} lists, got an array of shape {lists.shape}.")
+    if lists.size and lists.max() >= n_items:
+        raise DataError(f"a list holds item_idx {lists.max()}, but there are {n_items} items.")
+
+
+def _add_groups(
+    per_group: dict[str, dict[str, np.ndarray]],
+    lists: np.ndarray,
+    targets: Rows,
+    groups: ItemGroups,
+    k: int,
+    block: np.ndarray,
+    n: int,
+) -> None:
+    """Adds the block's recall and NDCG over the held-out items of each group."""
+    row = np.repeat(np.arange(len(block)), np.diff(targets[0]))
+    for place, name in enumerate(groups.names):
+        mine = groups.group[targets[1]] == place
+        length = np.bincount(row[mine], minlength=len(block))
+        some = np.flatnonzero(length)
+        if not len(some):
+            continue
+        indptr = np.concatenate([[0], np.cumsum(length[some])])
+        found = ranking_metrics(lists[some], (indptr, targets[1][mine]), (k,))
+        store = per_group.setdefault(name, {})
+        for metric in (f"recall@{k}", f"ndcg@{k}"):
+            store.setdefault(metric, np.full(n, np.nan))[block[some]] = found[metric]

@@ -1,0 +1,124 @@
+"""The user-item-attribute knowledge graph: node order users | items | entities, inverse relations explicit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reckg.errors import DataError
+
+INTERACT = "interact"
+
+
+@dataclass(frozen=True)
+class KnowledgeGraph:
+    """Edges of a knowledge graph over n_users + n_items + n_entities nodes, in that order.
+
+    Relation 0 is ``interact``; the inverse of relation r is r + n_relations and its edges are listed too, so that
+    ``head`` holds every node with at least one edge. head, relation, tail: (n_edges,) int64, ordered by head.
+    prior (n_edges,) float32: each edge's share of its head's attention before the model has a say; sums to 1 by head.
+    """
+
+    n_users: int
+    n_items: int
+    n_entities: int
+    relations: tuple[str, ...]
+    head: np.ndarray
+    relation: np.ndarray
+    tail: np.ndarray
+    prior: np.ndarray
+
+    @property
+    def n_nodes(self) -> int:
+        return self.n_users + self.n_items + self.n_entities
+
+    @property
+    def n_relations(self) -> int:
+        """Number of relations without their inverses."""
+        return len(self.relations)
+
+    @property
+    def has_interaction(self) -> np.ndarray:
+        """(n_nodes,) bool: the node is a user or an item with an interaction."""
+        out = np.zeros(self.n_nodes, dtype=bool)
+        out[self.head[self.relation % self.n_relations == 0]] = True
+        return out
+
+    def inverse_edge(self) -> np.ndarray:
+        """(n_edges,) int64: where the same fact stands from its tail's side."""
+        inverse = (self.relation + self.n_relations) % (2 * self.n_relations)
+        forward = np.lexsort((self.tail, self.relation, self.head))
+        backward = np.lexsort((self.head, inverse, self.tail))
+        out = np.empty(len(self.head), dtype=np.int64)
+        out[backward] = forward
+        return out
+
+
+def build_knowledge_graph(
+    *,
+    n_users: int,
+    n_items: int,
+    n_entities: int,
+    relations: tuple[str, ...],
+    triples: tuple[np.ndarray, np.ndarray, np.ndarray],
+    user_idx: np.ndarray,
+    item_idx: np.ndarray,
+    recency: np.ndarray,
+    interaction_share: float,
+) -> KnowledgeGraph:
+    """Joins interactions and triples to one graph, adds the inverses, and sets each edge's prior share.
+
+    Args:
+        relations: names of the relations of ``triples``, without ``interact``; relation i of triples is relations[i].
+        triples: (head, relation, tail), (m,) int each; nodes in graph order, no inverses.
+        user_idx, item_idx: (n,) the interactions; repeated pairs are joined.
+        recency: (n,) > 0, how much each interaction counts in its user's neighbourhood; in its item's, each counts 1.
+        interaction_share: of a node with both, the share of its prior that is on its interactions.
+    Raises:
+        DataError: a node is out of range, or a recency is not positive.
+    """
+    if len(recency) and not (np.isfinite(recency).all() and recency.min() > 0):
+        raise DataError(f"{int((~(recency > 0)).sum())} of {len(recency)} recency weights are not positive numbers.")
+    n_nodes, n_relations = n_users + n_items + n_entities, len(relations) + 1
+    pair, where = np.unique(user_idx.astype(np.int64) * n_items + item_idx, return_inverse=True)
+    in_history = np.bincount(where, weights=recency, minlength=len(pair))
+    repeats = np.bincount(where, minlength=len(pair))
+    users, items = pair // n_items, pair % n_items + n_users
+    triple_head, triple_relation, triple_tail = (np.asarray(part, dtype=np.int64) for part in triples)
+    for name, nodes in (("user", users), ("item", items), ("head", triple_head), ("tail", triple_tail)):
+        if len(nodes) and (nodes.min() < 0 or nodes.max() >= n_nodes):
+            raise DataError(f"graph: {name} index {nodes.max()} is out of range, there are {n_nodes} nodes.")
+    head = np.concatenate([users, triple_head])
+    relation = np.concatenate([np.zeros(len(users), dtype=np.int64), triple_relation + 1])
+    tail = np.concatenate([items, triple_tail])
+    ones = np.ones(len(triple_head))
+
+    all_head = np.concatenate([head, tail])
+    all_relation = np.concatenate([relation, relation + n_relations])
+    all_tail = np.concatenate([tail, head])
+    all_weight = np.concatenate([in_history, ones, repeats, ones])
+    order = np.lexsort((all_tail, all_relation, all_head))
+    all_head, all_relation, all_tail = all_head[order], all_relation[order], all_tail[order]
+    return KnowledgeGraph(
+        n_users=n_users,
+        n_items=n_items,
+        n_entities=n_entities,
+        relations=(INTERACT, *relations),
+        head=all_head,
+        relation=all_relation,
+        tail=all_tail,
+        prior=_prior(all_head, all_relation % n_relations == 0, all_weight[order], n_nodes, interaction_share),
+    )
+
+
+def _prior(
+    head: np.ndarray, is_interaction: np.ndarray, weight: np.ndarray, n_nodes: int, interaction_share: float
+) -> np.ndarray:
+    """(n_edges,) float32 that sums to 1 by head: a share to interactions, the rest to the other edges."""
+    group = head * 2 + is_interaction
+    total = np.bincount(group, weights=weight, minlength=2 * n_nodes)
+    share = np.where(is_interaction, interaction_share, 1.0 - interaction_share)
+    other_is_empty = total[head * 2 + ~is_interaction] == 0
+    share = np.where(other_is_empty, 1.0, share)
+    return (weight / total[group] * share).astype(np.float32)

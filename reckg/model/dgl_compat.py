@@ -1,0 +1,65 @@
+"""Imports DGL 2.1.0, the newest on PyPI, beside a current torch and setuptools.
+
+DGL wants two things that are gone: ``setuptools.extern`` (it uses the copy of ``packaging`` in there), and a GraphBolt
+library built for the very torch release (GraphBolt also wants ``torchdata.datapipes``). Its core needs neither:
+graphs, message passing, ``edge_softmax``, samplers, random walks and METIS work. So both are stood in for
+while DGL is imported: ``setuptools.extern`` only for that moment and only where it is missing, ``dgl.graphbolt``
+as an empty module inside DGL's own namespace. Every other part of reckg imports DGL from here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import packaging
+import packaging.version
+
+from reckg.errors import ArtifactError
+
+
+@contextmanager
+def _setuptools_extern() -> Iterator[None]:
+    """``setuptools.extern.packaging`` backed by ``packaging``, while the block runs."""
+    extern = ModuleType("setuptools.extern")
+    extern.packaging = packaging  # type: ignore[attr-defined]
+    stand_ins = {
+        "setuptools.extern": extern,
+        "setuptools.extern.packaging": packaging,
+        "setuptools.extern.packaging.version": packaging.version,
+    }
+    added = [name for name in stand_ins if name not in sys.modules]
+    try:
+        importlib.import_module("setuptools.extern")
+        added = []
+    except ImportError:
+        sys.modules.update({name: stand_ins[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]
+
+
+def import_dgl() -> ModuleType:
+    """DGL, ready to use with torch. Raises ArtifactError that says what failed and which versions are tested."""
+    if "dgl" in sys.modules:
+        return sys.modules["dgl"]
+    os.environ.setdefault("DGLBACKEND", "pytorch")
+    sys.modules.setdefault("dgl.graphbolt", ModuleType("dgl.graphbolt"))
+    try:
+        with _setuptools_extern():
+            return importlib.import_module("dgl")
+    except Exception as error:
+        del sys.modules["dgl.graphbolt"]
+        raise ArtifactError(
+            f"DGL cannot be imported ({type(error).__name__}: {error}). reckg is tested with dgl 2.1.0 and torch 2.13; "
+            "install these with 'pip install -c constraints.txt reckg[cpu]'."
+        ) from error
+
+
+dgl = import_dgl()

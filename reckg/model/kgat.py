@@ -1,0 +1,58 @@
+"""Propagation over the knowledge graph: L rounds of aggregation with fixed edge weights, outputs combined.
+
+Sources: KGAT arXiv:1905.07854 (bi-interaction and gcn aggregators, equations 6 to 8), LightGCN arXiv:2002.02126 (sum).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reckg.model.message_passing import Adjacency, propagate
+
+
+class Aggregator(nn.Module):
+    """Joins a node's own vector with its neighbourhood's: (n, d), (n, d) -> (n, d)."""
+
+    def __init__(self, kind: str, dim: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "sum":
+            return
+        if kind not in ("gcn", "bi-interaction"):
+            raise ValueError(f"aggregator must be sum, gcn or bi-interaction, got {kind!r}")
+        self.joined = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.joined.weight)
+        if kind == "bi-interaction":
+            self.product = nn.Linear(dim, dim)
+            nn.init.xavier_uniform_(self.product.weight)
+
+    def forward(self, node: torch.Tensor, neighbourhood: torch.Tensor) -> torch.Tensor:
+        if self.kind == "sum":
+            return neighbourhood
+        out = F.leaky_relu(self.joined(node + neighbourhood))
+        if self.kind == "bi-interaction":
+            out = out + F.leaky_relu(self.product(node * neighbourhood))
+        return F.normalize(out, dim=1)
+
+
+class Propagation(nn.Module):
+    """L layers over one graph. With ``concat`` the output has (layers + 1) * dim columns, else dim."""
+
+    def __init__(self, *, layers: int, dim: int, aggregator: str, combine: str, dropout: float) -> None:
+        super().__init__()
+        if combine not in ("mean", "concat", "last"):
+            raise ValueError(f"combine must be mean, concat or last, got {combine!r}")
+        self.combine, self.dropout = combine, dropout
+        self.aggregators = nn.ModuleList(Aggregator(aggregator, dim) for _ in range(layers))
+
+    def forward(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
+        outputs = [nodes]
+        for aggregator in self.aggregators:
+            nodes = aggregator(nodes, propagate(nodes, adjacency))
+            nodes = F.dropout(nodes, self.dropout, self.training)
+            outputs.append(nodes)
+        if self.combine == "last":
+            return nodes
+        return torch.cat(outputs, dim=1) if self.combine == "concat" else torch.stack(outputs).mean(0)

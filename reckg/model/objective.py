@@ -1,0 +1,93 @@
+"""The training objective of one step: the recommendation loss and, where their weights ask for it, its companions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from reckg.model import losses
+from reckg.model.joint_model import GraphTensors, JointModel
+from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised; the names and meanings are those of the ``train`` section of the configuration.
+
+    generator draws the samples (on the CPU); popularity (n_items,) is the sampling distribution of sampled-softmax.
+    """
+
+    loss: str
+    temperature: float
+    negatives: int
+    popularity_correction: bool
+    kg_loss: str
+    kg_weight: float
+    text_weight: float
+    l2_weight: float
+    text_batch_items: int
+    generator: torch.Generator
+    seen: SeenItems
+    popularity: torch.Tensor
+
+    def __call__(
+        self, model: JointModel, tensors: GraphTensors, batch: TrainBatch
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The total, and the value of each named part before its weight."""
+        text_items = self._text_items(model, batch)
+        inputs, outputs = model(tensors, text_items)
+        outputs = F.normalize(outputs, dim=1)
+        parts = {self.loss: (1.0, self._recommendation(model, outputs, batch))}
+        if self.kg_loss != "none":
+            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, tensors, inputs, len(batch.item)))
+        if self.text_weight > 0 and text_items is not None and len(text_items) > 1:
+            assert model.text is not None
+            text = model.projected_text(model.text_vectors(text_items)[text_items])
+            anchor = outputs[model.n_users + text_items][:, : text.shape[1]]
+            parts["text"] = (self.text_weight, losses.text_alignment_loss(text, anchor, self.temperature))
+        if self.l2_weight > 0:
+            users, items = model.embedding[batch.user], model.embedding[model.n_users + batch.item]
+            parts["l2"] = (self.l2_weight, losses.l2_loss(users, items))
+        total = torch.stack([weight * value for weight, value in parts.values()]).sum()
+        return total, {name: value.item() for name, (_, value) in parts.items()}
+
+    def _text_items(self, model: JointModel, batch: TrainBatch) -> torch.Tensor | None:
+        """(at most text_batch_items,) unique items of the batch whose text is worked on in this step."""
+        if model.text is None or not (model.text.trains or self.text_weight > 0):
+            return None
+        items = torch.unique(batch.item)
+        chosen = torch.randperm(len(items), generator=self.generator)[: self.text_batch_items]
+        return items[chosen.to(items.device)]
+
+    def _recommendation(self, model: JointModel, outputs: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
+        items = outputs[model.n_users : model.n_users + model.n_items]
+        if self.loss == "softmax":
+            users, row = torch.unique(batch.user, return_inverse=True)
+            return losses.softmax_loss(outputs[users] @ items.T / self.temperature, batch.item, row)
+        users = outputs[batch.user]
+        positive = (users * items[batch.item]).sum(1) / self.temperature
+        if self.loss == "bpr":
+            negative = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(users.device)
+            return losses.bpr_loss(positive, (users * items[negative]).sum(1) / self.temperature)
+        if self.loss != "sampled-softmax":
+            raise ValueError(f"loss must be softmax, sampled-softmax or bpr, got {self.loss!r}")
+        sampled, log_count = (x.to(users.device) for x in sample_items(self.popularity, self.negatives, self.generator))
+        negative_scores = users @ items[sampled].T / self.temperature
+        correction = log_count if self.popularity_correction else None
+        return losses.sampled_softmax_loss(positive, negative_scores, batch.item[:, None] == sampled, correction)
+
+    def _knowledge_graph(
+        self, model: JointModel, tensors: GraphTensors, nodes: torch.Tensor, batch_size: int
+    ) -> torch.Tensor:
+        edges = torch.randint(len(tensors.head), (batch_size,), generator=self.generator).to(nodes.device)
+        head, relation, tail = tensors.head[edges], tensors.relation[edges], tensors.tail[edges]
+        if self.kg_loss == "relation":
+            return losses.relation_loss(model.relation_logits(nodes, head, tail), relation)
+        if self.kg_loss != "transr":
+            raise ValueError(f"kg_loss must be none, transr or relation, got {self.kg_loss!r}")
+        corrupt = corrupt_tails(tail.cpu(), model.n_users, len(nodes), self.generator).to(nodes.device)
+        return losses.transr_loss(
+            model.transr.distance(nodes, head, relation, tail), model.transr.distance(nodes, head, relation, corrupt)
+        )

@@ -1,0 +1,225 @@
+"""The training loop: epochs of steps, validation, early stopping, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reckg.errors import ArtifactError
+from reckg.model import checkpoint
+from reckg.model.joint_model import Embeddings, GraphTensors, JointModel
+from reckg.model.objective import Objective
+from reckg.model.sampling import TrainBatch, batches
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train; names and meanings as in the configuration's ``train``, ``text`` and ``model``."""
+
+    batch_size: int
+    learning_rate: float
+    text_learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    clip_norm: float
+    epochs: int
+    patience: int
+    validate_every: int
+    checkpoint_every: int
+    attention_every: int
+    refresh_every: int
+
+
+@dataclass
+class Progress:
+    """Where training stands at the end of an epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    best_score: float = -1.0
+    best_epoch: int = 0
+    since_best: int = 0
+    seconds: float = 0.0
+
+
+def make_optimizer(model: JointModel, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW over everything that trains; the text encoder's part has its own learning rate."""
+    text = list(model.text.trained_parameters().values()) if model.text is not None else []
+    in_text = {id(parameter) for parameter in text}
+    graph = [p for p in model.parameters() if p.requires_grad and id(p) not in in_text]
+    groups = [{"params": graph, "peak": schedule.learning_rate}, {"params": text, "peak": schedule.text_learning_rate}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=schedule.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> None:
+    """Linear warm-up to each group's peak over warmup_steps, then constant. step counts from 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * min(1.0, (step + 1) / max(warmup_steps, 1))
+
+
+def train_step(
+    model: JointModel,
+    tensors: GraphTensors,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: TrainBatch,
+    clip_norm: float,
+) -> dict[str, float]:
+    """One step: the loss parts before it."""
+    optimizer.zero_grad()
+    total, parts = objective(model, tensors, batch)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return parts
+
+
+def trained_state(model: JointModel) -> dict[str, torch.Tensor]:
+    """The tensors that training changes, and which IDs it knows."""
+    return {n: t for n, t in model.state_dict().items() if not n.startswith("text.")} | {
+        f"text.{name}": parameter for name, parameter in _text_parameters(model).items()
+    }
+
+
+def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> None:
+    """The reverse of trained_state. Raises ArtifactError when the state is another model's."""
+    expected = trained_state(model)
+    wrong = [n for n in expected.keys() | state.keys() if n not in state or n not in expected]
+    wrong += [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
+    if wrong:
+        raise ArtifactError(f"the trained model does not fit its configuration (first: {sorted(wrong)[0]}). Train again.")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(state[name])
+    if model.text is not None and model.text.trains:
+        model.text.refresh()
+
+
+def train(
+    model: JointModel,
+    tensors: GraphTensors,
+    user: torch.Tensor,
+    item: torch.Tensor,
+    objective: Objective,
+    schedule: Schedule,
+    *,
+    folder: Path,
+    validate: Callable[[Embeddings], float],
+    key: str,
+    progress: Any = None,
+) -> Progress:
+    """Trains until validation stops improving; ``folder/model.safetensors`` then holds the best epoch.
+
+    Args:
+        user, item: (n,) the training interactions. validate: a score of the embeddings, higher is better.
+        key: names the data and the configuration; a checkpoint of the same key in the folder is resumed.
+        progress: a function like tqdm, or None.
+    """
+    device = tensors.head.device
+    user, item = user.to(device), item.to(device)
+    optimizer = make_optimizer(model, schedule)
+    now = _resume(folder, key, model, tensors, optimizer, objective.generator)
+    log = (folder / "log.jsonl").open("a" if now.epoch else "w", encoding="utf-8")
+    n_steps = -(-len(user) // schedule.batch_size)
+    with log:
+        while now.epoch < schedule.epochs and now.since_best < schedule.patience:
+            started, totals = time.perf_counter(), dict[str, float]()
+            if now.epoch % schedule.attention_every == 0:
+                model.update_attention(tensors)
+            model.train()
+            epoch_batches = batches(user, item, schedule.batch_size, objective.generator)
+            bar = progress(epoch_batches, total=n_steps, desc=f"epoch {now.epoch + 1}", leave=False) if progress else None
+            for batch in epoch_batches if bar is None else bar:
+                set_learning_rate(optimizer, now.step, schedule.warmup_steps)
+                parts = train_step(model, tensors, objective, optimizer, batch, schedule.clip_norm)
+                now.step += 1
+                for name, value in parts.items():
+                    totals[name] = totals.get(name, 0.0) + value * len(batch.user) / len(user)
+                if bar is not None:
+                    speed = len(batch.user) * (bar.n + 1) / (time.perf_counter() - started)
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in parts.items()} | {"interactions/s": int(speed)})
+            if model.text is not None and model.text.trains and (now.epoch + 1) % schedule.refresh_every == 0:
+                model.text.refresh()
+            train_seconds = time.perf_counter() - started
+            row = {"epoch": now.epoch + 1, "loss": totals, "train_seconds": train_seconds}
+            row["interactions_per_second"] = len(user) / train_seconds
+            if (now.epoch + 1) % schedule.validate_every == 0 or now.epoch + 1 == schedule.epochs:
+                row["valid_ndcg@10"] = _validate(model, tensors, now, validate, folder)
+            now.epoch += 1
+            now.seconds += time.perf_counter() - started
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            if now.epoch % schedule.checkpoint_every == 0:
+                _save(folder, key, now, model, tensors, optimizer, objective.generator)
+    return now
+
+
+def _validate(
+    model: JointModel, tensors: GraphTensors, now: Progress, validate: Callable[[Embeddings], float], folder: Path
+) -> float:
+    """The score of this epoch; a new best is written to the folder."""
+    score = validate(model.embeddings(tensors))
+    now.since_best += 1
+    if score > now.best_score:
+        now.best_score, now.best_epoch, now.since_best = score, now.epoch + 1, 0
+        checkpoint.save_tensors(trained_state(model), folder / "model.safetensors")
+    return score
+
+
+def _text_parameters(model: JointModel) -> dict[str, torch.Tensor]:
+    return dict(model.text.trained_parameters()) if model.text is not None else {}
+
+
+def _save(
+    folder: Path,
+    key: str,
+    now: Progress,
+    model: JointModel,
+    tensors: GraphTensors,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    state = checkpoint.with_prefix("model", trained_state(model))
+    state |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
+    state |= {"random/global": torch.get_rng_state(), "random/sampling": generator.get_state()}
+    state["edge_weights"] = tensors.adjacency.weights
+    if tensors.head.is_cuda:
+        state["random/cuda"] = torch.cuda.get_rng_state()
+    if model.text is not None and model.text.trains:
+        state["text_vectors"] = model.text.vectors
+    checkpoint.save_tensors(state, folder / "checkpoint.safetensors", {"key": key, "progress": vars(now)})
+
+
+def _resume(
+    folder: Path,
+    key: str,
+    model: JointModel,
+    tensors: GraphTensors,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> Progress:
+    """The state of the folder's checkpoint if it has this key, else a fresh start (an older checkpoint is removed)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return Progress()
+    state, metadata = checkpoint.load_tensors(path)
+    if metadata.get("key") != key:
+        path.unlink()
+        return Progress()
+    load_trained_state(model, checkpoint.under_prefix("model", state))
+    checkpoint.restore_optimizer(optimizer, checkpoint.under_prefix("optimizer", state))
+    tensors.adjacency.set_weights(state["edge_weights"].to(tensors.head.device))
+    if model.text is not None and "text_vectors" in state:
+        model.text.vectors.copy_(state["text_vectors"])
+    torch.set_rng_state(state["random/global"])
+    generator.set_state(state["random/sampling"])
+    if "random/cuda" in state and tensors.head.is_cuda:
+        torch.cuda.set_rng_state(state["random/cuda"])
+    return Progress(**metadata["progress"])

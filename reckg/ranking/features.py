@@ -1,0 +1,409 @@
+"""Ranking features of (user, candidate item) pairs: the only extractor, for training, batch and server alike.
+
+Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
+does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from reckg.data.history import History
+from reckg.errors import ArtifactError, DataError
+from reckg.ranking.item_item import cooccurrence, linear_weights
+from reckg.retrieval.scored_items import ScoredItems
+
+FEATURES: tuple[str, ...] = (
+    "retrieval_score",
+    "retrieval_rank",  # 0 is the best candidate
+    "cooccurrence",  # summed over the history
+    "cooccurrence_recent",  # the same, the latest items counting most; ordered histories only
+    "linear",  # the linear model's score
+    "popularity",  # log(1 + interactions)
+    "recent_popularity",  # the same of the latest tenth of all interactions; times only
+    "popularity_trend",  # recent against overall popularity; times only
+    "item_age",  # log(1 + days since the first interaction); times only
+    "history_length",  # log(1 + the user's interactions)
+    "user_recency",  # log(1 + days since the user's last interaction); times only
+    "shared_entities",  # mean rarity-weighted entities shared with an item of the history
+    "shared_entities_recent",  # the same, the latest items counting most; ordered histories only
+    "entity_count",  # log(1 + entities of the item)
+    "number_distance",  # standardised number columns: mean distance from the user's mean
+)
+
+FORMAT_VERSION = 1
+DECAY = 0.7  # weight of an item of the history against the one after it, in the recent features
+LATEST = 500  # items of a history that count at most, the latest
+RECENT_SHARE = 0.1
+DAY = 86_400.0
+LINEAR_ITEMS = 5_000  # catalogues above this have no linear score: its inverse costs n_items^3
+LINEAR_REGULARISATION = 300.0
+LINEAR_ENTRIES = 2_000_000  # the linear model's pruning costs accuracy; small catalogues keep it whole
+CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
+
+ITEM_COLUMNS = ("popularity", "recent_popularity", "popularity_trend", "item_age", "entity_count")
+USER_COLUMNS = ("history_length", "user_recency")
+
+
+@dataclass(frozen=True)
+class FeatureTables:
+    """What features need beside the history: everything as of one state of the history.
+
+    users (U, 2) and items (I, 5) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
+    where unknown. entities (I, E) csr: the rarity weight of each of an item's entities. cooccurrence and linear
+    (I, I) csr; linear None above LINEAR_ITEMS items. ordered: whether the order within a history means something.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    numbers: np.ndarray
+    entities: sp.csr_matrix
+    cooccurrence: sp.csr_matrix
+    linear: sp.csr_matrix | None
+    ordered: bool
+
+    def save(self, folder: Path) -> None:
+        """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"users": self.users, "items": self.items, "numbers": self.numbers}
+        for name in ("entities", "cooccurrence", "linear"):
+            matrix = getattr(self, name)
+            if matrix is not None:
+                tensors |= {
+                    f"{name}.indptr": matrix.indptr.astype(np.int64),
+                    f"{name}.indices": matrix.indices.astype(np.int32),
+                    f"{name}.data": matrix.data.astype(np.float32),
+                }
+        path = folder / "features.safetensors"
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "features": list(FEATURES),
+            "n_users": len(self.users),
+            "n_items": len(self.items),
+            "n_entities": self.entities.shape[1],
+            "linear": self.linear is not None,
+            "ordered": self.ordered,
+            "sha256": _sha256(path),
+        }
+        (folder / "features.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_feature_tables(folder: Path) -> FeatureTables:
+    """Reads what ``FeatureTables.save`` wrote. Raises ArtifactError where a file is missing, changed or of another version."""
+    path = folder / "features.safetensors"
+    again = "Run 'reckg rank' again."
+    try:
+        description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        version, names, found = description["format_version"], description["features"], _sha256(path)
+        if (version, names) != (FORMAT_VERSION, list(FEATURES)):
+            raise ArtifactError(
+                f"{folder}: features of format {version} ({len(names)}), this version of reckg computes others of format "
+                f"{FORMAT_VERSION} ({len(FEATURES)}). {again}"
+            )
+        if found != description["sha256"]:
+            raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, features.json says otherwise. {again}")
+        tensors = load_file(path)
+        n_items = description["n_items"]
+        linear = _matrix(tensors, "linear", (n_items, n_items)) if description["linear"] else None
+        return FeatureTables(
+            users=tensors["users"],
+            items=tensors["items"],
+            numbers=tensors["numbers"],
+            entities=_matrix(tensors, "entities", (n_items, description["n_entities"])),
+            cooccurrence=_matrix(tensors, "cooccurrence", (n_items, n_items)),
+            linear=linear,
+            ordered=description["ordered"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ArtifactError(f"feature tables in {folder} cannot be read: {error!r}. {again}") from error
+
+
+def _matrix(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix:
+    parts = tuple(tensors[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    matrix = sp.csr_matrix(parts, shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def build_feature_tables(
+    history: History,
+    *,
+    n_users: int,
+    n_items: int,
+    item_entities: sp.csr_matrix,
+    numbers: np.ndarray,
+    now: int | None,
+    neighbours: int,
+    ordered: bool,
+    linear_items: int = LINEAR_ITEMS,
+) -> FeatureTables:
+    """The tables of a history as it stands.
+
+    Args:
+        history: of n_users users; nothing later than ``now``.
+        item_entities: (n_items, E): non-zero where the item has the entity.
+        numbers: (n_items, Fn) float: number columns, NaN where unknown; Fn may be 0.
+        now: epoch seconds, the time of the state; None where the data has no times, or only an order.
+        neighbours: entries kept of a row of the co-occurrence matrix.
+        ordered: whether the order within a history means something.
+        linear_items: the linear model is left out (its feature is NaN) in larger catalogues.
+    Raises:
+        DataError: shapes do not fit, or an interaction is later than ``now``.
+    """
+    numbers = np.asarray(numbers, dtype=np.float32)
+    _check_shapes(history, n_users, n_items, item_entities, numbers)
+    if now is not None and len(history.timestamp) and history.timestamp.max() > now:
+        late = int((history.timestamp > now).sum())
+        raise DataError(
+            f"{late} of {len(history.timestamp)} interactions are later than the time of the features "
+            f"({int(history.timestamp.max())} > {now}): they would leak into the ranker."
+        )
+    entities = sp.csr_matrix(item_entities, dtype=np.float32)
+    entities.eliminate_zeros()
+    entities.sort_indices()
+    linear = None
+    if n_items <= linear_items:
+        kept = max(neighbours, LINEAR_ENTRIES // max(1, n_items))
+        linear = linear_weights(history, n_items, LINEAR_REGULARISATION, kept)
+    return FeatureTables(
+        users=np.column_stack([np.log1p(np.diff(history.indptr)), user_recency(history, now)]).astype(np.float32),
+        items=np.column_stack(
+            [*item_popularity(history, n_items, now), item_age(history, n_items, now), np.log1p(np.diff(entities.indptr))]
+        ).astype(np.float32),
+        numbers=standardised(numbers),
+        entities=rarity(entities),
+        cooccurrence=cooccurrence(history, n_items, neighbours, ordered),
+        linear=linear,
+        ordered=ordered,
+    )
+
+
+def _check_shapes(
+    history: History, n_users: int, n_items: int, item_entities: sp.csr_matrix, numbers: np.ndarray
+) -> None:
+    found = (history.n_users, item_entities.shape[0], numbers.ndim, len(numbers))
+    if found != (n_users, n_items, 2, n_items):
+        raise DataError(
+            f"features of {n_users} users and {n_items} items: the history has {found[0]} users, the entities' matrix "
+            f"{found[1]} items, the numbers the shape {numbers.shape}. Run 'reckg build-graph' again."
+        )
+
+
+def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(I,) each: log popularity overall, of the latest tenth of the interactions, and the log ratio of the two rates."""
+    overall = np.bincount(history.item_idx, minlength=n_items)
+    nothing = np.full(n_items, np.nan)
+    if now is None or not len(history.item_idx):
+        return np.log1p(overall), nothing, nothing
+    since = np.quantile(history.timestamp, 1 - RECENT_SHARE)
+    latest = history.timestamp >= since
+    recent = np.bincount(history.item_idx[latest], minlength=n_items)
+    return np.log1p(overall), np.log1p(recent), np.log((1 + recent) / (1 + overall * latest.mean()))
+
+
+def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
+    """(I,) log(1 + days since the item's first interaction); NaN without one, or without times."""
+    if now is None:
+        return np.full(n_items, np.nan)
+    first = np.full(n_items, np.inf)
+    np.minimum.at(first, history.item_idx, history.timestamp)
+    return np.where(np.isfinite(first), np.log1p((now - np.where(np.isfinite(first), first, now)) / DAY), np.nan)
+
+
+def user_recency(history: History, now: int | None) -> np.ndarray:
+    """(U,) log(1 + days since the user's last interaction); NaN without one, or without times."""
+    result = np.full(history.n_users, np.nan)
+    if now is not None:
+        some = np.diff(history.indptr) > 0
+        result[some] = np.log1p((now - history.timestamp[history.indptr[1:][some] - 1]) / DAY)
+    return result
+
+
+def standardised(numbers: np.ndarray) -> np.ndarray:
+    """(I, Fn) float32: every column with mean 0 and standard deviation 1 over its known values; NaN stays NaN."""
+    known = np.isfinite(numbers)
+    count = np.maximum(known.sum(axis=0), 1)
+    values = np.where(known, numbers, 0).astype(np.float64)
+    mean = values.sum(axis=0) / count
+    spread = np.sqrt((np.where(known, numbers - mean, 0) ** 2).sum(axis=0) / count)
+    return np.where(known, (numbers - mean) / np.where(spread > 0, spread, 1), np.nan).astype(np.float32)
+
+
+def rarity(entities: sp.csr_matrix) -> sp.csr_matrix:
+    """(I, E) csr: log(I / items with the entity) in place of every entry. Source: Sparck Jones 1972 (idf)."""
+    owners = np.bincount(entities.indices, minlength=entities.shape[1])
+    weight = np.log(max(1, entities.shape[0]) / np.maximum(owners, 1)).astype(np.float32)
+    return sp.csr_matrix((weight[entities.indices], entities.indices, entities.indptr), shape=entities.shape)
+
+
+def extract_features(
+    tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems
+) -> np.ndarray:
+    """The features of every candidate of every user.
+
+    A row depends on its user and the user's candidates alone, not on the rest of the batch.
+
+    Args:
+        history: the same that the tables were built of.
+        user_idx: (n,) int64.
+        candidates: (n, c) in retrieval order.
+    Returns:
+        (n * c, F) float32, user by user; columns as FEATURES. Rows of padding are NaN throughout.
+    Raises:
+        DataError: user_idx and candidates differ in length, or a user or an item is not in the tables.
+    """
+    user_idx = np.asarray(user_idx, dtype=np.int64)
+    n, c = candidates.item_idx.shape
+    _check_request(tables, history, user_idx, candidates)
+    features = np.full((n, c, len(FEATURES)), np.nan, dtype=np.float32)
+    block = max(1, CELLS_AT_ONCE // max(len(tables.items), tables.entities.shape[1], c * len(FEATURES)))
+    for start in range(0, n if len(tables.items) else 0, block):
+        rows = slice(start, start + block)
+        item_idx = np.maximum(candidates.item_idx[rows], 0)
+        _extract_block(tables, history, user_idx[rows], item_idx, candidates.score[rows], features[rows])
+    features[candidates.item_idx < 0] = np.nan
+    return features.reshape(n * c, len(FEATURES))
+
+
+def _check_request(tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems) -> None:
+    shape = candidates.item_idx.shape
+    if shape != candidates.score.shape or shape[:1] != user_idx.shape:
+        raise DataError(f"features of {len(user_idx)} users for candidates of the shape {shape}: they do not fit.")
+    if history.n_users != len(tables.users):
+        raise DataError(f"history of {history.n_users} users, tables of {len(tables.users)}: from different runs?")
+    for name, values, size, low in (
+        ("user", user_idx, len(tables.users), 0),
+        ("item", candidates.item_idx, len(tables.items), -1),
+    ):
+        if values.size and not low <= values.min() <= values.max() < size:
+            raise DataError(f"{name}_idx {values.min()} to {values.max()}: the tables have {size} {name}s.")
+
+
+@dataclass(frozen=True)
+class _Events:
+    """The latest items of a block's histories. query (h,): the row in the block; item (h,); recent (h,): DECAY^age."""
+
+    query: np.ndarray
+    item: np.ndarray
+    recent: np.ndarray
+    n: int
+
+    def weights(self, ordered: bool) -> np.ndarray:
+        """(2, h): ones, and the recent weights; these are NaN where the history has no order."""
+        return np.stack([np.ones(len(self.item)), self.recent if ordered else np.full(len(self.item), np.nan)])
+
+
+def _events(history: History, user_idx: np.ndarray) -> _Events:
+    indptr, positions = history.rows(user_idx)
+    length = np.diff(indptr)
+    age = np.repeat(indptr[1:], length) - np.arange(len(positions)) - 1
+    latest = age < LATEST
+    return _Events(
+        query=np.repeat(np.arange(len(user_idx)), length)[latest],
+        item=history.item_idx[positions[latest]],
+        recent=DECAY ** age[latest].astype(np.float64),
+        n=len(user_idx),
+    )
+
+
+def _extract_block(
+    tables: FeatureTables,
+    history: History,
+    user_idx: np.ndarray,
+    item_idx: np.ndarray,
+    score: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Writes the features of a block of users into ``out`` (b, c, F). Padding is taken for item 0 here."""
+    events = _events(history, user_idx)
+    columns: dict[str, Any] = {
+        "retrieval_score": score,
+        "retrieval_rank": np.arange(item_idx.shape[1], dtype=np.float32)[None, :],
+    }
+    for position, name in enumerate(USER_COLUMNS):
+        columns[name] = tables.users[user_idx, position][:, None]
+    for position, name in enumerate(ITEM_COLUMNS):
+        columns[name] = tables.items[item_idx, position]
+    overall, recent = item_scores(tables.cooccurrence, events, events.weights(tables.ordered), item_idx)
+    columns["cooccurrence"], columns["cooccurrence_recent"] = overall, recent
+    overall, recent = shared_entities(tables.entities, events, events.weights(tables.ordered), item_idx)
+    columns["shared_entities"], columns["shared_entities_recent"] = overall, recent
+    if tables.linear is not None:
+        columns["linear"] = item_scores(tables.linear, events, events.weights(False), item_idx)[0]
+    columns["number_distance"] = number_distance(tables.numbers, events, item_idx)
+    for position, name in enumerate(FEATURES):
+        if name in columns:
+            out[:, :, position] = columns[name]
+
+
+def item_scores(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
+    """(w, b, c): sum over the user's items h of weight(h) matrix[h, candidate], for each row of ``weights`` (w, h)."""
+    scores = _user_sums(matrix, events, weights)
+    return scores[:, np.arange(events.n)[:, None], item_idx]
+
+
+def shared_entities(entities: sp.csr_matrix, events: _Events, weights: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
+    """(w, b, c): rarity of the entities that the candidate shares with an item of the history, in the weighted mean.
+
+    For each row of ``weights`` (w, h). NaN for candidates without entities and users without history.
+    """
+    n, c = item_idx.shape
+    has = sp.csr_matrix((np.ones(entities.nnz), entities.indices, entities.indptr), shape=entities.shape)
+    profile = _user_sums(has, events, weights)
+    pair, column, value = _entries(entities, item_idx.ravel())
+    known = (np.diff(entities.indptr)[item_idx] > 0) & (np.bincount(events.query, minlength=n) > 0)[:, None]
+    result = np.full((len(weights), n, c), np.nan)
+    for number, weight in enumerate(weights):
+        total = np.bincount(events.query, weight, minlength=n)
+        sums = np.bincount(pair, value * profile[number, pair // c, column], minlength=n * c).reshape(n, c)
+        result[number] = np.where(known, sums / np.where(total > 0, total, 1)[:, None], np.nan)
+    return result
+
+
+def _user_sums(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray) -> np.ndarray:
+    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of ``weights`` (w, h)."""
+    length = np.bincount(events.query, minlength=events.n)
+    indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
+    items = np.tile(events.item, len(weights))
+    rows = sp.csr_matrix((weights.ravel(), items, indptr), shape=(len(weights) * events.n, matrix.shape[0]))
+    return (rows @ matrix).toarray().reshape(len(weights), events.n, matrix.shape[1])
+
+
+def number_distance(numbers: np.ndarray, events: _Events, item_idx: np.ndarray) -> np.ndarray:
+    """(b, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
+    total = np.zeros(item_idx.shape)
+    count = np.zeros(item_idx.shape)
+    for column in numbers.T:
+        value = column[events.item]
+        known = np.isfinite(value)
+        weight = np.bincount(events.query[known], minlength=events.n)
+        mean = np.bincount(events.query[known], value[known], minlength=events.n) / np.maximum(weight, 1)
+        distance = np.abs(column[item_idx] - mean[:, None])
+        usable = np.isfinite(distance) & (weight > 0)[:, None]
+        total += np.where(usable, distance, 0)
+        count += usable
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
+    start = matrix.indptr[rows].astype(np.int64)
+    length = matrix.indptr[rows + 1] - start
+    place = np.repeat(np.arange(len(rows)), length)
+    position = np.arange(len(place)) - np.repeat(np.cumsum(length) - length - start, length)
+    return place, matrix.indices[position].astype(np.int64), matrix.data[position]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

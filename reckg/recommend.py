@@ -1,0 +1,225 @@
+"""Recommendations over a bundle: retrieve, leave out the seen, extract features, rerank.
+
+The server, the batch job and the offline evaluation all call `recommend_batch`, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from reckg.ranking.features import extract_features
+from reckg.retrieval.exact import Rows, empty_result, take_rows
+from reckg.retrieval.scored_items import ScoredItems
+
+if TYPE_CHECKING:
+    from reckg.bundle import Bundle
+
+FallbackPolicy = Literal["popular"]
+DegradedReason = Literal["cold_user", "no_rerank"]
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One item of an answer; ``title`` is empty where the catalogue has no text column. Higher scores are better."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """An answer, best item first.
+
+    ``fallback`` names the policy that answered in place of the model (None: the model answered); ``degraded`` says
+    why the answer may be worse than usual: ``cold_user``: the bundle has no interaction of the user; ``no_rerank``:
+    there is a ranker, and it was not applied.
+    """
+
+    items: list[RecommendedItem]
+    bundle_version: str
+    fallback: FallbackPolicy | None = None
+    degraded: tuple[DegradedReason, ...] = ()
+
+
+def recommend_batch(
+    bundle: Bundle,
+    user_idx: np.ndarray,
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    rerank: bool = True,
+    candidates: int | None = None,
+    exclude: Rows | None = None,
+) -> ScoredItems:
+    """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
+
+    The retrieved candidates are reranked; beyond them the retrieval order continues, so that k items come back where
+    k exist. Users without any interaction in the bundle's history get the most popular items. Memory grows with
+    n x candidates: call it with blocks of users.
+
+    Args:
+        user_idx: (n,) int, 0..n_users-1.
+        k: items per user, k >= 1.
+        exclude_seen: leave out the items of the user's history.
+        rerank: apply the bundle's ranker, where it has one.
+        candidates: items that are reranked; None: as many as the ranker was trained for.
+        exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
+    Returns:
+        (n, k) items; rows with fewer are padded as ScoredItems says.
+    Raises:
+        ValueError: k or candidates below 1, a user_idx out of range, or ``exclude`` of another number of rows.
+    """
+    user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
+    candidates = bundle.candidates if candidates is None else candidates
+    if k < 1 or candidates < 1:
+        raise ValueError(f"k and candidates must be >= 1, got {k} and {candidates}")
+    seen = exclude
+    if exclude is None and exclude_seen:
+        indptr, positions = bundle.history.rows(user_idx)
+        seen = indptr, bundle.history.item_idx[positions]
+    if seen is not None and len(seen[0]) != len(user_idx) + 1:
+        raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
+    depth = min(max(k, candidates), len(bundle.item_ids))
+    found = bundle.index.search(bundle.user_vectors[user_idx], depth, seen=seen)
+    if rerank and bundle.ranker is not None:
+        found = _reranked(bundle, user_idx, found, candidates)
+    found = _resized(found, k)
+    cold = np.flatnonzero(is_cold(bundle, user_idx))
+    if len(cold):
+        popular = popular_items(bundle, k, exclude=take_rows(seen, cold), n=len(cold))
+        found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
+    return found
+
+
+def is_cold(bundle: Bundle, user_idx: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of (n,) users have no interaction in the bundle's history."""
+    return bundle.history.indptr[user_idx + 1] == bundle.history.indptr[user_idx]
+
+
+def popular_items(bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1) -> ScoredItems:
+    """The k most popular items, n times, less those that ``exclude`` names in each of its n rows.
+
+    Returns:
+        (n, k) items with their popularity as score; equal ones by lower item_idx.
+    Raises:
+        ValueError: k < 1, or ``exclude`` does not have n rows.
+    """
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    if exclude is not None and len(exclude[0]) != n + 1:
+        raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
+    item_idx = np.full((n, k), -1, dtype=np.int64)
+    for row in range(n):
+        left_out = exclude[1][exclude[0][row] : exclude[0][row + 1]] if exclude else np.empty(0, dtype=np.int64)
+        first = bundle.popular_order[: k + len(left_out)]
+        first = first[~np.isin(first, left_out)][:k]
+        item_idx[row, : len(first)] = first
+    score = np.where(item_idx >= 0, bundle.popularity[item_idx], -np.inf).astype(np.float32)
+    return ScoredItems(item_idx=item_idx, score=score)
+
+
+def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int) -> ScoredItems:
+    """The k items closest to each of n items by inner product of their vectors, never the item itself.
+
+    Args:
+        item_idx: (n,) int, 0..n_items-1.
+    Returns:
+        (n, k) items; rows with fewer are padded as ScoredItems says.
+    Raises:
+        ValueError: k < 1, or an item_idx out of range.
+    """
+    item_idx = _checked(item_idx, len(bundle.item_ids), "item_idx")
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    depth = min(k, len(bundle.item_ids))
+    itself = np.arange(len(item_idx) + 1), item_idx
+    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself), k)
+
+
+class Recommender:
+    """Answers by raw ids; safe to share between threads.
+
+    recommender = reckg.load("run/bundle")
+    recommender.recommend("some user", k=10).items
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def recommend(
+        self, user_id: str, k: int = 10, exclude_seen: bool = True, *, rerank: bool = True
+    ) -> Recommendations:
+        """The best k items of one user; a user that the bundle does not know gets the most popular ones.
+
+        Raises:
+            ValueError: k < 1.
+        """
+        idx = self.bundle.user_ids.get(user_id)
+        if idx is None:
+            return self._answer(popular_items(self.bundle, k), "popular", ("cold_user",))
+        user_idx = np.array([idx])
+        found = recommend_batch(self.bundle, user_idx, k, exclude_seen=exclude_seen, rerank=rerank)
+        if is_cold(self.bundle, user_idx)[0]:
+            return self._answer(found, "popular", ("cold_user",))
+        skipped = self.bundle.ranker is not None and not rerank
+        return self._answer(found, None, ("no_rerank",) if skipped else ())
+
+    def similar_items(self, item_id: str, k: int = 10) -> Recommendations:
+        """The k items closest to one item, by the cosine of their vectors; never the item itself.
+
+        Raises:
+            UnknownIdError: the bundle does not know the item.
+            ValueError: k < 1.
+        """
+        item_idx = np.array([self.bundle.item_ids.idx(item_id)])
+        return self._answer(similar_items(self.bundle, item_idx, k), None, ())
+
+    def _answer(
+        self, found: ScoredItems, fallback: FallbackPolicy | None, degraded: tuple[DegradedReason, ...]
+    ) -> Recommendations:
+        """Row 0 of ``found`` as an answer."""
+        item_idx = found.item_idx[0][found.item_idx[0] >= 0]
+        ids, titles = self.bundle.item_ids.ids, self.bundle.titles(item_idx)
+        rows = zip(item_idx.tolist(), titles, found.score[0].tolist(), strict=False)  # the scores are padded
+        items = [RecommendedItem(ids[item], title, score) for item, title, score in rows]
+        return Recommendations(items, self.bundle.version, fallback, degraded)
+
+
+def _reranked(bundle: Bundle, user_idx: np.ndarray, found: ScoredItems, candidates: int) -> ScoredItems:
+    """Reranks the first ``candidates`` columns; the others follow in their order, with scores that go on falling."""
+    assert bundle.ranker is not None
+    head = ScoredItems(found.item_idx[:, :candidates], found.score[:, :candidates])
+    reranked = bundle.ranker.rerank(head, extract_features(bundle.features, bundle.history, user_idx, head))
+    if found.item_idx.shape[1] <= candidates:
+        return reranked
+    # A row that has a tail has a full head. Its tail is shifted to start where its head ends.
+    tail_score = found.score[:, candidates:]
+    with np.errstate(invalid="ignore"):  # -inf - -inf in rows without a tail
+        shifted = tail_score + (reranked.score[:, -1:] - head.score[:, -1:])
+    return ScoredItems(
+        item_idx=np.concatenate([reranked.item_idx, found.item_idx[:, candidates:]], axis=1),
+        score=np.concatenate([reranked.score, np.where(np.isfinite(tail_score), shifted, -np.inf)], axis=1),
+    )
+
+
+def _resized(found: ScoredItems, k: int) -> ScoredItems:
+    """A copy with exactly k columns: cut, or padded."""
+    n, width = found.item_idx.shape
+    resized = empty_result(n, k)
+    resized.item_idx[:, : min(k, width)] = found.item_idx[:, :k]
+    resized.score[:, : min(k, width)] = found.score[:, :k]
+    return resized
+
+
+def _checked(idx: np.ndarray, n: int, what: str) -> np.ndarray:
+    """``idx`` as (n,) int64. Raises ValueError where one is out of range, which NumPy would take from the end."""
+    idx = np.asarray(idx, dtype=np.int64)
+    if idx.ndim != 1:
+        raise ValueError(f"{what} must have one dimension, got shape {idx.shape}")
+    if len(idx) and (idx.min() < 0 or idx.max() >= n):
+        raise ValueError(f"{what} must be 0..{n - 1}, got {idx.min()}..{idx.max()}")
+    return idx

@@ -1,0 +1,72 @@
+"""The one table from errors to gRPC status codes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from reckg.errors import ArtifactError, DataError, UnknownIdError
+
+logger = logging.getLogger("reckg.serving")
+
+
+class InvalidRequestError(ValueError):
+    """A field of a request is missing or out of range."""
+
+
+class ExpiredRequestError(Exception):
+    """The client's deadline passed, or it went away, before the work began."""
+
+
+class StartingError(Exception):
+    """The server is not ready yet."""
+
+
+# The first row that fits decides. Only the errors above the line carry their message to the client; a ValueError
+# that is no InvalidRequestError is a fault of ours, not of the client.
+TOLD = (
+    (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (UnknownIdError, grpc.StatusCode.NOT_FOUND),
+    (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (StartingError, grpc.StatusCode.UNAVAILABLE),
+)
+LOGGED = (
+    ((ArtifactError, DataError), grpc.StatusCode.FAILED_PRECONDITION, "the bundle cannot answer this request"),
+    (Exception, grpc.StatusCode.INTERNAL, "internal error"),
+)
+
+
+def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
+    """The status code and the message a client gets for an error.
+
+    What the client cannot mend is logged under a new request id, and the client gets only that id. The log has the
+    error's type and where it was raised but not its message, which may hold user ids.
+    """
+    for kind, code in TOLD:
+        if isinstance(error, kind):
+            return code, str(error)
+    request_id = uuid.uuid4().hex
+    code, message = next((code, message) for kind, code, message in LOGGED if isinstance(error, kind))
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s failed: request %s: %s: %s\n%s", method, request_id, code.name, type(error).__name__, where)
+    return code, f"{message}; request {request_id} in the server's log"
+
+
+def with_status(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a servicer's method end with the status code of whatever it raises."""
+
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except Exception as error:
+            code, message = status_of(error, method.__name__)
+        context.abort(code, message)
+
+    return answer

@@ -1,0 +1,201 @@
+"""A small bookshop through every stage by the command line, then served, asked, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from jobs.cli import main
+from jobs.demo import running_server, some_user
+from jobs.run_state import RunState
+from jobs.stages import STAGES
+from reckg.data.synthetic import write_bookshop
+from tests.unit.test_docs import ROOT, blocks
+
+CONFIG = """
+[graph]
+min_entity_degree = 2
+
+[model]
+embedding_dim = 16
+
+[train]
+epochs = 12
+patience = 12
+batch_size = 128
+
+[rank]
+trees = 20
+candidates = 50
+
+[evaluate]
+bootstrap_samples = 100
+"""
+SYSTEMS = {"reckg", "model", "retrieval", "popularity", "item_knn", "ease"}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A work folder laid out like the repository after the demonstration, with a finished run."""
+
+    folder: Path
+    out: str  # what the command printed
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "build/demo/dataset"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "jobs/configs/bookshop.toml"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "build/demo/run"
+
+    def arguments(self, out: Path) -> list[str]:
+        return [str(self.config), "--data", str(self.dataset), "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    shop = Shop(tmp_path_factory.mktemp("shop"), "")
+    write_bookshop(shop.dataset, users=300, items=200, seed=3)
+    shop.config.parent.mkdir(parents=True)
+    shop.config.write_text(CONFIG)
+    command = [sys.executable, "-m", "jobs.cli", "run", *shop.arguments(shop.run)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Shop(shop.folder, done.stdout)
+
+
+def test_the_run_is_whole(shop: Shop) -> None:
+    state = RunState.read(shop.run)
+    assert [record.status for record in state.stages.values()] == ["done"] * len(STAGES)
+    report = json.loads((shop.run / "report/report.json").read_text())
+    assert set(report["systems"]) == SYSTEMS
+    for system in report["systems"].values():
+        for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20"):
+            interval = system["test"][metric]
+            assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
+    page = (shop.run / "report/report.html").read_text(encoding="utf-8")
+    assert "EASE" in page and 'src="http' not in page
+
+
+def test_the_summary_is_printed(shop: Shop) -> None:
+    lines = shop.out.splitlines()
+    for label in ("EASE", "item-kNN", "popularity", "reckg"):
+        assert any(line.startswith(label) and line.count("[") == 2 for line in lines), label
+    for start in ("verdict: ", f"report: {shop.run}", f"bundle: {shop.run}", "seconds: build-graph "):
+        assert any(line.startswith(start) for line in lines), start
+
+
+def test_the_model_learned_something(shop: Shop) -> None:
+    systems = json.loads((shop.run / "report/report.json").read_text())["systems"]
+    assert systems["model"]["test"]["recall@20"]["mean"] > 1.5 * 20 / 200  # a random order finds a tenth
+
+
+def test_a_second_run_computes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in shop.run.rglob("*") if path.is_file()}
+    assert main(["run", *shop.arguments(shop.run)]) == 0
+    assert capsys.readouterr().out.count("up to date, skipped") == len(STAGES)
+    changed = [p.name for p, at in before.items() if p.stat().st_mtime_ns != at]
+    assert set(changed) <= {"state.json", "config.toml", ".lock"}
+
+
+def test_other_settings_do_not_replace_it(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.toml").write_text(CONFIG.replace("trees = 20", "trees = 21"))
+    code = main(["run", str(tmp_path / "other.toml"), "--data", str(shop.dataset), "--out", str(shop.run)])
+    assert code == 2
+    error = capsys.readouterr().err
+    assert "rank (rank.trees was 20, is 21)" in error and "--overwrite" in error
+    assert "train" not in error
+
+
+def test_served_answers_equal_the_offline_ones(shop: Shop) -> None:
+    import reckg
+    from serving.client import RecommenderClient
+
+    recommender = reckg.load(shop.run / "bundle")
+    user_id, titles = some_user(shop.run / "bundle")
+    assert titles and all(titles)
+    with running_server(shop.run / "bundle") as address, RecommenderClient(address, timeout_s=20) as client:
+        for asked in (user_id, *recommender.bundle.user_ids.ids[:20].to_list()):
+            served, offline = client.recommend(asked, k=15), recommender.recommend(asked, k=15)
+            assert [item.item_id for item in served.items] == [item.item_id for item in offline.items]
+            np.testing.assert_allclose([i.score for i in served.items], [i.score for i in offline.items], rtol=1e-5)
+            assert len(served.items) == 15
+            seen = set(recommender.bundle.history.items(recommender.bundle.user_ids.idx(asked)).tolist())
+            assert not seen & set(recommender.bundle.item_ids.indices([i.item_id for i in served.items]).tolist())
+        unknown = client.recommend("nobody we know", k=5)
+        assert len(unknown.items) == 5 and unknown.fallback
+        similar = client.similar_items(unknown.items[0].item_id, k=5)
+        assert len(similar.items) == 5
+        assert unknown.items[0].item_id not in {item.item_id for item in similar.items}
+
+
+def test_batch_answers_equal_the_single_ones(shop: Shop, tmp_path: Path) -> None:
+    import reckg
+
+    assert main(["recommend", str(shop.run / "bundle"), "--out", str(tmp_path / "recs.parquet"), "--k", "5"]) == 0
+    rows = pl.read_parquet(tmp_path / "recs.parquet")
+    recommender = reckg.load(shop.run / "bundle")
+    assert rows["user_id"].n_unique() == len(recommender.bundle.user_ids)
+    for user_id in recommender.bundle.user_ids.ids[:10]:
+        single = [item.item_id for item in recommender.recommend(user_id, k=5).items]
+        assert rows.filter(pl.col("user_id") == user_id).sort("rank")["item_id"].to_list() == single
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_like_one_that_was_not(shop: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "jobs.cli", "run", *shop.arguments(out)]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not (out / "model/checkpoint.safetensors").exists() and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert RunState.read(out).stages["train"].status == "started"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "build-graph: up to date" in done.stdout
+    assert "goes on after an interruption" in done.stdout
+    for name in ("train", "serving"):
+        ours = load_file(out / f"embeddings/{name}.safetensors")
+        theirs = load_file(shop.run / f"embeddings/{name}.safetensors")
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key])
+
+
+@pytest.mark.slow
+def test_the_tutorial_works(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(shop.folder)
+    settings = [block.text for block in blocks(ROOT / "docs/tutorial.md") if block.language == "toml"]
+    (shop.folder / "build/wide.toml").write_text("[train]\nepochs = 2\n" + settings[0])
+    ran = 0
+    for block in blocks(ROOT / "docs/tutorial.md"):
+        if block.tested:
+            for line in block.text.splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[0] == "reckg"
+                assert main(words[1:]) == 0, capsys.readouterr().err
+                ran += 1
+    assert ran >= 6
+    printed = capsys.readouterr().out
+    assert "interactions: " in printed and "verdict: " in printed

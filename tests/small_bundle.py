@@ -1,0 +1,75 @@
+"""A small valid bundle with random vectors, made in memory, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from reckg.bundle import Bundle
+from reckg.data.history import History
+from reckg.data.ids import IdMap
+from reckg.ranking.features import build_feature_tables
+from reckg.retrieval.index import build_index
+
+CANDIDATES = 20
+
+
+def small_history(n_users: int, n_items: int, seed: int = 0) -> History:
+    """Between 3 and 11 random items of each user, none of the last user's, who is cold; popular items come first."""
+    rng = np.random.default_rng(seed)
+    chance = 1.0 / np.arange(1, n_items + 1)
+    rows = [
+        (user, item)
+        for user in range(n_users - 1)
+        for item in rng.choice(n_items, size=rng.integers(3, 12), replace=False, p=chance / chance.sum())
+    ]
+    frame = pl.DataFrame(rows, schema=["user_idx", "item_idx"], orient="row")
+    timestamp = 1_600_000_000 + rng.integers(0, 10_000_000, frame.height)
+    return History.from_interactions(frame.with_columns(timestamp=pl.Series(timestamp)), n_users)
+
+
+def unit_vectors(n: int, dim: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def small_bundle(
+    n_users: int = 40, n_items: int = 60, dim: int = 8, seed: int = 0, *, ranked: bool = True, version: str = "test-1"
+) -> Bundle:
+    """Users u000.., items i000.. with titles (the second has none); with ``ranked`` a ranker over CANDIDATES items."""
+    history = small_history(n_users, n_items, seed)
+    item_vectors = unit_vectors(n_items, dim, seed + 1)
+    entities = sparse.csr_matrix(np.random.default_rng(seed + 2).random((n_items, 12)) < 0.2, dtype=np.float32)
+    item_ids = [f"i{item:03d}" for item in range(n_items)]
+    titles = [None if item == 1 else f"Title of {raw}" for item, raw in enumerate(item_ids)]
+    bundle = Bundle(
+        version=version,
+        manifest={
+            "config": {"rank": {"candidates": CANDIDATES}},
+            "metrics": {"ndcg@10": 0.25},
+            "data_hash": "0" * 64,
+            "item_columns": {"text": ["title"], "categorical": [], "number": [], "list": []},
+            "ranker": {"served": ranked},
+        },
+        user_ids=IdMap([f"u{user:03d}" for user in range(n_users)], "user id"),
+        item_ids=IdMap(item_ids, "item id"),
+        items=pl.DataFrame({"item_id": item_ids, "title": titles}),
+        user_vectors=unit_vectors(n_users, dim, seed + 3),
+        item_vectors=item_vectors,
+        index=build_index(item_vectors),
+        history=history,
+        features=build_feature_tables(
+            history,
+            n_users=n_users,
+            n_items=n_items,
+            item_entities=entities,
+            numbers=np.random.default_rng(seed + 4).random((n_items, 2)).astype(np.float32),
+            now=1_610_000_000,
+            neighbours=10,
+            ordered=True,
+        ),
+        ranker=None,
+        popularity=np.bincount(history.item_idx, minlength=n_items).astype(np.float32),
+    )
+    return bundle

@@ -1,0 +1,121 @@
+"""What the documentation shows must be so: commands parse, settings are known, links lead somewhere, code compiles."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import build_parser
+from reckg.config import Config, parse_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w+)?( tested)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    tested: bool
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [Block(page.name, language, bool(tested), text) for language, tested, text in found]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The command lines of a page's sh blocks, as words, without comments."""
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for words in commands(page):
+        program = Path(words[0]).name
+        if program == "reckg":
+            assert build_parser().parse_args(words[1:]).command is not None
+        elif program == "make":
+            assert words[1] in targets, words
+        elif program in ("python", "python3") and words[1] == "-m" and words[2] != "venv":
+            assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file(), words
+        else:
+            assert program in ("source", "pip", "touch", "python3"), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_are_shown_are_known(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "toml":
+            values = tomllib.loads(block.text)
+            if values.keys() & Config.model_fields.keys():
+                parse_config(values, page.name)
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", page.read_text(encoding="utf-8")):
+        if section in Config.model_fields:
+            known = Config.model_fields[section].annotation
+            assert known is not None and key in known.model_fields, f"{section}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_that_is_shown_compiles(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_fill(page: Path) -> None:
+    assert not re.search(r"lead fills|TODO|FIXME|XXX", page.read_text(encoding="utf-8"))
+
+
+def test_the_first_screen_of_the_readme() -> None:
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:45]
+    for needed in ("make demo", "make test", "reckg import tables", "reckg run", "reckg serve"):
+        assert any(needed in line for line in screen), needed
+
+
+def test_the_licence_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    for needed in (
+        "Apache License",
+        "Version 2.0, January 2004",
+        "9. Accepting Warranty",
+        "END OF TERMS AND CONDITIONS",
+    ):
+        assert needed in text
+
+
+def test_pins_fit_the_declared_bounds() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    declared = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    for requirement in map(Requirement, declared):
+        name = canonicalize_name(requirement.name)
+        if name not in ("reckg", "faiss-gpu"):
+            assert requirement.specifier.contains(pins[name]), requirement
+            assert any(part.operator in ("==", "<") for part in requirement.specifier) or name == "packaging"
+    assert not [version for version in pins.values() if "+" in version]

