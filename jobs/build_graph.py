@@ -83,11 +83,12 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 
 def _items(dataset: Dataset, split: Split, catalogue: str) -> pl.DataFrame:
-    """The candidates, by item_id; items that occur in interactions alone get a row without attributes."""
+    """The candidates, by item_id; a dataset has a row for every item that occurs in its interactions."""
     listed = dataset.items.collect()
     interacted = split.frame.select(pl.col("item_id").unique()).collect()
-    how = "right" if catalogue == "interacted" else "full"
-    return listed.join(interacted, on="item_id", how=how, coalesce=True).sort("item_id")
+    if catalogue == "interacted":
+        listed = listed.join(interacted, on="item_id", how="semi")
+    return listed.select("item_id", pl.exclude("item_id")).sort("item_id")
 
 
 def _users(dataset: Dataset, split: Split) -> pl.DataFrame:
@@ -95,7 +96,7 @@ def _users(dataset: Dataset, split: Split) -> pl.DataFrame:
     users = split.frame.select(pl.col("user_id").unique()).collect()
     if dataset.users is not None:
         users = users.join(dataset.users.collect(), on="user_id", how="left")
-    return users.sort("user_id")
+    return users.select("user_id", pl.exclude("user_id")).sort("user_id")
 
 
 def _write_interactions(frame: pl.LazyFrame, user_ids: IdMap, item_ids: IdMap, path: Path) -> None:

@@ -25,9 +25,8 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
     prepared = read_prepared(run)
     users, items = read_embeddings(run, "serving")
     train = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
-    ranker = json.loads((run / "ranker" / "ranker.json").read_text(encoding="utf-8"))
+    ranker = json.loads((run / "ranker" / "ranker.json").read_text(encoding="utf-8"))["info"]
     digest = hashlib.sha256((run / "prepared" / "interactions.parquet").read_bytes()).hexdigest()
-    served = load_ranker(run / "ranker") if ranker["served"] else None
     made = Bundle(
         version=f"{prepared.info['name']}-{digest[:8]}-{_fingerprint(items)}",
         manifest={
@@ -36,7 +35,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
             "data_hash": digest,
             "item_columns": prepared.info["item_columns"],
             "metrics": {"valid_ndcg@10": train["valid_ndcg@10"]},
-            "ranker": {key: ranker[key] for key in ("served", "reason")},
+            "ranker": {key: ranker[key] for key in ("served", "why")},
         },
         user_ids=IdMap(prepared.users["user_id"], "user id"),
         item_ids=IdMap(prepared.items["item_id"], "item id"),
@@ -46,7 +45,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
         index=load_index(run / "index"),
         history=prepared.history("serving", config),
         features=feature_tables(config, run, prepared, "serving"),
-        ranker=served,
+        ranker=load_ranker(run / "ranker"),
         popularity=recent_popularity(prepared),
     )
     extra = {"model": run / "model"}

@@ -12,7 +12,7 @@ from jobs.model_files import build_model, load_graph, pick_device
 from jobs.run_folder import STATES, n_threads, read_prepared
 from reckg.config import Config
 from reckg.model.checkpoint import load_tensors
-from reckg.model.joint_model import GraphTensors
+from reckg.model.graph_tensors import GraphTensors
 from reckg.model.train import load_trained_state
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,8 +108,10 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     for name, (recommend, described) in own_systems(bundle, test.held, k).items():
         measure(name, recommend, described)
     for name, fit in baseline_fits(config, test, popularity).items():
+        fitting = perf_counter()
         model = fit()
-        measure(name, recommend_by_scores(model, test.history, test.held, test.n_items, k), model.settings)
+        described = {**model.settings, "fit_seconds": round(perf_counter() - fitting, 1)}
+        measure(name, recommend_by_scores(model, test.history, test.held, test.n_items, k), described)
     report = build_report(config, run, test, results, settings, groups)
     report["timing"] = read_timing(run) | {"evaluate": {"seconds": round(perf_counter() - began, 3)}}
     written = write_report(report, run / "report")
@@ -179,11 +181,19 @@ def baseline_fits(config: Config, test: RunData, popularity: Popularity) -> dict
         valid: HeldOut | None = held_out(test.prepared.interactions, "valid", ("train",), test.n_users)
     except DataError:
         valid = None
+    most = config.evaluate.linear_items
     return {
         "popularity": lambda: popularity,
-        "item_knn": lambda: tune_item_knn(test.train, test.n_items, valid, seed=seed),
-        "ease": lambda: tune_ease(test.train, test.n_items, valid, max_items=config.evaluate.linear_items, seed=seed),
+        "item_knn": lambda: tune_item_knn(test.train, test.n_items, valid, seed=seed, track=settings_bar("item_knn")),
+        "ease": lambda: tune_ease(
+            test.train, test.n_items, valid, max_items=most, seed=seed, track=settings_bar("ease")
+        ),
     }
+
+
+def settings_bar(name: str) -> Callable[[Sequence[float]], Iterable[float]]:
+    """Shows how many of a baseline's settings have been tried."""
+    return lambda values: tqdm(values, desc=f"{name}, settings", unit="setting", leave=False)
 
 
 def build_report(
@@ -226,7 +236,7 @@ def build_report(
         ),
         "data": data_section(run, test),
         "training": read_lines(run / "model" / "log.jsonl"),
-        "ranker": read_object(run / "ranker" / "ranker.json"),
+        "ranker": read_object(run / "ranker" / "ranker.json").get("info", {}),
     }
 
 

@@ -44,7 +44,7 @@ def load_graph(run: Path, prepared: Prepared, config: Config, state: str) -> Kno
         triples=tuple(triples[name].to_numpy() for name in ("head", "relation", "tail")),
         user_idx=user_idx,
         item_idx=known["item_idx"].to_numpy(),
-        recency=recency_weights(user_idx, config.model.recency_half_life),
+        recency=recency_weights(user_idx, config.model.recency_half_life if prepared.in_order else 0),
         interaction_share=config.model.interaction_share,
     )
 
@@ -87,5 +87,6 @@ def build_model(
         attention=config.model.attention,
         dropout=config.model.dropout,
         id_dropout=config.model.id_dropout,
+        user_ids=config.model.user_ids,
     )
     return model.to(device)

@@ -109,8 +109,8 @@ def _check_earlier(only: str, stages: Sequence[Stage], verdicts: dict[str, Verdi
     for stage in stages[: names.index(only)]:
         if verdicts[stage.name].runs:
             raise ConfigError(
-                f"the stage {stage.command} comes before {only.replace('_', '-')} and is not up to date: it "
-                f"{verdicts[stage.name].why}. Run 'reckg {stage.command}' with the same arguments, or 'reckg run'."
+                f"the stage {stage.command} comes before {only.replace('_', '-')} and is not up to date "
+                f"({verdicts[stage.name].why}). Run 'reckg {stage.command}' with the same arguments, or 'reckg run'."
             )
 
 
@@ -175,7 +175,7 @@ def _finish(stage: Stage, config: Config, data: Path, state: RunState, say: Say)
     record = state.stages[stage.name]
     outputs = state.hash_folders(stage.outputs)
     peak = peak_memory_mb()
-    for note in counts.get("notes", []):
+    for note in [*counts.get("notes", []), *(value for value in counts.values() if _is_sentence(value))]:
         say(f"    - {note}")
     say(f"    {seconds:.1f} s, peak memory {peak:,.0f} MB{_in_words(counts)}")
     return StageRecord(
@@ -192,16 +192,22 @@ def _finish(stage: Stage, config: Config, data: Path, state: RunState, say: Say)
 
 def _in_words(counts: dict[str, Any]) -> str:
     """The numbers and short texts among a stage's counts, for one line of the log."""
-    shown = [
-        f"{name} {value:,}"
-        if isinstance(value, int)
-        else f"{name} {value:.4g}"
-        if isinstance(value, float)
-        else f"{name} {value}"
-        for name, value in counts.items()
-        if isinstance(value, int | float | str)
-    ]
+    shown = []
+    for name, value in counts.items():
+        if isinstance(value, bool):
+            shown.append(f"{name} {'yes' if value else 'no'}")
+        elif isinstance(value, int):
+            shown.append(f"{name} {value:,}")
+        elif isinstance(value, float):
+            shown.append(f"{name} {value:.4g}")
+        elif isinstance(value, str) and not _is_sentence(value):
+            shown.append(f"{name} {value}")
     return "".join(f", {entry}" for entry in shown[:8])
+
+
+def _is_sentence(value: Any) -> bool:
+    """Whether a count is a text that deserves a line of its own."""
+    return isinstance(value, str) and len(value) > 40
 
 
 def peak_memory_mb() -> float:

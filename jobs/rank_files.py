@@ -28,13 +28,8 @@ def feature_tables(config: Config, run: Path, prepared: Prepared, state: str) ->
         numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
         now=int(known["timestamp"].max()) if timed else None,
         neighbours=config.rank.neighbours,
-        ordered=in_order(prepared),
+        ordered=prepared.in_order,
     )
-
-
-def in_order(prepared: Prepared) -> bool:
-    """Whether validation and test follow training in each user's time, so that the order of a history tells something."""
-    return prepared.info["split"]["valid_before_test"] and prepared.info["time"] != "none"
 
 
 def item_entities(run: Path, prepared: Prepared) -> sp.csr_matrix:

@@ -30,6 +30,11 @@ class Prepared:
     items: pl.DataFrame
     info: dict[str, Any]  # prepared.json
 
+    @property
+    def in_order(self) -> bool:
+        """Whether validation and test follow training in each user's time, so that a history's order tells something."""
+        return bool(self.info["split"]["valid_before_test"]) and self.info["time"] != "none"
+
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
         """The split parts that are known in a state."""
         if state == "train":

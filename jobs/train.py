@@ -14,7 +14,9 @@ from jobs.run_folder import Prepared, n_threads, read_prepared, write_json
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import held_out
-from reckg.model.joint_model import Embeddings, GraphTensors, JointModel
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.histories import Histories
+from reckg.model.joint_model import Embeddings, JointModel
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
 from reckg.model.train import Schedule, train as train_model
@@ -32,26 +34,26 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     prepared = read_prepared(run)
     graph = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, graph, device)
-    interactions = prepared.known("train", config)
-    user = torch.from_numpy(interactions["user_idx"].to_numpy().copy())
-    item = torch.from_numpy(interactions["item_idx"].to_numpy().copy())
+    tensors = GraphTensors(graph, device)
+    objective = _objective(config, model, tensors, prepared)
     result = train_model(
         model,
-        GraphTensors(graph, device),
-        user,
-        item,
-        _objective(config, model, user, item),
+        tensors,
+        objective,
         _schedule(config),
         folder=run / "model",
         validate=_validation(prepared, config),
         key=_key(config, run),
         progress=tqdm,
     )
+    n_examples = len(objective.histories.examples())
     counts = {
         "epochs": result.epoch,
         "best_epoch": result.best_epoch,
         "valid_ndcg@10": round(result.best_score, 5),
-        "interactions_per_second": round(len(user) * result.epoch / max(result.seconds, 1e-9)),
+        "examples": n_examples,
+        "interactions_without_history": len(objective.histories.item) - n_examples,
+        "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "texts": 0 if model.text is None else len(model.text.tokens),
         "texts_empty": 0 if model.text is None else model.text.n_empty,
@@ -63,8 +65,18 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return counts
 
 
-def _objective(config: Config, model: JointModel, user: torch.Tensor, item: torch.Tensor) -> Objective:
+def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared) -> Objective:
     settings = config.train
+    history = prepared.history("train", config)
+    histories = Histories(
+        history.indptr,
+        history.item_idx,
+        tensors,
+        ordered=prepared.in_order,
+        half_life=config.model.recency_half_life,
+        interaction_share=config.model.interaction_share,
+    )
+    user, item = histories.user.cpu(), histories.item.cpu()
     count = torch.bincount(item, minlength=model.n_items).float()
     loss = settings.loss
     if loss == "auto":
@@ -80,6 +92,7 @@ def _objective(config: Config, model: JointModel, user: torch.Tensor, item: torc
         l2_weight=settings.l2_weight,
         text_batch_items=config.text.batch_items,
         generator=torch.Generator().manual_seed(config.run.seed),
+        histories=histories,
         seen=SeenItems(user, item, model.n_users, model.n_items),
         popularity=(count + 1) / (count + 1).sum(),
     )

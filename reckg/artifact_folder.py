@@ -48,9 +48,9 @@ def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{path relative to folder: {"sha256", "size"}}`` of every file in a folder and those below it."""
+    """``{path relative to folder: {"sha256", "bytes"}}`` of every file in a folder and those below it."""
     return {
-        name: {"sha256": sha256_of(path), "size": path.stat().st_size} for name, path in sorted(_files(folder).items())
+        name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in sorted(_files(folder).items())
     }
 
 
@@ -69,8 +69,8 @@ def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]], hashed:
             problems.append(f"{name} is not listed in manifest.json")
     for name in sorted(set(expected) & set(found)):
         size, wanted = found[name].stat().st_size, expected[name]
-        if size != wanted["size"]:
-            problems.append(f"{name} has {size:_} bytes, manifest.json says {wanted['size']:_}")
+        if size != wanted["bytes"]:
+            problems.append(f"{name} has {size:_} bytes, manifest.json says {wanted['bytes']:_}")
         elif hashed is None or name.startswith(hashed):
             digest = sha256_of(found[name])
             if digest != wanted["sha256"]:

@@ -189,7 +189,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     wrong = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]
     if not wrong and not all(
-        isinstance(f, dict) and {"size", "sha256"} <= f.keys() for f in manifest["files"].values()
+        isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in manifest["files"].values()
     ):
         wrong = ["files"]
     if wrong:

@@ -98,8 +98,12 @@ class ModelConfig(Section):
         0.8, gt=0, le=1, description="Prior share of an item's attention on interactions; the rest is on its attributes."
     )
     recency_half_life: float = Field(
-        0.0, ge=0, description="Half-life of an interaction's weight in a user's history, counted in later interactions; 0: off."
+        2.0,
+        ge=0,
+        description="Half-life of an interaction's weight in its user's history, counted in later interactions; "
+        "0: off. Histories without an order that the split keeps have none.",
     )
+    user_ids: bool = Field(True, description="Users have an ID embedding beside their history and attributes.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the propagated vectors.")
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of nodes with text or attributes whose ID embedding is dropped in a step."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import lightgbm as lgb
 import numpy as np
 import polars as pl
 from scipy import sparse
@@ -9,7 +12,9 @@ from scipy import sparse
 from reckg.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.ranking.features import build_feature_tables
+from reckg.ranking.blend import Blend
+from reckg.ranking.features import build_feature_tables, extract_features
+from reckg.ranking.ranker import Ranker
 from reckg.retrieval.index import build_index
 
 CANDIDATES = 20
@@ -72,4 +77,15 @@ def small_bundle(
         ranker=None,
         popularity=np.bincount(history.item_idx, minlength=n_items).astype(np.float32),
     )
-    return bundle
+    return replace(bundle, ranker=small_ranker(bundle, seed)) if ranked else bundle
+
+
+def small_ranker(bundle: Bundle, seed: int) -> Ranker:
+    """A ranker that learnt nothing: a few trees fitted to noise, beside the retrieval score. It changes the order."""
+    users = np.arange(bundle.history.n_users)
+    found = bundle.index.search(bundle.user_vectors, CANDIDATES)
+    features = extract_features(bundle.features, bundle.history, users, found)
+    noise = np.random.default_rng(seed + 5).normal(size=len(features))
+    settings = {"num_leaves": 7, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": seed}
+    booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=10)
+    return Ranker(booster.model_to_string(), Blend({"retrieval_score": 1.0}), {"served": True})

@@ -1,6 +1,6 @@
 """A world small enough to work out by hand: 4 users, 5 books, 3 genres, 8 interactions, 6 attribute triples.
 
-    users        time     items                    genres      (node numbers in brackets)
+    users        time     items                    genres      (lines cross left of the items, and join right of them)
 
     dee (3) ─────── 8 ──┐
                         ├── emma (4) ──────┬────── romance (10)
@@ -14,7 +14,7 @@
     cyd (2) ──┬──── 5 ──┘ │
               └──── 7 ────┘
 
-As tables:
+The numbers in brackets are nodes. As tables:
 
               emma  dune  solaris  heidi  ulysses
         ann    1     .      .        3      .            emma     classic, romance

@@ -15,7 +15,9 @@ DUPLICATES = ("keep", "first", "last", "sum")
 def clean_interactions(
     frame: pl.LazyFrame, *, min_weight: float | None = None, duplicates: str = "keep", k_core: int = 0
 ) -> tuple[pl.LazyFrame, dict[str, int]]:
-    """Drops light, repeated and rare interactions, in this order; the frame stays lazy.
+    """Drops light, repeated and rare interactions, in this order.
+
+    The frame stays lazy, but where duplicates are dropped: they are found in memory, and the rest stays there.
 
     Args:
         frame: user_id, item_id and optional timestamp, weight, event, split.
@@ -41,7 +43,8 @@ def clean_interactions(
         frame = frame.filter(pl.col("weight") >= min_weight)
     light = counts["rows_read"] if min_weight is None else _rows(frame)
     counts["dropped_below_min_weight"] = counts["rows_read"] - light
-    frame = _deduplicate(frame, columns, duplicates)
+    if duplicates != "keep":
+        frame = collect(_deduplicate(frame, columns, duplicates), _LABEL).lazy()
     single = light if duplicates == "keep" else _rows(frame)
     counts["dropped_duplicates"] = light - single
     frame, rounds = _k_core(frame, k_core)
@@ -65,8 +68,6 @@ def _rows(frame: pl.LazyFrame) -> int:
 
 
 def _deduplicate(frame: pl.LazyFrame, columns: list[str], duplicates: str) -> pl.LazyFrame:
-    if duplicates == "keep":
-        return frame
     key = [name for name in ("user_id", "item_id", "event", "split") if name in columns]
     if "timestamp" in columns:
         frame = frame.sort("timestamp", maintain_order=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 from pathlib import Path
@@ -28,15 +29,16 @@ def open_ndjson(path: Path, notes: list[str]) -> Table:
     if found[0]:
         _refuse(path)
     with path.open("rb") as file:
-        bom = file.read(3) == b"\xef\xbb\xbf"
-    source = io.BytesIO(path.read_bytes()[3:]) if bom else path
+        bom = file.read(3) == codecs.BOM_UTF8
+    pattern = any(mark in str(path) for mark in "*?[")  # scan_ndjson would expand such a path
+    source = io.BytesIO(path.read_bytes().removeprefix(codecs.BOM_UTF8)) if bom or pattern else path
     try:
         frame = pl.scan_ndjson(source, infer_schema_length=None, row_index_name=ROW, row_index_offset=1)
         frame.collect_schema()
         frame.select(pl.all().count()).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         _refuse(path)
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
         raise DataError(f"{path.name}: its lines do not make one table: {said}. Has a column mixed types?") from error
     return Table(frame, path.name)
 

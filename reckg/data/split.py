@@ -15,7 +15,6 @@ from reckg.errors import DataError
 SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio"]
 KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio")
 _LABEL = "interactions"
-_WORD = 2**64
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ def split_interactions(
     frame: pl.LazyFrame, *, kind: str, valid: float, test: float, time: TimeKind, seed: int
 ) -> Split:
     """Labels every interaction ``train``, ``valid`` or ``test``.
+
+    Global-time and given splits stay lazy; the two per-user kinds sort all rows, hence hold them in memory.
 
     Args:
         frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
@@ -139,54 +140,67 @@ def check_split(
 
 
 def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -> pl.LazyFrame:
-    """A column ``split`` by seeded chance, per user; the same for every order of the rows.
+    """A column ``split`` by seeded chance, per user; the same for every order of the rows. Held in memory.
 
     A user's count of n * share is rounded up or down by chance, so that the shares hold over all users; users with
     fewer than three interactions, and one interaction at least of every user, stay in train. The draw depends on
     the set of all ids: with other users or items it is another one.
     """
-    users = frame.select("user_id").unique().sort("user_id").with_row_index("user code")
-    items = frame.select("item_id").unique().sort("item_id").with_row_index("item code")
-    user, item = pl.col("user code").cast(pl.UInt64), pl.col("item code").cast(pl.UInt64)
-    ties = [name for name in ("timestamp", "event", "weight") if name in frame.collect_schema().names()]
-    size = pl.len().over("user code")
-    n_test = (size * test + _uniform(_mixed(user, 2 * seed + 1))).floor().cast(pl.Int64).clip(upper_bound=size - 1)
-    n_valid = (size * valid + _uniform(_mixed(user, 2 * seed + 2))).floor().cast(pl.Int64)
-    place = pl.int_range(pl.len()).over("user code")
-    labelled = (
-        frame.join(users, on="user_id", how="left")
-        .join(items, on="item_id", how="left")
-        .with_columns(_mixed(_mixed(user, seed) ^ item, seed).alias("chance"))
-        .sort("user code", "chance", *ties)
-        .with_columns(size.alias("size"), place.alias("place"), n_test.alias("n test"), n_valid.alias("n valid"))
-        .with_columns(pl.min_horizontal("n valid", pl.col("size") - 1 - pl.col("n test")).alias("n valid"))
+    rows = collect(frame, _LABEL)
+    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    chance = pl.Series("chance", _mixed(_mixed(user, seed) ^ item, seed))
+    ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
+    order, place, size = _places(user, [chance, *ties])
+    ordered = user[order]
+    n_test = np.floor(size * test + _mixed(ordered, 2 * seed + 1) / 2.0**64).astype(np.int64)
+    n_valid = np.floor(size * valid + _mixed(ordered, 2 * seed + 2) / 2.0**64).astype(np.int64)
+    n_test = np.where(size < 3, 0, np.minimum(n_test, size - 1))
+    n_valid = np.where(size < 3, 0, np.minimum(n_valid, size - 1 - n_test))
+    part = np.where(place < n_test, 2, np.where(place < n_test + n_valid, 1, 0))
+    return _labelled(rows, order, part)
+
+
+def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
+    rows = collect(frame, _LABEL)
+    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
+    from_end = size - 1 - place
+    part = np.where((size < 3) | (from_end > 1), 0, np.where(from_end == 0, 2, 1))
+    return _labelled(rows, order, part)
+
+
+def _codes(rows: pl.DataFrame, column: str) -> np.ndarray:
+    """(n,) uint64: the place of each id among the sorted distinct ids."""
+    ids = rows.select(column).unique().sort(column).with_row_index("code")
+    return (
+        rows.select(column).join(ids, on=column, how="left", maintain_order="left")["code"].to_numpy().astype(np.uint64)
     )
-    inside = pl.col("size") >= 3
-    label = (
-        pl.when(inside & (pl.col("place") < pl.col("n test")))
-        .then(pl.lit("test"))
-        .when(inside & (pl.col("place") < pl.col("n test") + pl.col("n valid")))
-        .then(pl.lit("valid"))
-        .otherwise(pl.lit("train"))
-    )
-    helpers = ("user code", "item code", "chance", "size", "place", "n test", "n valid")
-    return labelled.with_columns(label.alias("split")).drop(helpers)
 
 
-def _mixed(value: pl.Expr, seed: int) -> pl.Expr:
-    """The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) over UInt64, which wraps."""
-
-    def word(number: int) -> pl.Expr:
-        return pl.lit(number % _WORD, pl.UInt64)
-
-    mixed = value + word((seed + 1) * 0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed // word(2**30))) * word(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed // word(2**27))) * word(0x94D049BB133111EB)
-    return mixed ^ (mixed // word(2**31))
+def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows sorted by user and ``keys``: (n,) their order, and each one's place in and size of its user's rows."""
+    columns = [pl.Series("user", user), *[key.alias(f"key {i}") for i, key in enumerate(keys)]]
+    order = pl.DataFrame(columns).select(pl.arg_sort_by([c.name for c in columns])).to_series().to_numpy()
+    counts = np.bincount(user.astype(np.int64))
+    size = np.repeat(counts, counts)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order, place, size
 
 
-def _uniform(word: pl.Expr) -> pl.Expr:
-    return word.cast(pl.Float64) / float(_WORD)
+def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.LazyFrame:
+    code = np.empty(len(rows), dtype=np.uint8)
+    code[order] = part
+    split = pl.Series("split", code).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
+    return rows.with_columns(split).lazy()
+
+
+def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) over (n,) uint64, which wraps."""
+    mixed = value + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _resolve(kind: str, has_split: bool, time: TimeKind) -> SplitKind:
@@ -230,15 +244,6 @@ def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFra
     label = pl.when(time < start_valid).then(pl.lit("train")).when(time < start_test).then(pl.lit("valid"))
     cutoffs = int(moment[first_valid - 1]), int(moment[first_test - 1])
     return frame.with_columns(label.otherwise(pl.lit("test")).alias("split")), cutoffs
-
-
-def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
-    size = pl.len().over("user_id")
-    from_end = size - 1 - pl.int_range(pl.len()).over("user_id")
-    label = pl.when((size < 3) | (from_end > 1)).then(pl.lit("train")).when(from_end == 0).then(pl.lit("test"))
-    ordered = frame.sort("user_id", "timestamp", "item_id")
-    return ordered.with_columns(label.otherwise(pl.lit("valid")).alias("split"))
 
 
 def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:

@@ -242,7 +242,13 @@ def _open_plain(
         fields = line.str.count_matches(separator, literal=True) + 1
     ragged = (fields != len(names)) & ~blank
     count = collect(
-        frame.select(rows=pl.len(), blank=blank.sum(), ragged=ragged.sum(), first=pl.col(ROW).filter(ragged).min()),
+        frame.select(
+            rows=pl.len(),
+            blank=blank.sum(),
+            ragged=ragged.sum(),
+            first=pl.col(ROW).filter(ragged).min(),
+            quoted=pl.col(LINE).str.contains('"', literal=True).sum(),
+        ),
         path.name,
     ).row(0, named=True)
     if count["ragged"]:
@@ -253,6 +259,8 @@ def _open_plain(
             f"Is the file cut off, or not separated by {_say(separator)}?"
         )
     _note_blank(path, count["blank"], count["rows"], notes)
+    if count["quoted"]:
+        notes.append(f"{path.name}: {count['quoted']:_} lines hold quotation marks; kept as part of the values.")
     if count["blank"]:
         frame = frame.filter(~blank)
     parts = line.str.split_exact(separator, max(len(names) - 1, 1)).alias("parts")

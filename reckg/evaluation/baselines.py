@@ -7,6 +7,7 @@ the order of popularity from all three.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +19,8 @@ from reckg.errors import DataError
 from reckg.evaluation.protocol import HeldOut, Recommend, evaluate_system
 from reckg.retrieval.scored_items import ScoredItems
 
-BLOCK_VALUES = 16_000_000  # scores held at once: 64 MB of float32
+BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with what orders them
+PAIRS_AT_ONCE = 4_000_000  # item pairs held at once while neighbours are looked for: about 200 MB
 SMALL_CATALOGUE = 4_000  # up to here the full grids of settings are tried
 TUNING_USERS = 5_000  # validation users that choose the settings, at most
 KNN_NEIGHBOURS = (10, 20, 50, 100, 200, 400)
@@ -28,6 +30,7 @@ KNN_SHRINK_LARGE = (0.0, 10.0, 50.0)
 EASE_LAMBDA = (50.0, 100.0, 200.0, 250.0, 300.0, 400.0, 500.0, 1000.0)
 EASE_LAMBDA_LARGE = (500.0, 150.0, 50.0)  # in this order, until NDCG@10 falls
 Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # item, neighbour, cosine, rank from 0
+Track = Callable[[Sequence[float]], Iterable[float]]  # passes the settings on and shows the progress, as tqdm does
 
 DOUBLE_PRECISION_ITEMS = 6_000  # EASE inverts in float64 up to here, above in float32 to halve the memory
 
@@ -139,7 +142,9 @@ def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max
     return Ease(weights, modelled.astype(np.int64), count, settings)
 
 
-def tune_item_knn(train: History, n_items: int, valid: HeldOut | None, seed: int = 0) -> ItemKnn:
+def tune_item_knn(
+    train: History, n_items: int, valid: HeldOut | None, *, seed: int = 0, track: Track | None = None
+) -> ItemKnn:
     """Item-kNN with neighbours and shrink chosen by NDCG@10 on validation; without any, the defaults."""
     if valid is None:
         return fit_item_knn(train, n_items)
@@ -149,7 +154,7 @@ def tune_item_knn(train: History, n_items: int, valid: HeldOut | None, seed: int
     matrix, count = interaction_matrix(train, n_items), fit_popularity(train, n_items).count
     sample = valid.sample(TUNING_USERS, seed)
     best, best_ndcg = None, -1.0
-    for shrink in shrinks:
+    for shrink in track(shrinks) if track else shrinks:
         table = _nearest(matrix, max(sizes), shrink)
         for neighbours in sizes:
             model = _knn_of(table, count, neighbours, shrink)
@@ -161,7 +166,15 @@ def tune_item_knn(train: History, n_items: int, valid: HeldOut | None, seed: int
     return ItemKnn(best.transition, count, best.settings | _chosen(grid, best_ndcg, sample))
 
 
-def tune_ease(train: History, n_items: int, valid: HeldOut | None, *, max_items: int = 20_000, seed: int = 0) -> Ease:
+def tune_ease(
+    train: History,
+    n_items: int,
+    valid: HeldOut | None,
+    *,
+    max_items: int = 20_000,
+    seed: int = 0,
+    track: Track | None = None,
+) -> Ease:
     """EASE with lambda chosen by NDCG@10 on validation; fewer values are tried where an inverse takes long."""
     if valid is None:
         return fit_ease(train, n_items, max_items=max_items)
@@ -169,7 +182,8 @@ def tune_ease(train: History, n_items: int, valid: HeldOut | None, *, max_items:
     sample = valid.sample(TUNING_USERS, seed)
     tried: dict[float, float] = {}
     model: Ease | None = None
-    for regularisation in EASE_LAMBDA if small else EASE_LAMBDA_LARGE:
+    grid = EASE_LAMBDA if small else EASE_LAMBDA_LARGE
+    for regularisation in track(grid) if track else grid:
         model = None  # free one matrix before the next is made
         model = fit_ease(train, n_items, regularisation=regularisation, max_items=max_items)
         tried[regularisation] = validation_ndcg(model, train, sample, n_items)
@@ -274,7 +288,7 @@ def _nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neigh
     norm = np.sqrt(np.diff(columns.indptr).astype(np.float64))
     # Row i of X'X has at most as many entries as i's users have interactions: blocks are cut to bound the memory.
     bound = np.minimum(columns @ np.diff(matrix.indptr), n_items)
-    edges = np.flatnonzero(np.diff(np.cumsum(bound) // BLOCK_VALUES, prepend=0)).tolist()
+    edges = np.flatnonzero(np.diff(np.cumsum(bound) // PAIRS_AT_ONCE, prepend=0)).tolist()
     parts = []
     for lo, hi in zip([0, *edges], [*edges, n_items], strict=True):
         product = (columns[lo:hi] @ matrix).tocoo()

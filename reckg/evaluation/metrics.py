@@ -119,7 +119,7 @@ def hit_matrix(item_idx: np.ndarray, rows: Rows) -> np.ndarray:
     n, width = item_idx.shape
     indptr, members = rows
     highest = max(int(item_idx.max(initial=0)), int(members.max(initial=0)))
-    stride = highest + 2
+    stride = highest + 2  # one more than needed, so that a row's padding meets no item of the row before
     lists = item_idx + np.arange(n, dtype=np.int64)[:, None] * stride
     real = item_idx >= 0
     ordered = np.sort(np.where(real, lists, -1 - np.arange(width)), axis=1)
@@ -131,7 +131,7 @@ def hit_matrix(item_idx: np.ndarray, rows: Rows) -> np.ndarray:
     if not len(keys):
         return np.zeros((n, width), dtype=bool)
     place = np.minimum(np.searchsorted(keys, lists), len(keys) - 1)
-    return (keys[place] == lists) & real
+    return keys[place] == lists
 
 
 def _hits(ranked: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:

@@ -227,5 +227,5 @@ def _add_groups(
         indptr = np.concatenate([[0], np.cumsum(length[some])])
         found = ranking_metrics(lists[some], (indptr, targets[1][mine]), (k,))
         store = per_group.setdefault(name, {})
-        for metric in (f"recall@{k}", f"ndcg@{k}"):
+        for metric in (f"ndcg@{k}", f"recall@{k}"):
             store.setdefault(metric, np.full(n, np.nan))[block[some]] = found[metric]

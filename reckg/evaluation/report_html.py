@@ -265,14 +265,14 @@ def _flat(row: Report, before: str = "") -> dict[str, float]:
 def _ranker(info: Report) -> str:
     if not info:
         return ""
-    importance = {str(name): float(value) for name, value in (info.get("importance") or {}).items()}
+    importance = {str(name): float(value) for name, value in (info.get("gain") or {}).items()}
     total = sum(importance.values()) or 1.0
     order = sorted(importance.items(), key=lambda entry: -entry[1])[:15]
     plot = bar_chart("Share of the gain, top features", [(n, v / total) for n, v in order], lambda v: f"{v:.1%}")
     facts = [
         [escape(name.replace("_", " ")), f'<td class="text">{_value(value)}</td>']
         for name, value in info.items()
-        if name != "importance"
+        if name != "gain"
     ]
     return f"<h2>Ranker</h2>{_plots([plot]) if order else ''}{table(['', 'value'], facts)}"
 

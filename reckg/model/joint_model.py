@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.model.dgl_compat import dgl
-from reckg.model.kgat import Propagation
-from reckg.model.message_passing import Adjacency
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.histories import Bags, WithoutTarget
+from reckg.model.kgat import Layers, Propagation
 from reckg.model.text_encoder import TextEncoder
-from reckg.model.transr import TransR, attention
+from reckg.model.transr import TransR
 
 
 @dataclass(frozen=True)
@@ -26,36 +27,13 @@ class Embeddings:
     entities: np.ndarray
 
 
-class GraphTensors:
-    """A KnowledgeGraph on a device: edge arrays, the adjacency that propagation uses, and DGL's graph for attention."""
-
-    def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
-        self.graph = graph
-        self.head = torch.from_numpy(graph.head).to(device)
-        self.relation = torch.from_numpy(graph.relation).to(device)
-        self.tail = torch.from_numpy(graph.tail).to(device)
-        self.prior = torch.from_numpy(graph.prior).to(device)
-        self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
-        self.dgl_graph = dgl.graph((torch.from_numpy(graph.tail), torch.from_numpy(graph.head)), num_nodes=graph.n_nodes)
-        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes)
-        self.set_attention(None)
-
-    def set_attention(self, logits: torch.Tensor | None) -> None:
-        """Sets each edge's weight to the geometric mean of its attention seen from both ends.
-
-        With uniform attention that is 1 / sqrt(degree x degree), LightGCN's normalisation; in general it keeps the
-        matrix symmetric and its spectrum bounded by 1, while both ends have a say.
-        """
-        shares = attention(self.dgl_graph, self.prior, logits)
-        self.adjacency.set_weights((shares * shares[self.inverse_edge]).sqrt())
-
-
 class JointModel(nn.Module):
     """Users, items and entities of one graph to vectors; text enters through a gate.
 
     Args:
         graph: the training graph; nodes that have no interaction in it get no ID part, for it would be noise.
         text: an encoder of the items' texts (row i is item i), or None.
+        user_ids: whether users have an ID part, or are what their history and attributes say.
     """
 
     def __init__(
@@ -71,6 +49,7 @@ class JointModel(nn.Module):
         attention: str,
         dropout: float,
         id_dropout: float,
+        user_ids: bool,
     ) -> None:
         super().__init__()
         if attention not in ("uniform", "transr"):
@@ -86,6 +65,7 @@ class JointModel(nn.Module):
         self.relation_difference = nn.Linear(embedding_dim, 2 * graph.n_relations, bias=False)
         known = torch.from_numpy(graph.has_interaction)
         known[graph.n_users + graph.n_items :] = True
+        known[: graph.n_users] &= user_ids
         self.register_buffer("known", known.unsqueeze(1))
         self.register_buffer("describable", torch.from_numpy(_describable(graph, text)).unsqueeze(1))
         self.text = text
@@ -121,10 +101,19 @@ class JointModel(nn.Module):
         before, after = self.n_users, len(nodes) - self.n_users - self.n_items
         return nodes + F.pad(projected, (0, 0, before, after))
 
-    def forward(self, tensors: GraphTensors, text_items: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """(node inputs (n_nodes, embedding_dim), propagated nodes (n_nodes, d))."""
-        nodes = self.node_input(text_items)
-        return nodes, self.propagation(nodes, tensors.adjacency)
+    def forward(self, tensors: GraphTensors, text_items: torch.Tensor | None = None) -> Layers:
+        """The nodes before propagation and after each layer."""
+        return self.propagation(self.node_input(text_items), tensors.adjacency)
+
+    def user_readout(
+        self, layers: Layers, user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTarget]
+    ) -> torch.Tensor:
+        """(b, d) users (b,) as if these, added up, were their neighbourhoods, over the layers of all other nodes."""
+        gathered = [
+            torch.stack([part.gather(nodes, sums) for part in neighbourhoods]).sum(0)
+            for nodes, sums in zip(layers.nodes, layers.sums, strict=False)
+        ]
+        return self.propagation.read_out(layers.nodes[0][user], gathered)
 
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """(b, 2 * n_relations) logits of P(r | head, tail)."""
@@ -148,7 +137,7 @@ class JointModel(nn.Module):
         """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
         training = self.training
         self.eval()
-        vectors = F.normalize(self(tensors)[1], dim=1).cpu().numpy()
+        vectors = F.normalize(self.propagation.combined(self(tensors).nodes), dim=1).cpu().numpy()
         self.train(training)
         users, items = self.n_users, self.n_users + self.n_items
         return Embeddings(vectors[:users], vectors[users:items], vectors[items:])

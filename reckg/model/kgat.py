@@ -5,6 +5,8 @@ Sources: KGAT arXiv:1905.07854 (bi-interaction and gcn aggregators, equations 6 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -37,6 +39,14 @@ class Aggregator(nn.Module):
         return F.normalize(out, dim=1)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Of L layers: the nodes before and after each, L + 1 times (n_nodes, dim); and each layer's weighted sums, L times."""
+
+    nodes: list[torch.Tensor]
+    sums: list[torch.Tensor]
+
+
 class Propagation(nn.Module):
     """L layers over one graph. With ``concat`` the output has (layers + 1) * dim columns, else dim."""
 
@@ -47,12 +57,23 @@ class Propagation(nn.Module):
         self.combine, self.dropout = combine, dropout
         self.aggregators = nn.ModuleList(Aggregator(aggregator, dim) for _ in range(layers))
 
-    def forward(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-        outputs = [nodes]
+    def forward(self, nodes: torch.Tensor, adjacency: Adjacency) -> Layers:
+        layers = Layers([nodes], [])
         for aggregator in self.aggregators:
-            nodes = aggregator(nodes, propagate(nodes, adjacency))
-            nodes = F.dropout(nodes, self.dropout, self.training)
-            outputs.append(nodes)
+            layers.sums.append(propagate(nodes, adjacency))
+            nodes = F.dropout(aggregator(nodes, layers.sums[-1]), self.dropout, self.training)
+            layers.nodes.append(nodes)
+        return layers
+
+    def combined(self, nodes: list[torch.Tensor]) -> torch.Tensor:
+        """One vector a node from those of all layers."""
         if self.combine == "last":
-            return nodes
-        return torch.cat(outputs, dim=1) if self.combine == "concat" else torch.stack(outputs).mean(0)
+            return nodes[-1]
+        return torch.cat(nodes, dim=1) if self.combine == "concat" else torch.stack(nodes).mean(0)
+
+    def read_out(self, nodes: torch.Tensor, gathered: list[torch.Tensor]) -> torch.Tensor:
+        """(b, d) nodes that are no part of the graph: their inputs (b, dim), and per layer their neighbours' sums."""
+        layers = [nodes]
+        for aggregator, sums in zip(self.aggregators, gathered, strict=True):
+            layers.append(aggregator(layers[-1], sums))
+        return self.combined(layers)

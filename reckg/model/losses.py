@@ -6,18 +6,9 @@ import torch
 import torch.nn.functional as F
 
 
-def softmax_loss(scores: torch.Tensor, target: torch.Tensor, row: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross-entropy of the target among all items.
-
-    Args:
-        scores: (n, n_items) scores, already divided by the temperature.
-        target: (b,) item_idx of each interaction; row: (b,) its row in scores, or None where b = n and they align.
-            Interactions of one user share a row, which is scored once.
-    """
-    log_partition = scores.logsumexp(1)
-    if row is None:
-        row = torch.arange(len(target), device=target.device)
-    return (log_partition[row] - scores[row, target]).mean()
+def softmax_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the target (b,) item_idx among all items; scores (b, n_items), divided by the temperature."""
+    return F.cross_entropy(scores, target)
 
 
 def sampled_softmax_loss(

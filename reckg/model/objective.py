@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from reckg.model import losses
-from reckg.model.joint_model import GraphTensors, JointModel
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.histories import Histories
+from reckg.model.joint_model import JointModel
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
 
 
@@ -29,6 +31,7 @@ class Objective:
     l2_weight: float
     text_batch_items: int
     generator: torch.Generator
+    histories: Histories
     seen: SeenItems
     popularity: torch.Tensor
 
@@ -37,15 +40,16 @@ class Objective:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
         text_items = self._text_items(model, batch)
-        inputs, outputs = model(tensors, text_items)
-        outputs = F.normalize(outputs, dim=1)
-        parts = {self.loss: (1.0, self._recommendation(model, outputs, batch))}
+        layers = model(tensors, text_items)
+        nodes = F.normalize(model.propagation.combined(layers.nodes), dim=1)
+        users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
+        parts = {self.loss: (1.0, self._recommendation(model, users, nodes, batch))}
         if self.kg_loss != "none":
-            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, tensors, inputs, len(batch.item)))
+            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item)))
         if self.text_weight > 0 and text_items is not None and len(text_items) > 1:
             assert model.text is not None
             text = model.projected_text(model.text_vectors(text_items)[text_items])
-            anchor = outputs[model.n_users + text_items][:, : text.shape[1]]
+            anchor = nodes[model.n_users + text_items][:, : text.shape[1]]
             parts["text"] = (self.text_weight, losses.text_alignment_loss(text, anchor, self.temperature))
         if self.l2_weight > 0:
             users, items = model.embedding[batch.user], model.embedding[model.n_users + batch.item]
@@ -61,12 +65,12 @@ class Objective:
         chosen = torch.randperm(len(items), generator=self.generator)[: self.text_batch_items]
         return items[chosen.to(items.device)]
 
-    def _recommendation(self, model: JointModel, outputs: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
-        items = outputs[model.n_users : model.n_users + model.n_items]
+    def _recommendation(
+        self, model: JointModel, users: torch.Tensor, nodes: torch.Tensor, batch: TrainBatch
+    ) -> torch.Tensor:
+        items = nodes[model.n_users : model.n_users + model.n_items]
         if self.loss == "softmax":
-            users, row = torch.unique(batch.user, return_inverse=True)
-            return losses.softmax_loss(outputs[users] @ items.T / self.temperature, batch.item, row)
-        users = outputs[batch.user]
+            return losses.softmax_loss(users @ items.T / self.temperature, batch.item)
         positive = (users * items[batch.item]).sum(1) / self.temperature
         if self.loss == "bpr":
             negative = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(users.device)

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 import torch
 
+from reckg.model.histories import Histories
+
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Interactions of one step: user and item (b,) int64, both as indices of their own kind."""
+    """Interactions of one step, (b,) int64 each: rows of the histories, their users and items."""
 
+    row: torch.Tensor
     user: torch.Tensor
     item: torch.Tensor
 
 
-def batches(
-    user: torch.Tensor, item: torch.Tensor, batch_size: int, generator: torch.Generator
-) -> Iterator[TrainBatch]:
-    """One epoch: every interaction once, in random order, in batches of batch_size (the last may be smaller)."""
-    order = torch.randperm(len(user), generator=generator)
-    for rows in order.split(batch_size):
-        yield TrainBatch(user[rows], item[rows])
+def batches(histories: Histories, batch_size: int, generator: torch.Generator) -> Iterator[TrainBatch]:
+    """One epoch: every example once, in random order, in batches of batch_size (the last may be smaller)."""
+    rows = histories.examples()
+    order = torch.randperm(len(rows), generator=generator).to(rows.device)
+    for row in rows[order].split(batch_size):
+        yield TrainBatch(row, histories.user[row], histories.item[row])
 
 
 class SeenItems:

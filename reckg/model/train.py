@@ -13,7 +13,8 @@ import torch
 
 from reckg.errors import ArtifactError
 from reckg.model import checkpoint
-from reckg.model.joint_model import Embeddings, GraphTensors, JointModel
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.joint_model import Embeddings, JointModel
 from reckg.model.objective import Objective
 from reckg.model.sampling import TrainBatch, batches
 
@@ -104,8 +105,6 @@ def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> Non
 def train(
     model: JointModel,
     tensors: GraphTensors,
-    user: torch.Tensor,
-    item: torch.Tensor,
     objective: Objective,
     schedule: Schedule,
     *,
@@ -117,30 +116,29 @@ def train(
     """Trains until validation stops improving; ``folder/model.safetensors`` then holds the best epoch.
 
     Args:
-        user, item: (n,) the training interactions. validate: a score of the embeddings, higher is better.
+        validate: a score of the embeddings, higher is better.
         key: names the data and the configuration; a checkpoint of the same key in the folder is resumed.
         progress: a function like tqdm, or None.
     """
-    device = tensors.head.device
-    user, item = user.to(device), item.to(device)
     optimizer = make_optimizer(model, schedule)
     now = _resume(folder, key, model, tensors, optimizer, objective.generator)
     log = (folder / "log.jsonl").open("a" if now.epoch else "w", encoding="utf-8")
-    n_steps = -(-len(user) // schedule.batch_size)
+    n_examples = len(objective.histories.examples())
+    n_steps = -(-n_examples // schedule.batch_size)
     with log:
         while now.epoch < schedule.epochs and now.since_best < schedule.patience:
             started, totals = time.perf_counter(), dict[str, float]()
             if now.epoch % schedule.attention_every == 0:
                 model.update_attention(tensors)
             model.train()
-            epoch_batches = batches(user, item, schedule.batch_size, objective.generator)
+            epoch_batches = batches(objective.histories, schedule.batch_size, objective.generator)
             bar = progress(epoch_batches, total=n_steps, desc=f"epoch {now.epoch + 1}", leave=False) if progress else None
             for batch in epoch_batches if bar is None else bar:
                 set_learning_rate(optimizer, now.step, schedule.warmup_steps)
                 parts = train_step(model, tensors, objective, optimizer, batch, schedule.clip_norm)
                 now.step += 1
                 for name, value in parts.items():
-                    totals[name] = totals.get(name, 0.0) + value * len(batch.user) / len(user)
+                    totals[name] = totals.get(name, 0.0) + value * len(batch.user) / n_examples
                 if bar is not None:
                     speed = len(batch.user) * (bar.n + 1) / (time.perf_counter() - started)
                     bar.set_postfix({name: f"{value:.4f}" for name, value in parts.items()} | {"interactions/s": int(speed)})
@@ -148,7 +146,7 @@ def train(
                 model.text.refresh()
             train_seconds = time.perf_counter() - started
             row = {"epoch": now.epoch + 1, "loss": totals, "train_seconds": train_seconds}
-            row["interactions_per_second"] = len(user) / train_seconds
+            row["interactions_per_second"] = n_examples / train_seconds
             if (now.epoch + 1) % schedule.validate_every == 0 or now.epoch + 1 == schedule.epochs:
                 row["valid_ndcg@10"] = _validate(model, tensors, now, validate, folder)
             now.epoch += 1

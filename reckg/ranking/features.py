@@ -99,7 +99,11 @@ class FeatureTables:
 
 
 def load_feature_tables(folder: Path) -> FeatureTables:
-    """Reads what ``FeatureTables.save`` wrote. Raises ArtifactError where a file is missing, changed or of another version."""
+    """Reads what ``FeatureTables.save`` wrote.
+
+    Raises:
+        ArtifactError: a file is missing, was changed, or is of another version.
+    """
     path = folder / "features.safetensors"
     again = "Run 'reckg rank' again."
     try:
@@ -107,8 +111,8 @@ def load_feature_tables(folder: Path) -> FeatureTables:
         version, names, found = description["format_version"], description["features"], _sha256(path)
         if (version, names) != (FORMAT_VERSION, list(FEATURES)):
             raise ArtifactError(
-                f"{folder}: features of format {version} ({len(names)}), this version of reckg computes others of format "
-                f"{FORMAT_VERSION} ({len(FEATURES)}). {again}"
+                f"{folder} holds {len(names)} features of format {version}; this version of reckg computes other ones, "
+                f"{len(FEATURES)} of format {FORMAT_VERSION}. {again}"
             )
         if found != description["sha256"]:
             raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, features.json says otherwise. {again}")
@@ -125,7 +129,9 @@ def load_feature_tables(folder: Path) -> FeatureTables:
             ordered=description["ordered"],
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ArtifactError(f"feature tables in {folder} cannot be read: {error!r}. {again}") from error
+        raise ArtifactError(
+            f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
+        ) from error
 
 
 def _matrix(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -178,7 +184,11 @@ def build_feature_tables(
     return FeatureTables(
         users=np.column_stack([np.log1p(np.diff(history.indptr)), user_recency(history, now)]).astype(np.float32),
         items=np.column_stack(
-            [*item_popularity(history, n_items, now), item_age(history, n_items, now), np.log1p(np.diff(entities.indptr))]
+            [
+                *item_popularity(history, n_items, now),
+                item_age(history, n_items, now),
+                np.log1p(np.diff(entities.indptr)),
+            ]
         ).astype(np.float32),
         numbers=standardised(numbers),
         entities=rarity(entities),
@@ -200,7 +210,7 @@ def _check_shapes(
 
 
 def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(I,) each: log popularity overall, of the latest tenth of the interactions, and the log ratio of the two rates."""
+    """(I,) each: log popularity overall, in the latest tenth of the interactions, and the log ratio of the rates."""
     overall = np.bincount(history.item_idx, minlength=n_items)
     nothing = np.full(n_items, np.nan)
     if now is None or not len(history.item_idx):
@@ -299,8 +309,8 @@ class _Events:
     n: int
 
     def weights(self, ordered: bool) -> np.ndarray:
-        """(2, h): ones, and the recent weights; these are NaN where the history has no order."""
-        return np.stack([np.ones(len(self.item)), self.recent if ordered else np.full(len(self.item), np.nan)])
+        """(1, h): ones; (2, h) where the history has an order: ones, and the recent weights."""
+        return np.stack([np.ones(len(self.item)), self.recent] if ordered else [np.ones(len(self.item))])
 
 
 def _events(history: History, user_idx: np.ndarray) -> _Events:
@@ -334,12 +344,13 @@ def _extract_block(
         columns[name] = tables.users[user_idx, position][:, None]
     for position, name in enumerate(ITEM_COLUMNS):
         columns[name] = tables.items[item_idx, position]
-    overall, recent = item_scores(tables.cooccurrence, events, events.weights(tables.ordered), item_idx)
-    columns["cooccurrence"], columns["cooccurrence_recent"] = overall, recent
-    overall, recent = shared_entities(tables.entities, events, events.weights(tables.ordered), item_idx)
-    columns["shared_entities"], columns["shared_entities_recent"] = overall, recent
+    overall, weights = events.weights(False), events.weights(tables.ordered)
+    scores = item_scores(tables.cooccurrence, events, weights, item_idx)
+    columns |= zip(("cooccurrence", "cooccurrence_recent"), scores, strict=False)
+    shared = shared_entities(tables.entities, events, weights, item_idx)
+    columns |= zip(("shared_entities", "shared_entities_recent"), shared, strict=False)
     if tables.linear is not None:
-        columns["linear"] = item_scores(tables.linear, events, events.weights(False), item_idx)[0]
+        columns["linear"] = item_scores(tables.linear, events, overall, item_idx)[0]
     columns["number_distance"] = number_distance(tables.numbers, events, item_idx)
     for position, name in enumerate(FEATURES):
         if name in columns:
@@ -371,7 +382,7 @@ def shared_entities(entities: sp.csr_matrix, events: _Events, weights: np.ndarra
 
 
 def _user_sums(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray) -> np.ndarray:
-    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of ``weights`` (w, h)."""
+    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of (w, h) weights."""
     length = np.bincount(events.query, minlength=events.n)
     indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
     items = np.tile(events.item, len(weights))

@@ -1,8 +1,7 @@
 """Ranker: LightGBM LambdaRank over retrieved candidates, and the guard that refuses one that does not help.
 
-The trees start from a blend of the source scores (retrieval, co-occurrence, linear model, shared entities): their
-square roots, weighted by a conditional logit of the labels, enter as ``init_score``. The final score is blend plus
-trees. Labels are few, so trees are small and may not turn a source score against its meaning.
+The trees start from a blend of the source scores (``blend.py``), which enters as ``init_score``; the final score is
+blend plus trees. Labels are few, so the trees are small, and may not turn a source score against its meaning.
 """
 
 from __future__ import annotations
@@ -15,91 +14,329 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-import scipy.optimize
 
+from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
-from reckg.evaluation.metrics import ranking_metrics
+from reckg.evaluation.metrics import hit_matrix, ranking_metrics
 from reckg.evaluation.significance import paired_difference
-from reckg.ranking.features import FEATURES
-from reckg.retrieval.exact import Rows, pair_scores
+from reckg.ranking.blend import SOURCE_SCORES, Blend, fit_blend
+from reckg.ranking.features import FEATURES, FeatureTables, extract_features
+from reckg.retrieval.exact import Rows
+from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems
 
-SOURCE_SCORES: tuple[str, ...] = (
-    "retrieval_score",
-    "cooccurrence",
-    "cooccurrence_recent",
-    "linear",
-    "shared_entities",
-    "shared_entities_recent",
-)
-MONOTONE = {name: 1 for name in SOURCE_SCORES} | {"retrieval_rank": -1}
-
 FORMAT_VERSION = 1
+MONOTONE = {"retrieval_rank": -1} | dict.fromkeys(SOURCE_SCORES, 1)
 K = 10  # the guard's cut-off
 GUARD_P = 0.1  # the guard asks for a better mean, with a two-sided p below this
 GUARD_SAMPLES = 2000
-SMALLEST_WEIGHT = 0.05  # of the retrieval score in the blend, where every score has standard deviation 1
-RIDGE = 1e-3
+NEGATIVES = 60
+SMALLEST_FOLD = 2  # queries with a hit
 
 
 @dataclass(frozen=True)
-class Blend:
-    """Weights (per unit of the square root) of the source scores; the retrieval score itself enters without a root."""
+class _Queries:
+    """Label users whose candidates hold at least one relevant item.
 
-    weights: dict[str, float]
+    features (n, c, F) float32; hits and real (n, c) bool: the relevant items, and what is no padding.
+    """
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """(r,) float64 of (r, F) features; a score that does not exist counts 0."""
-        total = np.zeros(len(features))
-        for name, weight in self.weights.items():
-            total += weight * _source(features, name)
-        return total
+    features: np.ndarray
+    hits: np.ndarray
+    real: np.ndarray
+
+    def take(self, rows: np.ndarray) -> _Queries:
+        return _Queries(self.features[rows], self.hits[rows], self.real[rows])
+
+    def sample(self, negatives: int, seed: int) -> _Queries:
+        """With all hits, but of the other candidates at most so many at random: the rest taken for padding."""
+        draw = np.random.default_rng(seed).random(self.hits.shape)
+        draw[self.hits | ~self.real] = 2
+        place = np.argsort(np.argsort(draw, axis=1), axis=1)
+        return _Queries(self.features, self.hits, self.hits | (self.real & (place < negatives)))
+
+    def dataset(self, blend: Blend, reference: lgb.Dataset | None = None) -> lgb.Dataset:
+        """For LightGBM: one row per real candidate, the blend as ``init_score``."""
+        rows = self.features[self.real]
+        return lgb.Dataset(
+            rows,
+            label=self.hits[self.real].astype(np.int32),
+            group=self.real.sum(axis=1),
+            init_score=blend.scores(rows),
+            reference=reference,
+            feature_name=list(FEATURES),
+        )
 
 
-def _source(features: np.ndarray, name: str) -> np.ndarray:
-    """(r,) float64: a source score as it enters the blend: its signed square root, 0 where it does not exist."""
-    value = np.nan_to_num(features[:, FEATURES.index(name)].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    return value if name == "retrieval_score" else np.sign(value) * np.sqrt(np.abs(value))
+class Ranker:
+    """A trained ranker; safe to call from several threads."""
+
+    def __init__(self, model: str, blend: Blend, info: dict[str, Any]) -> None:
+        self._model = model
+        self._booster = lgb.Booster(model_str=model)
+        self.blend = blend
+        self.info = info
+
+    def rerank(self, candidates: ScoredItems, features: np.ndarray, threads: int = 1) -> ScoredItems:
+        """Orders the candidates anew; equal scores stay in retrieval order.
+
+        Args:
+            candidates: (n, c), in retrieval order.
+            features: (n * c, F) float32, from ``extract_features`` of the same candidates.
+            threads: of LightGBM; 1 is fastest for a single request.
+        Returns:
+            (n, c): the same items; score is the blend plus the trees' sum, comparable within a list only.
+        Raises:
+            ValueError: the features do not fit the candidates.
+        """
+        shape = candidates.item_idx.shape
+        if features.shape != (shape[0] * shape[1], len(FEATURES)):
+            raise ValueError(f"features have the shape {features.shape}, candidates {shape}: expected n * c rows")
+        if not len(features):
+            return candidates
+        trees = self._booster.predict(features, raw_score=True, num_threads=threads)
+        score = (self.blend.scores(features) + np.asarray(trees)).astype(np.float32).reshape(shape)
+        score[candidates.item_idx < 0] = -np.inf
+        order = np.argsort(-score, axis=1, kind="stable")
+        return ScoredItems(
+            item_idx=np.take_along_axis(candidates.item_idx, order, axis=1),
+            score=np.take_along_axis(score, order, axis=1),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes ``ranker.txt`` (LightGBM's text model) and ``ranker.json`` into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ranker.txt").write_text(self._model, encoding="utf-8")
+        _write_description(
+            folder,
+            served=True,
+            features=list(FEATURES),
+            blend=self.blend.weights,
+            sha256=_sha256(folder / "ranker.txt"),
+            info=self.info,
+        )
 
 
-def fit_blend(features: np.ndarray, hits: np.ndarray) -> Blend:
-    """The blend under which the hits are the likeliest choices among their query's candidates.
+@dataclass(frozen=True)
+class RankerResult:
+    """``ranker`` is None where the guard refused it; ``info`` says why, and by how much it was better or worse."""
 
-    Maximises the log-likelihood of a conditional logit over the source scores, with weights >= 0: a scale for the
-    retrieval score, on which the trees can build, and the other scores' weights beside it.
+    ranker: Ranker | None
+    info: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes the ranker, or only that it was refused and why."""
+        if self.ranker is not None:
+            self.ranker.save(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "ranker.txt").unlink(missing_ok=True)
+            _write_description(folder, served=False, info=self.info)
+
+
+def load_ranker(folder: Path) -> Ranker | None:
+    """Reads what ``save`` wrote; None where the ranker was refused.
+
+    The hash is checked before LightGBM reads the text: a damaged model can end the process.
+
+    Raises:
+        ArtifactError: a file is missing, was changed, or is of another version.
+    """
+    again = "Run 'reckg rank' again."
+    path = folder / "ranker.txt"
+    try:
+        description = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
+        if description["format_version"] != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{folder} holds a ranker of format {description['format_version']!r}, this version of reckg reads "
+                f"{FORMAT_VERSION}. {again}"
+            )
+        if not description["served"]:
+            return None
+        if description["features"] != list(FEATURES):
+            raise ArtifactError(
+                f"{folder}: the ranker was trained on other features than this version computes. {again}"
+            )
+        found = _sha256(path)
+        if found != description["sha256"]:
+            raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, ranker.json says otherwise. {again}")
+        blend = Blend({str(name): float(weight) for name, weight in description["blend"].items()})
+        if not set(blend.weights) <= set(SOURCE_SCORES):
+            raise ArtifactError(f"{folder}: the blend names unknown scores {sorted(blend.weights)}. {again}")
+        return Ranker(path.read_text(encoding="utf-8"), blend, description["info"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, lgb.basic.LightGBMError) as error:
+        raise ArtifactError(
+            f"the ranker in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
+        ) from error
+
+
+def fit_ranker(
+    tables: FeatureTables,
+    history: History,
+    index: ItemIndex,
+    user_vectors: np.ndarray,
+    users: np.ndarray,
+    relevant: Rows,
+    *,
+    candidates: int,
+    **settings: Any,
+) -> RankerResult:
+    """Retrieves the label users' candidates, extracts their features, and trains: what a job has to call.
 
     Args:
-        features: (n * c, F), of queries with at least one hit.
-        hits: (n, c) bool.
-    Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
+        tables, history, index, user_vectors: of the state that precedes the labels.
+        users: (n,) user_idx, each with at least one label.
+        relevant: compressed rows of the labels, in the order of ``users``.
+        candidates: retrieved per user, without the items of the user's history.
+        settings: of ``train_ranker``.
     """
-    n, c = hits.shape
-    scores, names, spreads = [], [], []
-    for name in SOURCE_SCORES:
-        score = _source(features, name).reshape(n, c)
-        spread = float((score - score.mean(axis=1, keepdims=True)).std())
-        if spread > 0:
-            scores.append(score / spread)
-            names.append(name)
-            spreads.append(spread)
-    if "retrieval_score" not in names:
-        raise DataError("all retrieval scores of a user are equal: there is no order to improve. Train the model again.")
-    sources = np.stack(scores, axis=-1)  # (n, c, s)
-    chosen = hits.sum(axis=1)
+    indptr, positions = history.rows(users)
+    found = index.search(user_vectors[users], min(candidates, index.n_items), (indptr, history.item_idx[positions]))
+    return train_ranker(extract_features(tables, history, users, found), found, relevant, **settings)
 
-    def loss(weight: np.ndarray) -> tuple[float, np.ndarray]:
-        utility = sources @ weight
-        utility -= utility.max(axis=1, keepdims=True)
-        share = np.exp(utility)
-        total = share.sum(axis=1)
-        likelihood = (hits * utility).sum() - (chosen * np.log(total)).sum()
-        share *= (chosen / total)[:, None]
-        gradient = np.einsum("ncs,nc->s", sources, hits - share)
-        ridge = RIDGE * n * weight
-        return float(-likelihood + ridge @ weight / 2) / n, (ridge - gradient) / n
 
-    low = [SMALLEST_WEIGHT if name == "retrieval_score" else 0.0 for name in names]
-    start = np.full(len(names), 1 / len(names))
-    bounds = [(value, None) for value in low]
-    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return Blend({name: float(w / s) for name, w, s in zip(names, found.x, spreads, strict=True) if w > 0})
+def train_ranker(
+    features: np.ndarray,
+    candidates: ScoredItems,
+    relevant: Rows,
+    *,
+    seed: int = 0,
+    trees: int = 200,
+    leaves: int = 7,
+    learning_rate: float = 0.05,
+    min_data_in_leaf: int = 50,
+    folds: int = 5,
+    threads: int = 1,
+) -> RankerResult:
+    """Trains a ranker, and refuses it unless users outside its training get better lists than retrieval gives them.
+
+    Users are dealt into folds. Each fold is ranked by a model of the others, with as many trees as suit the others;
+    NDCG@10 of these lists against retrieval order, all label users counted, decides. The ranker that is returned is
+    trained on all of them, with as many trees as suit the folds together. Users without a relevant candidate teach
+    nothing and are left out of the training (counted); both orders score 0 on them.
+
+    Args:
+        features: (n * c, F) float32, from ``extract_features``.
+        candidates: (n, c), of n label users.
+        relevant: compressed rows of their held-out items, distinct and at least one per user.
+        trees: at most; learning_rate, leaves, min_data_in_leaf: of LightGBM.
+        folds: >= 2.
+        threads: of LightGBM; the result does not depend on it.
+    Raises:
+        DataError: the shapes do not fit.
+    Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
+    """
+    n, c = candidates.item_idx.shape
+    if features.shape != (n * c, len(FEATURES)) or len(relevant[0]) != n + 1:
+        raise DataError(
+            f"{n} lists of {c} candidates, features of the shape {features.shape}, labels of {len(relevant[0]) - 1} "
+            "users: they do not fit."
+        )
+    hits = hit_matrix(candidates.item_idx, relevant)
+    some = np.flatnonzero(hits.any(axis=1))
+    info: dict[str, Any] = {
+        "served": False,
+        "label_users": n,
+        "label_users_without_relevant_candidate": n - len(some),
+        "labels": len(relevant[1]),
+        "labels_among_candidates": int(hits.sum()),
+        "candidates": c,
+    }
+    if len(some) < SMALLEST_FOLD * folds:
+        info["why"] = (
+            f"only {len(some)} of {n} label users have a relevant item among their {c} candidates; {folds} folds need "
+            f"{SMALLEST_FOLD * folds}"
+        )
+        return RankerResult(None, info)
+    queries = _Queries(features.reshape(n, c, -1)[some], hits[some], candidates.item_idx[some] >= 0)
+    parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
+    fold = np.random.default_rng(seed).permutation(len(some)) % folds
+    blended, ranked, best = _cross_fit(queries, fold, parameters, trees)
+    lists = {"retrieval": candidates.score[some], "blend": blended, "ranker": ranked}
+    ndcg = {name: _per_user(candidates.item_idx, score, relevant, some) for name, score in lists.items()}
+    info |= _judged(ndcg, seed) | {"trees": best}
+    if not info["served"]:
+        return RankerResult(None, info)
+    blend = fit_blend(queries.features, queries.hits, queries.real)
+    booster = lgb.train(parameters, queries.sample(NEGATIVES, seed).dataset(blend), best)
+    gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
+    info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
+    return RankerResult(Ranker(booster.model_to_string(), blend, info), info)
+
+
+def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: int, threads: int) -> dict[str, Any]:
+    """LightGBM's parameters."""
+    return {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [K],
+        "num_leaves": leaves,
+        "learning_rate": learning_rate,
+        "min_data_in_leaf": min_data_in_leaf,
+        "monotone_constraints": [MONOTONE.get(name, 0) for name in FEATURES],
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": threads,
+        "verbose": -1,
+    }
+
+
+def _cross_fit(
+    queries: _Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best."""
+    blended = np.full(queries.hits.shape, -np.inf)
+    ranked = np.full(queries.hits.shape, -np.inf)
+    models: list[tuple[lgb.Booster, Blend]] = []
+    curves = np.zeros((fold.max() + 1, trees))  # NDCG of a fold's users after each tree
+    for number in range(len(curves)):
+        learn, held = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
+        blend = fit_blend(learn.features, learn.hits, learn.real)
+        data = learn.sample(NEGATIVES, number).dataset(blend)
+        seen: dict[str, dict[str, list[float]]] = {}
+        held_data = held.dataset(blend, data)
+        booster = lgb.train(parameters, data, trees, [held_data], ["held"], callbacks=[lgb.record_evaluation(seen)])
+        curves[number] = np.array(seen["held"][f"ndcg@{K}"]) * len(held.hits)
+        models.append((booster, blend))
+    for number, (booster, blend) in enumerate(models):
+        held = queries.take(np.flatnonzero(fold == number))
+        few = int((curves.sum(axis=0) - curves[number]).argmax()) + 1  # chosen without the users that it is judged on
+        rows = held.features[held.real]
+        sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
+        place = queries.real & (fold == number)[:, None]
+        blended[place] = blend.scores(rows)
+        ranked[place] = blended[place] + sums
+    return blended, ranked, int(curves.sum(axis=0).argmax()) + 1
+
+
+def _per_user(item_idx: np.ndarray, score: np.ndarray, relevant: Rows, some: np.ndarray) -> np.ndarray:
+    """(n,) NDCG@10 with the lists of the users ``some`` in the order of their (s, c) scores; 0 for the other users."""
+    order = np.argsort(-score, axis=1, kind="stable")
+    lists = np.full_like(item_idx, -1)
+    lists[some] = np.take_along_axis(item_idx[some], order, axis=1)
+    return ranking_metrics(lists, relevant, (K,))[f"ndcg@{K}"]
+
+
+def _judged(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """The guard's verdict on out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
+    difference = paired_difference(ndcg["ranker"], ndcg["retrieval"], GUARD_SAMPLES, seed)
+    served = difference["mean"] > 0 and difference["p"] < GUARD_P
+    means = {name: float(values.mean()) for name, values in ndcg.items()}
+    verdict = "better than" if served else "not clearly better than"
+    why = (
+        f"out-of-fold NDCG@{K} {means['ranker']:.4f} is {verdict} retrieval's {means['retrieval']:.4f}: difference "
+        f"{difference['mean']:+.4f}, 95% interval {difference['low']:+.4f} to {difference['high']:+.4f}, "
+        f"p {difference['p']:.3f} (served below {GUARD_P})"
+    )
+    return {"served": served, "why": why, f"out_of_fold_ndcg@{K}": means, "difference": difference}
+
+
+def _write_description(folder: Path, **content: Any) -> None:
+    text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
+    (folder / "ranker.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

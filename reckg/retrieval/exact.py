@@ -132,7 +132,9 @@ def checked_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
         raise ValueError(f"k must be >= 1, got {k}")
     bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
     if len(bad):
-        raise DataError(f"{len(bad)} of {len(queries)} queries hold NaN or infinity (first: row {bad[0]}); embed again.")
+        raise DataError(
+            f"{len(bad)} of {len(queries)} queries hold NaN or infinity (first: row {bad[0]}); embed again."
+        )
     return queries
 
 

@@ -40,7 +40,9 @@ class ItemIndex:
         self.settings = settings  # hnsw: hnsw_m, ef_construction, ef_search
         self.n_items = int(index.ntotal)
         self.dim = int(index.d)
-        self._vectors = _stored_vectors(index, kind)
+        self._vectors = np.zeros((0, self.dim), dtype=np.float32)
+        if self.n_items:
+            self._vectors = np.asarray(_StoredVectors(index, kind))
 
     def vectors(self) -> np.ndarray:
         """(n_items, dim) float32: the indexed vectors, read-only and without a copy."""
@@ -174,9 +176,11 @@ def load_index(folder: Path) -> ItemIndex:
         )
     faiss = _faiss()
     try:
-        index = faiss.downcast_index(faiss.read_index(str(path)))
+        read = faiss.read_index(str(path))
     except RuntimeError as error:
         raise ArtifactError(f"{path} cannot be read by faiss: {error}. Run 'reckg index' again.") from error
+    index = faiss.downcast_index(read)
+    index.referenced_objects = [read]  # the memory is freed with that object
     kind: Kind = description["kind"]
     expected = faiss.IndexFlatIP if kind == "flat" else faiss.IndexHNSWFlat
     if not isinstance(index, expected) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -207,15 +211,16 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _stored_vectors(index: Any, kind: Kind) -> np.ndarray:
-    """A read-only view of the vectors that FAISS keeps."""
-    faiss = _faiss()
-    flat = index if kind == "flat" else faiss.downcast_index(index.storage)
-    if index.ntotal == 0:
-        return np.zeros((0, index.d), dtype=np.float32)
-    view = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    view.flags.writeable = False
-    return view
+class _StoredVectors:
+    """The vectors that FAISS keeps, for NumPy to look at; keeps the index alive as long as an array does."""
+
+    def __init__(self, index: Any, kind: Kind) -> None:
+        faiss = _faiss()
+        flat = index if kind == "flat" else faiss.downcast_index(index.storage)
+        view = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+        view.flags.writeable = False
+        self.__array_interface__ = view.__array_interface__
+        self._index = index
 
 
 def _sha256(path: Path) -> str:

@@ -32,9 +32,10 @@ min_entity_degree = 2
 embedding_dim = 16
 
 [train]
-epochs = 12
-patience = 12
-batch_size = 128
+epochs = 6
+patience = 6
+batch_size = 256
+learning_rate = 0.02
 
 [rank]
 trees = 20

@@ -94,7 +94,7 @@ def test_a_random_split_does_not_depend_on_the_order_of_rows(
     unique = sorted(set(events))
     shuffled = list(unique)
     random.shuffle(shuffled)
-    results = []
+    results: list[object] = []
     for rows in (unique, shuffled):
         try:
             split = split_interactions(
@@ -284,7 +284,7 @@ def test_the_unbroken_worlds_are_read(world: str, tmp_path: Path) -> None:
 def test_any_names_and_ids_are_written_and_read(name: str, columns: list[str], ids: list[str]) -> None:
     if {"item_id", "__row__"} & set(columns):
         return
-    items = {"item_id": ids, columns[0]: ["t"] * len(ids), columns[1]: ["c"] * len(ids)}
+    items: dict[str, list[object]] = {"item_id": [*ids], columns[0]: ["t"] * len(ids), columns[1]: ["c"] * len(ids)}
     items |= {columns[2]: [1.0] * len(ids), columns[3]: [["a", "b"]] * len(ids)}
     dataset = Dataset(
         name,

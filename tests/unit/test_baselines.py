@@ -89,7 +89,7 @@ def test_item_knn_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch)
     rng = np.random.default_rng(0)
     history = history_of({user: rng.choice(30, 6, replace=False).tolist() for user in range(40)}, 40)
     whole = fit_item_knn(history, 30, neighbours=4).transition.toarray()
-    monkeypatch.setattr(baselines, "BLOCK_VALUES", 25)
+    monkeypatch.setattr(baselines, "PAIRS_AT_ONCE", 25)
     np.testing.assert_array_equal(fit_item_knn(history, 30, neighbours=4).transition.toarray(), whole)
     assert ((whole > 0).sum(axis=0) == 4).all()
 
@@ -178,7 +178,9 @@ def test_tuning_takes_the_best_setting_on_validation(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(baselines, "validation_ndcg", ndcg)
     held = HeldOut(np.array([0]), (np.array([0, 1]), np.array([4])), (np.array([0, 0]), np.array([])), {})
-    model = tune_ease(TRAIN, 5, held)
+    shown: list[float] = []
+    model = tune_ease(TRAIN, 5, held, track=lambda values: (shown.append(value) or value for value in values))
+    assert shown == list(baselines.EASE_LAMBDA)
     assert asked == list(baselines.EASE_LAMBDA)
     assert model.settings["lambda"] == 250.0
     assert model.settings["tried"] == {"lambda": list(baselines.EASE_LAMBDA)}

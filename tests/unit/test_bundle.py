@@ -58,7 +58,7 @@ def edit_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> Non
 def edit_file(path: Path, name: str, content: bytes) -> None:
     """Changes a file and the manifest with it, as a writer with a fault would."""
     (path / name).write_bytes(content)
-    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     edit_manifest(path, lambda manifest: manifest["files"].update({name: entry}))
 
 
@@ -91,7 +91,7 @@ def test_the_manifest_describes_every_file(bundle: Bundle, saved: Path) -> None:
     assert {"golden.jsonl", "users.parquet", "model/train.json", "index/index.faiss"} <= set(files)
     for name, path in files.items():
         content = path.read_bytes()
-        assert manifest["files"][name] == {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        assert manifest["files"][name] == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     assert manifest["metrics"] == bundle.manifest["metrics"]
     assert manifest["counts"] == {
         "users": 40,

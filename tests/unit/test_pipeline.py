@@ -47,7 +47,8 @@ class World:
             (run / folder / "partial").unlink()
             epochs = config.train.epochs if name == "train" else 0
             (run / folder / "result").write_text(f"{name} {epochs} {(data / 'interactions.csv').read_text()}")
-            return {"found": len(earlier), "notes": [f"{name} is small"]}
+            why = "a reason that is long enough to get a line of its own"
+            return {"found": len(earlier), "notes": [f"{name} is small"], "whole": True, "loss": 0.12345, "why": why}
 
         return stage
 
@@ -77,7 +78,8 @@ def test_runs_in_order_then_skips_what_is_up_to_date(world: World) -> None:
     assert list(state.stages["train"].outputs) == ["model/result"]
     assert state.stages["train"].peak_memory_mb > 1
     assert world.lines[:2] == ["[1/3] clean: cleans", "    - clean is small"]
-    assert re.fullmatch(r" {4}\d+\.\d s, peak memory [\d,]+ MB, found 0", world.lines[2])
+    assert world.lines[2].startswith("    - a reason that is long enough")
+    assert re.fullmatch(r" {4}\d+\.\d s, peak memory [\d,]+ MB, found 0, whole yes, loss 0\.1235", world.lines[3])
     world.go()
     assert world.calls == []
     assert [line.split(" (")[0] for line in world.lines] == [
@@ -183,7 +185,7 @@ def test_an_altered_output_is_not_up_to_date(world: World) -> None:
 
 
 def test_single_stage_needs_the_earlier_ones(world: World) -> None:
-    with pytest.raises(ConfigError, match="the stage clean comes before train and is not up to date: it has not run"):
+    with pytest.raises(ConfigError, match=r"stage clean comes before train and is not up to date \(has not run\)"):
         world.go(only="train")
     assert world.calls == []
     world.go(only="clean")

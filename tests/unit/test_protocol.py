@@ -95,6 +95,8 @@ def test_the_history_of_test_time_follows_the_order_of_the_parts() -> None:
     assert history_parts("auto", WORLD) == ("train", "valid")
     late = WORLD.with_columns(timestamp=pl.when(pl.col("split") == "valid").then(9).otherwise(pl.col("timestamp")))
     assert history_parts("auto", late) == ("train",)
+    level = WORLD.with_columns(timestamp=pl.when(pl.col("split") == "valid").then(4).otherwise(pl.col("timestamp")))
+    assert history_parts("auto", level) == ("train", "valid")
     assert history_parts("auto", WORLD.drop("timestamp")) == ("train",)
     assert history_parts("train+valid", late) == ("train", "valid")
     assert history_parts("train", WORLD) == ("train",)
@@ -131,6 +133,22 @@ def test_a_system_is_measured_the_same_whatever_the_block() -> None:
         assert results[0].coverage == other.coverage
     expected = coverage_at_k(np.array(list(lists.values())), n_items, 2)
     assert results[0].coverage["coverage@2"]["mean"] == expected
+
+
+def test_the_coverage_interval_leaves_out_one_user_at_a_time() -> None:
+    lists = {0: [0, 1], 1: [0, 2], 2: [0, 1], 3: [3, 4]}
+    found = evaluate_system(
+        lists_of(lists),  # type: ignore[arg-type]
+        np.arange(4),
+        (np.arange(5), np.zeros(4, dtype=np.int64)),
+        (2,),
+        n_items=10,
+        block_users=3,
+    ).coverage["coverage@2"]
+    without = np.array([5, 4, 5, 3]) / 10  # distinct items without user 0, 1, 2, 3
+    error = np.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
+    assert found["mean"] == 0.5
+    assert found["high"] == pytest.approx(0.5 + 1.96 * error)
 
 
 def test_groups_count_their_own_held_out_items_only() -> None:

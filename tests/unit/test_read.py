@@ -109,11 +109,11 @@ def test_csv_without_settings_infers_kinds_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["interactions.csv", "interactions.tsv", "interactions.jsonl", "interactions.parquet"])
-def test_every_format_gives_the_same_frame(tmp_path: Path, name: str) -> None:
+def test_every_format_gives_the_same_frame_from_any_path(tmp_path: Path, name: str) -> None:
     frame = pl.DataFrame(
         {"user_id": ["a b", "c"], "item_id": ["1", "2"], "timestamp": [10**9, 10**9 + 1], "weight": [1.5, 2]}
     )
-    folder = tmp_path / "ds"
+    folder = tmp_path / "d[s] *"
     folder.mkdir()
     path = folder / name
     if name.endswith("csv"):
@@ -189,6 +189,12 @@ def test_tolerated_oddities_are_noted(tmp_path: Path, content: bytes, note: str,
     dataset, notes = read_dataset(folder_of(tmp_path, interactions__csv=content))
     assert any(note in said for said in notes), notes
     assert dataset.interactions.collect().rows() == rows
+
+
+def test_tab_separated_values_have_no_quotation(tmp_path: Path) -> None:
+    dataset, notes = read_dataset(folder_of(tmp_path, interactions__tsv='user_id\titem_id\n"a"\tb c\n'))
+    assert dataset.interactions.collect().rows() == [('"a"', "b c")]
+    assert "interactions.tsv: 1 lines hold quotation marks; kept as part of the values." in notes
 
 
 def test_wrong_kind_of_path(tmp_path: Path) -> None:

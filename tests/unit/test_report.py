@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
+from jobs.evaluate import evaluate
+from reckg.bundle import save_bundle
+from reckg.config import Config, EvaluateConfig
+from reckg.errors import ArtifactError
 from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
 from reckg.evaluation.report import (
     SYSTEMS,
@@ -24,6 +30,7 @@ from reckg.evaluation.report import (
 )
 from reckg.evaluation.report_html import metric_label, render_html
 from reckg.evaluation.report_svg import Line, Mark, bar_chart, dot_plot, line_chart, nice_ticks
+from tests.small_bundle import small_bundle
 
 KS = (10, 20)
 N = 60
@@ -73,7 +80,7 @@ def sample_report(level: dict[str, float] | None = None, **more: Any) -> dict[st
             {"epoch": 2, "loss": {"total": 2.0, "l2": 0.0}, "valid_ndcg@10": 0.3, "train_seconds": 1.0},
             {"epoch": 3, "loss": {"total": 1.5, "l2": 0.0}, "train_seconds": 1.0},
         ],
-        "ranker": {"served": True, "importance": {"retrieval_score": 8.0, "item_popularity": 2.0}},
+        "ranker": {"served": True, "gain": {"retrieval_score": 8.0, "item_popularity": 2.0}},
         "timing": {"train": {"seconds": 12.5, "peak_memory_mb": 400.0}, "evaluate": {"seconds": 1.25}},
         "data": {"users": N, "counts": {"dropped": 3}},
         **more,
@@ -233,3 +240,71 @@ def test_the_marked_epoch_carries_its_value() -> None:
     assert "0.3 at 2" in svg
     assert line_chart("t", [], "epoch") == ""
     assert "<polyline" in line_chart("one point", [Line([1], [0.5])], "epoch")
+
+
+def small_run(run: Path, n_users: int = 40, n_items: int = 60) -> None:
+    """What the earlier stages leave in a run's folder: the last two interactions of each user are held out."""
+    bundle = small_bundle(n_users, n_items, ranked=False)
+    history = bundle.history
+    user = np.repeat(np.arange(n_users), np.diff(history.indptr))
+    age = history.indptr[user + 1] - 1 - np.arange(len(user))  # 0 is a user's latest
+    frame = pl.DataFrame(
+        {
+            "user_idx": user,
+            "item_idx": history.item_idx,
+            "timestamp": history.timestamp,
+            "weight": history.weight,
+            "split": np.array(["test", "valid", "train"])[np.minimum(age, 2)],
+        }
+    )
+    info = {
+        "name": "small",
+        "time": "utc",
+        "item_columns": {"text": ["title"], "categorical": [], "number": [], "list": []},
+        "split": {"kind": "leave-last-out", "valid_before_test": True},
+        "checks": {"partition": {"passed": True, "bad": 0, "of": len(user), "says": "rows lost"}},
+    }
+    for folder in ("prepared", "graph", "embeddings", "model", "ranker"):
+        (run / folder).mkdir(parents=True)
+    frame.write_parquet(run / "prepared" / "interactions.parquet")
+    pl.DataFrame({"user_id": bundle.user_ids.ids}).write_parquet(run / "prepared" / "users.parquet")
+    bundle.items.write_parquet(run / "prepared" / "items.parquet")
+    (run / "prepared" / "prepared.json").write_text(json.dumps(info), encoding="utf-8")
+    node = n_users + np.arange(n_items)
+    triples = {"head": node, "relation": np.zeros(n_items, dtype=np.int64), "tail": n_users + n_items + node % 5}
+    pl.DataFrame(triples).write_parquet(run / "graph" / "triples.parquet")
+    vectors = {"users": bundle.user_vectors, "items": bundle.item_vectors}
+    save_file(vectors, run / "embeddings" / "test.safetensors")
+    (run / "model" / "log.jsonl").write_text(json.dumps({"epoch": 1, "loss": {"total": 2.0}, "valid_ndcg@10": 0.1}))
+    (run / "ranker" / "ranker.json").write_text(json.dumps({"info": {"served": False, "why": "too few labels"}}))
+    (run / "state.json").write_text(json.dumps({"stages": {"train": {"seconds": 3.5, "peak_memory_mb": 200.0}}}))
+    save_bundle(bundle, run / "bundle")
+
+
+def test_the_stage_reports_on_a_run(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    config = Config(evaluate=EvaluateConfig(k=(5, 10), bootstrap_samples=100, block_users=7))
+    counts = evaluate(config, tmp_path / "not read", tmp_path)
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert list(report["systems"]) == list(SYSTEMS)
+    assert report["protocol"]["history"] == "train+valid"
+    assert report["protocol"]["test"]["users"] == counts["users"] == 39  # the last user has no interaction
+    assert report["protocol"]["candidates"] == 60
+    assert [check["passed"] for check in report["leakage_checks"]] == [True] * 6
+    # A flat index and no ranker: the three own systems are the same lists, and pairing sees no difference.
+    for name in ("model", "retrieval"):
+        assert report["systems"][name]["test"] == report["systems"]["reckg"]["test"]
+        assert report["comparisons"][name]["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert report["systems"]["reckg"]["settings"]["ranker"] == {"served": False}
+    assert report["ranker"]["why"] == "too few labels"
+    assert report["training"][0]["epoch"] == 1
+    assert report["timing"]["train"] == {"seconds": 3.5, "peak_memory_mb": 200.0}
+    assert report["timing"]["evaluate"]["seconds"] > 0
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_the_stage_refuses_a_bundle_of_another_run(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    save_bundle(small_bundle(40, 59, ranked=False), tmp_path / "bundle", overwrite=True)
+    with pytest.raises(ArtifactError, match="40 users and 59 items, prepared/ 40 and 60"):
+        evaluate(Config(), tmp_path, tmp_path)

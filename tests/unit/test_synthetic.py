@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -170,7 +171,7 @@ def _mean_rank(score: np.ndarray, relevant: np.ndarray, users: np.ndarray) -> fl
 
 
 def test_written_in_blocks_equals_generated_in_memory(tmp_path: Path) -> None:
-    settings = {"users": BLOCK_USERS + 300, "items": 60, "seed": 2, "interactions_per_user": 3.0}
+    settings: dict[str, Any] = {"users": BLOCK_USERS + 300, "items": 60, "seed": 2, "interactions_per_user": 3.0}
     rows = write_bookshop(tmp_path / "shop", **settings)
     expected = generate_bookshop(**settings)
     back = read_dataset(tmp_path / "shop")
@@ -192,7 +193,7 @@ def test_a_full_folder_is_refused_before_anything_is_drawn(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("wrong", [{"users": 0}, {"items": 11}, {"seed": -1}, {"interactions_per_user": 400.0}])
-def test_sizes_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+def test_sizes_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="a bookshop needs"):
         generate_bookshop(**{"users": 10, "items": 1200, **wrong})
 

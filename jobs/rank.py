@@ -1,0 +1,47 @@
+"""Stage rank: the ranker, trained on what users of the validation part took, and judged by its guard."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jobs.index import index_of
+from jobs.rank_files import feature_tables
+from jobs.run_folder import n_threads, read_embeddings, read_prepared
+from reckg.config import Config
+from reckg.evaluation.protocol import held_out
+from reckg.ranking.ranker import RankerResult, fit_ranker
+
+
+def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes ranker/: the ranker, or why there is none. Candidates and features are those of the training state."""
+    settings = config.rank
+    folder = run / "ranker"
+    shutil.rmtree(folder, ignore_errors=True)
+    if not settings.enabled:
+        result = RankerResult(None, {"served": False, "why": "switched off by rank.enabled"})
+        result.save(folder)
+        return result.info
+    prepared = read_prepared(run)
+    users, items = read_embeddings(run, "train")
+    labels = held_out(prepared.interactions, "valid", ("train",), len(prepared.users))
+    labels = labels.sample(settings.max_users, config.run.seed)
+    result = fit_ranker(
+        feature_tables(config, run, prepared, "train"),
+        prepared.history("train", config),
+        index_of(items, config),
+        users,
+        labels.users,
+        labels.relevant,
+        candidates=settings.candidates,
+        seed=config.run.seed,
+        trees=settings.trees,
+        leaves=settings.leaves,
+        learning_rate=settings.learning_rate,
+        min_data_in_leaf=settings.min_data_in_leaf,
+        folds=settings.folds,
+        threads=n_threads(config),
+    )
+    result.save(folder)
+    return {name: result.info[name] for name in ("served", "why", "label_users", "labels")}

@@ -1,0 +1,35 @@
+"""A KnowledgeGraph as torch needs it: edge arrays, edge weights from attention, and the adjacency to propagate over."""
+
+from __future__ import annotations
+
+import torch
+
+from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.dgl_compat import dgl
+from reckg.model.message_passing import Adjacency
+from reckg.model.transr import attention
+
+
+class GraphTensors:
+    """A KnowledgeGraph on a device. shares (n_edges,): each edge's attention, summing to 1 by head."""
+
+    def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
+        self.graph = graph
+        self.head = torch.from_numpy(graph.head).to(device)
+        self.relation = torch.from_numpy(graph.relation).to(device)
+        self.tail = torch.from_numpy(graph.tail).to(device)
+        self.prior = torch.from_numpy(graph.prior).to(device)
+        self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
+        self.dgl_graph = dgl.graph((torch.from_numpy(graph.tail), torch.from_numpy(graph.head)), num_nodes=graph.n_nodes)
+        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes)
+        self.set_attention(None)
+
+    def set_attention(self, logits: torch.Tensor | None) -> None:
+        """Sets each edge's weight to the geometric mean of its attention seen from both ends; logits (n_edges,).
+
+        With uniform attention that is 1 / sqrt(degree x degree), LightGCN's normalisation; in general it keeps the
+        matrix symmetric and its spectrum bounded by 1, while both ends have a say.
+        """
+        self.logits = logits
+        self.shares = attention(self.dgl_graph, self.prior, logits)
+        self.adjacency.set_weights((self.shares * self.shares[self.inverse_edge]).sqrt())

@@ -1,0 +1,131 @@
+"""Users as their histories: what a user's neighbourhood was without the interaction that is to be predicted.
+
+Predicting an interaction from a graph that holds it teaches a model to look it up. So in training a user's side of the
+graph is rebuilt for every example: in ordered histories from the interactions before the target, the latest counting
+most; in unordered ones from all but the target. At inference the same weights on the whole history are the graph's
+own, and a user that the graph has never seen is nothing new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from reckg.model.graph_tensors import GraphTensors
+
+LATEST = 100  # interactions of an ordered history that count at most; at a half-life of 10 the next one has weight 0.001
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Weighted neighbours of b examples' users: example i has nodes[offsets[i]:offsets[i+1]], weights likewise."""
+
+    nodes: torch.Tensor
+    offsets: torch.Tensor  # (b,)
+    weights: torch.Tensor
+
+    def gather(self, vectors: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed."""
+        return F.embedding_bag(self.nodes, vectors, self.offsets, mode="sum", per_sample_weights=self.weights)
+
+
+@dataclass(frozen=True)
+class WithoutTarget:
+    """b examples' users with the graph's own neighbourhood less one edge, the attention of the others rescaled."""
+
+    user: torch.Tensor
+    target: torch.Tensor  # (b,) node
+    weight: torch.Tensor  # (b,) of the edge that is left out
+    scale: torch.Tensor  # (b,)
+
+    def gather(self, vectors: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+        """(b, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
+        return (sums[self.user] - self.weight.unsqueeze(1) * vectors[self.target]) * self.scale.unsqueeze(1)
+
+
+class Histories:
+    """Training interactions in user and time order, tied to the edges of the training graph.
+
+    Args:
+        indptr, item_idx: compressed rows, user u's items are item_idx[indptr[u]:indptr[u+1]], oldest first.
+        ordered: whether the order within a history means something. half_life: as in reckg.graph.recency; 0: off.
+        interaction_share: as the graph was built with.
+    """
+
+    def __init__(
+        self,
+        indptr: np.ndarray,
+        item_idx: np.ndarray,
+        tensors: GraphTensors,
+        *,
+        ordered: bool,
+        half_life: float,
+        interaction_share: float,
+    ) -> None:
+        graph, device = tensors.graph, tensors.head.device
+        self.tensors, self.ordered, self.half_life, self.share = tensors, ordered, half_life, interaction_share
+        self.indptr = torch.from_numpy(indptr.copy()).to(device)
+        self.item = torch.from_numpy(item_idx.copy()).to(device)
+        self.user = torch.repeat_interleave(torch.arange(graph.n_users, device=device), self.indptr.diff())
+        is_interaction = (tensors.relation == 0) & (tensors.head < graph.n_users)
+        edge = torch.nonzero(is_interaction).squeeze(1)
+        key = tensors.head[edge] * graph.n_nodes + tensors.tail[edge]  # increasing: edges are ordered so
+        self.edge = edge[torch.searchsorted(key, self.user * graph.n_nodes + self.item + graph.n_users)]
+        self.other = torch.nonzero((tensors.relation != 0) & (tensors.head < graph.n_users)).squeeze(1)
+        counts = torch.bincount(tensors.head[self.other], minlength=graph.n_users)
+        self.other_indptr = F.pad(counts.cumsum(0), (1, 0))
+
+    def examples(self) -> torch.Tensor:
+        """Rows to predict: all, or in ordered histories those that something comes before."""
+        rows = torch.arange(len(self.item), device=self.item.device)
+        return rows[rows > self.indptr[self.user]] if self.ordered else rows
+
+    def neighbourhoods(self, rows: torch.Tensor) -> list[Bags] | list[WithoutTarget]:
+        """The neighbourhoods, to be added up, of the rows' users as they were without these rows; rows (b,)."""
+        return self._before(rows) if self.ordered else [self._without(rows)]
+
+    def _without(self, rows: torch.Tensor) -> WithoutTarget:
+        edge = self.edge[rows]
+        left = 1 - self.tensors.shares[edge]
+        scale = torch.where(left > 1e-6, left.clamp(min=1e-6).rsqrt(), 0.0)
+        return WithoutTarget(self.user[rows], self.tensors.tail[edge], self.tensors.adjacency.weights[edge], scale)
+
+    def _before(self, rows: torch.Tensor) -> list[Bags]:
+        user, n = self.user[rows], len(rows)
+        position, example, offsets = _ranges(torch.maximum(self.indptr[user], rows - LATEST), rows)
+        other, other_example, other_offsets = _ranges(self.other_indptr[user], self.other_indptr[user + 1])
+        counts = (self.item[position] != self.item[rows][example]).float()
+        if self.half_life > 0:
+            counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
+        parts = [(self.edge[position], example, counts), (self.other[other], other_example, torch.ones(len(other)).to(counts))]
+        totals = [_sums(count, group, n) for _, group, count in parts]
+        alphas = []
+        for i, (edge, group, count) in enumerate(parts):
+            share = self.share if i == 0 else 1 - self.share
+            share_of = torch.where(totals[1 - i] == 0, 1.0, share) / totals[i].clamp(min=1e-12)
+            alpha = count * share_of[group]
+            alphas.append(alpha if self.tensors.logits is None else alpha * self.tensors.logits[edge].exp())
+        if self.tensors.logits is not None:
+            total = sum(_sums(alpha, group, n) for alpha, (_, group, _) in zip(alphas, parts, strict=True))
+            alphas = [alpha / total[group] for alpha, (_, group, _) in zip(alphas, parts, strict=True)]
+        back = self.tensors.shares[self.tensors.inverse_edge]
+        return [
+            Bags(self.tensors.tail[edge], starts, (alpha * back[edge]).sqrt())
+            for alpha, (edge, _, _), starts in zip(alphas, parts, (offsets, other_offsets), strict=True)
+        ]
+
+
+def _ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions first[i]:last[i] of all i in a row, the i of each position, and where each i starts."""
+    length = last - first
+    end = length.cumsum(0)
+    example = torch.repeat_interleave(torch.arange(len(first), device=first.device), length)
+    position = torch.arange(len(example), device=first.device) - (end - length - first)[example]
+    return position, example, end - length
+
+
+def _sums(values: torch.Tensor, group: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.zeros(n, device=values.device).index_add(0, group, values)

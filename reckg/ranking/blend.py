@@ -1,0 +1,99 @@
+"""Blend: the weighted source scores from which the ranker's trees start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reckg.errors import DataError
+from reckg.ranking.features import FEATURES
+
+SOURCE_SCORES: tuple[str, ...] = (
+    "retrieval_score",
+    "cooccurrence",
+    "cooccurrence_recent",
+    "linear",
+    "shared_entities",
+    "shared_entities_recent",
+)
+
+SMALLEST_WEIGHT = 0.05  # of the retrieval score, in a blend where every score has standard deviation 1
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weight for each source score's signed square root; the retrieval score itself enters without the root.
+
+    The root tames sums over a history, whose spread grows with their size.
+    """
+
+    weights: dict[str, float]
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """(r,) float64 of (r, F) features; a score that does not exist counts 0."""
+        total = np.zeros(len(features))
+        for name, weight in self.weights.items():
+            total += weight * _source(features, name)
+        return total
+
+
+def _source(features: np.ndarray, name: str) -> np.ndarray:
+    """(...) float64 of (..., F) features: a source score as it enters the blend."""
+    value = features[..., FEATURES.index(name)].astype(np.float64)
+    value[~np.isfinite(value)] = 0
+    return value if name == "retrieval_score" else np.sign(value) * np.sqrt(np.abs(value))
+
+
+def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend:
+    """The blend under which the hits are the likeliest choices among their query's candidates.
+
+    Maximises the likelihood of a conditional logit over the source scores, with weights >= 0. This gives the
+    retrieval score a scale on which trees can build, and the other scores their weights beside it.
+
+    Args:
+        features: (n, c, F), of queries with at least one hit each.
+        hits, real: (n, c) bool: the relevant candidates, and those that are no padding.
+    Raises:
+        DataError: the retrieval scores do not differ within any query.
+    Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
+    """
+    sources, names, spreads = [], [], []
+    for name in SOURCE_SCORES:
+        score = np.where(real, _source(features, name), 0)
+        centred = np.where(real, score - score.sum(axis=1, keepdims=True) / real.sum(axis=1, keepdims=True), 0)
+        spread = float(np.sqrt((centred**2).sum() / real.sum()))
+        if spread > 0:
+            sources.append(centred / spread)
+            names.append(name)
+            spreads.append(spread)
+    if "retrieval_score" not in names:
+        raise DataError("the retrieval scores of every user are all equal: there is no order to improve on.")
+    weights = _choice_weights(np.stack(sources), hits, real, names.index("retrieval_score"))
+    return Blend({name: float(w / s) for name, w, s in zip(names, weights, spreads, strict=True) if w > 0})
+
+
+def _choice_weights(sources: np.ndarray, hits: np.ndarray, real: np.ndarray, retrieval: int) -> np.ndarray:
+    """(s,) weights >= 0 of the (s, n, c) sources that maximise the likelihood of the hits."""
+    import scipy.optimize  # a server never needs it
+
+    n = len(hits)
+    chosen = hits.sum(axis=1)
+
+    def loss(weight: np.ndarray) -> tuple[float, np.ndarray]:
+        utility = np.where(real, np.tensordot(weight, sources, axes=1), -np.inf)
+        utility -= utility.max(axis=1, keepdims=True)
+        share = np.exp(utility)
+        total = share.sum(axis=1)
+        likelihood = utility[hits].sum() - (chosen * np.log(total)).sum()
+        gradient = np.tensordot(sources, hits - share * (chosen / total)[:, None], axes=2)
+        ridge = RIDGE * n * weight
+        return float(ridge @ weight / 2 - likelihood) / n, (ridge - gradient) / n
+
+    low = np.zeros(len(sources))
+    low[retrieval] = SMALLEST_WEIGHT
+    start = np.full(len(sources), 1 / len(sources))
+    bounds = [(value, None) for value in low]
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.maximum(found.x, low)

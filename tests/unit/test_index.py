@@ -1,0 +1,175 @@
+"""ItemIndex: FAISS flat equals exact search, HNSW keeps its promises, saving, loading, and what is refused."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reckg.errors import ArtifactError, ConfigError, DataError
+from reckg.retrieval import index as index_module
+from reckg.retrieval.exact import exact_search
+from reckg.retrieval.index import BATCH, Kind, build_index, load_index
+
+
+def unit_vectors(n: int, dim: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def random_seen(n: int, n_items: int, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    length = rng.integers(0, most, n)
+    return np.concatenate([[0], np.cumsum(length)]), rng.integers(0, n_items, length.sum())
+
+
+@pytest.mark.parametrize("n", [1, BATCH - 1, BATCH])
+def test_flat_equals_exact_search(n: int) -> None:
+    vectors, queries = unit_vectors(700, 16, 0), unit_vectors(n, 16, 1)
+    seen = random_seen(n, 700, 200, 2)
+    found, exact = build_index(vectors).search(queries, 50, seen), exact_search(queries, vectors, 50, seen)
+    assert np.array_equal(found.item_idx, exact.item_idx)
+    assert np.array_equal(found.score, exact.score)
+
+
+def test_flat_equals_exact_search_in_scores_where_items_tie() -> None:
+    vectors, queries = np.repeat(unit_vectors(40, 8, 0), 5, axis=0), unit_vectors(3, 8, 1)
+    found, exact = build_index(vectors).search(queries, 12), exact_search(queries, vectors, 12)
+    assert np.array_equal(found.score, exact.score)
+    assert np.array_equal(found.item_idx // 5, exact.item_idx // 5)
+
+
+def test_flat_answers_small_searches_through_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "exact_search", None)
+    assert build_index(unit_vectors(50, 8, 0)).search(unit_vectors(4, 8, 1), 5).item_idx.shape == (4, 5)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_k_items_come_back_where_k_exist(kind: Kind, n: int) -> None:
+    vectors, queries = unit_vectors(60, 8, 0), unit_vectors(n, 8, 1)
+    row = np.arange(55)  # all but five items are seen
+    seen = (np.arange(n + 1) * 110, np.tile(np.concatenate([row, row]), n))
+    found = build_index(vectors, kind=kind, hnsw_m=4).search(queries, 10, seen)
+    assert ((found.item_idx >= 0).sum(axis=1) == 5).all()
+    assert (found.item_idx[:, :5] >= 55).all()
+    assert (found.item_idx[:, 5:] == -1).all() and np.isneginf(found.score[:, 5:]).all()
+
+
+def test_hnsw_finds_nearly_all_and_never_the_seen() -> None:
+    vectors, queries = unit_vectors(3000, 16, 0), unit_vectors(20, 16, 1)
+    seen = random_seen(20, 3000, 60, 2)
+    found = build_index(vectors, kind="hnsw", ef_construction=80).search(queries, 20, seen)
+    exact = exact_search(queries, vectors, 20, seen)
+    share = np.mean([np.isin(a, b).mean() for a, b in zip(exact.item_idx, found.item_idx, strict=True)])
+    assert share > 0.95
+    for query in range(20):
+        assert not np.isin(found.item_idx[query], seen[1][seen[0][query] : seen[0][query + 1]]).any()
+    assert (np.diff(found.score, axis=1) <= 0).all()
+
+
+def test_rows_that_hnsw_leaves_short_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = unit_vectors(400, 8, 0), unit_vectors(3, 8, 1)
+    index = build_index(vectors, kind="hnsw")
+
+    class Forgetful:
+        """Answers as FAISS does where it finds only two items."""
+
+        def search(self, queries: np.ndarray, k: int, params: object) -> tuple[np.ndarray, np.ndarray]:
+            found = np.full((len(queries), k), -1, dtype=np.int64)
+            found[:, :2] = [0, 1]
+            return np.zeros(found.shape, dtype=np.float32), found
+
+    monkeypatch.setattr(index, "_index", Forgetful())
+    found, exact = index.search(queries, 7), exact_search(queries, vectors, 7)
+    assert np.array_equal(found.item_idx, exact.item_idx)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_save_and_load_answer_the_same(kind: Kind, tmp_path: Path) -> None:
+    vectors, queries = unit_vectors(900, 8, 0), unit_vectors(5, 8, 1)
+    index = build_index(vectors, kind=kind, hnsw_m=8, ef_construction=40, ef_search=77)
+    index.save(tmp_path / "index")
+    loaded = load_index(tmp_path / "index")
+    assert (loaded.kind, loaded.n_items, loaded.dim, loaded.settings) == (kind, 900, 8, index.settings)
+    assert np.array_equal(loaded.vectors(), vectors)
+    assert np.array_equal(loaded.search(queries, 10).item_idx, index.search(queries, 10).item_idx)
+    with pytest.raises(ValueError, match="read-only"):
+        loaded.vectors()[0, 0] = 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_the_vectors_outlive_the_index(kind: Kind, tmp_path: Path) -> None:
+    vectors = unit_vectors(5000, 8, 0)
+    build_index(vectors, kind=kind, hnsw_m=4, ef_construction=8).save(tmp_path)
+    kept = load_index(tmp_path).vectors()
+    gc.collect()
+    noise = [np.full((5000, 8), 7, np.float32) for _ in range(8)]  # takes the memory, had it been freed
+    assert np.array_equal(kept, vectors)
+    del noise
+
+
+def test_an_index_without_items() -> None:
+    found = build_index(np.zeros((0, 4), np.float32)).search(unit_vectors(2, 4, 0), 3)
+    assert found.item_idx.tolist() == [[-1, -1, -1]] * 2
+
+
+def test_what_is_refused_when_searching() -> None:
+    index = build_index(unit_vectors(10, 4, 0))
+    broken = unit_vectors(2, 4, 1)
+    broken[1, 2] = np.nan
+    with pytest.raises(DataError, match="row 1"):
+        index.search(broken, 3)
+    with pytest.raises(ArtifactError, match="4 dimensions"):
+        index.search(unit_vectors(2, 5, 1), 3)
+    with pytest.raises(ValueError, match="k must be"):
+        index.search(unit_vectors(2, 4, 1), 0)
+    with pytest.raises(DataError, match="seen items are not in"):
+        index.search(unit_vectors(1, 4, 1), 3, (np.array([0, 1]), np.array([10])))
+    with pytest.raises(ConfigError, match="flat, hnsw, got 'ivf'"):
+        build_index(unit_vectors(2, 4, 1), kind="ivf")  # type: ignore[arg-type]
+
+
+def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
+    build_index(unit_vectors(30, 4, 0)).save(tmp_path)
+    payload = (tmp_path / "index.faiss").read_bytes()
+    (tmp_path / "index.faiss").write_bytes(payload[:-1] + bytes([payload[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match="damaged"):
+        load_index(tmp_path)
+    (tmp_path / "index.faiss").unlink()
+    with pytest.raises(ArtifactError, match=r"index\.faiss is missing"):
+        load_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_items": 31}, "30 vectors of 4 dimensions, index.json says 31"),
+        ({"kind": "hnsw", "settings": {"ef_search": 1}}, "IndexFlatIP, index.json says hnsw"),
+        ({"kind": "ivf"}, "kind 'ivf'"),
+        ({"format_version": 99}, "format 99"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    build_index(unit_vectors(30, 4, 0)).save(tmp_path)
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ArtifactError, match=message):
+        load_index(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+def test_a_broken_description_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"index\.json"):
+        load_index(tmp_path)
+
+
+def test_a_missing_faiss_names_both_ways_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ArtifactError, match=r"reckg\[cpu\].*reckg\[gpu\]"):
+        build_index(unit_vectors(3, 4, 0))

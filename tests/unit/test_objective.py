@@ -1,0 +1,286 @@
+"""The step's total and its parts; and for every loss, attention, aggregator and text policy, what a step changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reckg.config import ModelConfig, TextConfig, TrainConfig
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.joint_model import JointModel
+from reckg.model.objective import Objective
+from reckg.model.sampling import TrainBatch, batches, corrupt_tails, sample_items
+from reckg.model.text_encoder import TextEncoder
+from reckg.model.train import make_optimizer, set_learning_rate, train_step
+from tests import model_references as slow
+from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph, write_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def whole_batch(made: Objective) -> TrainBatch:
+    """All examples in the order of the histories."""
+    rows = made.histories.examples()
+    return TrainBatch(rows, made.histories.user[rows], made.histories.item[rows])
+
+
+def unit_vectors(model: JointModel, tensors: GraphTensors, made: Objective) -> tuple[torch.Tensor, torch.Tensor]:
+    """(users of the examples without their targets, all items), normalised, with plain torch."""
+    batch, layers = whole_batch(made), model(tensors)
+    users = model.user_readout(layers, batch.user, made.histories.neighbourhoods(batch.row))
+    items = model.propagation.combined(layers.nodes)[4:9]
+    return F.normalize(users, dim=1), F.normalize(items, dim=1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_softmax_is_the_cross_entropy_of_the_target_among_all_items(ordered: bool) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, histories=histories(tensors, ordered=ordered, half_life=1.0))
+    total, parts = made(model, tensors, whole_batch(made))
+    users, items = unit_vectors(model, tensors, made)
+    expected = slow.slow_softmax_loss((users @ items.T / 0.2).tolist(), whole_batch(made).item.tolist())
+    assert parts == {"softmax": pytest.approx(expected, rel=1e-4)} and total.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_sampled_softmax_uses_its_samples_and_masks_the_target(corrected: bool) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="sampled-softmax", popularity_correction=corrected)
+    total, _ = made(model, tensors, whole_batch(made))
+    users, items = unit_vectors(model, tensors, made)
+    sampled, log_count = sample_items(made.popularity, 16, torch.Generator().manual_seed(7))
+    target = whole_batch(made).item
+    expected = slow.slow_sampled_softmax_loss(
+        ((users * items[target]).sum(1) / 0.2).tolist(),
+        (users @ items[sampled].T / 0.2).tolist(),
+        [[item == one for one in sampled.tolist()] for item in target.tolist()],
+        log_count.tolist() if corrected else [0.0] * 16,
+    )
+    assert total.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_bpr_compares_with_items_that_the_user_never_took() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="bpr")
+    total, _ = made(model, tensors, whole_batch(made))
+    users, items = unit_vectors(model, tensors, made)
+    batch = whole_batch(made)
+    negative = made.seen.sample_negatives(batch.user, torch.Generator().manual_seed(7))
+    assert not made.seen.contains(batch.user, negative).any()
+    better, worse = ((users * items[chosen]).sum(1) / 0.2 for chosen in (batch.item, negative))
+    assert total.item() == pytest.approx(slow.slow_pair_loss(better.tolist(), worse.tolist()), rel=1e-4)
+
+
+@pytest.mark.parametrize("kg_loss", ["transr", "relation"])
+def test_the_knowledge_graph_losses_see_the_inputs_of_random_edges(kg_loss: str) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, kg_loss=kg_loss, kg_weight=0.25)
+    total, parts = made(model, tensors, whole_batch(made))
+    generator, nodes = torch.Generator().manual_seed(7), model.node_input()
+    edges = torch.randint(len(tensors.head), (8,), generator=generator)
+    head, relation, tail = tensors.head[edges], tensors.relation[edges], tensors.tail[edges]
+    if kg_loss == "relation":
+        logits = model.relation_logits(nodes, head, tail)
+        expected = slow.slow_softmax_loss(logits.tolist(), relation.tolist())
+    else:
+        corrupt = corrupt_tails(tail, 4, 12, generator)
+        true, false = (model.transr.distance(nodes, head, relation, end) for end in (tail, corrupt))
+        expected = slow.slow_pair_loss((-true).tolist(), (-false).tolist())
+    assert parts[f"kg_{kg_loss}"] == pytest.approx(expected, rel=1e-4)
+    assert total.item() == pytest.approx(parts["softmax"] + 0.25 * expected, rel=1e-4)
+
+
+def test_l2_is_over_the_embeddings_of_the_batch() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, l2_weight=0.5)
+    total, parts = made(model, tensors, whole_batch(made))
+    batch = whole_batch(made)
+    expected = slow.slow_l2_loss(model.embedding[batch.user].tolist(), model.embedding[4 + batch.item].tolist())
+    assert parts["l2"] == pytest.approx(expected, rel=1e-4)
+    assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("combine", ["mean", "concat"])
+def test_text_alignment_pairs_an_items_text_with_its_node(encoder: Path, tmp_path: Path, combine: str) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph, text_encoder(encoder, tmp_path), combine=combine), GraphTensors(graph, CPU)
+    assert model.text is not None
+    made = objective(tensors, text_weight=0.5)
+    total, parts = made(model, tensors, whole_batch(made))
+    items = [0, 1, 2, 3]  # those of the batch; ulysses is in none
+    text = model.projected_text(model.text.vectors)[items]
+    nodes = F.normalize(model.propagation.combined(model(tensors).nodes), dim=1)[4:9][items][:, :8]
+    expected = slow.slow_text_alignment_loss(text.tolist(), nodes.tolist(), 0.2)
+    assert parts["text"] == pytest.approx(expected, rel=1e-3)
+    assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-3)
+
+
+def test_a_step_works_on_at_most_so_many_texts(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph, text_encoder(encoder, tmp_path, "top-k")), GraphTensors(graph, CPU)
+    asked: list[list[int]] = []
+    encode = TextEncoder.encode
+
+    def recording(self: TextEncoder, rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        return encode(self, rows)
+
+    monkeypatch.setattr(TextEncoder, "encode", recording)
+    made = objective(tensors, text_batch_items=2)
+    for _ in range(6):
+        made(model, tensors, whole_batch(made))
+    assert all(len(set(rows)) == len(rows) == 2 and max(rows) < 4 for rows in asked)
+    assert {row for rows in asked for row in rows} == {0, 1, 2, 3}
+
+
+def test_unknown_losses_are_refused() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    for changed in ({"loss": "hinge"}, {"kg_loss": "transe"}):
+        made = objective(tensors, **changed)
+        with pytest.raises(ValueError, match=next(iter(changed.values()))):
+            made(model, tensors, whole_batch(made))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a step changes.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def changed_by_a_step(model: JointModel, graph_tensors: GraphTensors, **fields: Any) -> set[str]:
+    """Names of the parameters that one step with a large learning rate changed; no weight decay."""
+    made = objective(graph_tensors, **fields)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, schedule(weight_decay=0.0))
+    set_learning_rate(optimizer, 0, 0)
+    model.train()
+    parts = train_step(model, graph_tensors, made, optimizer, whole_batch(made), 5.0)
+    assert all(np.isfinite(value) for value in parts.values())
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    "loss", [name for name in get_args(TrainConfig.model_fields["loss"].annotation) if name != "auto"]
+)
+def test_every_recommendation_loss_changes_the_embeddings_alone(loss: str, ordered: bool) -> None:
+    graph = toy_graph()
+    tensors = GraphTensors(graph, CPU)
+    told = histories(tensors, ordered=ordered, half_life=1.0)
+    assert changed_by_a_step(joint_model(graph), tensors, loss=loss, histories=told) == {"embedding"}
+
+
+@pytest.mark.parametrize(
+    ("kg_loss", "more"),
+    [
+        ("none", set()),
+        ("transr", {"transr.relation", "transr.projection"}),
+        ("relation", {"relation_product.weight", "relation_product.bias", "relation_difference.weight"}),
+    ],
+)
+def test_every_knowledge_graph_loss_changes_its_own_parameters(kg_loss: str, more: set[str]) -> None:
+    graph = toy_graph()
+    found = changed_by_a_step(joint_model(graph), GraphTensors(graph, CPU), kg_loss=kg_loss)
+    assert found == {"embedding"} | more
+
+
+def test_these_are_all_the_knowledge_graph_losses() -> None:
+    assert set(get_args(TrainConfig.model_fields["kg_loss"].annotation)) == {"none", "transr", "relation"}
+
+
+@pytest.mark.parametrize("combine", get_args(ModelConfig.model_fields["combine"].annotation))
+@pytest.mark.parametrize("aggregator", get_args(ModelConfig.model_fields["aggregator"].annotation))
+def test_every_aggregator_trains_in_every_layer(aggregator: str, combine: str) -> None:
+    graph = toy_graph()
+    model = joint_model(graph, aggregator=aggregator, combine=combine, dropout=0.1, id_dropout=0.1)
+    found = changed_by_a_step(model, GraphTensors(graph, CPU))
+    assert found == {"embedding"} | {f"propagation.{name}" for name, _ in model.propagation.named_parameters()}
+
+
+@pytest.mark.parametrize("attention", get_args(ModelConfig.model_fields["attention"].annotation))
+def test_every_attention_runs_a_step(attention: str) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph, attention=attention), GraphTensors(graph, CPU)
+    model.update_attention(tensors)
+    for ordered in (False, True):
+        told = histories(tensors, ordered=ordered, half_life=1.0)
+        assert changed_by_a_step(model, tensors, histories=told) == {"embedding"}
+
+
+@pytest.mark.parametrize("text_weight", [0.0, 0.1])
+@pytest.mark.parametrize("policy", get_args(TextConfig.model_fields["policy"].annotation))
+def test_every_text_policy_changes_its_part_of_the_encoder(
+    encoder: Path, tmp_path: Path, policy: str, text_weight: float
+) -> None:
+    graph = toy_graph()
+    model = joint_model(graph, text_encoder(encoder, tmp_path, policy, trainable_layers=2))
+    found = changed_by_a_step(model, GraphTensors(graph, CPU), text_weight=text_weight)
+    own = {name for name in found if name.startswith("text.")}
+    assert found - own == {"embedding", "text_projection.weight", "text_gate.weight", "text_gate.bias"}
+    upper = ("layer.1.", "layer.2.")
+    if policy == "frozen":
+        assert not own
+    elif policy == "top-k":
+        assert own and all(any(layer in name for layer in upper) for name in own)
+    elif policy == "lora":
+        assert own and all("lora_" in name and any(layer in name for layer in upper) for name in own)
+    else:
+        assert any("word_embeddings" in name for name in own) and any("layer.0." in name for name in own)
+
+
+def test_a_step_leaves_rows_alone_that_have_no_say() -> None:
+    """The cold item's ID is masked: a step must not move it, or it would be noise that no interaction trained."""
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    before = model.embedding.detach().clone()
+    changed_by_a_step(model, tensors)
+    moved = (model.embedding != before).any(dim=1)
+    assert not moved[8] and moved[:8].all() and moved[9:].all()
+
+
+def test_the_target_is_not_looked_up_in_its_own_graph() -> None:
+    """The users' side of every example is built without the target: it cannot be told from other items by its edge."""
+    graph = toy_graph(relations=(), triples=tuple(np.array([], dtype=np.int64) for _ in range(3)))
+    model, tensors = joint_model(graph, layers=1, combine="last", user_ids=False), GraphTensors(graph, CPU)
+    with torch.no_grad():
+        model.embedding.copy_(torch.eye(12)[:, :8])
+        model.embedding[4:9, :5] = torch.eye(5)  # an item's vector is its own axis; users have none
+        model.embedding[4:9, 5:] = 0
+    made = objective(tensors)
+    layers, batch = model(tensors), whole_batch(made)
+    users = model.user_readout(layers, batch.user, made.histories.neighbourhoods(batch.row))
+    assert users[torch.arange(8), batch.item].abs().max() < 1e-6
+    assert (users[:7].norm(dim=1) > 0.1).all() and users[7].norm() < 1e-6  # dee has nothing but her target
+
+
+def test_repeated_steps_lower_the_loss() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, kg_loss="relation", l2_weight=0.01)
+    optimizer = make_optimizer(model, schedule(weight_decay=0.0))
+    losses = []
+    for step in range(40):
+        set_learning_rate(optimizer, step, 3)
+        for batch in batches(made.histories, 8, made.generator):
+            losses.append(train_step(model, tensors, made, optimizer, batch, 5.0))
+    for part in ("softmax", "kg_relation"):
+        assert np.mean([row[part] for row in losses[-5:]]) < 0.8 * losses[0][part]
