@@ -98,12 +98,12 @@ class ModelConfig(Section):
         0.8, gt=0, le=1, description="Prior share of an item's attention on interactions; the rest is on its attributes."
     )
     recency_half_life: float = Field(
-        2.0,
+        3.0,
         ge=0,
         description="Half-life of an interaction's weight in its user's history, counted in later interactions; "
         "0: off. Histories without an order that the split keeps have none.",
     )
-    user_ids: bool = Field(True, description="Users have an ID embedding beside their history and attributes.")
+    user_ids: bool = Field(False, description="Users have an ID embedding beside their history and attributes.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the propagated vectors.")
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of nodes with text or attributes whose ID embedding is dropped in a step."
@@ -116,7 +116,7 @@ class TrainConfig(Section):
     loss: Literal["auto", "softmax", "sampled-softmax", "bpr"] = Field(
         "auto", description="auto: softmax over all items up to 20,000 of them, else sampled-softmax."
     )
-    temperature: float = Field(0.2, gt=0, description="Temperature of the softmax over cosine scores.")
+    temperature: float = Field(0.15, gt=0, description="Temperature of the softmax over cosine scores.")
     negatives: int = Field(1024, ge=1, description="Sampled negatives of a step (sampled-softmax) or of a pair (bpr: 1).")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
     kg_loss: Literal["none", "transr", "relation"] = Field(

@@ -66,7 +66,8 @@ class Histories:
         interaction_share: float,
     ) -> None:
         graph, device = tensors.graph, tensors.head.device
-        self.tensors, self.ordered, self.half_life, self.share = tensors, ordered, half_life, interaction_share
+        self.tensors, self.ordered, self.half_life = tensors, ordered, half_life
+        self.share = interaction_share
         self.indptr = torch.from_numpy(indptr.copy()).to(device)
         self.item = torch.from_numpy(item_idx.copy()).to(device)
         self.user = torch.repeat_interleave(torch.arange(graph.n_users, device=device), self.indptr.diff())

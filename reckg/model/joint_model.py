@@ -115,6 +115,10 @@ class JointModel(nn.Module):
         ]
         return self.propagation.read_out(layers.nodes[0][user], gathered)
 
+    def vectors(self, layers: Layers) -> torch.Tensor:
+        """(n_nodes, d) unit vectors of the graph's own nodes."""
+        return F.normalize(self.propagation.combined(layers.nodes), dim=1)
+
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """(b, 2 * n_relations) logits of P(r | head, tail)."""
         h, t = nodes[head], nodes[tail]
@@ -137,7 +141,7 @@ class JointModel(nn.Module):
         """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
         training = self.training
         self.eval()
-        vectors = F.normalize(self.propagation.combined(self(tensors).nodes), dim=1).cpu().numpy()
+        vectors = self.vectors(self(tensors)).cpu().numpy()
         self.train(training)
         users, items = self.n_users, self.n_users + self.n_items
         return Embeddings(vectors[:users], vectors[users:items], vectors[items:])

@@ -41,7 +41,7 @@ class Objective:
         """The total, and the value of each named part before its weight."""
         text_items = self._text_items(model, batch)
         layers = model(tensors, text_items)
-        nodes = F.normalize(model.propagation.combined(layers.nodes), dim=1)
+        nodes = model.vectors(layers)
         users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
         parts = {self.loss: (1.0, self._recommendation(model, users, nodes, batch))}
         if self.kg_loss != "none":

@@ -63,8 +63,6 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     where = locate_encoder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        model = AutoModel.from_pretrained(where, trust_remote_code=False, use_safetensors=True, add_pooling_layer=False)
-    except TypeError:  # an architecture without a pooling layer
         model = AutoModel.from_pretrained(where, trust_remote_code=False, use_safetensors=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -83,7 +81,7 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        encoder: str,
         texts: Sequence[str],
         *,
         policy: str,
@@ -95,13 +93,13 @@ class TextEncoder(nn.Module):
         progress: Any = None,
     ) -> None:
         super().__init__()
-        self.tokenizer, model = load_pretrained(name)
+        self.tokenizer, model = load_pretrained(encoder)
         self.policy, self.max_tokens, self.device = policy, max_tokens, device
         self.dim: int = model.config.hidden_size
         layers = _encoder_layers(model)
         self.first_trainable = {"frozen": len(layers), "full": 0}.get(policy, max(len(layers) - trainable_layers, 0))
-        for parameter in model.parameters():
-            parameter.requires_grad_(policy == "full")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(policy == "full" and not name.startswith("pooler."))  # tokens are pooled here
         if policy == "lora":
             model = _add_lora(model, list(range(self.first_trainable, len(layers))), lora_rank)
         elif policy == "top-k":
@@ -118,7 +116,7 @@ class TextEncoder(nn.Module):
             self.refresh(progress)
         elif policy == "frozen":
             vectors, _ = self._cached("vectors", cache, progress)
-            self.vectors.copy_(torch.from_numpy(np.asarray(vectors)).float())
+            self.vectors.copy_(torch.from_numpy(np.array(vectors, dtype=np.float32)))
         else:
             self.refresh(progress)
 

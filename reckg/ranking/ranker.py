@@ -30,7 +30,7 @@ MONOTONE = {"retrieval_rank": -1} | dict.fromkeys(SOURCE_SCORES, 1)
 K = 10  # the guard's cut-off
 GUARD_P = 0.1  # the guard asks for a better mean, with a two-sided p below this
 GUARD_SAMPLES = 2000
-NEGATIVES = 60
+NEGATIVES = 30  # a query's candidates without hit that trees are trained on, at random
 SMALLEST_FOLD = 2  # queries with a hit
 
 
@@ -301,13 +301,24 @@ def _cross_fit(
         models.append((booster, blend))
     for number, (booster, blend) in enumerate(models):
         held = queries.take(np.flatnonzero(fold == number))
-        few = int((curves.sum(axis=0) - curves[number]).argmax()) + 1  # chosen without the users that it is judged on
+        few = _fewest_trees(np.delete(curves, number, axis=0))  # chosen without the users that it is judged on
         rows = held.features[held.real]
         sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
         place = queries.real & (fold == number)[:, None]
         blended[place] = blend.scores(rows)
         ranked[place] = blended[place] + sums
-    return blended, ranked, int(curves.sum(axis=0).argmax()) + 1
+    return blended, ranked, _fewest_trees(curves)
+
+
+def _fewest_trees(curves: np.ndarray) -> int:
+    """The fewest trees that are no worse than the best number by more than one standard error over the folds.
+
+    curves (folds, trees): the sum of a fold's NDCG after each tree. Few labels make the top of the curve a matter of
+    chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error rule.
+    """
+    behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
+    return int(np.argmax(behind.mean(axis=0) <= error)) + 1
 
 
 def _per_user(item_idx: np.ndarray, score: np.ndarray, relevant: Rows, some: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture
-def copy(encoder: Path, tmp_path: Path) -> Path:
-    """A copy of the encoder that a test may damage."""
-    return Path(shutil.copytree(encoder, tmp_path / "copy"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -58,6 +51,7 @@ def test_the_cached_path_equals_the_full_forward_pass_also_after_training(
         for parameter in made.trained_parameters().values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     rows = torch.tensor([2, 3, 0, 4])
+    assert made._hidden is not None
     cached = made.encode(rows)
     made._hidden = None  # from here on, all layers are computed
     whole = made.encode(rows)

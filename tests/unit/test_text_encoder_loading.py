@@ -16,10 +16,6 @@ from reckg.model import text_encoder as module
 from reckg.model.text_encoder import TextEncoder, load_pretrained, locate_encoder
 from tests.small_model import CPU, TEXTS, plain_vectors, text_encoder, write_encoder
 
-ROUNDED = {"rtol": 0.0, "atol": 2e-3}  # the cache holds float16
-POLICIES = ("frozen", "top-k", "lora", "full")
-TRAINED = ("top-k", "lora", "full")
-
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
