@@ -65,4 +65,4 @@ def recent_popularity(prepared: Prepared) -> np.ndarray:
 
 
 def _fingerprint(items: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(items)).hexdigest()[:8]
+    return hashlib.sha256(items.tobytes()).hexdigest()[:8]

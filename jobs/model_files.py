@@ -41,7 +41,7 @@ def load_graph(run: Path, prepared: Prepared, config: Config, state: str) -> Kno
         n_items=len(prepared.items),
         n_entities=description["n_entities"],
         relations=tuple(description["relations"]),
-        triples=tuple(triples[name].to_numpy() for name in ("head", "relation", "tail")),
+        triples=(triples["head"].to_numpy(), triples["relation"].to_numpy(), triples["tail"].to_numpy()),
         user_idx=user_idx,
         item_idx=known["item_idx"].to_numpy(),
         recency=recency_weights(user_idx, config.model.recency_half_life if prepared.in_order else 0),

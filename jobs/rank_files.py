@@ -26,7 +26,7 @@ def feature_tables(config: Config, run: Path, prepared: Prepared, state: str) ->
         n_items=len(prepared.items),
         item_entities=item_entities(run, prepared),
         numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
-        now=int(known["timestamp"].max()) if timed else None,
+        now=int(known["timestamp"].to_numpy().max()) if timed else None,
         neighbours=config.rank.neighbours,
         ordered=prepared.in_order,
     )

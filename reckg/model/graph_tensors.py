@@ -20,7 +20,8 @@ class GraphTensors:
         self.tail = torch.from_numpy(graph.tail).to(device)
         self.prior = torch.from_numpy(graph.prior).to(device)
         self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
-        self.dgl_graph = dgl.graph((torch.from_numpy(graph.tail), torch.from_numpy(graph.head)), num_nodes=graph.n_nodes)
+        edges = torch.from_numpy(graph.tail), torch.from_numpy(graph.head)
+        self.dgl_graph = dgl.graph(edges, num_nodes=graph.n_nodes)
         self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes)
         self.set_attention(None)
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from reckg.model.graph_tensors import GraphTensors
 
-LATEST = 100  # interactions of an ordered history that count at most; at a half-life of 10 the next one has weight 0.001
+LATEST = 100  # interactions of an ordered history that count at most
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Histories:
         counts = (self.item[position] != self.item[rows][example]).float()
         if self.half_life > 0:
             counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
-        parts = [(self.edge[position], example, counts), (self.other[other], other_example, torch.ones(len(other)).to(counts))]
+        ones = torch.ones(len(other), device=counts.device)
+        parts = [(self.edge[position], example, counts), (self.other[other], other_example, ones)]
         totals = [_sums(count, group, n) for _, group, count in parts]
         alphas = []
         for i, (edge, group, count) in enumerate(parts):
@@ -110,7 +111,8 @@ class Histories:
             alpha = count * share_of[group]
             alphas.append(alpha if self.tensors.logits is None else alpha * self.tensors.logits[edge].exp())
         if self.tensors.logits is not None:
-            total = sum(_sums(alpha, group, n) for alpha, (_, group, _) in zip(alphas, parts, strict=True))
+            sums = [_sums(alpha, group, n) for alpha, (_, group, _) in zip(alphas, parts, strict=True)]
+            total = sums[0] + sums[1]
             alphas = [alpha / total[group] for alpha, (_, group, _) in zip(alphas, parts, strict=True)]
         back = self.tensors.shares[self.tensors.inverse_edge]
         return [

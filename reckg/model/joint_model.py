@@ -36,6 +36,9 @@ class JointModel(nn.Module):
         user_ids: whether users have an ID part, or are what their history and attributes say.
     """
 
+    known: torch.Tensor  # (n_nodes, 1) bool: has an ID part
+    describable: torch.Tensor  # (n_nodes, 1) bool: has something besides its ID
+
     def __init__(
         self,
         graph: KnowledgeGraph,

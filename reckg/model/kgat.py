@@ -41,7 +41,7 @@ class Aggregator(nn.Module):
 
 @dataclass(frozen=True)
 class Layers:
-    """Of L layers: the nodes before and after each, L + 1 times (n_nodes, dim); and each layer's weighted sums, L times."""
+    """The nodes before and after each of L layers, L + 1 times (n_nodes, dim); each layer's weighted sums, L times."""
 
     nodes: list[torch.Tensor]
     sums: list[torch.Tensor]

@@ -45,7 +45,8 @@ class Objective:
         users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
         parts = {self.loss: (1.0, self._recommendation(model, users, nodes, batch))}
         if self.kg_loss != "none":
-            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item)))
+            knowledge = self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item))
+            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, knowledge)
         if self.text_weight > 0 and text_items is not None and len(text_items) > 1:
             assert model.text is not None
             text = model.projected_text(model.text_vectors(text_items)[text_items])

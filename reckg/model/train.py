@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -21,7 +21,7 @@ from reckg.model.sampling import TrainBatch, batches
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train; names and meanings as in the configuration's ``train``, ``text`` and ``model``."""
+    """How long and how fast to train; names and meanings as in the configuration."""
 
     batch_size: int
     learning_rate: float
@@ -94,7 +94,7 @@ def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> Non
     wrong = [n for n in expected.keys() | state.keys() if n not in state or n not in expected]
     wrong += [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
     if wrong:
-        raise ArtifactError(f"the trained model does not fit its configuration (first: {sorted(wrong)[0]}). Train again.")
+        raise ArtifactError(f"the trained model does not fit its configuration (first: {min(wrong)}). Train again.")
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(state[name])
@@ -122,31 +122,10 @@ def train(
     """
     optimizer = make_optimizer(model, schedule)
     now = _resume(folder, key, model, tensors, optimizer, objective.generator)
-    log = (folder / "log.jsonl").open("a" if now.epoch else "w", encoding="utf-8")
-    n_examples = len(objective.histories.examples())
-    n_steps = -(-n_examples // schedule.batch_size)
-    with log:
+    with _open_log(folder / "log.jsonl", now.epoch) as log:
         while now.epoch < schedule.epochs and now.since_best < schedule.patience:
-            started, totals = time.perf_counter(), dict[str, float]()
-            if now.epoch % schedule.attention_every == 0:
-                model.update_attention(tensors)
-            model.train()
-            epoch_batches = batches(objective.histories, schedule.batch_size, objective.generator)
-            bar = progress(epoch_batches, total=n_steps, desc=f"epoch {now.epoch + 1}", leave=False) if progress else None
-            for batch in epoch_batches if bar is None else bar:
-                set_learning_rate(optimizer, now.step, schedule.warmup_steps)
-                parts = train_step(model, tensors, objective, optimizer, batch, schedule.clip_norm)
-                now.step += 1
-                for name, value in parts.items():
-                    totals[name] = totals.get(name, 0.0) + value * len(batch.user) / n_examples
-                if bar is not None:
-                    speed = len(batch.user) * (bar.n + 1) / (time.perf_counter() - started)
-                    bar.set_postfix({name: f"{value:.4f}" for name, value in parts.items()} | {"interactions/s": int(speed)})
-            if model.text is not None and model.text.trains and (now.epoch + 1) % schedule.refresh_every == 0:
-                model.text.refresh()
-            train_seconds = time.perf_counter() - started
-            row = {"epoch": now.epoch + 1, "loss": totals, "train_seconds": train_seconds}
-            row["interactions_per_second"] = n_examples / train_seconds
+            started = time.perf_counter()
+            row = _epoch(model, tensors, objective, optimizer, schedule, now, progress)
             if (now.epoch + 1) % schedule.validate_every == 0 or now.epoch + 1 == schedule.epochs:
                 row["valid_ndcg@10"] = _validate(model, tensors, now, validate, folder)
             now.epoch += 1
@@ -156,6 +135,48 @@ def train(
             if now.epoch % schedule.checkpoint_every == 0:
                 _save(folder, key, now, model, tensors, optimizer, objective.generator)
     return now
+
+
+def _epoch(
+    model: JointModel,
+    tensors: GraphTensors,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    now: Progress,
+    progress: Any,
+) -> dict[str, Any]:
+    """Trains for one epoch; the log's row: mean loss parts, seconds, and examples per second."""
+    started, totals = time.perf_counter(), dict[str, float]()
+    if now.epoch % schedule.attention_every == 0:
+        model.update_attention(tensors)
+    model.train()
+    n_examples, done = len(objective.histories.examples()), 0
+    bar = progress(total=n_examples, desc=f"epoch {now.epoch + 1}", unit="ex", leave=False) if progress else None
+    for batch in batches(objective.histories, schedule.batch_size, objective.generator):
+        set_learning_rate(optimizer, now.step, schedule.warmup_steps)
+        parts = train_step(model, tensors, objective, optimizer, batch, schedule.clip_norm)
+        now.step += 1
+        done += len(batch.user)
+        for name, value in parts.items():
+            totals[name] = totals.get(name, 0.0) + value * len(batch.user) / n_examples
+        if bar is not None:
+            bar.set_postfix({name: f"{value:.4f}" for name, value in parts.items()}, refresh=False)
+            bar.update(len(batch.user))
+    if bar is not None:
+        bar.close()
+    if model.text is not None and model.text.trains and (now.epoch + 1) % schedule.refresh_every == 0:
+        model.text.refresh()
+    seconds = time.perf_counter() - started
+    return {"epoch": now.epoch + 1, "loss": totals, "train_seconds": seconds, "examples_per_second": done / seconds}
+
+
+def _open_log(path: Path, epochs_kept: int) -> TextIO:
+    """The log, cut back to the epochs that a checkpoint has, ready for the next."""
+    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs_kept] if path.is_file() else []
+    log = path.open("w", encoding="utf-8")
+    log.writelines(rows)
+    return log
 
 
 def _validate(

@@ -5,6 +5,8 @@ Source: Lin et al., AAAI 2015. The attention over these projections is KGAT's, a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -45,11 +47,11 @@ class TransR(nn.Module):
         return logits
 
 
-def attention(graph: dgl.DGLGraph, prior: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
+def attention(graph: Any, prior: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
     """Softmax of logits over each head's edges, starting from the prior shares.
 
     Args:
-        graph: edges run tail -> head, so that a node's in-edges are its neighbourhood.
+        graph: DGL's; edges run tail -> head, so that a node's in-edges are its neighbourhood.
         prior: (n_edges,) shares that sum to 1 by head; logits: (n_edges,), or None for the prior itself.
     Returns:
         (n_edges,) on the logits' device; sums to 1 by head. DGL computes it on the CPU: its wheels on PyPI have no

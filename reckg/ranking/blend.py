@@ -16,6 +16,7 @@ SOURCE_SCORES: tuple[str, ...] = (
     "linear",
     "shared_entities",
     "shared_entities_recent",
+    "last_similarity",
 )
 
 SMALLEST_WEIGHT = 0.05  # of the retrieval score, in a blend where every score has standard deviation 1

@@ -19,6 +19,14 @@ from safetensors.numpy import load_file, save_file
 
 from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
+from reckg.ranking.columns import (
+    item_age,
+    item_popularity,
+    rarity,
+    standardised,
+    unit_length,
+    user_recency,
+)
 from reckg.ranking.item_item import cooccurrence, linear_weights
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -36,6 +44,7 @@ FEATURES: tuple[str, ...] = (
     "user_recency",  # log(1 + days since the user's last interaction); times only
     "shared_entities",  # mean rarity-weighted entities shared with an item of the history
     "shared_entities_recent",  # the same, the latest items counting most; ordered histories only
+    "last_similarity",  # cosine of the candidate's vector and the last item's; ordered histories with vectors only
     "entity_count",  # log(1 + entities of the item)
     "number_distance",  # standardised number columns: mean distance from the user's mean
 )
@@ -43,11 +52,10 @@ FEATURES: tuple[str, ...] = (
 FORMAT_VERSION = 1
 DECAY = 0.7  # weight of an item of the history against the one after it, in the recent features
 LATEST = 500  # items of a history that count at most, the latest
-RECENT_SHARE = 0.1
-DAY = 86_400.0
 LINEAR_ITEMS = 5_000  # catalogues above this have no linear score: its inverse costs n_items^3
 LINEAR_REGULARISATION = 300.0
 LINEAR_ENTRIES = 2_000_000  # the linear model's pruning costs accuracy; small catalogues keep it whole
+FEW_ENTRIES = 2**16
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
 
 ITEM_COLUMNS = ("popularity", "recent_popularity", "popularity_trend", "item_age", "entity_count")
@@ -60,7 +68,8 @@ class FeatureTables:
 
     users (U, 2) and items (I, 5) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
     where unknown. entities (I, E) csr: the rarity weight of each of an item's entities. cooccurrence and linear
-    (I, I) csr; linear None above LINEAR_ITEMS items. ordered: whether the order within a history means something.
+    (I, I) csr; linear None above LINEAR_ITEMS items. vectors (I, d) float16: the items' vectors at unit length, or
+    None. ordered: whether the order within a history means something.
     """
 
     users: np.ndarray
@@ -69,12 +78,15 @@ class FeatureTables:
     entities: sp.csr_matrix
     cooccurrence: sp.csr_matrix
     linear: sp.csr_matrix | None
+    vectors: np.ndarray | None
     ordered: bool
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"users": self.users, "items": self.items, "numbers": self.numbers}
+        if self.vectors is not None:
+            tensors["vectors"] = self.vectors
         for name in ("entities", "cooccurrence", "linear"):
             matrix = getattr(self, name)
             if matrix is not None:
@@ -126,6 +138,7 @@ def load_feature_tables(folder: Path) -> FeatureTables:
             entities=_matrix(tensors, "entities", (n_items, description["n_entities"])),
             cooccurrence=_matrix(tensors, "cooccurrence", (n_items, n_items)),
             linear=linear,
+            vectors=tensors.get("vectors"),
             ordered=description["ordered"],
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -151,6 +164,7 @@ def build_feature_tables(
     now: int | None,
     neighbours: int,
     ordered: bool,
+    item_vectors: np.ndarray | None = None,
     linear_items: int = LINEAR_ITEMS,
 ) -> FeatureTables:
     """The tables of a history as it stands.
@@ -162,12 +176,13 @@ def build_feature_tables(
         now: epoch seconds, the time of the state; None where the data has no times, or only an order.
         neighbours: entries kept of a row of the co-occurrence matrix.
         ordered: whether the order within a history means something.
+        item_vectors: (n_items, d), of the same state; None where there are none, for every state of a run alike.
         linear_items: the linear model is left out (its feature is NaN) in larger catalogues.
     Raises:
         DataError: shapes do not fit, or an interaction is later than ``now``.
     """
     numbers = np.asarray(numbers, dtype=np.float32)
-    _check_shapes(history, n_users, n_items, item_entities, numbers)
+    _check_shapes(history, n_users, n_items, item_entities, numbers, item_vectors)
     if now is not None and len(history.timestamp) and history.timestamp.max() > now:
         late = int((history.timestamp > now).sum())
         raise DataError(
@@ -194,66 +209,27 @@ def build_feature_tables(
         entities=rarity(entities),
         cooccurrence=cooccurrence(history, n_items, neighbours, ordered),
         linear=linear,
+        vectors=None if item_vectors is None else unit_length(item_vectors),
         ordered=ordered,
     )
 
 
 def _check_shapes(
-    history: History, n_users: int, n_items: int, item_entities: sp.csr_matrix, numbers: np.ndarray
+    history: History,
+    n_users: int,
+    n_items: int,
+    item_entities: sp.csr_matrix,
+    numbers: np.ndarray,
+    item_vectors: np.ndarray | None,
 ) -> None:
+    if item_vectors is not None and (item_vectors.ndim != 2 or len(item_vectors) != n_items):
+        raise DataError(f"features of {n_items} items: their vectors have the shape {item_vectors.shape}.")
     found = (history.n_users, item_entities.shape[0], numbers.ndim, len(numbers))
     if found != (n_users, n_items, 2, n_items):
         raise DataError(
             f"features of {n_users} users and {n_items} items: the history has {found[0]} users, the entities' matrix "
             f"{found[1]} items, the numbers the shape {numbers.shape}. Run 'reckg build-graph' again."
         )
-
-
-def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(I,) each: log popularity overall, in the latest tenth of the interactions, and the log ratio of the rates."""
-    overall = np.bincount(history.item_idx, minlength=n_items)
-    nothing = np.full(n_items, np.nan)
-    if now is None or not len(history.item_idx):
-        return np.log1p(overall), nothing, nothing
-    since = np.quantile(history.timestamp, 1 - RECENT_SHARE)
-    latest = history.timestamp >= since
-    recent = np.bincount(history.item_idx[latest], minlength=n_items)
-    return np.log1p(overall), np.log1p(recent), np.log((1 + recent) / (1 + overall * latest.mean()))
-
-
-def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
-    """(I,) log(1 + days since the item's first interaction); NaN without one, or without times."""
-    if now is None:
-        return np.full(n_items, np.nan)
-    first = np.full(n_items, np.inf)
-    np.minimum.at(first, history.item_idx, history.timestamp)
-    return np.where(np.isfinite(first), np.log1p((now - np.where(np.isfinite(first), first, now)) / DAY), np.nan)
-
-
-def user_recency(history: History, now: int | None) -> np.ndarray:
-    """(U,) log(1 + days since the user's last interaction); NaN without one, or without times."""
-    result = np.full(history.n_users, np.nan)
-    if now is not None:
-        some = np.diff(history.indptr) > 0
-        result[some] = np.log1p((now - history.timestamp[history.indptr[1:][some] - 1]) / DAY)
-    return result
-
-
-def standardised(numbers: np.ndarray) -> np.ndarray:
-    """(I, Fn) float32: every column with mean 0 and standard deviation 1 over its known values; NaN stays NaN."""
-    known = np.isfinite(numbers)
-    count = np.maximum(known.sum(axis=0), 1)
-    values = np.where(known, numbers, 0).astype(np.float64)
-    mean = values.sum(axis=0) / count
-    spread = np.sqrt((np.where(known, numbers - mean, 0) ** 2).sum(axis=0) / count)
-    return np.where(known, (numbers - mean) / np.where(spread > 0, spread, 1), np.nan).astype(np.float32)
-
-
-def rarity(entities: sp.csr_matrix) -> sp.csr_matrix:
-    """(I, E) csr: log(I / items with the entity) in place of every entry. Source: Sparck Jones 1972 (idf)."""
-    owners = np.bincount(entities.indices, minlength=entities.shape[1])
-    weight = np.log(max(1, entities.shape[0]) / np.maximum(owners, 1)).astype(np.float32)
-    return sp.csr_matrix((weight[entities.indices], entities.indices, entities.indptr), shape=entities.shape)
 
 
 def extract_features(
@@ -351,6 +327,8 @@ def _extract_block(
     columns |= zip(("shared_entities", "shared_entities_recent"), shared, strict=False)
     if tables.linear is not None:
         columns["linear"] = item_scores(tables.linear, events, overall, item_idx)[0]
+    if tables.ordered and tables.vectors is not None:
+        columns["last_similarity"] = last_similarity(tables.vectors, history, user_idx, item_idx)
     columns["number_distance"] = number_distance(tables.numbers, events, item_idx)
     for position, name in enumerate(FEATURES):
         if name in columns:
@@ -369,25 +347,46 @@ def shared_entities(entities: sp.csr_matrix, events: _Events, weights: np.ndarra
     For each row of ``weights`` (w, h). NaN for candidates without entities and users without history.
     """
     n, c = item_idx.shape
-    has = sp.csr_matrix((np.ones(entities.nnz), entities.indices, entities.indptr), shape=entities.shape)
-    profile = _user_sums(has, events, weights)
-    pair, column, value = _entries(entities, item_idx.ravel())
-    known = (np.diff(entities.indptr)[item_idx] > 0) & (np.bincount(events.query, minlength=n) > 0)[:, None]
+    profile = _user_sums(entities, events, weights)  # of an entity: its rarity times the weight of its owners
+    pair, column, _ = _entries(entities, item_idx.ravel())
+    known = (entities.indptr[item_idx + 1] > entities.indptr[item_idx]) & (np.bincount(events.query, minlength=n) > 0)[
+        :, None
+    ]
     result = np.full((len(weights), n, c), np.nan)
     for number, weight in enumerate(weights):
         total = np.bincount(events.query, weight, minlength=n)
-        sums = np.bincount(pair, value * profile[number, pair // c, column], minlength=n * c).reshape(n, c)
+        sums = np.bincount(pair, profile[number, pair // c, column], minlength=n * c).reshape(n, c)
         result[number] = np.where(known, sums / np.where(total > 0, total, 1)[:, None], np.nan)
     return result
 
 
 def _user_sums(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray) -> np.ndarray:
-    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of (w, h) weights."""
+    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of (w, h) weights.
+
+    Two ways to the same bits: scipy's product has a price per call that a single request would feel.
+    """
+    columns = matrix.shape[1]
+    shape = (len(weights), events.n, columns)
+    if (matrix.indptr[events.item + 1] - matrix.indptr[events.item]).sum() <= FEW_ENTRIES:
+        event, column, value = _entries(matrix, events.item)
+        key = events.query[event] * columns + column
+        sums = [np.bincount(key, value * weight[event], minlength=events.n * columns) for weight in weights]
+        return np.stack(sums).reshape(shape)
     length = np.bincount(events.query, minlength=events.n)
     indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
     items = np.tile(events.item, len(weights))
     rows = sp.csr_matrix((weights.ravel(), items, indptr), shape=(len(weights) * events.n, matrix.shape[0]))
-    return (rows @ matrix).toarray().reshape(len(weights), events.n, matrix.shape[1])
+    return (rows @ matrix).toarray().reshape(shape)
+
+
+def last_similarity(vectors: np.ndarray, history: History, user_idx: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
+    """(b, c): cosine of the candidate and the last item of the user's history; NaN without one."""
+    result = np.full(item_idx.shape, np.nan)
+    end = history.indptr[user_idx + 1]
+    some = end > history.indptr[user_idx]
+    last = vectors[history.item_idx[end[some] - 1]].astype(np.float32)
+    result[some] = np.einsum("bd,bcd->bc", last, vectors[item_idx[some]].astype(np.float32))
+    return result
 
 
 def number_distance(numbers: np.ndarray, events: _Events, item_idx: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ from reckg.retrieval.scored_items import ScoredItems
 FORMAT_VERSION = 1
 MONOTONE = {"retrieval_rank": -1} | dict.fromkeys(SOURCE_SCORES, 1)
 K = 10  # the guard's cut-off
-GUARD_P = 0.1  # the guard asks for a better mean, with a two-sided p below this
-GUARD_SAMPLES = 2000
+GUARD_SAMPLES = 2000  # bootstrap samples of the label users
+GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
 NEGATIVES = 30  # a query's candidates without hit that trees are trained on, at random
 SMALLEST_FOLD = 2  # queries with a hit
 

@@ -28,6 +28,9 @@ CONFIG = """
 [graph]
 min_entity_degree = 2
 
+[text]
+max_tokens = 32
+
 [model]
 embedding_dim = 16
 
@@ -188,7 +191,7 @@ def test_a_killed_run_ends_like_one_that_was_not(shop: Shop, tmp_path: Path) -> 
 def test_the_tutorial_works(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(shop.folder)
     settings = [block.text for block in blocks(ROOT / "docs/tutorial.md") if block.language == "toml"]
-    (shop.folder / "build/wide.toml").write_text("[train]\nepochs = 2\n" + settings[0])
+    (shop.folder / "build/wide.toml").write_text("[text]\nmax_tokens = 32\n[train]\nepochs = 2\n" + settings[0])
     ran = 0
     for block in blocks(ROOT / "docs/tutorial.md"):
         if block.tested:

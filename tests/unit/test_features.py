@@ -29,7 +29,8 @@ NOW = 100 * DAY
 EVENTS = [(0, 0, 10), (0, 1, 90), (1, 1, 95), (1, 2, 99), (1, 1, 100)]
 ENTITIES = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]])
 NUMBERS = np.array([[1.0], [3.0], [5.0], [np.nan]])
-SPREAD = np.sqrt(8 / 3)
+VECTORS = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0], [0.0, 0.0]])
+SPREAD = float(np.std([1.0, 3.0, 5.0]))
 
 
 def toy_history() -> History:
@@ -46,13 +47,14 @@ def toy_tables(**changes: Any) -> FeatureTables:
         "now": NOW,
         "neighbours": 10,
         "ordered": True,
+        "item_vectors": VECTORS,
     }
     return build_feature_tables(toy_history(), **(settings | changes))
 
 
 def feature(name: str, tables: FeatureTables | None = None) -> np.ndarray:
     """(3 users, 4 candidates): one feature with the items 0..3 as every user's candidates."""
-    candidates = ScoredItems(np.tile(np.arange(4), (3, 1)), np.tile(np.float32([4, 3, 2, 1]), (3, 1)))
+    candidates = ScoredItems(np.tile(np.arange(4), (3, 1)), np.tile(np.array([4, 3, 2, 1], dtype=np.float32), (3, 1)))
     found = extract_features(tables or toy_tables(), toy_history(), np.arange(3), candidates)
     return found.reshape(3, 4, -1)[:, :, FEATURES.index(name)]
 
@@ -128,7 +130,7 @@ def test_time_features_are_missing_without_times() -> None:
 
 
 def test_shared_entities_are_weighted_by_rarity() -> None:
-    red, big, rare = np.log([4 / 2, 4 / 2, 4 / 1])
+    red, big, rare = (float(np.log(4 / owners)) for owners in (2, 2, 1))
     nan = np.nan
     expected = [
         [red + big / 2, red, big / 2, nan],  # half of user 0's items are big, both are red
@@ -139,10 +141,20 @@ def test_shared_entities_are_weighted_by_rarity() -> None:
 
 
 def test_recent_shared_entities_decay() -> None:
-    red, big = np.log([4 / 2, 4 / 2])
+    red, big = (float(np.log(4 / owners)) for owners in (2, 2))
     old, new = 0.7 / 1.7, 1 / 1.7
     expected = [(old + new) * red + old * big, red, old * big, np.nan]
     assert feature("shared_entities_recent")[0] == pytest.approx(expected, nan_ok=True)
+
+
+def test_last_similarity_is_the_cosine_to_the_last_item() -> None:
+    expected = [[0.6, 1.0, -0.8, 0.0], [0.6, 1.0, -0.8, 0.0], [np.nan] * 4]  # item 1 is the last of both users
+    assert feature("last_similarity") == pytest.approx(np.array(expected), abs=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("change", [{"ordered": False}, {"item_vectors": None}])
+def test_last_similarity_is_missing_without_an_order_or_vectors(change: dict[str, Any]) -> None:
+    assert np.isnan(feature("last_similarity", toy_tables(**change))).all()
 
 
 def test_entity_count() -> None:
@@ -201,6 +213,7 @@ def random_world(seed: int, n_users: int = 30, n_items: int = 50) -> tuple[Featu
         now=NOW,
         neighbours=7,
         ordered=True,
+        item_vectors=rng.normal(size=(n_items, 16)),
     )
     items = np.array([rng.permutation(n_items)[:12] for _ in range(n_users)])
     return tables, history, ScoredItems(items, -np.sort(-rng.normal(size=items.shape)).astype(np.float32))
@@ -212,6 +225,9 @@ def test_a_user_gets_the_same_bits_alone_and_in_a_batch(monkeypatch: pytest.Monk
     monkeypatch.setattr(features_module, "CELLS_AT_ONCE", 700)  # a few users a block
     blocks = extract_features(tables, history, np.arange(30), candidates).reshape(30, 12, -1)
     assert np.array_equal(batch, blocks, equal_nan=True)
+    monkeypatch.setattr(features_module, "FEW_ENTRIES", 0)
+    other_way = extract_features(tables, history, np.arange(30), candidates).reshape(30, 12, -1)
+    assert np.array_equal(batch, other_way, equal_nan=True)
     for user in range(30):
         one = ScoredItems(candidates.item_idx[user : user + 1], candidates.score[user : user + 1])
         assert np.array_equal(extract_features(tables, history, np.array([user]), one), batch[user], equal_nan=True)
@@ -231,9 +247,10 @@ def test_save_and_load_give_the_same_features(tmp_path: Path) -> None:
     assert np.array_equal(extract_features(loaded, history, np.arange(30), candidates), expected, equal_nan=True)
 
 
-def test_tables_without_a_linear_model_come_back_without_one(tmp_path: Path) -> None:
-    toy_tables(linear_items=0).save(tmp_path)
-    assert load_feature_tables(tmp_path).linear is None
+def test_tables_without_a_linear_model_and_vectors_come_back_without_them(tmp_path: Path) -> None:
+    toy_tables(linear_items=0, item_vectors=None).save(tmp_path)
+    loaded = load_feature_tables(tmp_path)
+    assert loaded.linear is None and loaded.vectors is None
 
 
 def test_damaged_or_foreign_tables_are_refused(tmp_path: Path) -> None:
@@ -266,6 +283,8 @@ def test_what_does_not_fit_is_refused() -> None:
         toy_tables(n_users=4)
     with pytest.raises(DataError, match=r"the numbers the shape \(3, 1\)"):
         toy_tables(numbers=NUMBERS[:3])
+    with pytest.raises(DataError, match=r"their vectors have the shape \(3, 2\)"):
+        toy_tables(item_vectors=VECTORS[:3])
     tables, history = toy_tables(), toy_history()
     two = ScoredItems(np.zeros((2, 1), np.int64), np.zeros((2, 1), np.float32))
     with pytest.raises(DataError, match="features of 1 users for candidates"):

@@ -277,7 +277,7 @@ def test_fit_ranker_retrieves_without_the_history_and_trains() -> None:
     )
     vectors = rng.normal(size=(n_users + n_items, 8)).astype(np.float32)
     users = np.arange(0, n_users, 2)
-    fresh = [next(item for item in range(n_items) if item not in history.items(user)) for user in users]
+    fresh = [next(item for item in range(n_items) if item not in history.items(int(user))) for user in users]
     labels = np.arange(len(users) + 1), np.array(fresh)
     index = build_index(vectors[n_users:])
     result = fit_ranker(
@@ -286,6 +286,6 @@ def test_fit_ranker_retrieves_without_the_history_and_trains() -> None:
     assert result.info["label_users"] == len(users)
     assert result.info["candidates"] == n_items
     assert result.info["labels_among_candidates"] == len(users)  # every unseen item is a candidate
-    seen = np.arange(len(users) + 1), np.array([history.items(user)[0] for user in users])
+    seen = np.arange(len(users) + 1), np.array([history.items(int(user))[0] for user in users])
     refused = fit_ranker(tables, history, index, vectors[:n_users], users, seen, candidates=100)
     assert refused.info["labels_among_candidates"] == 0

@@ -83,7 +83,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    timed = ("train_seconds", "interactions_per_second")
+    timed = ("train_seconds", "examples_per_second")
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
@@ -141,6 +141,20 @@ def test_between_refreshes_of_the_text_too(encoder: Path, tmp_path: Path) -> Non
 def test_an_epoch_that_was_logged_but_not_saved_is_in_the_log_once(tmp_path: Path) -> None:
     """Checkpoints every two epochs, killed in the fourth: the third is done again."""
     assert_resumes_exactly(tmp_path, 4, checks=2)
+
+
+def test_the_earlier_rows_of_the_log_are_on_disk_all_the_time(tmp_path: Path) -> None:
+    """A run that is killed in its first epoch after a resume must not take the log of the epochs before along."""
+    with pytest.raises(Killed):
+        run(tmp_path / "run", validate=killed_in_epoch(3))
+    seen: list[list[int]] = []
+
+    def validate(found: Embeddings) -> float:
+        seen.append([row["epoch"] for row in log(tmp_path / "run")])
+        return fixed_score(found)
+
+    run(tmp_path / "run", validate=validate)
+    assert seen == [[1, 2], [1, 2, 3]]
 
 
 def test_a_kill_between_the_log_and_the_checkpoint_leaves_each_epoch_once(
@@ -258,27 +272,30 @@ def test_the_log_has_each_loss_part_averaged_over_the_epoch(tmp_path: Path, monk
     for name, value in row["loss"].items():
         assert value == pytest.approx(sum(n * parts[name] for n, parts in seen) / 8)
     assert row["train_seconds"] > 0
-    assert row["interactions_per_second"] == pytest.approx(8 / row["train_seconds"])
+    assert row["examples_per_second"] == pytest.approx(8 / row["train_seconds"])
 
 
 def test_the_bar_shows_loss_parts_and_speed(tmp_path: Path) -> None:
     shown: list[dict[str, Any]] = []
+    closed: list[Any] = []
 
     class Bar:
-        def __init__(self, steps: Any, **settings: Any) -> None:
-            self.steps, self.settings, self.n = steps, settings, 0
+        def __init__(self, total: int, **_: Any) -> None:
+            self.total, self.n, self.open = total, 0, True
 
-        def __iter__(self) -> Any:
-            for one in self.steps:
-                yield one
-                self.n += 1
+        def set_postfix(self, values: dict[str, Any], **_: Any) -> None:
+            shown.append(values)
 
-        def set_postfix(self, values: dict[str, Any]) -> None:
-            shown.append({**values, "n": self.n, "total": self.settings["total"]})
+        def update(self, n: int) -> None:
+            self.n += n
+
+        def close(self) -> None:
+            assert self.n == self.total == 8  # examples: the bar's own rate is the speed
+            closed.append(self)
 
     with_bar, _ = run(tmp_path / "bar", epochs=1, progress=Bar)
-    assert [row["n"] for row in shown] == [0, 1, 2] and all(row["total"] == 3 for row in shown)
-    assert all(float(row["softmax"]) > 0 and row["interactions/s"] > 0 for row in shown)
+    assert len(shown) == 3 and len(closed) == 1
+    assert all(float(row["softmax"]) > 0 and float(row["kg_transr"]) > 0 for row in shown)
     without, _ = run(tmp_path / "none", epochs=1)
     assert_same(state(with_bar), state(without))
 
