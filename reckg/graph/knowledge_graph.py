@@ -76,19 +76,29 @@ def build_knowledge_graph(
         recency: (n,) > 0, how much each interaction counts in its user's neighbourhood; in its item's, each counts 1.
         interaction_share: of a node with both, the share of its prior that is on its interactions.
     Raises:
-        DataError: a node is out of range, or a recency is not positive.
+        DataError: a node or a relation is out of range, or a recency is not a positive number.
     """
-    if len(recency) and not (np.isfinite(recency).all() and recency.min() > 0):
-        raise DataError(f"{int((~(recency > 0)).sum())} of {len(recency)} recency weights are not positive numbers.")
+    wrong = ~(np.isfinite(recency) & (recency > 0))
+    if wrong.any():
+        raise DataError(f"{int(wrong.sum())} of {len(recency)} recency weights are not positive numbers.")
     n_nodes, n_relations = n_users + n_items + n_entities, len(relations) + 1
+    triple_head, triple_relation, triple_tail = (np.asarray(part, dtype=np.int64) for part in triples)
+    for name, indices, end in (
+        ("user", user_idx, n_users),
+        ("item", item_idx, n_items),
+        ("head", triple_head, n_nodes),
+        ("relation", triple_relation, len(relations)),
+        ("tail", triple_tail, n_nodes),
+    ):
+        outside = indices[(indices < 0) | (indices >= end)]
+        if len(outside):
+            raise DataError(
+                f"graph: {len(outside)} {name} indices are out of range 0..{end - 1} (first: {outside[0]})."
+            )
     pair, where = np.unique(user_idx.astype(np.int64) * n_items + item_idx, return_inverse=True)
     in_history = np.bincount(where, weights=recency, minlength=len(pair))
     repeats = np.bincount(where, minlength=len(pair))
     users, items = pair // n_items, pair % n_items + n_users
-    triple_head, triple_relation, triple_tail = (np.asarray(part, dtype=np.int64) for part in triples)
-    for name, nodes in (("user", users), ("item", items), ("head", triple_head), ("tail", triple_tail)):
-        if len(nodes) and (nodes.min() < 0 or nodes.max() >= n_nodes):
-            raise DataError(f"graph: {name} index {nodes.max()} is out of range, there are {n_nodes} nodes.")
     head = np.concatenate([users, triple_head])
     relation = np.concatenate([np.zeros(len(users), dtype=np.int64), triple_relation + 1])
     tail = np.concatenate([items, triple_tail])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+SMALLEST = 1e-30  # float32 can still tell it from zero
+
 
 def recency_weights(user_idx: np.ndarray, half_life: float) -> np.ndarray:
-    """(n,) weights in (0, 1]: 0.5 ** (later interactions of the same user / half_life).
+    """(n,) weights in (0, 1]: 0.5 ** (later interactions of the same user / half_life), and never below SMALLEST.
 
     Args:
         user_idx: (n,) int, a user's rows in time order (other users' rows may stand between).
@@ -19,4 +21,4 @@ def recency_weights(user_idx: np.ndarray, half_life: float) -> np.ndarray:
     last = np.searchsorted(sorted_users, sorted_users, side="right") - 1
     later = np.empty(len(user_idx))
     later[order] = last - np.arange(len(user_idx))
-    return 0.5 ** (later / half_life)
+    return np.maximum(0.5 ** (later / half_life), SMALLEST)

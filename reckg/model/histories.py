@@ -75,6 +75,7 @@ class Histories:
         edge = torch.nonzero(is_interaction).squeeze(1)
         key = tensors.head[edge] * graph.n_nodes + tensors.tail[edge]  # increasing: edges are ordered so
         self.edge = edge[torch.searchsorted(key, self.user * graph.n_nodes + self.item + graph.n_users)]
+        self.has_repeats = len(torch.unique(self.user * graph.n_items + self.item)) < len(self.item)
         self.other = torch.nonzero((tensors.relation != 0) & (tensors.head < graph.n_users)).squeeze(1)
         counts = torch.bincount(tensors.head[self.other], minlength=graph.n_users)
         self.other_indptr = F.pad(counts.cumsum(0), (1, 0))
@@ -101,24 +102,41 @@ class Histories:
         counts = (self.item[position] != self.item[rows][example]).float()
         if self.half_life > 0:
             counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
-        ones = torch.ones(len(other), device=counts.device)
+        if self.has_repeats:
+            counts = self._joined(self.edge[position], example, counts)
+        ones = torch.ones_like(other, dtype=counts.dtype)
         parts = [(self.edge[position], example, counts), (self.other[other], other_example, ones)]
         totals = [_sums(count, group, n) for _, group, count in parts]
         alphas = []
-        for i, (edge, group, count) in enumerate(parts):
+        for i, (_, group, count) in enumerate(parts):
             share = self.share if i == 0 else 1 - self.share
             share_of = torch.where(totals[1 - i] == 0, 1.0, share) / totals[i].clamp(min=1e-12)
             alpha = count * share_of[group]
-            alphas.append(alpha if self.tensors.logits is None else alpha * self.tensors.logits[edge].exp())
+            alphas.append(alpha)
         if self.tensors.logits is not None:
-            sums = [_sums(alpha, group, n) for alpha, (_, group, _) in zip(alphas, parts, strict=True)]
-            total = sums[0] + sums[1]
-            alphas = [alpha / total[group] for alpha, (_, group, _) in zip(alphas, parts, strict=True)]
+            highest = torch.full((n,), -torch.inf, device=rows.device)
+            for alpha, (edge, group, _) in zip(alphas, parts, strict=True):
+                logits = self.tensors.logits[edge].masked_fill(alpha == 0, -torch.inf)
+                highest = highest.scatter_reduce(0, group, logits, "amax")
+            alphas = [
+                torch.where(alpha == 0, 0.0, alpha * (self.tensors.logits[edge] - highest[group]).exp())
+                for alpha, (edge, group, _) in zip(alphas, parts, strict=True)
+            ]
+            total = torch.stack([_sums(a, group, n) for a, (_, group, _) in zip(alphas, parts, strict=True)]).sum(0)
+            alphas = [a / total[group].clamp(min=1e-12) for a, (_, group, _) in zip(alphas, parts, strict=True)]
         back = self.tensors.shares[self.tensors.inverse_edge]
         return [
             Bags(self.tensors.tail[edge], starts, (alpha * back[edge]).sqrt())
             for alpha, (edge, _, _), starts in zip(alphas, parts, (offsets, other_offsets), strict=True)
         ]
+
+    def _joined(self, edge: torch.Tensor, example: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """counts with an example's repeats of one edge added up where the first of them stands, as in the graph."""
+        key = example * len(self.tensors.head) + edge
+        unique, where = torch.unique(key, return_inverse=True)
+        first = torch.full((len(unique),), len(key), device=key.device)
+        first = first.scatter_reduce(0, where, torch.arange(len(key), device=key.device), "amin")
+        return torch.zeros_like(counts).index_put((first,), _sums(counts, where, len(unique)))
 
 
 def _ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

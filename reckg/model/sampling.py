@@ -66,6 +66,6 @@ def sample_items(probability: torch.Tensor, n: int, generator: torch.Generator) 
 
 def corrupt_tails(tail: torch.Tensor, n_users: int, n_nodes: int, generator: torch.Generator) -> torch.Tensor:
     """(b,) random tails for a ranking loss: a user for a user, an item or entity for an item or entity."""
-    as_user = (torch.rand(tail.shape, generator=generator) * n_users).long()
-    as_other = n_users + (torch.rand(tail.shape, generator=generator) * (n_nodes - n_users)).long()
+    as_user = torch.randint(n_users, tail.shape, generator=generator)
+    as_other = torch.randint(n_users, n_nodes, tail.shape, generator=generator)
     return torch.where(tail < n_users, as_user, as_other)

@@ -63,10 +63,17 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     where = locate_encoder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        model = AutoModel.from_pretrained(where, trust_remote_code=False, use_safetensors=True)
+        model, info = AutoModel.from_pretrained(
+            where, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtifactError(f"text encoder {name!r} cannot be loaded: {reason} {WAYS_OUT}") from error
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ArtifactError(
+            f"text encoder {name!r} lacks {len(missing)} of its weights (first: {missing[0]}). {WAYS_OUT}"
+        )
     return tokenizer, model
 
 
@@ -108,13 +115,14 @@ class TextEncoder(nn.Module):
             for layer in layers[self.first_trainable :]:
                 layer.requires_grad_(True)
         self.model: Any = model.to(device).eval()
-        self.tokens = _tokenize(self.tokenizer, texts, max_tokens)
-        self.n_cut = sum(len(row) >= max_tokens for row in self.tokens)
+        self.tokens, self.n_cut = _tokenize(self.tokenizer, texts, max_tokens)
+        _check_positions(encoder, model, self.tokens, max_tokens)
         self.n_empty = sum(not row for row in self.tokens)
         self.register_buffer("vectors", torch.zeros(len(texts), self.dim, device=device), persistent=False)
         self._hidden: np.ndarray | None = None
         if policy in ("top-k", "lora"):
-            self._hidden, self._start = self._cached("hidden", cache, progress)
+            if self._upper_layers_stand_alone():
+                self._hidden, self._start = self._cached("hidden", cache, progress)
             self.refresh(progress)
         elif policy == "frozen":
             vectors, _ = self._cached("vectors", cache, progress)
@@ -141,9 +149,12 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def refresh(self, progress: Any = None) -> None:
-        """Computes ``vectors`` of all texts anew with the current weights, batched by length."""
+        """Computes ``vectors`` of all texts anew with the current weights and no dropout, batched by length."""
+        training = self.model.training
+        self.model.eval()
         for rows in self._length_batches(progress, "encoding texts"):
             self.vectors[torch.tensor(rows, device=self.device)] = self._encode_rows(rows)
+        self.model.train(training)
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer and the weights, LoRA merged, as transformers reads them."""
@@ -184,6 +195,24 @@ class TextEncoder(nn.Module):
             hidden = out[0] if isinstance(out, tuple) else out
         return hidden
 
+    @torch.no_grad()
+    def _upper_layers_stand_alone(self) -> bool:
+        """Whether the trainable layers give the model's output from hidden states and a mask alone.
+
+        They do not where layers share weights or need positions anew; then every step runs all layers.
+        """
+        filled = sorted((row for row in range(len(self.tokens)) if self.tokens[row]), key=lambda r: len(self.tokens[r]))
+        if not filled:
+            return True
+        rows = [filled[0], filled[-1]]
+        mask = self._mask(rows)
+        states = self.model(input_ids=self._ids(rows), attention_mask=mask, output_hidden_states=True)
+        try:
+            found = self._upper_layers(states.hidden_states[self.first_trainable], mask)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        return torch.allclose(_pool(found, mask), _pool(states.last_hidden_state, mask), atol=1e-4)
+
     def _ids(self, rows: list[int]) -> torch.Tensor:
         width = max(len(self.tokens[row]) for row in rows)
         pad = self.tokenizer.pad_token_id or 0
@@ -221,22 +250,45 @@ class TextEncoder(nn.Module):
     def _content_hash(self, what: str) -> str:
         digest = hashlib.sha256(f"{what} {self.first_trainable} {self.max_tokens}".encode())
         for name, value in self.model.state_dict().items():
-            if "lora_" not in name:
+            if "lora_" not in name and "pooler." not in name:  # a pooler is not used, and random where it is not saved
                 digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for row in self.tokens:
             digest.update(np.asarray([len(row), *row], dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
 
-def _tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of each text, cut to max_tokens; an empty text has none. Long texts are cut before tokenizing too."""
-    longest = max_tokens * 40  # no tokenizer makes fewer tokens of this many characters than it may keep
+def _tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
+    """Token ids of each text, cut to max_tokens, and how many were cut; an empty text has none.
+
+    White space counts as one blank. What remains of a very long text is cut before tokenizing too.
+    """
+    longest = max_tokens * 40
     rows: list[list[int]] = []
+    n_cut = 0
     for begin in range(0, len(texts), 1024):
-        chunk = [" ".join(text[:longest].split()) for text in texts[begin : begin + 1024]]
-        encoded = tokenizer(chunk, truncation=True, max_length=max_tokens)["input_ids"]
-        rows.extend(ids if text else [] for text, ids in zip(chunk, encoded, strict=True))
-    return rows
+        whole = [" ".join(text.split()) for text in texts[begin : begin + 1024]]
+        chunk = [text[:longest] for text in whole]
+        encoded = tokenizer(chunk, truncation=True, max_length=max_tokens)
+        ids = encoded["input_ids"]
+        over = [len(row) >= max_tokens for row in ids]
+        if encoded.encodings is not None:
+            over = [bool(encoding.overflowing) for encoding in encoded.encodings]
+        n_cut += sum(o or len(text) > longest for o, text in zip(over, whole, strict=True))
+        rows.extend(i if text else [] for text, i in zip(chunk, ids, strict=True))
+    return rows, n_cut
+
+
+def _check_positions(name: str, model: nn.Module, tokens: list[list[int]], max_tokens: int) -> None:
+    """Raises ArtifactError where a text has more tokens than the encoder has positions for."""
+    longest = max((len(row) for row in tokens), default=0)
+    for key, table in model.named_modules():
+        if key.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            limit = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+            if longest > limit:
+                raise ArtifactError(
+                    f"text encoder {name!r} has positions for {limit} tokens, a text has {longest}: "
+                    f"set text.max_tokens to {limit} or less (it is {max_tokens})."
+                )
 
 
 def _pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -254,7 +306,12 @@ def _encoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _add_lora(model: nn.Module, layers: list[int], rank: int) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    """LoRA on every linear part of these layers."""
+    from peft import LoraConfig, LoraModel
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", layers_to_transform=layers)
-    return get_peft_model(model, config)
+    stack = _encoder_layers(model)
+    prefix = next(name for name, part in model.named_modules() if part is stack)
+    targets = [
+        f"{prefix}.{i}.{name}" for i in layers for name, part in stack[i].named_modules() if isinstance(part, nn.Linear)
+    ]
+    return LoraModel(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), "default")

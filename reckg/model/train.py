@@ -174,9 +174,10 @@ def _epoch(
 def _open_log(path: Path, epochs_kept: int) -> TextIO:
     """The log, cut back to the epochs that a checkpoint has, ready for the next."""
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs_kept] if path.is_file() else []
-    log = path.open("w", encoding="utf-8")
-    log.writelines(rows)
-    return log
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(rows), encoding="utf-8")
+    partial.replace(path)
+    return path.open("a", encoding="utf-8")
 
 
 def _validate(
@@ -207,7 +208,8 @@ def _save(
     state = checkpoint.with_prefix("model", trained_state(model))
     state |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
     state |= {"random/global": torch.get_rng_state(), "random/sampling": generator.get_state()}
-    state["edge_weights"] = tensors.adjacency.weights
+    if tensors.logits is not None:
+        state["attention_logits"] = tensors.logits
     if tensors.head.is_cuda:
         state["random/cuda"] = torch.cuda.get_rng_state()
     if model.text is not None and model.text.trains:
@@ -234,7 +236,8 @@ def _resume(
         return Progress()
     load_trained_state(model, checkpoint.under_prefix("model", state))
     checkpoint.restore_optimizer(optimizer, checkpoint.under_prefix("optimizer", state))
-    tensors.adjacency.set_weights(state["edge_weights"].to(tensors.head.device))
+    logits = state.get("attention_logits")
+    tensors.set_attention(None if logits is None else logits.to(tensors.head.device))
     if model.text is not None and "text_vectors" in state:
         model.text.vectors.copy_(state["text_vectors"])
     torch.set_rng_state(state["random/global"])

@@ -7,7 +7,7 @@ import pytest
 
 from reckg.errors import ArtifactError, DataError
 from reckg.retrieval import exact
-from reckg.retrieval.exact import exact_search
+from reckg.retrieval.exact import empty_result, exact_search, write_best
 
 
 def reference(queries: np.ndarray, vectors: np.ndarray, k: int, seen: list[list[int]]) -> list[list[int]]:
@@ -62,6 +62,14 @@ def test_a_query_gets_the_same_bits_alone_and_in_a_batch(monkeypatch: pytest.Mon
         for other in (batch, small):
             assert np.array_equal(alone.item_idx[0], other.item_idx[row])
             assert np.array_equal(alone.score[0], other.score[row])
+
+
+def test_the_order_of_the_found_does_not_matter() -> None:
+    result = empty_result(2, 2)
+    row, item = np.array([0, 0, 0, 1]), np.array([9, 2, 5, 7])
+    write_best(result, 0, row, item, np.array([1, 1, 3, 4], dtype=np.float32))
+    assert result.item_idx.tolist() == [[5, 2], [7, -1]]
+    assert result.score.tolist() == [[3, 1], [4, -np.inf]]
 
 
 def test_repeats_in_seen_are_allowed() -> None:

@@ -72,21 +72,30 @@ def test_hnsw_finds_nearly_all_and_never_the_seen() -> None:
     assert (np.diff(found.score, axis=1) <= 0).all()
 
 
+class Forgetful:
+    """Answers as FAISS does where it finds only the items 0 and 1."""
+
+    def search(self, queries: np.ndarray, k: int, params: object) -> tuple[np.ndarray, np.ndarray]:
+        found = np.full((len(queries), k), -1, dtype=np.int64)
+        found[:, :2] = [0, 1]
+        return np.zeros(found.shape, dtype=np.float32), found
+
+
 def test_rows_that_hnsw_leaves_short_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = unit_vectors(400, 8, 0), unit_vectors(3, 8, 1)
     index = build_index(vectors, kind="hnsw")
-
-    class Forgetful:
-        """Answers as FAISS does where it finds only two items."""
-
-        def search(self, queries: np.ndarray, k: int, params: object) -> tuple[np.ndarray, np.ndarray]:
-            found = np.full((len(queries), k), -1, dtype=np.int64)
-            found[:, :2] = [0, 1]
-            return np.zeros(found.shape, dtype=np.float32), found
-
     monkeypatch.setattr(index, "_index", Forgetful())
     found, exact = index.search(queries, 7), exact_search(queries, vectors, 7)
     assert np.array_equal(found.item_idx, exact.item_idx)
+
+
+def test_what_faiss_does_not_find_is_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, query = unit_vectors(40, 8, 0), unit_vectors(40, 8, 0)[-1:]  # the last item is the nearest
+    index = build_index(vectors)
+    monkeypatch.setattr(index, "_index", Forgetful())
+    found = index.search(query, 3)
+    assert sorted(found.item_idx[0, :2].tolist()) == [0, 1]
+    assert found.item_idx[0, 2] == -1 and np.isneginf(found.score[0, 2])
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
