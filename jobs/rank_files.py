@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from jobs.run_folder import Prepared
+from jobs.run_folder import Prepared, read_embeddings
 from reckg.config import Config
 from reckg.errors import ArtifactError
 from reckg.ranking.features import FeatureTables, build_feature_tables
@@ -28,7 +28,8 @@ def feature_tables(config: Config, run: Path, prepared: Prepared, state: str) ->
         numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
         now=int(known["timestamp"].to_numpy().max()) if timed else None,
         neighbours=config.rank.neighbours,
-        ordered=prepared.in_order,
+        ordered=prepared.info["time"] != "none",
+        item_vectors=read_embeddings(run, state)[1],
     )
 
 

@@ -21,6 +21,7 @@ SOURCE_SCORES: tuple[str, ...] = (
 
 SMALLEST_WEIGHT = 0.05  # of the retrieval score, in a blend where every score has standard deviation 1
 RIDGE = 1e-3
+HEAD = 50  # candidates of a query, in retrieval order, from which the weights are learnt
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,21 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
     """The blend under which the hits are the likeliest choices among their query's candidates.
 
     Maximises the likelihood of a conditional logit over the source scores, with weights >= 0. This gives the
-    retrieval score a scale on which trees can build, and the other scores their weights beside it.
+    retrieval score a scale on which trees can build, and the other scores their weights beside it. Only the head of
+    each list counts: that is where the places are decided, and there the retrieval score tells less than over the
+    whole list, whose far end it has well sorted.
 
     Args:
-        features: (n, c, F), of queries with at least one hit each.
+        features: (n, c, F), in retrieval order.
         hits, real: (n, c) bool: the relevant candidates, and those that are no padding.
     Raises:
-        DataError: the retrieval scores do not differ within any query.
+        DataError: no query has a hit in its head, or the retrieval scores do not differ within any query.
     Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
     """
+    head = np.flatnonzero(hits[:, :HEAD].any(axis=1))
+    if not len(head):
+        raise DataError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn.")
+    features, hits, real = features[head, :HEAD], hits[head, :HEAD], real[head, :HEAD]
     sources, names, spreads = [], [], []
     for name in SOURCE_SCORES:
         score = np.where(real, _source(features, name), 0)

@@ -19,7 +19,7 @@ from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.metrics import hit_matrix, ranking_metrics
 from reckg.evaluation.significance import paired_difference
-from reckg.ranking.blend import SOURCE_SCORES, Blend, fit_blend
+from reckg.ranking.blend import HEAD, SOURCE_SCORES, Blend, fit_blend
 from reckg.ranking.features import FEATURES, FeatureTables, extract_features
 from reckg.retrieval.exact import Rows
 from reckg.retrieval.index import ItemIndex
@@ -242,10 +242,11 @@ def train_ranker(
         "labels_among_candidates": int(hits.sum()),
         "candidates": c,
     }
-    if len(some) < SMALLEST_FOLD * folds:
+    useful = int(hits[:, :HEAD].any(axis=1).sum())
+    if useful < SMALLEST_FOLD * folds:
         info["why"] = (
-            f"only {len(some)} of {n} label users have a relevant item among their {c} candidates; {folds} folds need "
-            f"{SMALLEST_FOLD * folds}"
+            f"only {useful} of {n} label users have a relevant item among their first {min(HEAD, c)} candidates; "
+            f"{folds} folds need {SMALLEST_FOLD * folds}"
         )
         return RankerResult(None, info)
     queries = _Queries(features.reshape(n, c, -1)[some], hits[some], candidates.item_idx[some] >= 0)

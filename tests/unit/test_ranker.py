@@ -104,7 +104,7 @@ def test_too_few_queries_are_refused_with_their_count() -> None:
     nowhere = world.relevant[0], 1000 + np.arange(2 * N)
     result = train_ranker(world.features, world.candidates, nowhere, **SETTINGS)  # type: ignore[arg-type]
     assert result.ranker is None
-    assert "only 0 of 120 label users have a relevant item among their 20 candidates" in result.info["why"]
+    assert "only 0 of 120 label users have a relevant item among their first 20 candidates" in result.info["why"]
 
 
 def test_the_score_is_blend_plus_trees_and_falls(served: tuple[World, Ranker]) -> None:
@@ -273,6 +273,21 @@ def test_the_retrieval_score_always_counts_in_the_blend() -> None:
     values[:] = 1.0
     with pytest.raises(DataError, match="all equal"):
         fit_blend(values, hits, np.ones_like(hits))
+    with pytest.raises(DataError, match="no query has a relevant item"):
+        fit_blend(values, np.zeros_like(hits), np.ones_like(hits))
+
+
+def test_the_blend_learns_from_the_head_of_the_lists_only() -> None:
+    rng = np.random.default_rng(2)
+    values = np.full((800, 60, len(FEATURES)), np.nan)
+    values[:, :, FEATURES.index("retrieval_score")] = -np.sort(-rng.normal(size=(800, 60)), axis=1)
+    values[:, :, FEATURES.index("linear")] = rng.random((800, 60))
+    hits = np.zeros((800, 60), dtype=bool)
+    hits[np.arange(800), rng.integers(0, 50, 800)] = True
+    before = fit_blend(values, hits, np.ones_like(hits))
+    values[:, 50:] = 100.0
+    hits[:, 55] = True
+    assert fit_blend(values, hits, np.ones_like(hits)) == before
 
 
 def test_a_blend_counts_missing_scores_as_nothing() -> None:
