@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,10 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     where = locate_encoder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        model, info = AutoModel.from_pretrained(
-            where, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        with _without_progress_bars():
+            model, info = AutoModel.from_pretrained(
+                where, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtifactError(f"text encoder {name!r} cannot be loaded: {reason} {WAYS_OUT}") from error
@@ -75,6 +77,20 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
             f"text encoder {name!r} lacks {len(missing)} of its weights (first: {missing[0]}). {WAYS_OUT}"
         )
     return tokenizer, model
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Loading and saving an encoder takes a moment: transformers' own bars would only stand in the way of ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class TextEncoder(nn.Module):
@@ -163,7 +179,8 @@ class TextEncoder(nn.Module):
             import copy
 
             model = copy.deepcopy(model).merge_and_unload()
-        model.save_pretrained(folder, safe_serialization=True)
+        with _without_progress_bars():
+            model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
     def _length_batches(self, progress: Any, what: str, tokens_at_once: int = 8192) -> Any:
