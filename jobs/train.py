@@ -114,6 +114,7 @@ def _schedule(config: Config) -> Schedule:
         checkpoint_every=settings.checkpoint_every,
         attention_every=config.model.attention_every,
         refresh_every=config.text.refresh_every,
+        average_decay=settings.average_decay,
     )
 
 

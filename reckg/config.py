@@ -131,6 +131,12 @@ class TrainConfig(Section):
     learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of the graph model.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    average_decay: float = Field(
+        0.98,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the parameters that is validated and kept; 0: none.",
+    )
     clip_norm: float = Field(5.0, gt=0, description="Gradient norm is clipped to this.")
     epochs: int = Field(60, ge=1, description="Epochs at most.")
     patience: int = Field(10, ge=1, description="Validations without a better NDCG@10 before stopping.")
