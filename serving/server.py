@@ -172,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds to drain (default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every way of loading that it tries
     try:
         serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
     except ReckgError as error:
