@@ -212,8 +212,8 @@ def train_ranker(
 
     Users are dealt into folds. Each fold is ranked by a model of the others, with as many trees as suit the others;
     NDCG@10 of these lists against retrieval order, all label users counted, decides. The ranker that is returned is
-    trained on all of them, with as many trees as suit the folds together. Users without a relevant candidate teach
-    nothing and are left out of the training (counted); both orders score 0 on them.
+    trained on all of them, with as many trees as suit the folds together, which may be none: the blend alone. Users
+    without a relevant candidate teach nothing and are left out of the training (counted); both orders score 0 on them.
 
     Args:
         features: (n * c, F) float32, from ``extract_features``.
@@ -259,7 +259,8 @@ def train_ranker(
     if not info["served"]:
         return RankerResult(None, info)
     blend = fit_blend(queries.features, queries.hits, queries.real)
-    booster = lgb.train(parameters, queries.sample(NEGATIVES, seed).dataset(blend), best)
+    data = queries.sample(NEGATIVES, seed).dataset(blend)
+    booster = lgb.train(parameters, data, best) if best else lgb.Booster(parameters, data)
     gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
     info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
     return RankerResult(Ranker(booster.model_to_string(), blend, info), info)
@@ -290,7 +291,7 @@ def _cross_fit(
     blended = np.full(queries.hits.shape, -np.inf)
     ranked = np.full(queries.hits.shape, -np.inf)
     models: list[tuple[lgb.Booster, Blend]] = []
-    curves = np.zeros((fold.max() + 1, trees))  # NDCG of a fold's users after each tree
+    curves = np.zeros((fold.max() + 1, trees + 1))  # NDCG of a fold's users with 0, 1, 2 ... trees
     for number in range(len(curves)):
         learn, held = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
         blend = fit_blend(learn.features, learn.hits, learn.real)
@@ -298,13 +299,16 @@ def _cross_fit(
         seen: dict[str, dict[str, list[float]]] = {}
         held_data = held.dataset(blend, data)
         booster = lgb.train(parameters, data, trees, [held_data], ["held"], callbacks=[lgb.record_evaluation(seen)])
-        curves[number] = np.array(seen["held"][f"ndcg@{K}"]) * len(held.hits)
+        without = lgb.Booster(parameters, data).add_valid(held_data, "held").eval_valid()[0][2]
+        curves[number] = np.array([without, *seen["held"][f"ndcg@{K}"]]) * len(held.hits)
         models.append((booster, blend))
     for number, (booster, blend) in enumerate(models):
         held = queries.take(np.flatnonzero(fold == number))
         few = _fewest_trees(np.delete(curves, number, axis=0))  # chosen without the users that it is judged on
         rows = held.features[held.real]
-        sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
+        sums = np.zeros(len(rows))
+        if few:
+            sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
         place = queries.real & (fold == number)[:, None]
         blended[place] = blend.scores(rows)
         ranked[place] = blended[place] + sums
@@ -314,12 +318,12 @@ def _cross_fit(
 def _fewest_trees(curves: np.ndarray) -> int:
     """The fewest trees that are no worse than the best number by more than one standard error over the folds.
 
-    curves (folds, trees): the sum of a fold's NDCG after each tree. Few labels make the top of the curve a matter of
-    chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error rule.
+    curves (folds, trees + 1): the sum of a fold's NDCG with 0, 1, 2 ... trees. Few labels make the top of the curve a
+    matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error rule.
     """
     behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
-    return int(np.argmax(behind.mean(axis=0) <= error)) + 1
+    return int(np.argmax(behind.mean(axis=0) <= error))
 
 
 def _per_user(item_idx: np.ndarray, score: np.ndarray, relevant: Rows, some: np.ndarray) -> np.ndarray:

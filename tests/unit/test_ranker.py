@@ -69,6 +69,22 @@ def test_a_signal_in_a_feature_is_learnt_and_served(signal: str) -> None:
     assert result.info["served"] and "is better than retrieval's" in result.info["why"]
 
 
+def test_where_trees_add_nothing_the_blend_is_served_alone(tmp_path: Path) -> None:
+    world = World("cooccurrence")
+    flat = world.features.copy()
+    for name in ("popularity", "item_age", "retrieval_rank"):
+        flat[:, FEATURES.index(name)] = np.nan  # the blend has all there is to know
+    result = train_ranker(flat, world.candidates, world.relevant, **(SETTINGS | {"learning_rate": 1.0, "leaves": 2}))  # type: ignore[arg-type]
+    assert result.ranker is not None and result.info["trees"] == 0
+    reranked = result.ranker.rerank(world.candidates, flat)
+    order = np.argsort(-result.ranker.blend.scores(flat).reshape(N, C), axis=1, kind="stable")
+    np.testing.assert_array_equal(reranked.item_idx, np.take_along_axis(world.items, order, axis=1))
+    result.save(tmp_path)
+    loaded = load_ranker(tmp_path)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.rerank(world.candidates, flat).score, reranked.score)
+
+
 def test_the_guard_refuses_a_ranker_that_does_not_help() -> None:
     world = World(None)
     result = world.train()
