@@ -38,9 +38,17 @@ class Table:
     list_separator: str = "|"
 
     def columns(self) -> list[str]:
-        """Names of the data columns, without ROW. Raises DataError where the file cannot be opened."""
+        """Names of the data columns, without ROW.
+
+        Raises:
+            DataError: the file cannot be opened, or a name is one that Polars takes for a pattern of names.
+        """
         with refuse_broken(self.label):
-            return [name for name in self.frame.collect_schema().names() if name != ROW]
+            names = [name for name in self.frame.collect_schema().names() if name != ROW]
+        patterns = [name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))]
+        if patterns:
+            raise DataError(f"{self.label}: a column cannot be called {patterns[0]!r}; rename it.")
+        return names
 
     def rename(self, names: dict[str, str]) -> Table:
         """The table with exactly the columns of ``names`` (old: new) and ROW."""

@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reckg.data.clean import clean_interactions
@@ -276,6 +276,8 @@ def test_the_unbroken_worlds_are_read(world: str, tmp_path: Path) -> None:
 
 
 @SLOW
+@example(name="stars", columns=["a", "*", "b", "c"], ids=["1"])
+@example(name="pattern", columns=["a", "b", "c", "^.*$"], ids=["1"])
 @given(
     name=st.text(max_size=20),
     columns=st.lists(st.text(min_size=1, max_size=8), min_size=4, max_size=4, unique=True),
@@ -295,6 +297,10 @@ def test_any_names_and_ids_are_written_and_read(name: str, columns: list[str], i
     )
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(dataset, Path(folder) / "out")
+        if any(column == "*" or (column[0] == "^" and column[-1] == "$") for column in columns):
+            with pytest.raises(DataError, match="a column cannot be called"):
+                read_dataset(Path(folder) / "out")
+            return
         again, _ = read_dataset(Path(folder) / "out")
         assert again.name == dataset.name and again.item_columns == dataset.item_columns
         assert again.items.collect().equals(dataset.items.collect())
