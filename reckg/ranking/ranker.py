@@ -253,6 +253,8 @@ def train_ranker(
     parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
     fold = np.random.default_rng(seed).permutation(len(some)) % folds
     blended, ranked, best = _cross_fit(queries, fold, parameters, trees)
+    if not best:
+        ranked = blended  # what would be served is the blend, so the blend is what the guard judges
     lists = {"retrieval": candidates.score[some], "blend": blended, "ranker": ranked}
     ndcg = {name: _per_user(candidates.item_idx, score, relevant, some) for name, score in lists.items()}
     info |= _judged(ndcg, seed) | {"trees": best}
