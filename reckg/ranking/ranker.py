@@ -308,7 +308,7 @@ def _cross_fit(
         held = queries.take(np.flatnonzero(fold == number))
         few = _fewest_trees(np.delete(curves, number, axis=0))  # chosen without the users that it is judged on
         rows = held.features[held.real]
-        sums = np.zeros(len(rows))
+        sums: Any = 0.0
         if few:
             sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
         place = queries.real & (fold == number)[:, None]
