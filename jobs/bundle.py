@@ -11,6 +11,7 @@ import numpy as np
 
 from jobs.rank_files import feature_tables
 from jobs.run_folder import Prepared, read_embeddings, read_prepared
+from jobs.run_state import file_sha256
 from reckg.bundle import Bundle, save_bundle
 from reckg.config import Config
 from reckg.data.ids import IdMap
@@ -26,7 +27,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
     users, items = read_embeddings(run, "serving")
     train = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
     ranker = json.loads((run / "ranker" / "ranker.json").read_text(encoding="utf-8"))["info"]
-    digest = hashlib.sha256((run / "prepared" / "interactions.parquet").read_bytes()).hexdigest()
+    digest = file_sha256(run / "prepared" / "interactions.parquet")
     made = Bundle(
         version=f"{prepared.info['name']}-{digest[:8]}-{_fingerprint(items)}",
         manifest={

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jobs.model_files import build_model, load_graph, pick_device
 from jobs.run_folder import Prepared, n_threads, read_prepared, write_json
+from jobs.run_state import file_sha256
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import held_out
@@ -136,5 +137,5 @@ def _key(config: Config, run: Path) -> str:
     for section in (config.run, config.text, config.model, config.train):
         digest.update(section.model_dump_json(exclude={"threads", "device"}).encode())
     for path in sorted([*(run / "prepared").iterdir(), *(run / "graph").iterdir()]):
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(f"{path.name} {file_sha256(path)}".encode())
     return digest.hexdigest()
