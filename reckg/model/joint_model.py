@@ -79,20 +79,22 @@ class JointModel(nn.Module):
             nn.init.zeros_(self.text_gate.weight)
             nn.init.zeros_(self.text_gate.bias)
 
-    def text_vectors(self, batch_items: torch.Tensor | None) -> torch.Tensor:
-        """(n_items, text dim): the last refreshed vectors; batch_items (b,) unique ones are encoded with gradients."""
+    def text_vectors(self, batch_items: torch.Tensor) -> torch.Tensor:
+        """(n_items, text dim): the last refreshed vectors; where the encoder trains, batch_items (b,) encoded anew."""
         assert self.text is not None
-        vectors = self.text.vectors
-        if batch_items is None or not self.text.trains:
-            return vectors
-        return vectors.index_copy(0, batch_items, self.text.encode(batch_items))
+        if not self.text.trains:
+            return self.text.vectors
+        return self.text.vectors.index_copy(0, batch_items, self.text.encode(batch_items))
 
     def projected_text(self, vectors: torch.Tensor) -> torch.Tensor:
         """(n, text dim) -> (n, embedding_dim): the gated projection that stands for an item's text."""
         return torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
 
-    def node_input(self, text_items: torch.Tensor | None = None) -> torch.Tensor:
-        """(n_nodes, embedding_dim) before propagation; in training, ID parts of some describable nodes are dropped."""
+    def node_input(self, text: torch.Tensor | None = None) -> torch.Tensor:
+        """(n_nodes, embedding_dim) before propagation; in training, ID parts of some describable nodes are dropped.
+
+        text: (n_items, text dim) from text_vectors; None: the last refreshed ones.
+        """
         keep = self.known
         if self.training and self.id_dropout > 0:
             dropped = torch.rand(keep.shape, device=keep.device) < self.id_dropout
@@ -100,13 +102,13 @@ class JointModel(nn.Module):
         nodes = self.embedding * keep
         if self.text is None:
             return nodes
-        projected = self.projected_text(self.text_vectors(text_items))
+        projected = self.projected_text(self.text.vectors if text is None else text)
         before, after = self.n_users, len(nodes) - self.n_users - self.n_items
         return nodes + F.pad(projected, (0, 0, before, after))
 
-    def forward(self, tensors: GraphTensors, text_items: torch.Tensor | None = None) -> Layers:
-        """The nodes before propagation and after each layer."""
-        return self.propagation(self.node_input(text_items), tensors.adjacency)
+    def forward(self, tensors: GraphTensors, text: torch.Tensor | None = None) -> Layers:
+        """The nodes before propagation and after each layer; text as in node_input."""
+        return self.propagation(self.node_input(text), tensors.adjacency)
 
     def user_readout(
         self, layers: Layers, user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTarget]

@@ -40,18 +40,18 @@ class Objective:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
         text_items = self._text_items(model, batch)
-        layers = model(tensors, text_items)
+        text = None if text_items is None else model.text_vectors(text_items)
+        layers = model(tensors, text)
         nodes = model.vectors(layers)
         users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
         parts = {self.loss: (1.0, self._recommendation(model, users, nodes, batch))}
         if self.kg_loss != "none":
             knowledge = self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item))
             parts[f"kg_{self.kg_loss}"] = (self.kg_weight, knowledge)
-        if self.text_weight > 0 and text_items is not None and len(text_items) > 1:
-            assert model.text is not None
-            text = model.projected_text(model.text_vectors(text_items)[text_items])
-            anchor = nodes[model.n_users + text_items][:, : text.shape[1]]
-            parts["text"] = (self.text_weight, losses.text_alignment_loss(text, anchor, self.temperature))
+        if self.text_weight > 0 and text is not None and text_items is not None and len(text_items) > 1:
+            projected = model.projected_text(text[text_items])
+            anchor = nodes[model.n_users + text_items][:, : projected.shape[1]]
+            parts["text"] = (self.text_weight, losses.text_alignment_loss(projected, anchor, self.temperature))
         if self.l2_weight > 0:
             users, items = model.embedding[batch.user], model.embedding[model.n_users + batch.item]
             parts["l2"] = (self.l2_weight, losses.l2_loss(users, items))

@@ -133,7 +133,7 @@ def test_text_alignment_pairs_an_items_text_with_its_node(encoder: Path, tmp_pat
     assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-3)
 
 
-def test_a_step_works_on_at_most_so_many_texts(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_encodes_so_many_texts_once(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = toy_graph()
     model, tensors = joint_model(graph, text_encoder(encoder, tmp_path, "top-k")), GraphTensors(graph, CPU)
     asked: list[list[int]] = []
@@ -144,9 +144,10 @@ def test_a_step_works_on_at_most_so_many_texts(encoder: Path, tmp_path: Path, mo
         return encode(self, rows)
 
     monkeypatch.setattr(TextEncoder, "encode", recording)
-    made = objective(tensors, text_batch_items=2)
+    made = objective(tensors, text_batch_items=2, text_weight=0.5)
     for _ in range(6):
         made(model, tensors, whole_batch(made))
+    assert len(asked) == 6  # once a step, for the graph and for the alignment
     assert all(len(set(rows)) == len(rows) == 2 and max(rows) < 4 for rows in asked)
     assert {row for rows in asked for row in rows} == {0, 1, 2, 3}
 
