@@ -11,10 +11,10 @@ import numpy as np
 
 from jobs.rank_files import feature_tables
 from jobs.run_folder import Prepared, read_embeddings, read_prepared
-from jobs.run_state import file_sha256
 from reckg.bundle import Bundle, save_bundle
 from reckg.config import Config
 from reckg.data.ids import IdMap
+from reckg.file_hash import file_sha256
 from reckg.ranking.ranker import load_ranker
 from reckg.retrieval.index import load_index
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reckg.errors import ArtifactError, ConfigError
+from reckg.file_hash import file_sha256
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -143,11 +143,6 @@ def files_below(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.run_state import RunState, file_sha256, files_below
+from jobs.run_state import RunState, files_below
 from reckg.config import Config
 from reckg.data.schema import TABLES
 from reckg.errors import DataError
+from reckg.file_hash import file_sha256
 
 StageFunction = Callable[[Config, Path, Path], dict[str, Any]]
 

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from jobs.model_files import build_model, load_graph, pick_device
 from jobs.run_folder import Prepared, n_threads, read_prepared, write_json
-from jobs.run_state import file_sha256
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import held_out
+from reckg.file_hash import file_sha256
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.joint_model import Embeddings, JointModel

