@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from jobs.run_folder import Prepared, read_embeddings
 from reckg.config import Config
 from reckg.errors import ArtifactError
-from reckg.ranking.features import FeatureTables, build_feature_tables
+from reckg.ranking.tables import FeatureTables, build_feature_tables
 
 
 def feature_tables(config: Config, run: Path, prepared: Prepared, state: str) -> FeatureTables:

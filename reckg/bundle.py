@@ -40,8 +40,8 @@ from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError
 from reckg.golden import golden_lines, replay_golden
-from reckg.ranking.features import FeatureTables, load_feature_tables
 from reckg.ranking.ranker import Ranker, load_ranker
+from reckg.ranking.tables import FeatureTables, load_feature_tables
 from reckg.retrieval.index import ItemIndex, load_index
 
 FORMAT_VERSION = 1

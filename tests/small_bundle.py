@@ -13,8 +13,9 @@ from reckg.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.ranking.blend import Blend
-from reckg.ranking.features import build_feature_tables, extract_features
+from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
+from reckg.ranking.tables import build_feature_tables
 from reckg.retrieval.index import build_index
 
 CANDIDATES = 20

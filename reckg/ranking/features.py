@@ -6,28 +6,15 @@ does not exist (an item without entities, a time feature without times) is NaN, 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from reckg.data.history import History
-from reckg.errors import ArtifactError, DataError
-from reckg.file_hash import file_sha256
-from reckg.ranking.columns import (
-    item_age,
-    item_popularity,
-    rarity,
-    standardised,
-    unit_length,
-    user_recency,
-)
-from reckg.ranking.item_item import cooccurrence, linear_weights
+from reckg.errors import DataError
+from reckg.ranking.tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
 
 FEATURES: tuple[str, ...] = (
@@ -49,187 +36,10 @@ FEATURES: tuple[str, ...] = (
     "number_distance",  # standardised number columns: mean distance from the user's mean
 )
 
-FORMAT_VERSION = 1
 DECAY = 0.7  # weight of an item of the history against the one after it, in the recent features
 LATEST = 500  # items of a history that count at most, the latest
-LINEAR_ITEMS = 5_000  # catalogues above this have no linear score: its inverse costs n_items^3
-LINEAR_REGULARISATION = 300.0
-LINEAR_ENTRIES = 2_000_000  # the linear model's pruning costs accuracy; small catalogues keep it whole
 FEW_ENTRIES = 2**16
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
-
-ITEM_COLUMNS = ("popularity", "recent_popularity", "popularity_trend", "item_age", "entity_count")
-USER_COLUMNS = ("history_length", "user_recency")
-
-
-@dataclass(frozen=True)
-class FeatureTables:
-    """What features need beside the history: everything as of one state of the history.
-
-    users (U, 2) and items (I, 5) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
-    where unknown. entities (I, E) csr: the rarity weight of each of an item's entities. cooccurrence and linear
-    (I, I) csr; linear None above LINEAR_ITEMS items. vectors (I, d) float16: the items' vectors at unit length, or
-    None. ordered: whether the order within a history means something.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    numbers: np.ndarray
-    entities: sp.csr_matrix
-    cooccurrence: sp.csr_matrix
-    linear: sp.csr_matrix | None
-    vectors: np.ndarray | None
-    ordered: bool
-
-    def save(self, folder: Path) -> None:
-        """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"users": self.users, "items": self.items, "numbers": self.numbers}
-        if self.vectors is not None:
-            tensors["vectors"] = self.vectors
-        for name in ("entities", "cooccurrence", "linear"):
-            matrix = getattr(self, name)
-            if matrix is not None:
-                tensors |= {
-                    f"{name}.indptr": matrix.indptr.astype(np.int64),
-                    f"{name}.indices": matrix.indices.astype(np.int32),
-                    f"{name}.data": matrix.data.astype(np.float32),
-                }
-        path = folder / "features.safetensors"
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "features": list(FEATURES),
-            "n_users": len(self.users),
-            "n_items": len(self.items),
-            "n_entities": self.entities.shape[1],
-            "linear": self.linear is not None,
-            "ordered": self.ordered,
-            "sha256": file_sha256(path),
-        }
-        (folder / "features.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-
-def load_feature_tables(folder: Path) -> FeatureTables:
-    """Reads what ``FeatureTables.save`` wrote.
-
-    Raises:
-        ArtifactError: a file is missing, was changed, or is of another version.
-    """
-    path = folder / "features.safetensors"
-    again = "Run 'reckg rank' again."
-    try:
-        description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
-        version, names, found = description["format_version"], description["features"], file_sha256(path)
-        if (version, names) != (FORMAT_VERSION, list(FEATURES)):
-            raise ArtifactError(
-                f"{folder} holds {len(names)} features of format {version}; this version of reckg computes other ones, "
-                f"{len(FEATURES)} of format {FORMAT_VERSION}. {again}"
-            )
-        if found != description["sha256"]:
-            raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, features.json says otherwise. {again}")
-        tensors = load_file(path)
-        n_items = description["n_items"]
-        linear = _matrix(tensors, "linear", (n_items, n_items)) if description["linear"] else None
-        return FeatureTables(
-            users=tensors["users"],
-            items=tensors["items"],
-            numbers=tensors["numbers"],
-            entities=_matrix(tensors, "entities", (n_items, description["n_entities"])),
-            cooccurrence=_matrix(tensors, "cooccurrence", (n_items, n_items)),
-            linear=linear,
-            vectors=tensors.get("vectors"),
-            ordered=description["ordered"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ArtifactError(
-            f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
-        ) from error
-
-
-def _matrix(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix:
-    parts = tuple(tensors[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
-    matrix = sp.csr_matrix(parts, shape=shape)
-    matrix.check_format(full_check=True)
-    return matrix
-
-
-def build_feature_tables(
-    history: History,
-    *,
-    n_users: int,
-    n_items: int,
-    item_entities: sp.csr_matrix,
-    numbers: np.ndarray,
-    now: int | None,
-    neighbours: int,
-    ordered: bool,
-    item_vectors: np.ndarray | None = None,
-    linear_items: int = LINEAR_ITEMS,
-) -> FeatureTables:
-    """The tables of a history as it stands.
-
-    Args:
-        history: of n_users users; nothing later than ``now``.
-        item_entities: (n_items, E): non-zero where the item has the entity.
-        numbers: (n_items, Fn) float: number columns, NaN where unknown; Fn may be 0.
-        now: epoch seconds, the time of the state; None where the data has no times, or only an order.
-        neighbours: entries kept of a row of the co-occurrence matrix.
-        ordered: whether the order within a history means something.
-        item_vectors: (n_items, d), of the same state; None where there are none, for every state of a run alike.
-        linear_items: the linear model is left out (its feature is NaN) in larger catalogues.
-    Raises:
-        DataError: shapes do not fit, or an interaction is later than ``now``.
-    """
-    numbers = np.asarray(numbers, dtype=np.float32)
-    _check_shapes(history, n_users, n_items, item_entities, numbers, item_vectors)
-    if now is not None and len(history.timestamp) and history.timestamp.max() > now:
-        late = int((history.timestamp > now).sum())
-        raise DataError(
-            f"{late} of {len(history.timestamp)} interactions are later than the time of the features "
-            f"({int(history.timestamp.max())} > {now}): they would leak into the ranker."
-        )
-    entities = sp.csr_matrix(item_entities, dtype=np.float32)
-    entities.eliminate_zeros()
-    entities.sort_indices()
-    linear = None
-    if n_items <= linear_items:
-        kept = max(neighbours, LINEAR_ENTRIES // max(1, n_items))
-        linear = linear_weights(history, n_items, LINEAR_REGULARISATION, kept)
-    return FeatureTables(
-        users=np.column_stack([np.log1p(np.diff(history.indptr)), user_recency(history, now)]).astype(np.float32),
-        items=np.column_stack(
-            [
-                *item_popularity(history, n_items, now),
-                item_age(history, n_items, now),
-                np.log1p(np.diff(entities.indptr)),
-            ]
-        ).astype(np.float32),
-        numbers=standardised(numbers),
-        entities=rarity(entities),
-        cooccurrence=cooccurrence(history, n_items, neighbours, ordered),
-        linear=linear,
-        vectors=None if item_vectors is None else unit_length(item_vectors),
-        ordered=ordered,
-    )
-
-
-def _check_shapes(
-    history: History,
-    n_users: int,
-    n_items: int,
-    item_entities: sp.csr_matrix,
-    numbers: np.ndarray,
-    item_vectors: np.ndarray | None,
-) -> None:
-    if item_vectors is not None and (item_vectors.ndim != 2 or len(item_vectors) != n_items):
-        raise DataError(f"features of {n_items} items: their vectors have the shape {item_vectors.shape}.")
-    found = (history.n_users, item_entities.shape[0], numbers.ndim, len(numbers))
-    if found != (n_users, n_items, 2, n_items):
-        raise DataError(
-            f"features of {n_users} users and {n_items} items: the history has {found[0]} users, the entities' matrix "
-            f"{found[1]} items, the numbers the shape {numbers.shape}. Run 'reckg build-graph' again."
-        )
 
 
 def extract_features(

@@ -20,7 +20,8 @@ from reckg.evaluation.metrics import hit_matrix, ranking_metrics
 from reckg.evaluation.significance import paired_difference
 from reckg.file_hash import file_sha256
 from reckg.ranking.blend import HEAD, SOURCE_SCORES, Blend, fit_blend
-from reckg.ranking.features import FEATURES, FeatureTables, extract_features
+from reckg.ranking.features import FEATURES, extract_features
+from reckg.ranking.tables import FeatureTables
 from reckg.retrieval.exact import Rows
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems

@@ -14,8 +14,9 @@ import scipy.sparse as sp
 from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking import features as features_module
-from reckg.ranking.features import FEATURES, FeatureTables, build_feature_tables, extract_features, load_feature_tables
+from reckg.ranking.features import FEATURES, extract_features
 from reckg.ranking.item_item import linear_weights
+from reckg.ranking.tables import FeatureTables, build_feature_tables, load_feature_tables
 from reckg.retrieval.scored_items import ScoredItems
 
 DAY = 86_400
@@ -261,8 +262,8 @@ def test_damaged_or_foreign_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="damaged"):
         load_feature_tables(tmp_path)
     path.write_bytes(payload)
-    described.write_text(json.dumps(json.loads(description) | {"features": ["other"]}))
-    with pytest.raises(ArtifactError, match="1 features of format 1; this version of reckg computes other ones"):
+    described.write_text(json.dumps(json.loads(description) | {"columns": ["other"]}))
+    with pytest.raises(ArtifactError, match="tables of format 1 with 1 columns; this version of reckg reads others"):
         load_feature_tables(tmp_path)
     for text in ("", "{}", "[]"):
         described.write_text(text)

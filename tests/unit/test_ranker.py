@@ -15,8 +15,9 @@ from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking import ranker as ranker_module
 from reckg.ranking.blend import Blend, fit_blend
-from reckg.ranking.features import FEATURES, build_feature_tables
+from reckg.ranking.features import FEATURES
 from reckg.ranking.ranker import Ranker, RankerResult, fit_ranker, load_ranker, train_ranker
+from reckg.ranking.tables import build_feature_tables
 from reckg.retrieval.index import build_index
 from reckg.retrieval.scored_items import ScoredItems
 
