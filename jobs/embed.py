@@ -25,13 +25,15 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     torch.manual_seed(config.run.seed)
     device = pick_device(config)
     prepared = read_prepared(run)
-    model = build_model(config, run, prepared, load_graph(run, prepared, config, "train"), device)
+    trained_on = load_graph(run, prepared, config, "train")
+    model = build_model(config, run, prepared, trained_on, device)
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
     for name in STATES:
-        tensors = GraphTensors(load_graph(run, prepared, config, name), device)
+        graph = trained_on if name == "train" else load_graph(run, prepared, config, name)
+        tensors = GraphTensors(graph, device)
         model.update_attention(tensors)
         embeddings = model.embeddings(tensors)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from reckg.data.columns import conform_attributes
-from reckg.data.schema import SPLITS, ColumnKinds, Dataset, TimeKind
+from reckg.data.schema import LINK_COLUMNS, SPLITS, TRIPLE_COLUMNS, ColumnKinds, Dataset, TimeKind
 from reckg.data.text_table import ROW, Table, collect, require_columns
 from reckg.data.timestamps import conform_timestamp
 from reckg.data.value_checks import Check, check_values, id_checks, id_column
@@ -65,8 +65,8 @@ def conform(raw: RawTables, notes: list[str]) -> NotedDataset:
     if raw.users is not None:
         users, user_columns = conform_attributes(raw.users, "user_id", raw.user_columns, notes)
         users = _complete(users, raw.users, interactions, label, "user_id", notes)
-    triples = _conform_strings(raw.triples, ("head", "relation", "tail"), notes)
-    links = _conform_strings(raw.links, ("item_id", "entity"), notes)
+    triples = _conform_strings(raw.triples, tuple(TRIPLE_COLUMNS), notes)
+    links = _conform_strings(raw.links, tuple(LINK_COLUMNS), notes)
     if links is not None and raw.links is not None:
         _note_links(links, items, raw.links.label, notes)
     dataset = Dataset(

@@ -9,15 +9,6 @@ import polars as pl
 
 TABLES = ("interactions", "items", "users", "triples", "links")
 
-# (column, dtype, required). Further columns of items and users are text or attributes.
-INTERACTION_COLUMNS = {
-    "user_id": pl.String,
-    "item_id": pl.String,
-    "timestamp": pl.Int64,  # epoch seconds, UTC; or a place in the user's order, see Dataset.time
-    "weight": pl.Float32,
-    "event": pl.String,
-    "split": pl.String,
-}
 TRIPLE_COLUMNS = {"head": pl.String, "relation": pl.String, "tail": pl.String}
 LINK_COLUMNS = {"item_id": pl.String, "entity": pl.String}
 SPLITS = ("train", "valid", "test")
@@ -42,6 +33,7 @@ class ColumnKinds:
 class Dataset:
     """A dataset as read: lazy frames that keep the contract's columns and types.
 
+    interactions: user_id, item_id (String) and, optional, timestamp (Int64), weight (Float32), event, split (String).
     ``time`` says what ``timestamp`` means: ``utc`` epoch seconds; ``order`` a place in the user's own
     order (comparable within a user only); ``none``: no such column.
     """

@@ -12,14 +12,9 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import JointModel
 from tests import toy
 from tests.model_references import slow_transr_logit
-from tests.small_model import CPU, histories, joint_model, text_encoder, toy_graph, write_encoder
+from tests.small_model import CPU, histories, joint_model, text_encoder, toy_graph
 
 ULYSSES = 8  # the node of the cold item
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_embeddings_are_unit_vectors_of_every_node_in_order() -> None:

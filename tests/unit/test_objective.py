@@ -18,12 +18,7 @@ from reckg.model.sampling import TrainBatch, batches, corrupt_tails, sample_item
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.train import make_optimizer, set_learning_rate, train_step
 from tests import model_references as slow
-from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph, write_encoder
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph
 
 
 def whole_batch(made: Objective) -> TrainBatch:

@@ -17,14 +17,7 @@ POLICIES = ("frozen", "top-k", "lora", "full")
 TRAINED = ("top-k", "lora", "full")
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,15 +16,7 @@ from reckg.model import text_encoder as module
 from reckg.model.text_encoder import TextEncoder, load_pretrained, locate_encoder
 from tests.small_model import CPU, TEXTS, plain_vectors, text_encoder, write_encoder
 
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture

@@ -20,12 +20,7 @@ from reckg.model.train import (
     train_step,
     trained_state,
 )
-from tests.small_model import CPU, joint_model, objective, schedule, text_encoder, toy_graph, write_encoder
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+from tests.small_model import CPU, joint_model, objective, schedule, text_encoder, toy_graph
 
 
 def hand_written_loss(

@@ -24,12 +24,7 @@ from reckg.model.train import (
     trained_state,
 )
 from tests import toy
-from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph, write_encoder
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph
 
 
 class Killed(Exception):
