@@ -189,11 +189,9 @@ def _recommend(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    import logging
+    from serving.server import log_to_stderr, serve
 
-    from serving.server import serve
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
 
 

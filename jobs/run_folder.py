@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from reckg.config import Config
 from reckg.data.history import History
 from reckg.errors import ArtifactError
-from reckg.evaluation.protocol import history_parts
 
 # A state is what is known at a moment: while training, at test time, in service.
 STATES = ("train", "test", "serving")
@@ -33,15 +32,18 @@ class Prepared:
     @property
     def in_order(self) -> bool:
         """Whether validation and test follow training in each user's time: then a history's order says something."""
-        return bool(self.info["split"]["valid_before_test"]) and self.info["time"] != "none"
+        return bool(self.info["split"]["valid_before_test"])
 
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
-        """The split parts that are known in a state."""
+        """The split parts that are known in a state; at test time as evaluate.history says."""
         if state == "train":
             return ("train",)
-        if state == "test":
-            return history_parts(config.evaluate.history, self.interactions)
-        return ("train", "valid", "test")
+        if state == "serving":
+            return ("train", "valid", "test")
+        history = config.evaluate.history
+        if history == "auto":
+            history = "train+valid" if self.in_order else "train"
+        return tuple(history.split("+"))
 
     def known(self, state: str, config: Config) -> pl.DataFrame:
         """The interactions that are known in a state."""

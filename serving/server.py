@@ -163,6 +163,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def log_to_stderr() -> None:
+    """The log of a server process; what it says holds no user ids."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every way of loading that it tries
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Serve a bundle over gRPC.")
     parser.add_argument("bundle", type=Path, help="the bundle's folder, as run/bundle")
@@ -171,8 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=THREADS, help="requests answered at once (default: %(default)s)")
     parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds to drain (default: %(default)s)")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports every way of loading that it tries
+    log_to_stderr()
     try:
         serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
     except ReckgError as error:

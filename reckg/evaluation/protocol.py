@@ -129,18 +129,6 @@ def valid_precedes_test(interactions: pl.DataFrame) -> bool:
     return bool((both["timestamp"] <= both["timestamp_test"]).all())
 
 
-def history_parts(setting: str, interactions: pl.DataFrame) -> tuple[str, ...]:
-    """The split parts in a user's history at test time.
-
-    Args:
-        setting: "train", "train+valid", or "auto": train+valid where `valid_precedes_test`, else train.
-        interactions: columns user_idx, split and, where times exist, timestamp.
-    """
-    if setting == "auto":
-        return ("train", "valid") if valid_precedes_test(interactions) else ("train",)
-    return tuple(setting.split("+"))
-
-
 def evaluate_system(
     recommend: Recommend,
     users: np.ndarray,

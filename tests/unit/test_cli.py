@@ -130,7 +130,8 @@ def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stand_in(monkeypatch, "serving.server", "serve")
+    calls: list[tuple[Any, Any]] = []
+    monkeypatch.setattr("serving.server.serve", lambda *args, **options: calls.append((args, options)))
     assert main(["serve", "bundle", "--port", "0", "--grace", "2"]) == 0
     assert calls == [((Path("bundle"), "127.0.0.1", 0), {"threads": 4, "grace_s": 2.0})]
 

@@ -13,7 +13,6 @@ from reckg.evaluation.protocol import (
     SystemResult,
     evaluate_system,
     held_out,
-    history_parts,
     rows_of_pairs,
     take_rows,
     valid_precedes_test,
@@ -90,16 +89,13 @@ def test_a_sample_of_users_keeps_their_rows() -> None:
     assert part.users.tolist() == held.sample(5, seed=1).users.tolist() != held.sample(5, seed=2).users.tolist()
 
 
-def test_the_history_of_test_time_follows_the_order_of_the_parts() -> None:
+def test_whether_validation_comes_before_test() -> None:
     assert valid_precedes_test(WORLD)
-    assert history_parts("auto", WORLD) == ("train", "valid")
     late = WORLD.with_columns(timestamp=pl.when(pl.col("split") == "valid").then(9).otherwise(pl.col("timestamp")))
-    assert history_parts("auto", late) == ("train",)
+    assert not valid_precedes_test(late)
     level = WORLD.with_columns(timestamp=pl.when(pl.col("split") == "valid").then(4).otherwise(pl.col("timestamp")))
-    assert history_parts("auto", level) == ("train", "valid")
-    assert history_parts("auto", WORLD.drop("timestamp")) == ("train",)
-    assert history_parts("train+valid", late) == ("train", "valid")
-    assert history_parts("train", WORLD) == ("train",)
+    assert valid_precedes_test(level)
+    assert not valid_precedes_test(WORLD.drop("timestamp"))
 
 
 def test_a_system_is_measured_the_same_whatever_the_block() -> None:
