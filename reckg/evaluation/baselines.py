@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.evaluation.protocol import HeldOut, Recommend, evaluate_system
+from reckg.ranking.linear import ease_weights, inverse_precision, user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
 BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with what orders them
@@ -31,8 +32,6 @@ EASE_LAMBDA = (50.0, 100.0, 200.0, 250.0, 300.0, 400.0, 500.0, 1000.0)
 EASE_LAMBDA_LARGE = (500.0, 150.0, 50.0)  # in this order, until NDCG@10 falls
 Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # item, neighbour, cosine, rank from 0
 Track = Callable[[Sequence[float]], Iterable[float]]  # passes the settings on and shows the progress, as tqdm does
-
-DOUBLE_PRECISION_ITEMS = 6_000  # EASE inverts in float64 up to here, above in float32 to halve the memory
 
 
 class Baseline(Protocol):
@@ -68,7 +67,7 @@ class ItemKnn:
     settings: dict[str, Any]
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
-        matrix = interaction_matrix(history, len(self.count), user_idx)
+        matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)
         return _popularity_without_history((matrix @ self.transition).toarray(), matrix, self.count)
 
 
@@ -85,7 +84,7 @@ class Ease:
     settings: dict[str, Any]
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
-        matrix = interaction_matrix(history, len(self.count), user_idx)
+        matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)
         if len(self.modelled) == len(self.count):
             out = matrix @ self.weights
         else:
@@ -96,7 +95,7 @@ class Ease:
 
 def fit_popularity(train: History, n_items: int) -> Popularity:
     """Counts the distinct users of every item."""
-    count = np.asarray(interaction_matrix(train, n_items).sum(axis=0), dtype=np.float32).ravel()
+    count = np.asarray(user_item_matrix(train, n_items).sum(axis=0), dtype=np.float32).ravel()
     return Popularity(count, {"score": "users of the item in training"})
 
 
@@ -105,15 +104,12 @@ def fit_item_knn(train: History, n_items: int, *, neighbours: int = 100, shrink:
 
     Source: Sarwar et al. 2001, doi:10.1145/371920.372071; the shrink term as in Bell & Koren 2007.
     """
-    table = _nearest(interaction_matrix(train, n_items), neighbours, shrink)
+    table = _nearest(user_item_matrix(train, n_items), neighbours, shrink)
     return _knn_of(table, fit_popularity(train, n_items).count, neighbours, shrink)
 
 
 def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max_items: int = 20_000) -> Ease:
-    """EASE in closed form: with P = (X'X + lambda I)^-1, the weights are -P_ij / P_jj off the diagonal.
-
-    The inverse replaces X'X in place (a Cholesky factor, then LAPACK's potri), so that the peak is one dense matrix:
-    m^2 x 4 bytes in float32 (0.6 GB at 12,000 items), x 8 in float64 with at most 6,000 items.
+    """EASE (see ``ease_weights``) over the catalogue, or its most popular items.
 
     Args:
         train: training interactions.
@@ -122,22 +118,20 @@ def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max
         max_items: above this many items, only the most popular are modelled; the others score 0.
     Raises:
         ValueError: regularisation <= 0 or max_items < 1.
-    Source: Steck 2019, arXiv:1905.03375.
     """
-    if regularisation <= 0 or max_items < 1:
-        raise ValueError(f"EASE needs regularisation > 0 and max_items >= 1, got {regularisation} and {max_items}")
+    if max_items < 1:
+        raise ValueError(f"EASE needs max_items >= 1, got {max_items}")
     count = fit_popularity(train, n_items).count
     modelled = np.sort(np.argsort(-count, kind="stable")[:max_items])
-    matrix = interaction_matrix(train, n_items)
+    matrix = user_item_matrix(train, n_items)
     if len(modelled) < n_items:
         matrix = matrix[:, modelled]
-    dtype = np.float64 if len(modelled) <= DOUBLE_PRECISION_ITEMS else np.float32
-    weights = _ease_weights(_gram(matrix, dtype), regularisation)
+    weights = ease_weights(matrix, regularisation)
     settings = {
         "lambda": regularisation,
         "items_modelled": len(modelled),
         "items_scored_zero": n_items - len(modelled),
-        "inverse_in": np.dtype(dtype).name,
+        "inverse_in": np.dtype(inverse_precision(len(modelled))).name,
     }
     return Ease(weights, modelled.astype(np.int64), count, settings)
 
@@ -151,7 +145,7 @@ def tune_item_knn(
     small = n_items <= SMALL_CATALOGUE
     sizes = KNN_NEIGHBOURS if small else KNN_NEIGHBOURS_LARGE
     shrinks = KNN_SHRINK if small else KNN_SHRINK_LARGE
-    matrix, count = interaction_matrix(train, n_items), fit_popularity(train, n_items).count
+    matrix, count = user_item_matrix(train, n_items), fit_popularity(train, n_items).count
     sample = valid.sample(TUNING_USERS, seed)
     best, best_ndcg = None, -1.0
     for shrink in track(shrinks) if track else shrinks:
@@ -258,20 +252,6 @@ def top_items(scores: np.ndarray, k: int) -> ScoredItems:
     return ScoredItems(item_idx, score)
 
 
-def interaction_matrix(history: History, n_items: int, user_idx: np.ndarray | None = None) -> sparse.csr_matrix:
-    """(b, n_items) sparse binary float32 matrix of the users' items; all users without ``user_idx``."""
-    if user_idx is None:
-        indptr, items = history.indptr, history.item_idx
-    else:
-        indptr, positions = history.rows(user_idx)
-        items = history.item_idx[positions]
-    data = np.ones(len(items), dtype=np.float32)
-    matrix = sparse.csr_matrix((data, items.copy(), indptr.copy()), shape=(len(indptr) - 1, n_items))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix
-
-
 def _popularity_without_history(scores: np.ndarray, matrix: sparse.csr_matrix, count: np.ndarray) -> np.ndarray:
     scores[np.diff(matrix.indptr) == 0] = count
     return scores
@@ -311,36 +291,3 @@ def _knn_of(table: Neighbours, count: np.ndarray, neighbours: int, shrink: float
     shape = (len(count), len(count))
     transition = sparse.csr_matrix((value[near], (other[near], item[near])), shape=shape)
     return ItemKnn(transition, count, {"neighbours": neighbours, "shrink": shrink})
-
-
-def _gram(matrix: sparse.csr_matrix, dtype: type) -> np.ndarray:
-    """X'X, dense (m, m), filled in blocks of rows so that no sparse copy of all of it exists."""
-    n = matrix.shape[1]
-    columns = matrix.T.tocsr()
-    out = np.empty((n, n), dtype=dtype)
-    block = max(1, BLOCK_VALUES // max(1, n))
-    for start in range(0, n, block):
-        out[start : start + block] = (columns[start : start + block] @ matrix).toarray()
-    return out
-
-
-def _ease_weights(gram: np.ndarray, regularisation: float) -> np.ndarray:
-    """EASE's weights (m, m) float32; overwrites ``gram``, which must be C-ordered and symmetric."""
-    n = len(gram)
-    gram.flat[:: n + 1] += regularisation
-    factor, inverse = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
-    upper, failed = factor(gram.T, lower=1, overwrite_a=1, clean=0)  # gram.T is Fortran-ordered: in place
-    if not failed:
-        upper, failed = inverse(upper, lower=1, overwrite_c=1)
-    if failed:
-        raise DataError(f"EASE: X'X + {regularisation} I is not positive definite (LAPACK info {failed}).")
-    out = upper.T  # C-ordered; its upper triangle is filled
-    block = max(1, BLOCK_VALUES // max(1, n))
-    for start in range(0, n, block):
-        stop = min(start + block, n)
-        out[stop:, start:stop] = out[start:stop, stop:].T
-        corner = np.triu(out[start:stop, start:stop])
-        out[start:stop, start:stop] = corner + np.triu(corner, 1).T
-    out /= -out.diagonal().copy()
-    np.fill_diagonal(out, 0.0)
-    return out.astype(np.float32, copy=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from reckg.data.history import History
 from reckg.errors import DataError
+from reckg.ranking.linear import BLOCK_VALUES, ease_weights, user_item_matrix
 
 WINDOW = 5  # steps within which two items of an ordered history count as a pair
+LINEAR_ITEMS = 20_000
 BASKET_ITEMS = 500  # the latest items of an unordered history that are paired; bounds the work to this squared per user
 
 
@@ -58,10 +59,10 @@ def _pairs_in_baskets(history: History, n_items: int) -> sp.csr_matrix:
 
 
 def linear_weights(history: History, n_items: int, regularisation: float, neighbours: int) -> sp.csr_matrix:
-    """EASE: the item-item weights B that minimise ||X - XB||^2 + regularisation ||B||^2 with an empty diagonal.
+    """EASE's item-item weights (see ``ease_weights``), cut to the largest.
 
     Args:
-        history: the users' items; X is their (n_users, n_items) 0/1 matrix.
+        history: the users' items.
         n_items: at most 20,000: the inverse costs n_items^3 operations and 4 n_items^2 bytes.
         regularisation: > 0; 200 to 500 suits most data.
         neighbours: entries kept of a column at most, those of the largest absolute value.
@@ -70,66 +71,14 @@ def linear_weights(history: History, n_items: int, regularisation: float, neighb
     Raises:
         DataError: an item_idx is not in 0..n_items-1, or n_items is over 20,000.
         ValueError: regularisation <= 0.
-    Source: Steck 2019, arXiv:1905.03375.
     """
     _check_items(history, n_items)
     if n_items > LINEAR_ITEMS:
         raise DataError(f"linear weights of {n_items:,} items: at most {LINEAR_ITEMS:,}; leave them out.")
-    if regularisation <= 0:
-        raise ValueError(f"regularisation must be > 0, got {regularisation}")
-    matrix = user_item_matrix(history, n_items)
-    gram = np.zeros((n_items, n_items), dtype=np.float32, order="F")
-    pairs = (matrix.T @ matrix).tocoo()
-    gram[pairs.row, pairs.col] = pairs.data
-    gram[np.diag_indices(n_items)] += regularisation
-    inverse = _inverse(gram)
-    diagonal = inverse.diagonal().copy()
-    columns: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    step = max(1, 2**24 // n_items)
-    for start in range(0, n_items, step):
-        part = inverse[start : start + step] / -diagonal[start : start + step, None]  # row j: B[:, j], by symmetry
-        part[np.arange(len(part)), np.arange(start, start + len(part))] = 0
-        kept = keep_largest(sp.csr_matrix(part), neighbours).tocoo()
-        columns.append(kept.row + start)
-        rows.append(kept.col)
-        values.append(kept.data)
-    index = (np.concatenate(rows), np.concatenate(columns))
-    return sp.csr_matrix((np.concatenate(values), index), shape=(n_items, n_items), dtype=np.float32)
-
-
-LINEAR_ITEMS = 20_000
-
-
-def _inverse(gram: np.ndarray) -> np.ndarray:
-    """The inverse of a symmetric positive definite matrix, in its own memory."""
-    potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
-    factor, failed = potrf(gram, lower=True, overwrite_a=True, clean=False)
-    if not failed:
-        inverse, failed = potri(factor, lower=True, overwrite_c=True)
-    if failed:
-        raise DataError("the item-item matrix has no inverse in single precision: raise the regularisation.")
-    step = max(1, 2**24 // len(inverse))
-    for start in range(0, len(inverse), step):  # LAPACK fills the lower triangle only
-        rows = slice(start, start + step)
-        upper = np.arange(len(inverse))[None, :] > np.arange(len(inverse))[rows, None]
-        inverse[rows] = np.where(upper, inverse[:, rows].T, inverse[rows])
-    return inverse
-
-
-def user_item_matrix(history: History, n_items: int, latest: int | None = None) -> sp.csr_matrix:
-    """(n_users, n_items) float32 matrix of ones where the user has the item; of the ``latest`` items only, if given."""
-    length = np.diff(history.indptr)
-    user = np.repeat(np.arange(history.n_users), length)
-    item = history.item_idx
-    if latest is not None and len(length) and length.max() > latest:
-        age = np.repeat(history.indptr[1:], length) - np.arange(len(item)) - 1
-        user, item = user[age < latest], item[age < latest]
-    matrix = sp.csr_matrix((np.ones(len(item), np.float32), (user, item)), shape=(history.n_users, n_items))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
+    weights = ease_weights(user_item_matrix(history, n_items), regularisation)
+    step = max(1, BLOCK_VALUES // n_items)
+    columns = [weights[:, start : start + step].T for start in range(0, n_items, step)]
+    return sp.vstack([keep_largest(sp.csr_matrix(part), neighbours) for part in columns], format="csr").T.tocsr()
 
 
 def keep_largest(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:

@@ -13,7 +13,6 @@ from reckg.evaluation.baselines import (
     fit_ease,
     fit_item_knn,
     fit_popularity,
-    interaction_matrix,
     recommend_by_scores,
     top_items,
     tune_ease,
@@ -21,6 +20,8 @@ from reckg.evaluation.baselines import (
     validation_ndcg,
 )
 from reckg.evaluation.protocol import HeldOut, evaluate_system, held_out
+from reckg.ranking import linear
+from reckg.ranking.linear import user_item_matrix
 
 # Five users, five items; user 4 has no history, item 4 nobody has.
 #        0 1 2 3 4
@@ -61,8 +62,8 @@ def test_popularity_counts_distinct_users() -> None:
 def test_interaction_matrix_is_binary_and_leaves_the_history_alone() -> None:
     history = history_of({0: [2, 0, 2]})
     before = history.item_idx.copy()
-    np.testing.assert_array_equal(interaction_matrix(history, 3).toarray()[0], [1, 0, 1])
-    np.testing.assert_array_equal(interaction_matrix(history, 3, np.array([0, 0])).toarray(), [[1, 0, 1]] * 2)
+    np.testing.assert_array_equal(user_item_matrix(history, 3).toarray()[0], [1, 0, 1])
+    np.testing.assert_array_equal(user_item_matrix(history, 3, user_idx=np.array([0, 0])).toarray(), [[1, 0, 1]] * 2)
     np.testing.assert_array_equal(history.item_idx, before)
 
 
@@ -105,12 +106,12 @@ def slow_ease(dense: np.ndarray, regularisation: float) -> np.ndarray:
 @pytest.mark.parametrize("block", [16_000_000, 7])
 @pytest.mark.parametrize("double", [True, False])
 def test_ease_equals_the_plain_inverse(block: int, double: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "BLOCK_VALUES", block)
-    monkeypatch.setattr(baselines, "DOUBLE_PRECISION_ITEMS", 6_000 if double else 0)
+    monkeypatch.setattr(linear, "BLOCK_VALUES", block)
+    monkeypatch.setattr(linear, "DOUBLE_PRECISION_ITEMS", 6_000 if double else 0)
     rng = np.random.default_rng(1)
     history = history_of({user: rng.choice(23, 5, replace=False).tolist() for user in range(50)}, 50)
     model = fit_ease(history, 23, regularisation=2.5)
-    dense = interaction_matrix(history, 23).toarray().astype(float)
+    dense = user_item_matrix(history, 23).toarray().astype(float)
     np.testing.assert_allclose(model.weights, slow_ease(dense, 2.5), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(model.scores(history, np.array([3, 1])), (dense @ model.weights)[[3, 1]], rtol=1e-5)
     assert model.settings["inverse_in"] == ("float64" if double else "float32")

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.ranking import item_item
-from reckg.ranking.item_item import cooccurrence, keep_largest, linear_weights, user_item_matrix
+from reckg.ranking.item_item import cooccurrence, keep_largest, linear_weights
+from reckg.ranking.linear import user_item_matrix
 
 
 def history_of(*rows: list[int]) -> History:
