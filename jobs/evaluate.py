@@ -20,6 +20,7 @@ from jobs.index import index_of
 from jobs.rank_files import feature_tables
 from jobs.run_folder import Prepared, read_embeddings, read_prepared
 from reckg.bundle import Bundle, load_bundle
+from reckg.compressed_rows import take_rows
 from reckg.config import Config
 from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
@@ -37,7 +38,6 @@ from reckg.evaluation.protocol import (
     SystemResult,
     evaluate_system,
     held_out,
-    take_rows,
 )
 from reckg.evaluation.report import (
     comparison_section,

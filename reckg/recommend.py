@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from reckg.compressed_rows import Rows, take_rows
 from reckg.ranking.features import extract_features
-from reckg.retrieval.exact import Rows, empty_result, take_rows
+from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def recommend_batch(
     found = _resized(found, k)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
-        popular = popular_items(bundle, k, exclude=take_rows(seen, cold), n=len(cold))
+        popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from reckg.compressed_rows import row_positions
 from reckg.errors import DataError
 
 
@@ -32,12 +33,7 @@ class History:
 
     def rows(self, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For (n,) users: (indptr (n+1,), positions) with positions into ``item_idx`` and the like, user by user."""
-        user_idx = np.asarray(user_idx, dtype=np.int64)
-        start = self.indptr[user_idx]
-        length = self.indptr[user_idx + 1] - start
-        indptr = np.concatenate([[0], np.cumsum(length)])
-        positions = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, length)
-        return indptr, positions
+        return row_positions(self.indptr, np.asarray(user_idx, dtype=np.int64))
 
     @classmethod
     def from_interactions(cls, frame: pl.DataFrame, n_users: int) -> History:

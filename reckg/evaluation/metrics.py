@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Rows = tuple[np.ndarray, np.ndarray]
+from reckg.compressed_rows import Rows
 
 METRICS = ("recall", "ndcg", "mrr", "hit")
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from reckg.compressed_rows import Rows, take_rows
 from reckg.errors import DataError
-from reckg.evaluation.metrics import Rows, hit_matrix, ranking_metrics
+from reckg.evaluation.metrics import hit_matrix, ranking_metrics
 from reckg.evaluation.significance import coverage_interval
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -71,15 +72,6 @@ def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> R
     keys = np.unique(np.asarray(user_idx, dtype=np.int64) * stride + item_idx)
     counts = np.bincount(keys // stride, minlength=n_users)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
-
-
-def take_rows(rows: Rows, which: np.ndarray) -> Rows:
-    """The rows ``which`` (n,), in that order."""
-    indptr, items = rows
-    start = indptr[which]
-    length = indptr[which + 1] - start
-    out = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    return out, items[np.arange(out[-1]) - np.repeat(out[:-1] - start, length)]
 
 
 def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str], n_users: int) -> HeldOut:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from reckg.compressed_rows import row_positions
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.ranking.tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
@@ -217,8 +218,6 @@ def number_distance(numbers: np.ndarray, events: _Events, item_idx: np.ndarray) 
 
 def _entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
-    start = matrix.indptr[rows].astype(np.int64)
-    length = matrix.indptr[rows + 1] - start
-    place = np.repeat(np.arange(len(rows)), length)
-    position = np.arange(len(place)) - np.repeat(np.cumsum(length) - length - start, length)
+    ends, position = row_positions(matrix.indptr, rows)
+    place = np.repeat(np.arange(len(rows)), np.diff(ends))
     return place, matrix.indices[position].astype(np.int64), matrix.data[position]

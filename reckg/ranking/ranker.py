@@ -14,6 +14,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
+from reckg.compressed_rows import Rows
 from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.metrics import hit_matrix, ranking_metrics
@@ -22,7 +23,6 @@ from reckg.file_hash import file_sha256
 from reckg.ranking.blend import HEAD, SOURCE_SCORES, Blend, fit_blend
 from reckg.ranking.features import FEATURES, extract_features
 from reckg.ranking.tables import FeatureTables
-from reckg.retrieval.exact import Rows
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from reckg.compressed_rows import Rows, take_rows
 from reckg.errors import ArtifactError, DataError
 from reckg.retrieval.scored_items import ScoredItems
-
-Rows = tuple[np.ndarray, np.ndarray]  # compressed rows: indptr (n + 1,), item_idx (nnz,)
 
 SCORES_AT_ONCE = 2**24  # scores of one block: 64 MiB of float32
 
@@ -47,7 +46,8 @@ def exact_search(
     block = max(1, min(block_users, SCORES_AT_ONCE // m))
     for start in range(0, n, block):
         rows = slice(start, min(n, start + block))
-        _search_block(queries[rows], vectors, longest, k, take_rows(seen, rows), result, start)
+        part = None if seen is None else take_rows(seen, rows)
+        _search_block(queries[rows], vectors, longest, k, part, result, start)
     return result
 
 
@@ -105,19 +105,6 @@ def write_best(result: ScoredItems, start: int, row: np.ndarray, item: np.ndarra
 def empty_result(n: int, k: int) -> ScoredItems:
     """(n, k) lists without any item: item_idx -1, score -inf."""
     return ScoredItems(np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32))
-
-
-def take_rows(seen: Rows | None, rows: slice | np.ndarray) -> Rows | None:
-    """The compressed rows of some queries only: a slice, or (r,) row numbers."""
-    if seen is None:
-        return None
-    indptr, item_idx = seen
-    if isinstance(rows, slice):
-        part = indptr[rows.start : rows.stop + 1]
-        return part - part[0], item_idx[part[0] : part[-1]]
-    length = indptr[rows + 1] - indptr[rows]
-    part = np.concatenate([[0], np.cumsum(length)])
-    return part, item_idx[np.arange(part[-1]) - np.repeat(part[:-1] - indptr[rows], length)]
 
 
 def checked_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:

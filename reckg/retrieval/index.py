@@ -8,17 +8,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from reckg.compressed_rows import Rows, take_rows
 from reckg.errors import ArtifactError, ConfigError
 from reckg.file_hash import file_sha256
 from reckg.retrieval.exact import (
-    Rows,
     checked_queries,
     checked_seen,
     checked_vectors,
     empty_result,
     exact_search,
     pair_scores,
-    take_rows,
     write_best,
 )
 from reckg.retrieval.scored_items import ScoredItems
@@ -88,7 +87,7 @@ class ItemIndex:
             exact |= (result.item_idx < 0).any(axis=1)
             rows = np.flatnonzero(exact)
             if len(rows):
-                found = exact_search(queries[rows], self._vectors, k, take_rows(seen, rows))
+                found = exact_search(queries[rows], self._vectors, k, None if seen is None else take_rows(seen, rows))
                 result.item_idx[rows], result.score[rows] = found.item_idx, found.score
         return result
 
@@ -104,7 +103,7 @@ class ItemIndex:
         keep = found >= 0  # FAISS answers -1 where it finds nothing
         row, place = np.nonzero(keep)
         item = found[row, place]
-        part = take_rows(seen, rows)
+        part = None if seen is None else take_rows(seen, rows)
         if part is not None and len(part[1]):
             seen_pairs = np.repeat(np.arange(len(rows)), np.diff(part[0])) * self.n_items + part[1]
             allowed = ~np.isin(row * self.n_items + item, seen_pairs)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("reckg", "jobs", "serving")
-EVERYONE = ("reckg.errors", "reckg.file_hash", "reckg.data.schema", "reckg.data.ids")
+EVERYONE = ("reckg.errors", "reckg.file_hash", "reckg.compressed_rows", "reckg.data.schema", "reckg.data.ids")
 SERVED = ("reckg.bundle", "reckg.recommend", "reckg.artifact_folder", "reckg.golden")
 
 
@@ -33,6 +33,7 @@ RULES = {
     "reckg": Rule(later=("reckg.bundle", "reckg.recommend")),
     "reckg.errors": Rule(),
     "reckg.file_hash": Rule(),
+    "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",)),
     "reckg.data": Rule(("numpy", "polars")),
     "reckg.graph": Rule(("numpy", "polars"), ("reckg.data",)),

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reckg.compressed_rows import take_rows
 from reckg.errors import DataError
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
 from reckg.evaluation.metrics import coverage_at_k
@@ -14,7 +15,6 @@ from reckg.evaluation.protocol import (
     evaluate_system,
     held_out,
     rows_of_pairs,
-    take_rows,
     valid_precedes_test,
 )
 from reckg.retrieval.scored_items import ScoredItems

@@ -1,0 +1,25 @@
+"""Compressed rows: row r of a ragged table is ``values[indptr[r]:indptr[r + 1]]``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Rows = tuple[np.ndarray, np.ndarray]  # indptr (n + 1,), item_idx (nnz,)
+
+
+def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For rows ``which`` (n,), in that order: their own indptr (n + 1,), and the positions of their values, int64."""
+    start = indptr[which].astype(np.int64)
+    length = indptr[which + 1] - start
+    ends = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    return ends, np.arange(ends[-1]) - np.repeat(ends[:-1] - start, length)
+
+
+def take_rows(rows: Rows, which: np.ndarray | slice) -> Rows:
+    """The rows ``which``: (n,) row numbers, in that order, or a slice."""
+    indptr, values = rows
+    if isinstance(which, slice):
+        part = indptr[which.start : which.stop + 1]
+        return part - part[0], values[part[0] : part[-1]]
+    ends, positions = row_positions(indptr, which)
+    return ends, values[positions]
