@@ -22,7 +22,7 @@ class GraphTensors:
         self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
         edges = torch.from_numpy(graph.tail), torch.from_numpy(graph.head)
         self.dgl_graph = dgl.graph(edges, num_nodes=graph.n_nodes)
-        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes)
+        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes, inverse_edge=self.inverse_edge)
         self.set_attention(None)
 
     def set_attention(self, logits: torch.Tensor | None) -> None:
