@@ -35,11 +35,12 @@ class SparseRows:
                 self.col, stored, self.offset, mode="sum", per_sample_weights=self.weight, include_last_offset=True
             )
         else:
-            sums = self._csr @ stored
+            sums = self.csr @ stored
         return sums.to(nodes.dtype)
 
     @cached_property
-    def _csr(self) -> torch.Tensor:
+    def csr(self) -> torch.Tensor:
+        """The same as torch's CSR tensor."""
         n_nodes = len(self.offset) - 1
         with warnings.catch_warnings():  # torch calls its CSR format beta, once a process
             warnings.filterwarnings(
