@@ -31,8 +31,17 @@ class Prepared:
 
     @property
     def in_order(self) -> bool:
-        """Whether validation and test follow training in each user's time: then a history's order says something."""
+        """Whether validation and test follow training in each user's time: then a history's order says something.
+
+        Never where the items are split: a new item may be taken at any time, before or after the known ones, so that
+        a training example, too, is best asked of all the rest of its user's history.
+        """
         return bool(self.info["split"]["valid_before_test"])
+
+    @property
+    def cold_items(self) -> bool:
+        """Whether the split keeps whole items out of training, and asks for these alone."""
+        return bool(self.info["split"].get("kind") == "cold-items")
 
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
         """The split parts that are known in a state; at test time as evaluate.history says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -23,22 +23,23 @@ class HeldOut:
     """What one split part asks of a system.
 
     users (n,) int64 user_idx, each with at least one held-out item; relevant and excluded: compressed rows in the order
-    of ``users``, items sorted and distinct. counts says what became of the part's interactions.
+    of ``users``, items sorted and distinct. counts says what became of the part's interactions. excluded_parts: the
+    split parts whose items are never listed.
     """
 
     users: np.ndarray
     relevant: Rows
     excluded: Rows
     counts: dict[str, int]
+    excluded_parts: tuple[str, ...] = ("train", "valid")
 
     def sample(self, n: int, seed: int) -> HeldOut:
         """At most n of the users, drawn without replacement."""
         if len(self.users) <= n:
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False))
-        return HeldOut(
-            self.users[chosen], take_rows(self.relevant, chosen), take_rows(self.excluded, chosen), self.counts
-        )
+        rows = take_rows(self.relevant, chosen), take_rows(self.excluded, chosen)
+        return replace(self, users=self.users[chosen], relevant=rows[0], excluded=rows[1])
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,13 @@ def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> R
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
 
 
-def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str], n_users: int) -> HeldOut:
+def held_out(
+    interactions: pl.DataFrame,
+    part: str,
+    excluded_parts: Sequence[str],
+    n_users: int,
+    history_parts: Sequence[str] | None = None,
+) -> HeldOut:
     """The users of one split part, what they are to be shown, and what their lists must not hold.
 
     Args:
@@ -83,13 +90,24 @@ def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str
         excluded_parts: a user's items in these parts are never recommended. A held-out item that the user already has
             there cannot be recommended either; it is no target, and counted.
         n_users: users of the run.
+        history_parts: users without an interaction in these parts are not asked about; None: all are.
     Returns:
-        HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target.
+        HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target; and with
+        ``history_parts`` users_without_history and their interactions_without_history, which no other count holds.
     Raises:
         DataError: nothing is left to predict.
     """
     target = interactions.filter(pl.col("split") == part).select("user_idx", "item_idx")
     seen = interactions.filter(pl.col("split").is_in(list(excluded_parts))).select("user_idx", "item_idx")
+    left_out = {}
+    if history_parts is not None:
+        known = interactions.filter(pl.col("split").is_in(list(history_parts))).select("user_idx").unique()
+        unknown = target.join(known, on="user_idx", how="anti")
+        target = target.join(known, on="user_idx", how="semi")
+        left_out = {
+            "users_without_history": unknown["user_idx"].n_unique(),
+            "interactions_without_history": len(unknown),
+        }
     distinct = target.unique()
     new = distinct.join(seen.unique(), on=["user_idx", "item_idx"], how="anti")
     if new.is_empty():
@@ -107,8 +125,11 @@ def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str
         "targets": len(new),
         "users": len(users),
         "users_without_target": target["user_idx"].n_unique() - len(users),
+        **left_out,
     }
-    return HeldOut(users, take_rows(relevant, users), take_rows(excluded, users), counts)
+    return HeldOut(
+        users, take_rows(relevant, users), take_rows(excluded, users), counts, excluded_parts=tuple(excluded_parts)
+    )
 
 
 def valid_precedes_test(interactions: pl.DataFrame) -> bool:
