@@ -38,7 +38,7 @@ def test_one_problem_is_singular() -> None:
 
 def test_new_items_are_in_no_history() -> None:
     asked = {"split": {"kind": "cold-items"}, "evaluate": {"history": "train+valid"}}
-    with pytest.raises(ConfigError, match=r"^1 problem in x\.toml: evaluate\.history: must be auto or train with split"):
+    with pytest.raises(ConfigError, match=r"^1 problem in x\.toml: evaluate\.history: must be auto or train"):
         parse_config(asked, "x.toml")
     assert parse_config({"split": {"kind": "cold-items"}}, "x.toml").split.cold_share == 0.2
 
