@@ -75,12 +75,21 @@ def read_prepared(run: Path) -> Prepared:
 
 def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
     """(users (n_users, d), items (n_items, d)) of a state. Raises ArtifactError."""
-    path = run / "embeddings" / f"{state}.safetensors"
+    tensors = _read_tensors(run / "embeddings" / f"{state}.safetensors")
+    return tensors["users"], tensors["items"]
+
+
+def read_text_vectors(run: Path) -> np.ndarray | None:
+    """(n_items, d) of the text encoder before training; None where the run has none. Raises ArtifactError."""
+    path = run / "embeddings" / "text.safetensors"
+    return _read_tensors(path)["items"] if path.is_file() else None
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
-        tensors = load_file(path)
+        return dict(load_file(path))
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Run 'reckg embed' again.") from error
-    return tensors["users"], tensors["items"]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -56,7 +56,8 @@ class SystemResult:
 
     per_user: metric -> (n,) float64. coverage: "coverage@10" -> {"mean", "low", "high"}. per_group: group -> metric ->
     (n,) float64 over the held-out items of that group alone, NaN for users without any. excluded_items: how often a
-    list held an item that it must not hold. short_lists: lists with fewer places filled than asked.
+    list held an item that it must not hold. short_lists: lists with fewer places filled than asked. exposure:
+    "exposure@10" -> (n,) float64, the share of a list's places that the watched items have.
     """
 
     per_user: dict[str, np.ndarray]
@@ -65,6 +66,7 @@ class SystemResult:
     per_group: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     excluded_items: int = 0
     short_lists: int = 0
+    exposure: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
@@ -152,6 +154,7 @@ def evaluate_system(
     excluded: Rows | None = None,
     groups: ItemGroups | None = None,
     group_k: int = 10,
+    watched: np.ndarray | None = None,
     block_users: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> SystemResult:
@@ -165,6 +168,7 @@ def evaluate_system(
         n_items: candidates; the share of them that appears in any list is the coverage.
         excluded: items that a list must not hold, a row for each of ``users``; violations are counted.
         groups: also measure recall and NDCG at ``group_k`` over each group's held-out items alone.
+        watched: (w,) item_idx whose share of the places is measured.
         block_users: users asked for at once.
         progress: called with the number of users after each block.
     Raises:
@@ -176,6 +180,8 @@ def evaluate_system(
     per_group: dict[str, dict[str, np.ndarray]] = {}
     times = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
     shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+    is_watched = np.isin(np.arange(n_items + 1), watched) if watched is not None else None  # the last stands for -1
+    exposure = {f"exposure@{k}": np.zeros(n) for k in ks} if watched is not None else {}
     seconds, violations, short = 0.0, 0, 0
     for start in range(0, n, block_users):
         block = np.arange(start, min(start + block_users, n))
@@ -195,10 +201,12 @@ def evaluate_system(
             top = lists[:, :k]
             np.add.at(times[k], top[top >= 0], 1)
             shown_to[k][top[top >= 0]] = np.broadcast_to(block[:, None], top.shape)[top >= 0]
+            if is_watched is not None:
+                exposure[f"exposure@{k}"][block] = is_watched[top].sum(axis=1) / k
         if progress is not None:
             progress(len(block))
     coverage = {f"coverage@{k}": coverage_interval(times[k], shown_to[k], n) for k in ks}
-    return SystemResult(per_user, coverage, seconds, per_group, violations, short)
+    return SystemResult(per_user, coverage, seconds, per_group, violations, short, exposure)
 
 
 def _check_lists(lists: np.ndarray, n_users: int, n_items: int) -> None:
