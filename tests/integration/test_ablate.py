@@ -17,6 +17,9 @@ from reckg.data.schema import ColumnKinds, Dataset
 from reckg.data.synthetic import write_bookshop
 
 CONFIG = """
+[run]
+threads = 1
+
 [graph]
 min_entity_degree = 2
 
