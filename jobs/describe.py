@@ -9,7 +9,7 @@ from typing import Any
 from jobs.run_state import STATE_FILE, RunState
 from jobs.stages import STAGES, dataset_files
 from reckg.errors import ArtifactError, DataError
-from reckg.evaluation.ablation_report import left_out
+from reckg.evaluation.ablation_report import cautions
 
 
 def describe(path: Path) -> str:
@@ -132,7 +132,7 @@ def ablation_summary(out: Path, report: dict[str, Any]) -> str:
     lines = [f"{'test NDCG@10':26}" + "".join(f"{name:>18}" for name in parts)]
     for name, variant in report["variants"].items():
         lines.append(f"{name:26}" + "".join(f"{variant['test'][part]['ndcg@10']['mean']:>18.4f}" for part in parts))
-    lines += ["", *(f"verdict: {sentence}" for sentence in report["verdict"]), *left_out(report)]
+    lines += ["", *(f"verdict: {sentence}" for sentence in report["verdict"]), *cautions(report)]
     seconds = sum(t["seconds"] for variant in report["variants"].values() for t in variant["training"])
     return "\n".join([*lines, f"report: {out / 'ablation.md'}", f"seconds of training: {seconds:.0f}"])
 

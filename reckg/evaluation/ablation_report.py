@@ -37,18 +37,34 @@ def verdicts(report: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def left_out(report: Mapping[str, Any]) -> list[str]:
-    """What was not compared, and why."""
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """What a reader of the verdict must know: what was left out and why, and where the figures mislead."""
     reasons = report["skipped"].values()
     names = {why: [name for name, other in report["skipped"].items() if other == why] for why in reasons}
-    return [f"Left out: {', '.join(some)}: {why}." for why, some in names.items()]
+    words = [f"Left out: {', '.join(some)}: {why}." for why, some in names.items()]
+    unknown = [f"{name} {count:,}" for name, count in report["items_without_vector"].items() if count]
+    if unknown:
+        words.append(
+            f"Items of which a variant knows nothing, neither interaction nor triple nor text: {', '.join(unknown)}. "
+            "Their score is 0 for every user: above all items with a negative one, in the order of the catalogue. "
+            "Where new items are what users take, that alone finds cold items."
+        )
+    families = [[c for c in report["comparisons"] if c["name"] == name] for name in HEADINGS]
+    largest = max(len(family) for family in [*families, report.get("relations", [])])
+    smallest = 2 / (report["bootstrap_samples"] + 1)
+    if largest * smallest >= LEVEL:
+        words.append(
+            f"With {report['bootstrap_samples']:,} bootstrap samples no p-value is below {smallest:.4f}, too coarse "
+            f"for {largest} comparisons: raise evaluate.bootstrap_samples."
+        )
+    return words
 
 
 def ablation_markdown(report: Mapping[str, Any]) -> str:
     """The page ablation.md."""
     lines = [f"# What the graph is worth: {report['name'] or 'ablation'}", ""]
     lines += [f"- {sentence}" for sentence in report["verdict"]]
-    lines += [f"- {sentence}" for sentence in left_out(report)]
+    lines += [f"- {sentence}" for sentence in cautions(report)]
     lines += ["", "## Figures", "", *_figures(report)]
     for name, heading in HEADINGS.items():
         mine = [c for c in report["comparisons"] if c["name"] == name]
@@ -66,8 +82,6 @@ def ablation_markdown(report: Mapping[str, Any]) -> str:
 def measured(report: Mapping[str, Any]) -> list[str]:
     """How the figures were made."""
     seeds, samples = report["seeds"], report["bootstrap_samples"]
-    families = [[c for c in report["comparisons"] if c["name"] == name] for name in HEADINGS]
-    largest = max(len(family) for family in [*families, report.get("relations", [])])
     words = [
         f"{report['users']:,} users, {report['items']:,} items, {report['triples']:,} triples; training seeds "
         f"{', '.join(map(str, seeds))}. The same seed makes the initial weights, the batches and the shuffles.",
@@ -79,23 +93,11 @@ def measured(report: Mapping[str, Any]) -> list[str]:
         "table and the difference has the same sign with every seed. Recall@20 is told without a test.",
         *(f"{name.capitalize()}: {part['does']}." for name, part in report["slices"].items()),
     ]
-    unknown = [f"`{name}` {count:,}" for name, count in report["items_without_vector"].items() if count]
-    if unknown:
-        words.append(
-            f"Items of which a variant knows nothing, neither interaction nor triple nor text: {', '.join(unknown)}. "
-            "Their score is 0 for every user: above all items with a negative one, in the order of the catalogue. "
-            "Where new items are what users take, that alone finds cold items."
-        )
     if report.get("relations"):
         words.append(
             "A relation's worth is the NDCG@10 of the whole graph less that of the graph without its triples at "
             "inference, the other shares rescaled. The weights were trained with it: a model trained without may do "
             "better than this one masked. Relations are judged over all users; the other columns have no test."
-        )
-    if largest * 2 / (samples + 1) >= LEVEL:
-        words.append(
-            f"With {samples:,} bootstrap samples no p-value is below {2 / (samples + 1):.4f}, too coarse for "
-            f"{largest} comparisons: raise evaluate.bootstrap_samples."
         )
     return words
 

@@ -142,7 +142,7 @@ def _cells(
         paired,
         better,
         f"{np.mean([count['best_epoch'] for count in counts]):.0f}",
-        f"{np.median(seconds):.0f}",
+        f"{np.median(seconds):.1f}",
     ]
 
 

@@ -12,9 +12,16 @@ import polars as pl
 import pytest
 
 from jobs.cli import main
+from jobs.embed import embed
+from jobs.run_folder import read_embeddings, read_prepared
+from reckg.compressed_rows import take_rows
+from reckg.config import read_config
 from reckg.data.read import write_dataset
 from reckg.data.schema import ColumnKinds, Dataset
 from reckg.data.synthetic import write_bookshop
+from reckg.evaluation.protocol import evaluate_system, held_out
+from reckg.retrieval.exact import exact_search
+from reckg.retrieval.scored_items import ScoredItems
 
 CONFIG = """
 [run]
@@ -70,6 +77,22 @@ def write_planted(folder: Path, *, users: int = 300, items: int = 600, genres: i
         licence="Apache-2.0",
     )
     write_dataset(dataset, folder, False)
+
+
+def figure_of_embed(out: Path) -> float:
+    """Test NDCG@10 of the vectors that the embed stage writes for the variant "true", by the protocol of the report."""
+    run = out / "variants/true/seed-4"
+    embed(read_config(run / "config.toml"), out, run)
+    users, items = read_embeddings(run, "test")
+    held = held_out(read_prepared(run).interactions, "test", ("train", "valid"), len(users))
+
+    def recommend(user_idx: np.ndarray) -> ScoredItems:
+        seen = take_rows(held.excluded, np.searchsorted(held.users, user_idx))
+        return exact_search(users[user_idx], items, 10, seen=seen)
+
+    result = evaluate_system(recommend, held.users, held.relevant, (10,), n_items=len(items), excluded=held.excluded)
+    assert result.excluded_items == 0
+    return float(result.per_user["ndcg@10"].mean())
 
 
 def of(report: dict[str, Any], other: str, part: str) -> dict[str, Any]:
@@ -128,6 +151,7 @@ def test_a_bookshop_with_texts_resumes_and_answers_one_question_at_a_time(
     assert trained() == ["true", "text-shuffled", "text-off"]
     report = json.loads((out / "ablation.json").read_text())
     assert {c["name"] for c in report["comparisons"]} == {"text"} and "relations" not in report
+    assert report["variants"]["true"]["test"]["all users"]["ndcg@10"]["mean"] == pytest.approx(figure_of_embed(out))
     assert list(report["slices"]) == SLICES
 
     assert main([*arguments, "--only", "relations"]) == 0

@@ -130,6 +130,9 @@ def test_ablate_passes_its_options(
         "variants": {"true": {"test": {"all users": {"ndcg@10": {"mean": 0.25}}}, "training": [{"seconds": 2.0}]}},
         "verdict": ["The graph helps."],
         "skipped": {"text-off": "no text"},
+        "items_without_vector": {"true": 0},
+        "comparisons": [],
+        "bootstrap_samples": 1000,
     }
     calls: list[Any] = []
     monkeypatch.setattr("jobs.ablate.ablate", lambda *args, **more: calls.append((args, more)) or report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def test_a_small_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         head, _, default, one, two = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
         assert head[2:5] == ["NDCG@10", "less the default's", "seeds better"]
         assert default[0] == "default" and default[3:5] == ["", ""]
+        folders = [tmp_path / f"out/small/variants/default/seed-{seed}/model" for seed in (0, 1)]
+        told = [json.loads((folder / "train.json").read_text())["valid_ndcg@10"] for folder in folders]
+        assert float(default[2].split()[0]) == pytest.approx(sum(told) / 2, abs=1e-4)
         assert one[:3] == ["1 layer", "`model.layers = 1`", "the default"]
         assert two[:2] == ["2 layers", "`model.layers = 2`"]
         assert two[3].count("[") == 1 and two[4].endswith("of 2") and two[5] == "1"
