@@ -111,6 +111,7 @@ def test_a_graph_that_decides_taste_is_found_out(tmp_path: Path, capsys: pytest.
         found = of(report, other, part)
         assert found["judgement"] == "better", found
         assert found["ndcg@10"]["low"] > 0 and min(found["ndcg@10"]["by_seed"]) > 0
+    assert {name: count["triples"] for name, count in report["shuffle"].items()} == {"genre": 600, "colour": 600}
     relations = {r["relation"]: r for r in report["relations"]}
     assert set(relations) == {"genre", "colour", "all relations"}
     assert relations["genre"]["judgement"] == "better"

@@ -57,6 +57,14 @@ def test_it_is_really_shuffled_and_holds_no_triple_twice(n: int, values: int, ea
     assert (other != shuffled).any()
 
 
+def test_repeats_are_swapped_out_where_most_items_have_most_values() -> None:
+    rng = np.random.default_rng(0)
+    head = np.repeat(np.arange(200), 9)
+    tail = np.concatenate([1000 + rng.choice(12, 9, replace=False) for _ in range(200)])
+    _, counts = shuffle_tails((head, np.zeros_like(head), tail), ("genres",), 0)
+    assert counts["genres"]["repeated"] == 0
+
+
 def test_loops_of_an_outside_relation_are_swapped_out() -> None:
     """Six authors who influence one another in a ring: a permutation alone leaves a loop in two of three cases."""
     head = np.arange(6)
