@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     for name, does in STAGE_COMMANDS.items():
         _add_stage(commands, name, does)
+    _add_ablate(commands)
     _add_recommend(commands)
     _add_serve(commands)
     _add_demo(commands)
@@ -121,6 +122,15 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(only=None)
 
 
+def _add_ablate(commands: argparse._SubParsersAction) -> None:
+    example = "reckg ablate jobs/configs/bookshop.toml --data build/dataset --out build/ablation --seeds 0,1,2"
+    does = "measure what the graph, each of its relations and the texts are worth"
+    parser = _add(commands, "ablate", does, example, _ablate)
+    _add_run_arguments(parser)
+    parser.add_argument("--seeds", default="0,1,2", help="training seeds (default: 0,1,2)")
+    parser.add_argument("--only", choices=("graph", "text", "relations"), help="one question (default: all)")
+
+
 def _add_recommend(commands: argparse._SubParsersAction) -> None:
     example = "reckg recommend build/run/bundle --out build/recommendations.parquet --k 20"
     parser = _add(commands, "recommend", "write recommendations of many users to a file", example, _recommend)
@@ -179,6 +189,16 @@ def _run(options: argparse.Namespace) -> None:
     state = run_pipeline(config, options.data, options.out, only=options.only, overwrite=options.overwrite)
     if options.only in (None, "evaluate"):
         print("\n" + summary(options.out, state))
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from jobs.ablate import ablate, parse_seeds
+    from jobs.describe import ablation_summary
+    from reckg.config import read_config
+
+    config, seeds = read_config(options.config), parse_seeds(options.seeds)
+    report = ablate(config, options.data, options.out, seeds=seeds, only=options.only, overwrite=options.overwrite)
+    print("\n" + ablation_summary(options.out, report))
 
 
 def _recommend(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.run_state import STATE_FILE, RunState
 from jobs.stages import STAGES, dataset_files
 from reckg.errors import ArtifactError, DataError
+from reckg.evaluation.ablation_report import cautions
 
 
 def describe(path: Path) -> str:
@@ -124,6 +125,17 @@ def summary(run: Path, state: RunState) -> str:
             f"seconds: {seconds}; together {total:.1f}, peak memory {peak:,.0f} MB",
         ]
     )
+
+
+def ablation_summary(out: Path, report: dict[str, Any]) -> str:
+    """Test NDCG@10 of every variant over every slice, what follows from it in words, and where the tables are."""
+    parts = list(report["slices"])
+    lines = [f"{'test NDCG@10':26}" + "".join(f"{name:>18}" for name in parts)]
+    for name, variant in report["variants"].items():
+        lines.append(f"{name:26}" + "".join(f"{variant['test'][part]['ndcg@10']['mean']:>18.4f}" for part in parts))
+    lines += ["", *(f"verdict: {sentence}" for sentence in report["verdict"]), *cautions(report)]
+    seconds = sum(t["seconds"] for variant in report["variants"].values() for t in variant["training"])
+    return "\n".join([*lines, f"report: {out / 'ablation.md'}", f"seconds of training: {seconds:.0f}"])
 
 
 def new_items_table(report: dict[str, Any]) -> list[str]:

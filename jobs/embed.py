@@ -9,10 +9,12 @@ import torch
 from safetensors.numpy import save_file
 
 from jobs.model_files import build_model, load_graph, pick_device
-from jobs.run_folder import STATES, n_threads, read_prepared
+from jobs.run_folder import STATES, Prepared, n_threads, read_prepared
 from reckg.config import Config
+from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.joint_model import Embeddings, JointModel
 from reckg.model.train import load_trained_state
 
 
@@ -23,24 +25,42 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     split, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for the
     evaluation's text kNN.
     """
-    torch.set_num_threads(n_threads(config))
-    torch.manual_seed(config.run.seed)
-    device = pick_device(config)
     prepared = read_prepared(run)
     trained_on = load_graph(run, prepared, config, "train")
-    model = build_model(config, run, prepared, trained_on, device)
+    model = untrained_model(config, run, prepared, trained_on)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
     if model.text is not None and prepared.cold_items:
         save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
-    state, _ = load_tensors(run / "model" / "model.safetensors")
-    load_trained_state(model, state)
+    load_weights(model, run)
     for name in STATES:
-        graph = trained_on if name == "train" else load_graph(run, prepared, config, name)
-        tensors = GraphTensors(graph, device)
-        model.update_attention(tensors)
-        embeddings = model.embeddings(tensors)
+        embeddings = embeddings_over(model, trained_on if name == "train" else load_graph(run, prepared, config, name))
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
     if model.text is not None:
         model.text.save(folder / "text_encoder")
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
+
+
+def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    """The model of the run's best epoch, on its device; trained_on: the graph of the state train."""
+    model = untrained_model(config, run, prepared, trained_on)
+    load_weights(model, run)
+    return model
+
+
+def untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    torch.set_num_threads(n_threads(config))
+    torch.manual_seed(config.run.seed)
+    return build_model(config, run, prepared, trained_on, pick_device(config))
+
+
+def load_weights(model: JointModel, run: Path) -> None:
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
+
+
+def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
+    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed."""
+    tensors = GraphTensors(graph, model.embedding.device)
+    model.update_attention(tensors)
+    return model.embeddings(tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
@@ -26,14 +27,19 @@ def pick_device(config: Config) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def load_graph(run: Path, prepared: Prepared, config: Config, state: str) -> KnowledgeGraph:
-    """The knowledge graph with the interactions that are known in a state."""
+def load_graph(
+    run: Path, prepared: Prepared, config: Config, state: str, without: Collection[str] = ()
+) -> KnowledgeGraph:
+    """The knowledge graph with the interactions that are known in a state, without the triples of some relations."""
     folder = run / "graph"
     try:
         description = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         triples = pl.read_parquet(folder / "triples.parquet")
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
+    if without:
+        masked = [number for number, name in enumerate(description["relations"]) if name in without]
+        triples = triples.filter(~pl.col("relation").is_in(masked))
     known = prepared.known(state, config)
     user_idx = known["user_idx"].to_numpy()
     return build_knowledge_graph(

@@ -34,7 +34,7 @@ class Stage:
     ``settings``: sections of the configuration, or single keys of one ("evaluate.history"), that its result depends
     on; run.threads and run.device are in none, because they change the speed. ``inputs`` and ``outputs``: folders of
     the run folder; inputs also DATASET and ENCODER. ``resumes``: the function goes on from its own partial outputs
-    after a kill; those of other stages are removed first. ``function``: for tests; None is jobs.<name>.<name>.
+    after a kill; those of other stages are removed first. ``function``: None is jobs.<name>.<name>.
     """
 
     name: str
@@ -115,7 +115,8 @@ def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> dict
             files |= {f"{ENCODER}/{path.relative_to(folder).as_posix()}": value for path, value in hashes.items()}
         else:
             files |= state.hash_folders([name])
-    code = code_sha256(f"jobs.{stage.name}") if stage.function is None else "given"
+    module = f"jobs.{stage.name}" if stage.function is None else stage.function.__module__
+    code = code_sha256(module) if module.startswith("jobs.") else "given"
     return {"settings": _settings(stage, config), "inputs": files, "code": code}
 
 

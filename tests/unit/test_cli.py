@@ -18,7 +18,7 @@ from jobs.describe import describe
 from jobs.stages import STAGES
 from reckg.errors import ArtifactError, DataError
 
-COMMANDS = ("import", "run", *STAGE_COMMANDS, "recommend", "serve", "demo", "describe")
+COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "serve", "demo", "describe")
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:
@@ -120,6 +120,38 @@ def test_import_passes_its_options(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert main(line.split()) == 0
     options = {"name": "films", "min_weight": 3.5, "k_core": 5, "duplicates": "last", "overwrite": True}
     assert calls == [((name, Path("src"), Path("ds")), options)]
+
+
+def test_ablate_passes_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {
+        "slices": {"all users": {}},
+        "variants": {"true": {"test": {"all users": {"ndcg@10": {"mean": 0.25}}}, "training": [{"seconds": 2.0}]}},
+        "verdict": ["The graph helps."],
+        "skipped": {"text-off": "no text"},
+        "items_without_vector": {"true": 0},
+        "comparisons": [],
+        "bootstrap_samples": 1000,
+    }
+    calls: list[Any] = []
+    monkeypatch.setattr("jobs.ablate.ablate", lambda *args, **more: calls.append((args, more)) or report)
+    (tmp_path / "run.toml").write_text("[train]\nepochs = 3\n")
+    line = ["ablate", str(tmp_path / "run.toml"), "--data", "ds", "--out", "out", "--seeds", "4,5", "--only", "graph"]
+    assert main(line) == 0
+    (((config, *paths), more),) = calls
+    assert config.train.epochs == 3 and paths == [Path("ds"), Path("out")]
+    assert more == {"seeds": (4, 5), "only": "graph", "overwrite": False}
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["test", "NDCG@10", "all", "users"] and printed[2].split() == ["true", "0.2500"]
+    assert printed[4:] == [
+        "verdict: The graph helps.",
+        "Left out: text-off: no text.",
+        "report: out/ablation.md",
+        "seconds of training: 2",
+    ]
+    assert main([*line[:-4], "--seeds", "one"]) == 2
+    assert "--seeds takes whole numbers" in capsys.readouterr().err
 
 
 def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,160 @@
+"""Differences between systems trained with several seeds, over all users and over slices, with words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reckg.compressed_rows import Rows, take_rows
+from reckg.evaluation.metrics import ranking_metrics
+from reckg.evaluation.protocol import HeldOut
+from reckg.evaluation.report import popularity_groups
+from reckg.evaluation.significance import bootstrap_interval, paired_difference
+
+METRIC = "ndcg@10"  # decides; the others are told beside it
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the held-out users, and the held-out items of theirs that count.
+
+    rows (n,) places among the users of a HeldOut; relevant: a row for each of these, none empty.
+    """
+
+    name: str
+    does: str
+    rows: np.ndarray
+    relevant: Rows
+
+    def metrics(self, lists: np.ndarray) -> dict[str, np.ndarray]:
+        """NDCG@10 and Recall@20, (n,) each, from the lists (users of the HeldOut, >= 20) of one system."""
+        found = ranking_metrics(lists[self.rows], self.relevant, (10, 20))
+        return {name: found[name] for name in (METRIC, "recall@20")}
+
+
+def slices(held: HeldOut, history_length: np.ndarray, train_users: np.ndarray) -> list[Slice]:
+    """All users, users with short histories, and long-tail and cold items; empty ones are left out.
+
+    Args:
+        history_length: (n,) training interactions of each user of ``held``.
+        train_users: (n_items,) distinct users of each item in training.
+    """
+    everyone = np.arange(len(held.users))
+    shortest = int(np.quantile(history_length, 0.25, method="lower"))
+    sparse = np.flatnonzero(history_length <= shortest)
+    group = popularity_groups(train_users).group
+    found = [
+        Slice("all users", "every user with a held-out item that is new to them", everyone, held.relevant),
+        Slice(
+            "sparse users",
+            f"users with at most {shortest} training interactions: the lower quartile, ties included",
+            sparse,
+            take_rows(held.relevant, sparse),
+        ),
+        _item_slice(
+            "long-tail items",
+            "held-out items beyond those that hold the first 80% of the training interactions, cold ones included; "
+            "the others do not count",
+            held,
+            group >= 2,
+        ),
+        _item_slice("cold items", "held-out items without a training interaction", held, group == 3),
+    ]
+    return [part for part in found if len(part.rows)]
+
+
+def _item_slice(name: str, does: str, held: HeldOut, wanted: np.ndarray) -> Slice:
+    """The users with a wanted (n_items,) bool held-out item, these items alone."""
+    indptr, items = held.relevant
+    row = np.repeat(np.arange(len(held.users)), np.diff(indptr))
+    mine = wanted[items]
+    length = np.bincount(row[mine], minlength=len(held.users))
+    rows = np.flatnonzero(length)
+    return Slice(name, does, rows, (np.concatenate([[0], np.cumsum(length[rows])]), items[mine]))
+
+
+def system_figures(part: Slice, by_seed: Sequence[np.ndarray], samples: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Metric -> {"mean", "low", "high", "by_seed"} of one system's lists with each training seed.
+
+    The interval is a bootstrap over users of their means over the seeds.
+    """
+    metrics = [part.metrics(lists) for lists in by_seed]
+    return {
+        name: bootstrap_interval(np.mean([m[name] for m in metrics], axis=0), samples, seed)
+        | {"by_seed": [float(m[name].mean()) for m in metrics]}
+        for name in metrics[0]
+    }
+
+
+def difference(
+    part: Slice, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], samples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Metric -> ours minus theirs, lists with the same training seeds in the same order.
+
+    {"mean", "low", "high", "p"} are paired over users, whose values are averaged over the seeds first; by_seed has each
+    seed's mean difference; lift is the difference over the other's mean, None where that is 0.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    pairs = [(part.metrics(a), part.metrics(b)) for a, b in zip(ours, theirs, strict=True)]
+    for name in pairs[0][0]:
+        a, b = (np.mean([pair[i][name] for pair in pairs], axis=0) for i in (0, 1))
+        found: dict[str, Any] = dict(paired_difference(a, b, samples, seed))
+        found["by_seed"] = [float((one[name] - other[name]).mean()) for one, other in pairs]
+        found["lift"] = float(found["mean"] / b.mean()) if b.mean() > 0 else None
+        out[name] = found
+    return out
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for as many comparisons as there are. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
+    order, out, highest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - place) * p[i]))
+        out[i] = highest
+    return out
+
+
+def judge(comparisons: Sequence[dict[str, Any]]) -> None:
+    """Adds ``p_holm`` and ``judgement`` to comparisons that are made together, each with a difference under METRIC.
+
+    better or worse: the corrected p is below LEVEL and every seed's difference has the sign; else no clear difference.
+    """
+    for comparison, p in zip(comparisons, holm([c[METRIC]["p"] for c in comparisons]), strict=True):
+        found = comparison[METRIC]
+        comparison["p_holm"] = p
+        comparison["judgement"] = "no clear difference"
+        for word, sign in (("better", 1), ("worse", -1)):
+            if p < LEVEL and all(sign * value > 0 for value in [found["mean"], *found["by_seed"]]):
+                comparison["judgement"] = word
+
+
+def sentences(subject: str, other: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was judged, in words: "The true graph is better than a shuffled one for all users (+0.0120 [...])."
+
+    Args:
+        subject, other: "the true graph", "a shuffled one".
+        comparisons: of these two over slices, judged.
+    """
+    out = []
+    for judgement, words in (
+        ("better", "is better than"),
+        ("no clear difference", "is no better than"),
+        ("worse", "is worse than"),
+    ):
+        cases = [f"{c['slice']} ({interval(c[METRIC])})" for c in comparisons if c["judgement"] == judgement]
+        if cases:
+            out.append(f"{subject[0].upper()}{subject[1:]} {words} {other} for {_listed(cases)}.")
+    return out
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A difference with its interval: "+0.0120 [+0.0080, +0.0160]"."""
+    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

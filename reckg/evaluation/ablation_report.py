@@ -1,0 +1,185 @@
+"""What an ablation found, in words and in Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reckg.evaluation.ablation import LEVEL, METRIC, interval, sentences
+
+HEADINGS = {
+    "graph": "The graph",
+    "graph without text": "The graph, where the model has no texts",
+    "text": "The texts",
+}
+
+
+def verdicts(report: Mapping[str, Any]) -> list[str]:
+    """A sentence for every comparison and judgement: where graph, texts and relations help, and where they do not."""
+    out: list[str] = []
+    for subject, other in dict.fromkeys((c["subject"], c["other"]) for c in report["comparisons"]):
+        mine = [c for c in report["comparisons"] if (c["subject"], c["other"]) == (subject, other)]
+        out += sentences(subject, other, mine)
+    relations = report.get("relations", [])
+    for judgement, words in (
+        ("better", "Relations whose triples make the ranking better for all users"),
+        ("no clear difference", "Relations whose triples make no clear difference for all users"),
+        ("worse", "Relations whose triples make the ranking worse for all users"),
+    ):
+        clear = judgement != "no clear difference"
+        named = [
+            r["relation"] + (f" ({interval(r[METRIC])})" if clear else "")
+            for r in relations
+            if r["judgement"] == judgement
+        ]
+        if named:
+            out.append(f"{words}: {', '.join(named)}.")
+    return out
+
+
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """What a reader of the verdict must know: what was left out and why, and where the figures mislead."""
+    reasons = report["skipped"].values()
+    names = {why: [name for name, other in report["skipped"].items() if other == why] for why in reasons}
+    words = [f"Left out: {', '.join(some)}: {why}." for why, some in names.items()]
+    unknown = [f"{name} {count:,}" for name, count in report["items_without_vector"].items() if count]
+    if unknown:
+        words.append(
+            f"Items of which a variant knows nothing, neither interaction nor triple nor text: {', '.join(unknown)}. "
+            "Their score is 0 for every user: above all items with a negative one, in the order of the catalogue. "
+            "Where new items are what users take, that alone finds cold items."
+        )
+    families = [[c for c in report["comparisons"] if c["name"] == name] for name in HEADINGS]
+    largest = max(len(family) for family in [*families, report.get("relations", [])])
+    smallest = 2 / (report["bootstrap_samples"] + 1)
+    if largest * smallest >= LEVEL:
+        words.append(
+            f"With {report['bootstrap_samples']:,} bootstrap samples no p-value is below {smallest:.4f}, too coarse "
+            f"for {largest} comparisons: raise evaluate.bootstrap_samples."
+        )
+    return words
+
+
+def ablation_markdown(report: Mapping[str, Any]) -> str:
+    """The page ablation.md."""
+    lines = [f"# What the graph is worth: {report['name'] or 'ablation'}", ""]
+    lines += [f"- {sentence}" for sentence in report["verdict"]]
+    lines += [f"- {sentence}" for sentence in cautions(report)]
+    lines += ["", "## Figures", "", *_figures(report)]
+    for name, heading in HEADINGS.items():
+        mine = [c for c in report["comparisons"] if c["name"] == name]
+        if mine:
+            lines += ["", f"## {heading}", "", *_differences(mine)]
+    if report.get("relations"):
+        lines += ["", "## Relations", "", *_relations(report)]
+    lines += ["", "## Trainings", "", *_trainings(report)]
+    if report["shuffle"]:
+        lines += ["", "## The shuffled graph", "", *_shuffle(report)]
+    lines += ["", "## How it was measured", "", *(f"- {sentence}" for sentence in measured(report))]
+    return "\n".join(lines) + "\n"
+
+
+def measured(report: Mapping[str, Any]) -> list[str]:
+    """How the figures were made."""
+    seeds, samples = report["seeds"], report["bootstrap_samples"]
+    words = [
+        f"{report['users']:,} users, {report['items']:,} items, {report['triples']:,} triples; training seeds "
+        f"{', '.join(map(str, seeds))}. The same seed makes the initial weights, the batches and the shuffles.",
+        "Every variant is trained with the same settings; the validation part chooses its epoch. The vectors alone are "
+        "measured, as of test time: full ranking of all items, without the reranker.",
+        "A user's values are averaged over the seeds. Intervals: 95%, "
+        f"{samples:,} bootstrap samples over users; differences are paired over the same users.",
+        f"Judged is NDCG@10: better or worse if the p-value is below {LEVEL} after Holm's correction for all rows of a "
+        "table and the difference has the same sign with every seed. Recall@20 is told without a test.",
+        *(f"{name.capitalize()}: {part['does']}." for name, part in report["slices"].items()),
+    ]
+    if report.get("relations"):
+        words.append(
+            "A relation's worth is the NDCG@10 of the whole graph less that of the graph without its triples at "
+            "inference, the other shares rescaled. The weights were trained with it: a model trained without may do "
+            "better than this one masked. Relations are judged over all users; the other columns have no test."
+        )
+    return words
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """A Markdown table; the first ``left`` columns are aligned to the left, the others to the right."""
+    marks = ["---" if place < left else "---:" for place in range(len(head))]
+    return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
+
+
+def _figures(report: Mapping[str, Any]) -> list[str]:
+    parts = report["slices"]
+    head = ["NDCG@10", *(f"{name} ({part['users']:,} users)" for name, part in parts.items()), "Recall@20, all users"]
+    rows = [
+        [
+            f"`{name}`: {v['does']}",
+            *(_with_seeds(v["test"][p][METRIC]) for p in parts),
+            _with_seeds(v["test"]["all users"]["recall@20"]),
+        ]
+        for name, v in report["variants"].items()
+    ]
+    return [*table(head, rows), "", "In brackets: 95% interval over users. In parentheses: lowest to highest seed."]
+
+
+def _with_seeds(found: Mapping[str, Any]) -> str:
+    cell = f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+    return cell + (f" ({min(found['by_seed']):.4f} to {max(found['by_seed']):.4f})" if found["by_seed"][1:] else "")
+
+
+def _differences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = ["comparison", "slice", "NDCG@10", "lift", "seeds", "p, Holm", "judgement", "Recall@20"]
+    rows = [
+        [
+            f"{c['subject']} over {c['other']}",
+            c["slice"],
+            interval(c[METRIC]),
+            "" if c[METRIC]["lift"] is None else f"{c[METRIC]['lift']:+.1%}",
+            " ".join(f"{value:+.4f}" for value in c[METRIC]["by_seed"]),
+            f"{c['p_holm']:.3f}",
+            c["judgement"],
+            interval(c["recall@20"]),
+        ]
+        for c in comparisons
+    ]
+    return table(head, rows, left=2)
+
+
+def _relations(report: Mapping[str, Any]) -> list[str]:
+    others = list(report["slices"])[1:]
+    head = ["relation", "triples", "worth in NDCG@10, all users", "p, Holm", "judgement", *others]
+    rows = [
+        [
+            f"`{r['relation']}`",
+            f"{r['triples']:,}",
+            interval(r[METRIC]),
+            f"{r['p_holm']:.3f}",
+            r["judgement"],
+            *(interval(r["slices"][name][METRIC]) for name in others),
+        ]
+        for r in report["relations"]
+    ]
+    return table(head, rows)
+
+
+def _trainings(report: Mapping[str, Any]) -> list[str]:
+    head = ["variant", "seed", "epochs", "best epoch", "validation NDCG@10", "seconds"]
+    rows = [
+        [f"`{name}`", *(str(t[k]) for k in ("seed", "epochs", "best_epoch", "valid_ndcg@10", "seconds"))]
+        for name, variant in report["variants"].items()
+        for t in variant["training"]
+    ]
+    return table(head, rows)
+
+
+def _shuffle(report: Mapping[str, Any]) -> list[str]:
+    """The counts of the first seed's shuffle, relations with most triples first."""
+    head = ["relation", "triples", "the true graph has them too", "there twice", "loops"]
+    counts = sorted(report["shuffle"].items(), key=lambda entry: -entry[1]["triples"])
+    rows = [[f"`{name}`", *(f"{c[k]:,}" for k in ("triples", "unchanged", "repeated", "loops"))] for name, c in counts]
+    return [
+        "Of the first seed. Where few values are common, a shuffle cannot change much, and the difference to it is "
+        "less than what the relation is worth.",
+        "",
+        *table(head, rows),
+    ]

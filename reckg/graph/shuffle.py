@@ -1,0 +1,74 @@
+"""A graph with its meaning taken out: tails change places within their relation, and every degree stays.
+
+What a model gains from the true graph over such a one, it gains from what the triples say; the number of triples of
+every node and relation is the same in both. Source of the question: KG4RecEval, arXiv:2404.03164.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+ROUNDS = 100  # of swapping out triples that must not be; what is left after them is counted
+
+Triples = tuple[np.ndarray, np.ndarray, np.ndarray]  # head, relation, tail, (m,) int each
+
+
+def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Permutes the tails of every relation.
+
+    Every head keeps its number of triples of each relation, every tail its degree in it. A triple that is there
+    twice afterwards, or leads from a node to itself, swaps its tail with another one of the relation, where that helps.
+
+    Args:
+        triples: (head, relation, tail); relation i is relations[i].
+        relations: their names.
+        seed: of the permutations.
+    Returns:
+        The new tails (m,) in the order of the triples, and counts by relation: triples; unchanged, those that the true
+        graph has too (many where few values are common); repeated, those that the shuffled graph holds once more;
+        loops, from a node to itself.
+    """
+    head, relation, tail = (np.asarray(part, dtype=np.int64) for part in triples)
+    stride = int(max(head.max(initial=0), tail.max(initial=0))) + 1
+    rng, out, counts = np.random.default_rng(seed), tail.copy(), {}
+    for number, name in enumerate(relations):
+        rows = np.flatnonzero(relation == number)
+        out[rows] = _shuffled(head[rows], tail[rows], stride, rng)
+        pair = head[rows] * stride + out[rows]
+        counts[name] = {
+            "triples": len(rows),
+            "unchanged": int(np.isin(pair, head[rows] * stride + tail[rows]).sum()),
+            "repeated": len(pair) - len(np.unique(pair)),
+            "loops": int((head[rows] == out[rows]).sum()),
+        }
+    return out, counts
+
+
+def _shuffled(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of the tails of one relation, with as few repeated pairs and loops as the swaps can reach."""
+    tail = rng.permutation(tail)
+    for _ in range(ROUNDS):
+        bad = _repeated_or_loop(head, tail, stride)
+        if not bad.any():
+            break
+        order = rng.permutation(len(tail))
+        wrong, partner = order[bad[order]], order[~bad[order]]
+        n = min(len(wrong), len(partner))
+        wrong, partner = wrong[:n], partner[:n]
+        new = np.stack([head[wrong] * stride + tail[partner], head[partner] * stride + tail[wrong]])
+        _, place, times = np.unique(new, return_inverse=True, return_counts=True)
+        fresh = (times[place].reshape(new.shape) == 1) & ~np.isin(new, head * stride + tail)
+        loop = (head[wrong] == tail[partner]) | (head[partner] == tail[wrong])
+        swap = fresh.all(axis=0) & ~loop
+        tail[wrong[swap]], tail[partner[swap]] = tail[partner[swap]], tail[wrong[swap]]
+    return tail
+
+
+def _repeated_or_loop(head: np.ndarray, tail: np.ndarray, stride: int) -> np.ndarray:
+    """(m,) bool: the pair stands further up already, or leads from a node to itself."""
+    bad = np.ones(len(head), dtype=bool)
+    bad[np.unique(head * stride + tail, return_index=True)[1]] = False
+    return bad | (head == tail)
