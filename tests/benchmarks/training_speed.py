@@ -153,7 +153,7 @@ class Rival:
     @property
     def finished(self) -> bool:
         done = len(self.epochs)
-        return done >= self.limit or (done > PATIENCE and best(self.epochs) < done - PATIENCE)
+        return done >= self.limit or (done > 0 and done - best(self.epochs) >= PATIENCE)
 
     def step(self) -> None:
         if self.finished:
