@@ -169,6 +169,7 @@ def trained(run: Path) -> dict[str, Any]:
     return {path.name: path.read_bytes() for path in files} | {"log": untimed}
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_to_the_bit(shop: Shop, tmp_path: Path) -> None:
     for stage in ("build-graph", "train", "embed"):
         assert main([stage, *shop.arguments(tmp_path / "run")]) == 0
