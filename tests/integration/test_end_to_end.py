@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file
 
 from jobs.cli import main
 from jobs.demo import running_server, some_user
@@ -162,29 +161,69 @@ def test_batch_answers_equal_the_single_ones(shop: Shop, tmp_path: Path) -> None
         assert rows.filter(pl.col("user_id") == user_id).sort("rank")["item_id"].to_list() == single
 
 
+def trained(run: Path) -> dict[str, Any]:
+    """What training and its validation left, without times: bytes of weights and vectors, and the log's rows."""
+    files = [run / "model/model.safetensors", *sorted((run / "embeddings").glob("*.safetensors"))]
+    rows = [json.loads(line) for line in (run / "model/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    untimed = [{k: v for k, v in row.items() if k not in ("train_seconds", "examples_per_second")} for row in rows]
+    return {path.name: path.read_bytes() for path in files} | {"log": untimed}
+
+
 @pytest.mark.slow
-def test_a_killed_run_ends_like_one_that_was_not(shop: Shop, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "jobs.cli", "run", *shop.arguments(out)]
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while not (out / "model/checkpoint.safetensors").exists() and time.monotonic() < deadline:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+def test_two_runs_are_the_same_to_the_bit(shop: Shop, tmp_path: Path) -> None:
+    for stage in ("build-graph", "train", "embed"):
+        assert main([stage, *shop.arguments(tmp_path / "run")]) == 0
+    first, second = trained(shop.run), trained(tmp_path / "run")
+    assert len(first) == 5 and len(first["log"]) == 6
+    assert [name for name in first | second if first.get(name) != second.get(name)] == []
+
+
+KILLED_AT_STEP = """
+import os, signal, sys
+from jobs.cli import main
+from reckg.model import train
+
+step, left = train.train_step, int(sys.argv.pop(1))
+
+def killed_in_time(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments)
+
+train.train_step = killed_in_time
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_an_epoch_ends_like_one_that_was_not(shop: Shop, tmp_path: Path) -> None:
+    out, words = tmp_path / "run", shop.arguments(tmp_path / "run")
+    examples = json.loads((shop.run / "model/train.json").read_text())["examples"]
+    steps = math.ceil(examples / 256)
+    assert steps > 3
+    middle_of_the_fourth = 3 * steps + steps // 2
+    command = [sys.executable, "-c", KILLED_AT_STEP, str(middle_of_the_fourth), "run", *words]
+    killed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     assert RunState.read(out).stages["train"].status == "started"
+    assert [row["epoch"] for row in trained(out)["log"]] == [1, 2, 3]
+
+    command = [sys.executable, "-m", "jobs.cli", "run", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "build-graph: up to date" in done.stdout
     assert "goes on after an interruption" in done.stdout
-    for name in ("train", "serving"):
-        ours = load_file(out / f"embeddings/{name}.safetensors")
-        theirs = load_file(shop.run / f"embeddings/{name}.safetensors")
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key])
+    whole, resumed = trained(shop.run), trained(out)
+    assert [name for name in whole | resumed if whole.get(name) != resumed.get(name)] == []
+    assert metrics(out) == metrics(shop.run)
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    """Every metric of every system in the report, with its interval."""
+    systems = json.loads((run / "report/report.json").read_text(encoding="utf-8"))["systems"]
+    return {name: system["test"] for name, system in systems.items()}
 
 
 @pytest.mark.slow
