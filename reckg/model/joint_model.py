@@ -161,8 +161,8 @@ class JointModel(nn.Module):
         """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
         training = self.training
         self.eval()
-        vectors = self.propagation.inferred(self.node_input(), tensors.adjacency)
-        vectors = vectors.div_(vectors.norm(dim=1, keepdim=True).clamp_(min=1e-12)).cpu().numpy()
+        combined = self.propagation.inferred(self.node_input(), tensors.adjacency)
+        vectors = combined.div_(combined.norm(dim=1, keepdim=True).clamp_(min=1e-12)).cpu().numpy()
         self.train(training)
         users, items = self.n_users, self.n_users + self.n_items
         return Embeddings(vectors[:users], vectors[users:items], vectors[items:])
