@@ -23,7 +23,7 @@ class GraphTensors:
         self.tail = torch.from_numpy(graph.tail).to(device)
         self.prior = torch.from_numpy(graph.prior).to(device)
         self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
-        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes)
+        self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes, inverse_edge=self.inverse_edge)
         self.set_attention(None)
 
     @cached_property

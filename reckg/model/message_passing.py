@@ -1,56 +1,127 @@
 """The hot product: a sparse matrix with fixed weights times dense node vectors, forward and backward.
 
-torch multiplies a CSR matrix quickly but transposes it anew in every backward pass; here the transpose is kept.
+A node's weighted sum over its neighbours is what torch calls an embedding bag: on CPU its kernel (FBGEMM) fetches rows
+ahead of their use and adds them in the order of the edges, so the result depends neither on the run nor on the number
+of threads. Elsewhere, and in float64, it is torch's CSR product. Both would spend most of a backward pass transposing;
+here the transpose is kept. What that gains is in docs/performance.md.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+
+BAG_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # those of which torch has a parallel embedding bag on CPU
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A square sparse matrix by rows. offset: (n_nodes + 1,) int32; col: (n_edges,) int32; weight: (n_edges,)."""
+
+    offset: torch.Tensor
+    col: torch.Tensor
+    weight: torch.Tensor
+
+    def times(self, nodes: torch.Tensor) -> torch.Tensor:
+        """(n_nodes, d) -> (n_nodes, d) of the same type, computed in the type of the weights."""
+        stored = nodes.to(self.weight.dtype)
+        if nodes.device.type == "cpu" and stored.dtype in BAG_TYPES:
+            sums = F.embedding_bag(
+                self.col, stored, self.offset, mode="sum", per_sample_weights=self.weight, include_last_offset=True
+            )
+        else:
+            sums = self.csr @ stored
+        return sums.to(nodes.dtype)
+
+    @cached_property
+    def csr(self) -> torch.Tensor:
+        """The same as torch's CSR tensor."""
+        n_nodes = len(self.offset) - 1
+        with warnings.catch_warnings():  # torch calls its CSR format beta, once a process
+            warnings.filterwarnings(
+                "ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning
+            )
+            return torch.sparse_csr_tensor(
+                self.offset, self.col, self.weight, (n_nodes, n_nodes), check_invariants=False
+            )
 
 
 class Adjacency:
     """A square sparse matrix of fixed pattern, kept with its transpose; the weights can be replaced.
 
-    row, col: (n_edges,) int64, ordered by row. Row = the node that receives, col = the node that sends.
+    Args:
+        row, col: (n_edges,) int64, ordered by row. Row = the node that receives, col = the node that sends.
+        inverse_edge: (n_edges,) int64, where each edge's inverse is. Given, the matrix is its own transpose: half the
+            memory, and ``set_weights`` wants the same weight on both.
+        stored: the type in which node vectors and weights are read; sums are float32 inside. bfloat16 halves the
+            bytes and costs precision. None: that of the weights.
+    Raises:
+        ValueError: the edges are not ordered by row, there are 2**31 or more, or ``inverse_edge`` is wrong.
     """
 
-    def __init__(self, row: torch.Tensor, col: torch.Tensor, n_nodes: int) -> None:
-        self.n_nodes = n_nodes
-        self._crow, self._col = _compress(row, n_nodes), col.int()
-        self._by_col = torch.argsort(col, stable=True)
-        self._t_crow, self._t_col = _compress(col[self._by_col], n_nodes), row[self._by_col].int()
+    def __init__(
+        self,
+        row: torch.Tensor,
+        col: torch.Tensor,
+        n_nodes: int,
+        *,
+        inverse_edge: torch.Tensor | None = None,
+        stored: torch.dtype | None = None,
+    ) -> None:
+        if len(row) >= 2**31:
+            raise ValueError(f"a graph has at most 2**31 - 1 edges, got {len(row)}: leave relations out")
+        if (row[1:] < row[:-1]).any():
+            raise ValueError("edges must be ordered by row: sort them, and their weights alike")
+        if inverse_edge is not None and not (
+            torch.equal(row[inverse_edge], col) and torch.equal(col[inverse_edge], row)
+        ):
+            raise ValueError("inverse_edge must lead from every edge (row, col) to an edge (col, row)")
+        self.n_nodes, self._inverse_edge, self._stored = n_nodes, inverse_edge, stored
+        self._offset, self._col = _offsets(row, n_nodes), col.int()
+        if inverse_edge is None:
+            by_col = torch.argsort(col, stable=True)
+            self._t_offset, self._t_col, self._by_col = _offsets(col, n_nodes), row[by_col].int(), by_col.int()
         self.set_weights(torch.ones(len(row), device=row.device))
 
     def set_weights(self, weights: torch.Tensor) -> None:
-        """weights: (n_edges,) float32, in the order of the edges given."""
+        """weights: (n_edges,) float32, in the order of the edges given.
+
+        Raises:
+            ValueError: another number of weights, or two of an edge and its inverse that differ.
+        """
+        if weights.shape != self._col.shape:
+            raise ValueError(
+                f"weights must be {tuple(self._col.shape)}, one for every edge, got {tuple(weights.shape)}"
+            )
+        if self._inverse_edge is not None and not torch.equal(weights[self._inverse_edge], weights):
+            raise ValueError("an edge and its inverse must have the same weight: leave out inverse_edge if they differ")
         self.weights = weights
-        self.matrix = _csr(self._crow, self._col, weights, self.n_nodes)
-        self.transpose = _csr(self._t_crow, self._t_col, weights[self._by_col], self.n_nodes)
+        stored = weights if self._stored is None else weights.to(self._stored)
+        self.matrix = SparseRows(self._offset, self._col, stored)
+        self.transpose = self.matrix
+        if self._inverse_edge is None:
+            self.transpose = SparseRows(self._t_offset, self._t_col, stored.index_select(0, self._by_col))
 
 
-def _compress(sorted_rows: torch.Tensor, n_nodes: int) -> torch.Tensor:
-    counts = torch.bincount(sorted_rows, minlength=n_nodes)
+def _offsets(row: torch.Tensor, n_nodes: int) -> torch.Tensor:
+    counts = torch.bincount(row, minlength=n_nodes)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
-
-
-def _csr(crow: torch.Tensor, col: torch.Tensor, weights: torch.Tensor, n_nodes: int) -> torch.Tensor:
-    with warnings.catch_warnings():  # torch calls its CSR format beta, once a process
-        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
-        return torch.sparse_csr_tensor(crow, col, weights, (n_nodes, n_nodes), check_invariants=False)
 
 
 class _Propagate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
         ctx.transpose = adjacency.transpose
-        return adjacency.matrix @ nodes
+        return adjacency.matrix.times(nodes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.transpose @ gradients[0].contiguous(), None
+        return ctx.transpose.times(gradients[0].contiguous()), None
 
 
 def propagate(nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
