@@ -65,10 +65,10 @@ def estimate(sizes: Sizes, propagation: str) -> int:
 
 def _kept(sizes: Sizes, propagation: str) -> float:
     """What is there all the time: the graph, the histories, the parameters with what AdamW and their average keep."""
-    edge = 72.0 + (16 if propagation == "sampled" else 0) + (36 if sizes.attention else 0)
+    edge = 56.0 + (16 if propagation == "sampled" else 0) + (36 if sizes.attention else 0)
     parameters = 4 * 4 * sizes.id_rows * sizes.dim
     text = 4 * sizes.text_dim * sizes.items + (400e6 if sizes.text_dim else 0)
-    return edge * sizes.edges + 90 * sizes.interactions + parameters + text
+    return edge * sizes.edges + 90 * sizes.interactions + parameters + text + 80e6
 
 
 def _step(sizes: Sizes, propagation: str) -> float:
@@ -78,20 +78,20 @@ def _step(sizes: Sizes, propagation: str) -> float:
     scores = 4 * 6 * min(SCORES, sizes.batch * sizes.candidates)
     if propagation == "full":
         arrays = 5 + 2.5 * sizes.layers
-        text = sizes.items * (2 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
+        text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
         return batch + scores + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
     hops = sampled_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
-    return batch + scores + 8 * row * hops[-1] + 3.5 * row * sum(hops[:-1]) + 60 * sampled_edges + text
+    return batch + scores + 6 * row * hops[-1] + 3.5 * row * sum(hops[:-1]) + 60 * sampled_edges + text
 
 
 def sampled_nodes(sizes: Sizes) -> list[float]:
     """Expected nodes of a step's neighbourhood, from the seeds on, hop by hop: an upper bound, for popular nodes are
     met more than once."""
     users = float(min(sizes.users, sizes.batch))
-    items = _distinct(sizes.batch * (1 + sizes.history) + sizes.candidates, sizes.items)
     entities = 0.0
+    items = _distinct(sizes.batch * (1 + sizes.history) + sizes.candidates, sizes.items)
     found = [users + items]
     per_item = min(sizes.fanout, sizes.interactions / max(sizes.items, 1))
     for _ in range(sizes.layers):
