@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from tqdm import tqdm
 from jobs.model_files import build_model, load_graph, pick_device
 from jobs.questions import asked, new_items
 from jobs.run_folder import Prepared, n_threads, read_prepared, write_json
+from jobs.training_plan import training_loss, training_plan
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.file_hash import file_sha256
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.joint_model import Embeddings, JointModel
+from reckg.model.memory import Plan
+from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
 from reckg.model.train import Schedule
@@ -26,7 +30,6 @@ from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
 
 VALIDATION_USERS = 5000  # at most; drawn by seed
-FULL_SOFTMAX_ITEMS = 20_000
 
 
 def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -35,18 +38,21 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     torch.manual_seed(config.run.seed)
     device = pick_device(config)
     prepared = read_prepared(run)
+    key = _key(config, run)
+    plan = training_plan(config, run, prepared, device, key)
+    tqdm.write(f"training on the {plan}", file=sys.stderr)
     graph = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, graph, device)
     tensors = GraphTensors(graph, device)
-    objective = _objective(config, model, tensors, prepared)
+    objective = _objective(config, model, tensors, prepared, plan)
     result = train_model(
         model,
         tensors,
         objective,
-        _schedule(config),
+        _schedule(config, plan.batch_size),
         folder=run / "model",
         validate=_validation(prepared, config),
-        key=_key(config, run),
+        key=key,
         progress=tqdm,
     )
     n_examples = len(objective.histories.examples())
@@ -62,13 +68,16 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "texts_empty": 0 if model.text is None else model.text.n_empty,
         "texts_cut": 0 if model.text is None else model.text.n_cut,
         "device": str(device),
+        "plan": str(plan),
+        "batch_size": plan.batch_size,
     }
     write_json(run / "model" / "train.json", counts)
-    (run / "model" / "checkpoint.safetensors").unlink(missing_ok=True)
+    for name in ("checkpoint.safetensors", "plan.json"):
+        (run / "model" / name).unlink(missing_ok=True)
     return counts
 
 
-def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared) -> Objective:
+def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared, plan: Plan) -> Objective:
     settings = config.train
     history = prepared.history("train", config)
     histories = Histories(
@@ -81,11 +90,9 @@ def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepare
     )
     user, item = histories.user.cpu(), histories.item.cpu()
     count = torch.bincount(item, minlength=model.n_items).float()
-    loss = settings.loss
-    if loss == "auto":
-        loss = "softmax" if model.n_items <= FULL_SOFTMAX_ITEMS else "sampled-softmax"
+    generator = torch.Generator().manual_seed(config.run.seed)
     return Objective(
-        loss=loss,
+        loss=training_loss(config, model.n_items, plan),
         temperature=settings.temperature,
         negatives=settings.negatives,
         popularity_correction=settings.popularity_correction,
@@ -94,17 +101,18 @@ def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepare
         text_weight=settings.text_weight,
         l2_weight=settings.l2_weight,
         text_batch_items=config.text.batch_items,
-        generator=torch.Generator().manual_seed(config.run.seed),
+        generator=generator,
         histories=histories,
         seen=SeenItems(user, item, model.n_users, model.n_items),
         popularity=(count + 1) / (count + 1).sum(),
+        sampler=NeighbourSampler(tensors, settings.fanout, generator) if plan.propagation == "sampled" else None,
     )
 
 
-def _schedule(config: Config) -> Schedule:
+def _schedule(config: Config, batch_size: int) -> Schedule:
     settings = config.train
     return Schedule(
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         learning_rate=settings.learning_rate,
         text_learning_rate=config.text.learning_rate,
         weight_decay=settings.weight_decay,

@@ -140,7 +140,12 @@ class TrainConfig(Section):
     kg_weight: float = Field(0.1, ge=0, description="Weight of the knowledge-graph loss.")
     text_weight: float = Field(0.0, ge=0, description="Weight of the text-alignment loss.")
     l2_weight: float = Field(0.0, ge=0, description="Weight of the L2 loss on the embeddings of a batch.")
-    batch_size: int = Field(4096, ge=1, description="Interactions of a step.")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        description="Interactions of a step; 0: 4,096, or as many more as keep an epoch at 128 steps, if they fit the "
+        "memory.",
+    )
     learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of the graph model.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
@@ -155,6 +160,15 @@ class TrainConfig(Section):
     patience: int = Field(10, ge=1, description="Validations without a better NDCG@10 before stopping.")
     validate_every: int = Field(1, ge=1, description="Epochs between validations.")
     checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+    propagation: Literal["auto", "full", "sampled"] = Field(
+        "auto",
+        description="What a step sees: the whole graph, or sampled neighbourhoods; auto: the whole graph if it is "
+        "estimated to fit the memory.",
+    )
+    fanout: int = Field(10, ge=1, description="Edges sampled of a node, of interactions and of all others each.")
+    memory_gb: float = Field(
+        0.0, ge=0, description="Memory that training may take, in GiB; 0: what the machine or the container has left."
+    )
 
 
 class IndexConfig(Section):

@@ -17,7 +17,7 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[st
     """Writes a safetensors file beside and renames it into place; metadata is kept as JSON in its header."""
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, partial, metadata={"json": json.dumps(metadata or {})})
     with partial.open("rb+") as file:
         os.fsync(file.fileno())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import torch
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
@@ -20,10 +23,14 @@ class GraphTensors:
         self.tail = torch.from_numpy(graph.tail).to(device)
         self.prior = torch.from_numpy(graph.prior).to(device)
         self.inverse_edge = torch.from_numpy(graph.inverse_edge()).to(device)
-        edges = torch.from_numpy(graph.tail), torch.from_numpy(graph.head)
-        self.dgl_graph = dgl.graph(edges, num_nodes=graph.n_nodes)
         self.adjacency = Adjacency(self.head, self.tail, graph.n_nodes, inverse_edge=self.inverse_edge)
         self.set_attention(None)
+
+    @cached_property
+    def _dgl_graph(self) -> Any:
+        """DGL's copy of the edges, tail -> head, made when attention first needs it."""
+        edges = torch.from_numpy(self.graph.tail), torch.from_numpy(self.graph.head)
+        return dgl.graph(edges, num_nodes=self.graph.n_nodes)
 
     def set_attention(self, logits: torch.Tensor | None) -> None:
         """Sets each edge's weight to the geometric mean of its attention seen from both ends; logits (n_edges,).
@@ -32,5 +39,5 @@ class GraphTensors:
         matrix symmetric and its spectrum bounded by 1, while both ends have a say.
         """
         self.logits = logits
-        self.shares = attention(self.dgl_graph, self.prior, logits)
+        self.shares = self.prior if logits is None else attention(self._dgl_graph, self.prior, logits)
         self.adjacency.set_weights((self.shares * self.shares[self.inverse_edge]).sqrt())

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.sampled_rows import SampledRows, located
 
 LATEST = 100  # interactions of an ordered history that count at most
 
@@ -27,9 +28,10 @@ class Bags:
     offsets: torch.Tensor  # (b,)
     weights: torch.Tensor
 
-    def gather(self, vectors: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
         """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed."""
-        return F.embedding_bag(self.nodes, vectors, self.offsets, mode="sum", per_sample_weights=self.weights)
+        places, table = located(self.nodes, vectors)
+        return F.embedding_bag(places, table, self.offsets, mode="sum", per_sample_weights=self.weights)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class WithoutTarget:
     weight: torch.Tensor  # (b,) of the edge that is left out
     scale: torch.Tensor  # (b,)
 
-    def gather(self, vectors: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
         """(b, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
         return (sums[self.user] - self.weight.unsqueeze(1) * vectors[self.target]) * self.scale.unsqueeze(1)
 
@@ -124,9 +126,9 @@ class Histories:
             ]
             total = torch.stack([_sums(a, group, n) for a, (_, group, _) in zip(alphas, parts, strict=True)]).sum(0)
             alphas = [a / total[group].clamp(min=1e-12) for a, (_, group, _) in zip(alphas, parts, strict=True)]
-        back = self.tensors.shares[self.tensors.inverse_edge]
+        shares, inverse = self.tensors.shares, self.tensors.inverse_edge
         return [
-            Bags(self.tensors.tail[edge], starts, (alpha * back[edge]).sqrt())
+            Bags(self.tensors.tail[edge], starts, (alpha * shares[inverse[edge]]).sqrt())
             for alpha, (edge, _, _), starts in zip(alphas, parts, (offsets, other_offsets), strict=True)
         ]
 

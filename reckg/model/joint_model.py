@@ -14,6 +14,7 @@ from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Bags, WithoutTarget
 from reckg.model.kgat import Layers, Propagation
+from reckg.model.sampled_rows import SampledRows
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.transr import TransR
 
@@ -33,7 +34,8 @@ class JointModel(nn.Module):
     Args:
         graph: the training graph; nodes that have no interaction in it get no ID part, for it would be noise.
         text: an encoder of the items' texts (row i is item i), or None.
-        user_ids: whether users have an ID part, or are what their history and attributes say.
+        user_ids: whether users have an ID part, or are what their history and attributes say; without one they have no
+            rows in the ID table, whose row i is node first_row + i.
     """
 
     known: torch.Tensor  # (n_nodes, 1) bool: has an ID part
@@ -59,7 +61,8 @@ class JointModel(nn.Module):
             raise ValueError(f"attention must be uniform or transr, got {attention!r}")
         self.n_users, self.n_items = graph.n_users, graph.n_items
         self.attention, self.id_dropout = attention, id_dropout
-        self.embedding = nn.Parameter(torch.randn(graph.n_nodes, embedding_dim) * 0.1)
+        self.first_row = 0 if user_ids else graph.n_users
+        self.embedding = nn.Parameter(torch.randn(graph.n_nodes - self.first_row, embedding_dim) * 0.1)
         self.propagation = Propagation(
             layers=layers, dim=embedding_dim, aggregator=aggregator, combine=combine, dropout=dropout
         )
@@ -95,16 +98,27 @@ class JointModel(nn.Module):
 
         text: (n_items, text dim) from text_vectors; None: the last refreshed ones.
         """
-        keep = self.known
-        if self.training and self.id_dropout > 0:
-            dropped = torch.rand(keep.shape, device=keep.device) < self.id_dropout
-            keep = keep & ~(dropped & self.describable)
-        nodes = self.embedding * keep
+        nodes = self.embedding * self.kept_ids(slice(self.first_row, None))
+        if self.first_row:
+            nodes = F.pad(nodes, (0, 0, self.first_row, 0))
         if self.text is None:
             return nodes
         projected = self.projected_text(self.text.vectors if text is None else text)
         before, after = self.n_users, len(nodes) - self.n_users - self.n_items
         return nodes + F.pad(projected, (0, 0, before, after))
+
+    def id_rows(self) -> SampledRows:
+        """The whole ID table, its rows looked up by node."""
+        rows = torch.arange(len(self.embedding), device=self.embedding.device)
+        return SampledRows(self.embedding, rows, self.first_row)
+
+    def kept_ids(self, nodes: torch.Tensor | slice) -> torch.Tensor:
+        """(n, 1) bool: which of these nodes have their ID part; in training, some describable nodes lose it."""
+        keep = self.known[nodes]
+        if self.training and self.id_dropout > 0:
+            dropped = torch.rand(keep.shape, device=keep.device) < self.id_dropout
+            keep = keep & ~(dropped & self.describable[nodes])
+        return keep
 
     def forward(self, tensors: GraphTensors, text: torch.Tensor | None = None) -> Layers:
         """The nodes before propagation and after each layer; text as in node_input."""
@@ -120,9 +134,10 @@ class JointModel(nn.Module):
         ]
         return self.propagation.read_out(layers.nodes[0][user], gathered)
 
-    def vectors(self, layers: Layers) -> torch.Tensor:
-        """(n_nodes, d) unit vectors of the graph's own nodes."""
-        return F.normalize(self.propagation.combined(layers.nodes), dim=1)
+    def item_vectors(self, layers: Layers) -> torch.Tensor:
+        """(n_items, d) unit vectors of the graph's own items."""
+        items = slice(self.n_users, self.n_users + self.n_items)
+        return F.normalize(self.propagation.combined([nodes[items] for nodes in layers.nodes]), dim=1)
 
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """(b, 2 * n_relations) logits of P(r | head, tail)."""
@@ -146,7 +161,8 @@ class JointModel(nn.Module):
         """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
         training = self.training
         self.eval()
-        vectors = self.vectors(self(tensors)).cpu().numpy()
+        combined = self.propagation.inferred(self.node_input(), tensors.adjacency)
+        vectors = combined.div_(combined.norm(dim=1, keepdim=True).clamp_(min=1e-12)).cpu().numpy()
         self.train(training)
         users, items = self.n_users, self.n_users + self.n_items
         return Embeddings(vectors[:users], vectors[users:items], vectors[items:])

@@ -5,13 +5,17 @@ Sources: KGAT arXiv:1905.07854 (bi-interaction and gcn aggregators, equations 6 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from reckg.model.message_passing import Adjacency, propagate
+
+BLOCK_ROWS = 1 << 16  # nodes aggregated at once where no gradients are kept
 
 
 class Aggregator(nn.Module):
@@ -58,12 +62,37 @@ class Propagation(nn.Module):
         self.aggregators = nn.ModuleList(Aggregator(aggregator, dim) for _ in range(layers))
 
     def forward(self, nodes: torch.Tensor, adjacency: Adjacency) -> Layers:
+        return self.through(nodes, [partial(propagate, adjacency=adjacency)] * len(self.aggregators))
+
+    def through(self, nodes: torch.Tensor, hops: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Layers:
+        """A hop a layer: (n, dim) nodes to the weighted sums of the first m <= n of them, which are the next nodes."""
         layers = Layers([nodes], [])
-        for aggregator in self.aggregators:
-            layers.sums.append(propagate(nodes, adjacency))
-            nodes = F.dropout(aggregator(nodes, layers.sums[-1]), self.dropout, self.training)
+        for aggregator, hop in zip(self.aggregators, hops, strict=True):
+            layers.sums.append(hop(nodes))
+            own = nodes[: len(layers.sums[-1])]
+            nodes = F.dropout(aggregator(own, layers.sums[-1]), self.dropout, self.training)
             layers.nodes.append(nodes)
         return layers
+
+    @torch.no_grad()
+    def inferred(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
+        """One vector a node, as ``combined`` over ``forward`` without dropout, layer by layer.
+
+        Beside what it returns it keeps two (n_nodes, dim) arrays; a layer is aggregated in blocks of rows.
+        """
+        outputs = [nodes.clone()]
+        for aggregator in self.aggregators:
+            sums = propagate(nodes, adjacency)
+            for own, around in zip(nodes.split(BLOCK_ROWS), sums.split(BLOCK_ROWS), strict=True):
+                around.copy_(aggregator(own, around))
+            nodes = sums
+            if self.combine == "mean":
+                outputs[0].add_(nodes)
+            elif self.combine == "concat":
+                outputs.append(nodes)
+        if self.combine == "mean":
+            return outputs[0].div_(len(self.aggregators) + 1)
+        return nodes if self.combine == "last" else torch.cat(outputs, dim=1)
 
     def combined(self, nodes: list[torch.Tensor]) -> torch.Tensor:
         """One vector a node from those of all layers."""

@@ -35,7 +35,8 @@ class SparseRows:
                 self.col, stored, self.offset, mode="sum", per_sample_weights=self.weight, include_last_offset=True
             )
         else:
-            sums = self.csr @ stored
+            with torch.autocast(nodes.device.type, enabled=False):  # it would want the matrix in another type
+                sums = self.csr @ stored
         return sums.to(nodes.dtype)
 
     @cached_property

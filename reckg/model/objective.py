@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from reckg.model import losses
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Histories
+from reckg.model.histories import Bags, Histories, WithoutTarget
 from reckg.model.joint_model import JointModel
+from reckg.model.neighbourhood import NeighbourSampler
+from reckg.model.sampled_rows import SampledRows
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
+
+Rows = torch.Tensor | SampledRows
+SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that a step draws at random. negatives: items, as the loss wants them; facts: head, relation, tail and a
+    corrupted tail, (b,) nodes each."""
+
+    text_items: torch.Tensor | None
+    negatives: torch.Tensor | None
+    log_count: torch.Tensor | None
+    facts: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None] | None
 
 
 @dataclass(frozen=True)
@@ -19,6 +39,7 @@ class Objective:
     """What is minimised; the names and meanings are those of the ``train`` section of the configuration.
 
     generator draws the samples (on the CPU); popularity (n_items,) is the sampling distribution of sampled-softmax.
+    sampler: what a step sees of the graph; None: all of it.
     """
 
     loss: str
@@ -34,27 +55,35 @@ class Objective:
     histories: Histories
     seen: SeenItems
     popularity: torch.Tensor
+    sampler: NeighbourSampler | None = None
 
     def __call__(
         self, model: JointModel, tensors: GraphTensors, batch: TrainBatch
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
-        text_items = self._text_items(model, batch)
-        text = None if text_items is None else model.text_vectors(text_items)
-        layers = model(tensors, text)
-        nodes = model.vectors(layers)
-        users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
-        parts = {self.loss: (1.0, self._recommendation(model, users, nodes, batch))}
-        if self.kg_loss != "none":
-            knowledge = self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item))
-            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, knowledge)
-        if self.text_weight > 0 and text is not None and text_items is not None and len(text_items) > 1:
-            projected = model.projected_text(text[text_items])
-            anchor = nodes[model.n_users + text_items][:, : projected.shape[1]]
+        draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row)
+        text: Any = None
+        items: Rows
+        if self.sampler is None:
+            text = None if draw.text_items is None else model.text_vectors(draw.text_items)
+            layers = model(tensors, text)
+            items = model.item_vectors(layers)
+        else:
+            seeds, inputs = self._nodes(model, batch, draw, around)
+            seen = self.sampler.forward(model, seeds, inputs, draw.text_items)
+            layers, items, text = seen.layers, seen.items, seen.text
+        users = F.normalize(model.user_readout(layers, batch.user, around), dim=1)
+        parts = {self.loss: (1.0, self._recommendation(users, items, batch, draw))}
+        if draw.facts is not None:
+            parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, layers.nodes[0], draw.facts))
+        if self.text_weight > 0 and draw.text_items is not None and len(draw.text_items) > 1:
+            projected = model.projected_text(text[draw.text_items])
+            anchor = items[draw.text_items][:, : projected.shape[1]]
             parts["text"] = (self.text_weight, losses.text_alignment_loss(projected, anchor, self.temperature))
         if self.l2_weight > 0:
-            users, items = model.embedding[batch.user], model.embedding[model.n_users + batch.item]
-            parts["l2"] = (self.l2_weight, losses.l2_loss(users, items))
+            ids = model.id_rows() if self.sampler is None else seen.ids
+            with_ids = [model.n_users + batch.item] if model.first_row else [batch.user, model.n_users + batch.item]
+            parts["l2"] = (self.l2_weight, losses.l2_loss(*(ids[nodes] for nodes in with_ids)))
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         return total, {name: value.item() for name, (_, value) in parts.items()}
 
@@ -66,33 +95,91 @@ class Objective:
         chosen = torch.randperm(len(items), generator=self.generator)[: self.text_batch_items]
         return items[chosen.to(items.device)]
 
-    def _recommendation(
-        self, model: JointModel, users: torch.Tensor, nodes: torch.Tensor, batch: TrainBatch
-    ) -> torch.Tensor:
-        items = nodes[model.n_users : model.n_users + model.n_items]
-        if self.loss == "softmax":
-            return losses.softmax_loss(users @ items.T / self.temperature, batch.item)
-        positive = (users * items[batch.item]).sum(1) / self.temperature
+    def _draw(self, model: JointModel, tensors: GraphTensors, batch: TrainBatch) -> Draw:
+        device, negatives, log_count, facts = batch.item.device, None, None, None
+        text_items = self._text_items(model, batch)
         if self.loss == "bpr":
-            negative = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(users.device)
-            return losses.bpr_loss(positive, (users * items[negative]).sum(1) / self.temperature)
-        if self.loss != "sampled-softmax":
+            negatives = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(device)
+        elif self.loss == "sampled-softmax":
+            negatives, log_count = (x.to(device) for x in sample_items(self.popularity, self.negatives, self.generator))
+        elif self.loss != "softmax":
             raise ValueError(f"loss must be softmax, sampled-softmax or bpr, got {self.loss!r}")
-        sampled, log_count = (x.to(users.device) for x in sample_items(self.popularity, self.negatives, self.generator))
-        negative_scores = users @ items[sampled].T / self.temperature
-        correction = log_count if self.popularity_correction else None
-        return losses.sampled_softmax_loss(positive, negative_scores, batch.item[:, None] == sampled, correction)
+        if self.kg_loss != "none":
+            facts = self._facts(model, tensors, len(batch.item))
+        return Draw(text_items, negatives, log_count, facts)
 
-    def _knowledge_graph(
-        self, model: JointModel, tensors: GraphTensors, nodes: torch.Tensor, batch_size: int
-    ) -> torch.Tensor:
-        edges = torch.randint(len(tensors.head), (batch_size,), generator=self.generator).to(nodes.device)
+    def _facts(
+        self, model: JointModel, tensors: GraphTensors, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if self.kg_loss not in ("transr", "relation"):
+            raise ValueError(f"kg_loss must be none, transr or relation, got {self.kg_loss!r}")
+        edges = torch.randint(len(tensors.head), (n,), generator=self.generator).to(tensors.head.device)
         head, relation, tail = tensors.head[edges], tensors.relation[edges], tensors.tail[edges]
         if self.kg_loss == "relation":
+            return head, relation, tail, None
+        corrupt = corrupt_tails(tail.cpu(), model.n_users, tensors.graph.n_nodes, self.generator)
+        return head, relation, tail, corrupt.to(tail.device)
+
+    def _nodes(
+        self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTarget]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a step reads: nodes whose vectors of every layer count, and nodes of which the input is enough."""
+        if draw.negatives is None:
+            raise ValueError("softmax scores every item: use sampled-softmax or bpr on sampled neighbourhoods")
+        seeds, inputs = [model.n_users + batch.item, model.n_users + draw.negatives], [batch.user]
+        for part in around:
+            seeds += [part.nodes] if isinstance(part, Bags) else [part.user]
+        if draw.facts is not None:
+            head, _, tail, corrupt = draw.facts
+            inputs += [head, tail] if corrupt is None else [head, tail, corrupt]
+        return torch.cat(seeds), torch.cat(inputs)
+
+    def _recommendation(self, users: torch.Tensor, items: Rows, batch: TrainBatch, draw: Draw) -> torch.Tensor:
+        if self.loss == "softmax":
+            assert isinstance(items, torch.Tensor)
+            return _in_blocks(self._softmax, items, users, batch.item)
+        assert draw.negatives is not None
+        positive = items[batch.item]
+        if self.loss == "bpr":
+            ours, theirs = (
+                (users * vectors).sum(1) / self.temperature for vectors in (positive, items[draw.negatives])
+            )
+            return losses.bpr_loss(ours, theirs)
+        correction = draw.log_count if self.popularity_correction else None
+        scored = partial(self._sampled_softmax, draw.negatives, correction)
+        return _in_blocks(scored, items[draw.negatives], users, batch.item, positive)
+
+    def _softmax(self, items: torch.Tensor, users: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        return losses.softmax_loss(users @ items.T / self.temperature, item)
+
+    def _sampled_softmax(
+        self,
+        sampled: torch.Tensor,
+        log_count: torch.Tensor | None,
+        negative: torch.Tensor,
+        users: torch.Tensor,
+        item: torch.Tensor,
+        positive: torch.Tensor,
+    ) -> torch.Tensor:
+        score = (users * positive).sum(1) / self.temperature
+        return losses.sampled_softmax_loss(
+            score, users @ negative.T / self.temperature, item[:, None] == sampled, log_count
+        )
+
+    def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
+        head, relation, tail, corrupt = facts
+        if self.kg_loss == "relation":
             return losses.relation_loss(model.relation_logits(nodes, head, tail), relation)
-        if self.kg_loss != "transr":
-            raise ValueError(f"kg_loss must be none, transr or relation, got {self.kg_loss!r}")
-        corrupt = corrupt_tails(tail.cpu(), model.n_users, len(nodes), self.generator).to(nodes.device)
         return losses.transr_loss(
             model.transr.distance(nodes, head, relation, tail), model.transr.distance(nodes, head, relation, corrupt)
         )
+
+
+def _in_blocks(loss: Callable[..., torch.Tensor], candidates: torch.Tensor, *examples: torch.Tensor) -> torch.Tensor:
+    """The mean over the examples (b, ...) of a loss that scores the candidates for each; few scores at a time."""
+    b, block = len(examples[0]), max(1, SCORES_AT_ONCE // len(candidates))
+    if b <= block:
+        return loss(candidates, *examples)
+    parts = zip(*(example.split(block) for example in examples), strict=True)
+    kept = [checkpoint(loss, candidates, *p, use_reentrant=False, preserve_rng_state=False) * len(p[0]) for p in parts]
+    return torch.stack(kept).sum() / b

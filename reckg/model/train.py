@@ -15,7 +15,9 @@ from reckg.errors import ArtifactError
 from reckg.model import checkpoint
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import Embeddings, JointModel
+from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
+from reckg.model.row_adamw import RowAdamW
 from reckg.model.sampling import TrainBatch, batches
 
 
@@ -50,13 +52,19 @@ class Progress:
     seconds: float = 0.0
 
 
-def make_optimizer(model: JointModel, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW over everything that trains; the text encoder's part has its own learning rate."""
+def make_optimizer(model: JointModel, schedule: Schedule, sampler: NeighbourSampler | None = None) -> torch.optim.AdamW:
+    """AdamW over everything that trains; the text encoder's part has its own learning rate.
+
+    With a sampler, of the ID table only the rows that a step has read.
+    """
     text = list(model.text.trained_parameters().values()) if model.text is not None else []
     in_text = {id(parameter) for parameter in text}
     graph = [p for p in model.parameters() if p.requires_grad and id(p) not in in_text]
     groups = [{"params": graph, "peak": schedule.learning_rate}, {"params": text, "peak": schedule.text_learning_rate}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=schedule.weight_decay)
+    groups = [g for g in groups if g["params"]]
+    if sampler is not None:
+        return RowAdamW(groups, model.embedding, sampler, lr=0.0, weight_decay=schedule.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=schedule.weight_decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> None:
@@ -107,7 +115,8 @@ def train_step(
     optimizer.zero_grad()
     total, parts = objective(model, tensors, batch)
     total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    rows = [] if objective.sampler is None else [objective.sampler.rows]
+    torch.nn.utils.clip_grad_norm_([*model.parameters(), *rows], clip_norm)
     optimizer.step()
     return parts
 
@@ -151,7 +160,8 @@ def train(
         key: names the data and the configuration; a checkpoint of the same key in the folder is resumed.
         progress: a function like tqdm, or None.
     """
-    optimizer, average = make_optimizer(model, schedule), Average(model, schedule.average_decay)
+    optimizer = make_optimizer(model, schedule, objective.sampler)
+    average = Average(model, schedule.average_decay)
     now = _resume(folder, key, model, tensors, optimizer, average, objective.generator)
     with _open_log(folder / "log.jsonl", now.epoch) as log:
         while now.epoch < schedule.epochs and now.since_best < schedule.patience:

@@ -49,10 +49,7 @@ def test_users_without_ids_are_what_their_neighbourhood_says() -> None:
     graph = toy_graph()
     model = joint_model(graph, user_ids=False)
     assert not model.node_input()[:4].any() and model.node_input()[4].any()
-    before = model.embeddings(GraphTensors(graph, CPU)).users
-    with torch.no_grad():
-        model.embedding[:4] = 100.0
-    np.testing.assert_array_equal(model.embeddings(GraphTensors(graph, CPU)).users, before)
+    assert model.embedding.shape == (8, 8)  # five items and three genres
 
 
 def test_a_cold_items_vector_comes_from_its_genre_and_not_from_its_untrained_id() -> None:

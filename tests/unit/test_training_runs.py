@@ -17,6 +17,7 @@ from reckg.model import checkpoint
 from reckg.model import train as module
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import Embeddings, JointModel
+from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.train import (
     Progress,
     load_trained_state,
@@ -47,6 +48,7 @@ def run(
     ordered: bool = False,
     loss: str = "softmax",
     attention: str = "transr",
+    fanout: int = 0,
     progress: Any = None,
     **planned: Any,
 ) -> tuple[JointModel, Progress]:
@@ -57,7 +59,16 @@ def run(
     model = joint_model(graph, text, seed=3, attention=attention, dropout=0.2, id_dropout=0.3)
     tensors = GraphTensors(graph, CPU)
     told = histories(tensors, ordered=ordered, half_life=1.0)
-    made = objective(tensors, histories=told, loss=loss, kg_loss="transr", text_weight=0.1 if text else 0.0)
+    drawn = torch.Generator().manual_seed(7)
+    made = objective(
+        tensors,
+        histories=told,
+        loss=loss,
+        kg_loss="transr",
+        text_weight=0.1 if text else 0.0,
+        generator=drawn,
+        sampler=NeighbourSampler(tensors, fanout, drawn) if fanout else None,
+    )
     plan = schedule(epochs=epochs, batch_size=3, **planned)
     return model, train(model, tensors, made, plan, folder=folder, validate=validate, key=key, progress=progress)
 
@@ -117,6 +128,10 @@ def assert_resumes_exactly(folder: Path, killed_in: int, checks: int = 1, **sett
 @pytest.mark.parametrize("loss", ["softmax", "sampled-softmax", "bpr"])
 def test_a_run_killed_after_two_epochs_resumes_exactly(tmp_path: Path, loss: str, ordered: bool) -> None:
     assert_resumes_exactly(tmp_path, 3, loss=loss, ordered=ordered)
+
+
+def test_a_run_on_sampled_neighbourhoods_resumes_exactly(tmp_path: Path) -> None:
+    assert_resumes_exactly(tmp_path, 3, loss="sampled-softmax", fanout=1, ordered=True)
 
 
 @pytest.mark.parametrize("policy", ["frozen", "top-k", "lora", "full"])

@@ -1,0 +1,114 @@
+"""Trains for three steps on a random graph in this process, and prints the estimate of its growth and the growth:
+python -m tests.measured_memory USERS full|sampled."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reckg.graph.knowledge_graph import build_knowledge_graph
+from reckg.model import train as module
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.histories import Histories
+from reckg.model.joint_model import JointModel
+from reckg.model.memory import Sizes, estimate, held_memory
+from reckg.model.neighbourhood import NeighbourSampler
+from reckg.model.objective import Objective
+from reckg.model.sampling import SeenItems
+from tests.small_model import CPU, schedule
+
+DIM, LAYERS, BATCH, NEGATIVES, FANOUT = 64, 2, 4096, 1024, 5
+
+
+def sizes(users: int) -> Sizes:
+    """A fifth as many items and a tenth as many entities as users; 10 interactions a user, 5 triples an item."""
+    items, entities = users // 5, users // 10
+    return Sizes(
+        users=users,
+        items=items,
+        entities=entities,
+        edges=2 * (10 * users + 5 * items),
+        interactions=10 * users,
+        id_rows=items + entities,
+        dim=DIM,
+        layers=LAYERS,
+        batch=BATCH,
+        history=4.5,
+        candidates=NEGATIVES,
+        fanout=FANOUT,
+    )
+
+
+def train(counts: Sizes, propagation: str) -> None:
+    rng = np.random.default_rng(0)
+    n, items = counts.interactions, counts.items
+    user, item = np.repeat(np.arange(counts.users), 10), rng.integers(0, items, n)
+    graph = build_knowledge_graph(
+        n_users=counts.users,
+        n_items=items,
+        n_entities=counts.entities,
+        relations=("a",),
+        triples=(
+            counts.users + np.repeat(np.arange(items), 5),
+            np.zeros(5 * items, dtype=np.int64),
+            counts.users + items + rng.integers(0, counts.entities, 5 * items),
+        ),
+        user_idx=user,
+        item_idx=item,
+        recency=np.ones(n),
+        interaction_share=0.8,
+    )
+    model = JointModel(
+        graph,
+        None,
+        embedding_dim=DIM,
+        relation_dim=8,
+        layers=LAYERS,
+        aggregator="sum",
+        combine="mean",
+        attention="uniform",
+        dropout=0.1,
+        id_dropout=0.1,
+        user_ids=False,
+    )
+    tensors, generator = GraphTensors(graph, CPU), torch.Generator().manual_seed(0)
+    told = Histories(np.arange(0, n + 1, 10), item, tensors, ordered=True, half_life=3.0, interaction_share=0.8)
+    made = Objective(
+        loss="sampled-softmax",
+        temperature=0.2,
+        negatives=NEGATIVES,
+        popularity_correction=True,
+        kg_loss="none",
+        kg_weight=0.0,
+        text_weight=0.0,
+        l2_weight=0.0,
+        text_batch_items=1,
+        generator=generator,
+        histories=told,
+        seen=SeenItems(told.user, told.item, counts.users, items),
+        popularity=torch.full((items,), 1 / items),
+        sampler=NeighbourSampler(tensors, FANOUT, generator) if propagation == "sampled" else None,
+    )
+    whole = module.batches
+    module.batches = lambda *words: itertools.islice(whole(*words), 3)  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        plan = schedule(epochs=1, batch_size=BATCH, average_decay=0.9)
+        module.train(model, tensors, made, plan, folder=Path(folder), validate=lambda found: 0.0, key="k")
+
+
+def main(users: int, propagation: str) -> None:
+    torch.set_num_threads(1)
+    counts, held = sizes(users), held_memory()
+    train(counts, propagation)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(estimate(counts, propagation), peak - held)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

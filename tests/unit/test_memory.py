@@ -1,0 +1,105 @@
+"""The estimate against processes that train, the plan that it leads to, and what there is to be had."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reckg.errors import ConfigError
+from reckg.model.memory import (
+    BATCH,
+    GB,
+    available_memory,
+    choose_plan,
+    derived_batch,
+    estimate,
+    held_memory,
+    sampled_nodes,
+)
+from tests.measured_memory import sizes
+
+ROOT = Path(__file__).resolve().parents[2]
+MILLION = replace(sizes(1_000_000), batch=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("propagation", ["full", "sampled"])
+def test_the_estimate_is_near_what_a_process_grows_by(propagation: str) -> None:
+    for users in (30_000, 90_000):
+        words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
+        estimated, grown = (int(word) for word in done.stdout.split())
+        assert 0.9 < estimated / grown < 1.5, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
+
+
+def plan(budget_gb: float, propagation: str = "auto", softmax: bool = False, held: int = 0, batch: int = 0) -> str:
+    counts = replace(MILLION, batch=batch)
+    chosen = choose_plan(counts, propagation=propagation, held=held, budget=int(budget_gb * GB), softmax=softmax)
+    return str(chosen)
+
+
+def test_the_whole_graph_is_chosen_where_it_fits_and_sampling_where_it_does_not() -> None:
+    full, sampled = (estimate(replace(MILLION, batch=BATCH), way) / GB for way in ("full", "sampled"))
+    assert sampled < full < 12
+    taken = estimate(replace(MILLION, batch=78_848), "full") / GB
+    assert plan(12) == f"full graph, batches of 78,848, estimated {taken:.1f} of 12.0 GB"
+    assert plan(full + 0.01).startswith("full graph, batches of 4,096, ")  # the batch gives way first
+    assert plan(full - 0.01).startswith("sampled neighbourhoods, batches of 4,096, ")
+    assert plan(100, "sampled").startswith("sampled neighbourhoods")
+    assert plan(full + 0.01, held=GB).startswith("sampled")  # what is taken already counts
+    assert plan(20, batch=5000).startswith("full graph, batches of 5,000, ")
+
+
+def test_a_graph_that_cannot_fit_is_refused_with_what_would() -> None:
+    with pytest.raises(
+        ConfigError, match=r"at least \d+\.\d GB \(sampled, batches of 4,096\) are needed, 1.0 GB may be"
+    ) as told:
+        plan(1)
+    assert "model.embedding_dim 32 takes" in str(told.value) and "train.memory_gb" in str(told.value)
+    with pytest.raises(ConfigError, match=r"train\.propagation 'sampled' takes"):
+        plan(1, "full")
+    with pytest.raises(ConfigError, match=r"train\.propagation 'sampled' and train\.loss 'sampled-softmax' takes"):
+        plan(1, softmax=True)
+    with pytest.raises(ConfigError, match="scores every item: set it to 'sampled-softmax'"):
+        plan(100, "sampled", softmax=True)
+
+
+def test_small_data_keeps_batches_of_4096_and_large_data_has_about_128_steps() -> None:
+    assert [derived_batch(n) for n in (10, 128 * 4096, 128 * 4096 + 1)] == [4096, 4096, 5120]
+    assert 120 <= 10_000_000 / derived_batch(10_000_000) <= 128
+
+
+def test_everything_that_is_more_takes_more() -> None:
+    small = replace(MILLION, batch=BATCH)
+    for way in ("full", "sampled"):
+        base = estimate(small, way)
+        for more in ({"dim": 128}, {"layers": 3}, {"batch": 40_960}, {"text_dim": 384}, {"edges": 10**8}):
+            assert estimate(replace(small, **more), way) > base, more
+    hops = sampled_nodes(small)
+    assert len(hops) == 3 and hops == sorted(hops) and hops[-1] <= small.nodes
+
+
+def test_the_available_memory_is_the_least_of_machine_and_control_group(tmp_path: Path) -> None:
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (proc / "self" / "cgroup").write_text("0::/box\n")
+    assert available_memory(proc, cgroup) == 8000 * 1024
+    (cgroup / "box").mkdir(parents=True)
+    (cgroup / "box" / "memory.current").write_text("2000000\n")
+    (cgroup / "box" / "memory.max").write_text("max\n")
+    assert available_memory(proc, cgroup) == 8000 * 1024
+    (cgroup / "box" / "memory.max").write_text("3000000\n")
+    assert available_memory(proc, cgroup) == 1_000_000
+    (cgroup / "box" / "memory.stat").write_text("anon 5\ninactive_file 700000\n")
+    assert available_memory(proc, cgroup) == 1_700_000  # the kernel gives its file cache back
+    old = cgroup / "memory" / "box"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("900000\n")
+    (old / "memory.usage_in_bytes").write_text("100000\n")
+    assert available_memory(proc, cgroup) == 800_000
+    assert held_memory() > 1_000_000
