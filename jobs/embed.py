@@ -15,6 +15,7 @@ from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import Embeddings, JointModel
+from reckg.model.spectral import load_spectral
 from reckg.model.train import load_trained_state
 
 
@@ -57,10 +58,12 @@ def untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: K
 def load_weights(model: JointModel, run: Path) -> None:
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
+    model.spectral = load_spectral(run / "model" / "spectral.safetensors")
 
 
 def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
-    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed."""
+    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed, the linear part joined."""
     tensors = GraphTensors(graph, model.embedding.device)
     model.update_attention(tensors)
-    return model.embeddings(tensors)
+    embeddings = model.embeddings(tensors)
+    return embeddings if model.spectral is None else model.spectral.joined(embeddings, graph)

@@ -102,7 +102,8 @@ def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
     embeddings = embeddings_over(model, load_graph(run, prepared, config, STATE[part]))
     (run / "measured").mkdir(parents=True, exist_ok=True)
     save_file({"lists": _lists(embeddings, held)}, run / "measured" / f"{part}.safetensors")
-    return {"users": len(held.users), "items_without_vector": int((embeddings.items == 0).all(axis=1).sum())}
+    unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long
+    return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
 
 
 def _model(config: Config, run: Path) -> tuple[Prepared, JointModel]:

@@ -64,6 +64,11 @@ def item_texts(prepared: Prepared) -> list[str]:
     return prepared.items.select(joined.str.strip_chars(". ").alias("text"))["text"].to_list()
 
 
+def has_user_ids(config: Config, prepared: Prepared) -> bool:
+    """model.user_ids; where it is not set, whether histories are without order: then a user is more than the latest."""
+    return config.model.user_ids if config.model.user_ids is not None else not prepared.in_order
+
+
 def build_model(
     config: Config, run: Path, prepared: Prepared, graph: KnowledgeGraph, device: torch.device
 ) -> JointModel:
@@ -93,6 +98,6 @@ def build_model(
         attention=config.model.attention,
         dropout=config.model.dropout,
         id_dropout=config.model.id_dropout,
-        user_ids=config.model.user_ids,
+        user_ids=has_user_ids(config, prepared),
     )
     return model.to(device)

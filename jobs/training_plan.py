@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jobs.model_files import has_user_ids
 from jobs.run_folder import Prepared, write_json
 from reckg.config import Config
 from reckg.errors import ArtifactError
@@ -70,7 +71,7 @@ def training_sizes(config: Config, run: Path, prepared: Prepared) -> Sizes:
         entities=entities,
         edges=2 * (interactions + triples),
         interactions=interactions,
-        id_rows=items + entities + (len(prepared.users) if config.model.user_ids else 0),
+        id_rows=items + entities + (len(prepared.users) if has_user_ids(config, prepared) else 0),
         dim=config.model.embedding_dim,
         layers=config.model.layers,
         batch=config.train.batch_size,

@@ -118,7 +118,17 @@ class ModelConfig(Section):
         description="Half-life of an interaction's weight in its user's history, counted in later interactions; "
         "0: off. Histories without an order that the split keeps have none.",
     )
-    user_ids: bool = Field(False, description="Users have an ID embedding beside their history and attributes.")
+    linear_rank: int = Field(
+        63,
+        ge=0,
+        description="Dimensions of the linear part (EASE at low rank) beside the graph's; 0: none. With "
+        "split.kind = cold-items there is none.",
+    )
+    user_ids: bool | None = Field(
+        None,
+        description="Users have an ID embedding beside their history and attributes. Not set: where histories have no "
+        "order that the split keeps.",
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the propagated vectors.")
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of nodes with text or attributes whose ID embedding is dropped in a step."
@@ -131,7 +141,12 @@ class TrainConfig(Section):
     loss: Literal["auto", "softmax", "sampled-softmax", "bpr"] = Field(
         "auto", description="auto: softmax over all items up to 20,000 of them, else sampled-softmax."
     )
-    temperature: float = Field(0.15, gt=0, description="Temperature of the softmax over cosine scores.")
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="Temperature of the softmax over cosine scores; 0: 0.1 x sqrt(interactions a user / 10), within "
+        "0.1 and 0.25.",
+    )
     negatives: int = Field(1024, ge=1, description="Sampled items of a step of sampled-softmax.")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
     kg_loss: Literal["none", "transr", "relation"] = Field(

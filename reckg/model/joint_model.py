@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from reckg.model.kgat import Layers, Propagation
 from reckg.model.sampled_rows import SampledRows
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.transr import TransR
+
+if TYPE_CHECKING:
+    from reckg.model.spectral import Spectral
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class JointModel(nn.Module):
         known[: graph.n_users] &= user_ids
         self.register_buffer("known", known.unsqueeze(1))
         self.register_buffer("describable", torch.from_numpy(_describable(graph, text)).unsqueeze(1))
+        self.spectral: Spectral | None = None
         self.text = text
         if text is not None:
             self.text_projection = nn.Linear(text.dim, embedding_dim, bias=False)

