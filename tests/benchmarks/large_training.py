@@ -119,7 +119,8 @@ def bandwidth(tensors: GraphTensors, dim: int, rounds: int = 5) -> dict[str, flo
             taken.append(time.perf_counter() - began)
         return sorted(taken[1:])[rounds // 2]
 
-    copied = 2 * 4 * nodes.numel() / seconds(nodes.clone)
+    target = torch.empty_like(nodes)
+    copied = 2 * 4 * nodes.numel() / seconds(lambda: target.copy_(nodes))
     product = moved / seconds(lambda: propagate(nodes, tensors.adjacency))
     return {"copy_gb_per_s": copied / 1e9, "propagation_gb_per_s": product / 1e9, "propagation_share": product / copied}
 
