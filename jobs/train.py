@@ -58,8 +58,8 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "texts": 0 if model.text is None else len(model.text.tokens),
-        "texts_empty": 0 if model.text is None else model.text.n_empty,
-        "texts_cut": 0 if model.text is None else model.text.n_cut,
+        "texts_empty": 0 if model.text is None else model.text.tokens.n_empty,
+        "texts_cut": 0 if model.text is None else model.text.tokens.n_cut,
         "device": str(device),
     }
     write_json(run / "model" / "train.json", counts)
@@ -92,7 +92,7 @@ def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepare
         kg_weight=settings.kg_weight,
         text_weight=settings.text_weight,
         l2_weight=settings.l2_weight,
-        text_batch_items=config.text.batch_items,
+        text_batch_tokens=config.text.batch_tokens,
         generator=torch.Generator().manual_seed(config.run.seed),
         histories=histories,
         seen=SeenItems(user, item, model.n_users, model.n_items),

@@ -29,7 +29,7 @@ class Objective:
     kg_weight: float
     text_weight: float
     l2_weight: float
-    text_batch_items: int
+    text_batch_tokens: int
     generator: torch.Generator
     histories: Histories
     seen: SeenItems
@@ -40,7 +40,7 @@ class Objective:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
         text_items = self._text_items(model, batch)
-        text = None if text_items is None else model.text_vectors(text_items)
+        text = None if text_items is None else model.text_nodes(text_items)
         layers = model(tensors, text)
         nodes = model.vectors(layers)
         users = F.normalize(model.user_readout(layers, batch.user, self.histories.neighbourhoods(batch.row)), dim=1)
@@ -49,7 +49,7 @@ class Objective:
             knowledge = self._knowledge_graph(model, tensors, layers.nodes[0], len(batch.item))
             parts[f"kg_{self.kg_loss}"] = (self.kg_weight, knowledge)
         if self.text_weight > 0 and text is not None and text_items is not None and len(text_items) > 1:
-            projected = model.projected_text(text[text_items])
+            projected = text[text_items]
             anchor = nodes[model.n_users + text_items][:, : projected.shape[1]]
             parts["text"] = (self.text_weight, losses.text_alignment_loss(projected, anchor, self.temperature))
         if self.l2_weight > 0:
@@ -59,12 +59,19 @@ class Objective:
         return total, {name: value.item() for name, (_, value) in parts.items()}
 
     def _text_items(self, model: JointModel, batch: TrainBatch) -> torch.Tensor | None:
-        """(at most text_batch_items,) unique items of the batch whose text is worked on in this step."""
+        """Items of the batch, drawn at random, whose text is worked on in this step.
+
+        Their texts have at most text_batch_tokens tokens together; the first drawn is taken in any case.
+        """
         if model.text is None or not (model.text.trains or self.text_weight > 0):
             return None
-        items = torch.unique(batch.item)
-        chosen = torch.randperm(len(items), generator=self.generator)[: self.text_batch_items]
-        return items[chosen.to(items.device)]
+        lengths = torch.from_numpy(model.text.tokens.lengths)
+        items = torch.unique(batch.item.cpu())
+        items = items[lengths[items] > 0]
+        items = items[torch.randperm(len(items), generator=self.generator)]
+        fits = lengths[items].cumsum(0) <= self.text_batch_tokens
+        fits[:1] = True
+        return items[fits].to(batch.item.device)
 
     def _recommendation(
         self, model: JointModel, users: torch.Tensor, nodes: torch.Tensor, batch: TrainBatch
