@@ -32,6 +32,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
         kind=config.split.kind,
         valid=config.split.valid,
         test=config.split.test,
+        cold_share=config.split.cold_share,
         time=dataset.time,
         seed=config.run.seed,
     )

@@ -107,7 +107,8 @@ def summary(run: Path, state: RunState) -> str:
     path = run / "report" / "report.json"
     report = _read_json(path)
     try:
-        table, verdict = systems_table(report), report["verdict"]
+        title = "among all items" if "cold_items" in report else "test accuracy"
+        table, verdict = [*new_items_table(report), *systems_table(report, title)], report["verdict"]
     except (KeyError, TypeError, AttributeError, StopIteration, IndexError) as error:
         raise ArtifactError(f"{path} is damaged ({error!r}). Run 'reckg evaluate' again.") from error
     seconds = ", ".join(f"{name.replace('_', '-')} {record.seconds:.1f}" for name, record in state.stages.items())
@@ -125,11 +126,29 @@ def summary(run: Path, state: RunState) -> str:
     )
 
 
-def systems_table(report: dict[str, Any]) -> list[str]:
+def new_items_table(report: dict[str, Any]) -> list[str]:
+    """Where the items were split: accuracy among the new ones, and their share of places; else nothing."""
+    part = report.get("cold_items")
+    if part is None:
+        return []
+    metric = report["protocol"]["primary_metric"].replace("ndcg", "exposure")
+    systems = part["systems"].values()
+    shares = ", ".join(f"{system['label']} {system['all'][metric]['mean']:.1%}" for system in systems)
+    return [
+        *systems_table(part, f"among {part['new_items']:,} new items"),
+        "",
+        f"their share of the first {metric.split('@')[1]} places among all items, of which they are "
+        f"{part['share_of_catalogue']:.1%}, with {part['share_of_interactions']:.1%} of the interactions:",
+        shares,
+        "",
+    ]
+
+
+def systems_table(report: dict[str, Any], title: str = "test accuracy") -> list[str]:
     """Test accuracy of every system, best first, with 95% intervals."""
     systems = report["systems"]
     metrics = _shown_metrics(systems)
-    head = f"{'test accuracy':24}" + "".join(f"{_title(metric):>26}" for metric in metrics)
+    head = f"{title:24}" + "".join(f"{_title(metric):>26}" for metric in metrics)
     lines = [head]
     order = sorted(systems, key=lambda name: -systems[name]["test"][metrics[0]]["mean"])
     for name in order:

@@ -19,7 +19,9 @@ from reckg.model.train import load_trained_state
 def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes embeddings/{train,test,serving}.safetensors, unit vectors; and the text encoder, where there is one.
 
-    The three differ in the interactions that the graph holds; the weights are those of training.
+    The three differ in the interactions that the graph holds; the weights are those of training. Where the items are
+    split, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for the
+    evaluation's text kNN.
     """
     torch.set_num_threads(n_threads(config))
     torch.manual_seed(config.run.seed)
@@ -27,10 +29,12 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     prepared = read_prepared(run)
     trained_on = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, trained_on, device)
-    state, _ = load_tensors(run / "model" / "model.safetensors")
-    load_trained_state(model, state)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
+    if model.text is not None and prepared.cold_items:
+        save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name)
         tensors = GraphTensors(graph, device)

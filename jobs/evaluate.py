@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,8 +19,9 @@ from tqdm import tqdm
 import reckg
 from jobs.bundle import recent_popularity
 from jobs.index import index_of
+from jobs.questions import asked, new_items
 from jobs.rank_files import feature_tables
-from jobs.run_folder import Prepared, read_embeddings, read_prepared
+from jobs.run_folder import Prepared, read_embeddings, read_prepared, read_text_vectors
 from reckg.bundle import Bundle, load_bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
@@ -31,13 +34,20 @@ from reckg.evaluation.baselines import (
     tune_ease,
     tune_item_knn,
 )
+from reckg.evaluation.cold_items import (
+    RandomOrder,
+    Scores,
+    cold_items_section,
+    evaluate_among,
+    fit_text_knn,
+    order_as_scores,
+)
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import (
     HeldOut,
     Recommend,
     SystemResult,
     evaluate_system,
-    held_out,
 )
 from reckg.evaluation.report import (
     comparison_section,
@@ -63,6 +73,7 @@ class RunData:
     train: History
     history: History
     held: HeldOut
+    new_items: np.ndarray | None  # (c,) item_idx of the test part's items, where the items are split
 
     @property
     def n_users(self) -> int:
@@ -86,9 +97,11 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     groups = popularity_groups(popularity.count)
     k = max(config.evaluate.k)
     results: dict[str, SystemResult] = {}
+    among: dict[str, SystemResult] = {}
     settings: dict[str, dict[str, Any]] = {}
+    new, chance = test.new_items, RandomOrder(test.n_items, config.run.seed)
 
-    def measure(name: str, recommend: Recommend, described: dict[str, Any]) -> None:
+    def measure(name: str, recommend: Recommend, scores: Scores, described: dict[str, Any]) -> None:
         with tqdm(total=len(test.held.users), desc=name, unit="user", leave=False) as bar:
             results[name] = evaluate_system(
                 recommend,
@@ -99,20 +112,27 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
                 excluded=test.held.excluded,
                 groups=groups,
                 group_k=int(primary_metric(config.evaluate.k).split("@")[1]),
+                watched=new,
                 block_users=config.evaluate.block_users,
                 progress=bar.update,
             )
         settings[name] = described
+        if new is not None and name != "retrieval":  # which is what is served, for lack of a ranker
+            among[name] = evaluate_among(scores, new, test.held, config.evaluate.k, chance)
 
     bundle = bundle_at_test_time(config, run, test)
+    whole = own_systems(bundle, test.held, test.n_items)
     for name, (recommend, described) in own_systems(bundle, test.held, k).items():
-        measure(name, recommend, described)
-    for name, fit in baseline_fits(config, test, popularity).items():
+        measure(name, recommend, order_as_scores(whole[name][0], test.n_items), described)
+    for name, fit in baseline_fits(config, run, test, popularity).items():
         fitting = perf_counter()
         model = fit()
         described = {**model.settings, "fit_seconds": round(perf_counter() - fitting, 1)}
-        measure(name, recommend_by_scores(model, test.history, test.held, test.n_items, k), described)
+        recommend = recommend_by_scores(model, test.history, test.held, test.n_items, k)
+        measure(name, recommend, partial(model.scores, test.history), described)
     report = build_report(config, run, test, results, settings, groups)
+    if new is not None:
+        report["cold_items"] = new_items_section(config, test, among, results, settings)
     report["timing"] = read_timing(run) | {"evaluate": {"seconds": round(perf_counter() - began, 3)}}
     written = write_report(report, run / "report")
     return stage_counts(written)
@@ -126,7 +146,8 @@ def read_run(config: Config, run: Path) -> RunData:
         parts=prepared.parts("test", config),
         train=prepared.history("train", config),
         history=prepared.history("test", config),
-        held=held_out(prepared.interactions, "test", ("train", "valid"), len(prepared.users)),
+        held=asked(prepared, "test"),
+        new_items=new_items(prepared, "test") if prepared.cold_items else None,
     )
 
 
@@ -174,13 +195,23 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, tuple[Recomm
     }
 
 
-def baseline_fits(config: Config, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
-    """The baselines, each fitted and tuned when called, so that one large model is held at a time."""
+def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
+    """The baselines, each fitted and tuned when called, so that one large model is held at a time.
+
+    Where the items are split, item-kNN and EASE find no new item with any setting: they are not tuned; and a random
+    order and, where the run has texts, the text kNN join them.
+    """
     seed = config.run.seed
-    try:
-        valid: HeldOut | None = held_out(test.prepared.interactions, "valid", ("train",), test.n_users)
-    except DataError:
-        valid = None
+    valid: HeldOut | None = None
+    more: dict[str, Callable[[], Any]] = {}
+    if test.prepared.cold_items:
+        more["random"] = lambda: RandomOrder(test.n_items, seed)
+        texts = read_text_vectors(run)
+        if texts is not None:
+            more["text_knn"] = lambda: fit_text_knn(texts)
+    else:
+        with suppress(DataError):
+            valid = asked(test.prepared, "valid")
     most = config.evaluate.linear_items
     return {
         "popularity": lambda: popularity,
@@ -188,6 +219,7 @@ def baseline_fits(config: Config, test: RunData, popularity: Popularity) -> dict
         "ease": lambda: tune_ease(
             test.train, test.n_items, valid, max_items=most, seed=seed, track=settings_bar("ease")
         ),
+        **more,
     }
 
 
@@ -240,6 +272,26 @@ def build_report(
     }
 
 
+def new_items_section(
+    config: Config,
+    test: RunData,
+    among: dict[str, SystemResult],
+    everywhere: dict[str, SystemResult],
+    settings: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """The report's section on new items."""
+    assert test.new_items is not None
+    counts = {
+        "new_items": len(test.new_items),
+        "other_new_items": len(new_items(test.prepared, "valid")),
+        "items": test.n_items,
+        "new_interactions": int((test.prepared.interactions["split"] == "test").sum()),
+        "interactions": len(test.prepared.interactions),
+    }
+    samples, seed, ks = config.evaluate.bootstrap_samples, config.run.seed, config.evaluate.k
+    return cold_items_section(among, everywhere, settings, test.held, counts, ks, samples, seed)
+
+
 def data_section(run: Path, test: RunData) -> dict[str, Any]:
     """What the data are: source, split and counts of the preparation and the graph."""
     size = test.prepared.interactions.group_by("split").len()
@@ -289,7 +341,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def stage_counts(report: dict[str, Any]) -> dict[str, Any]:
     """What the log line of the stage says."""
     metric = report["protocol"]["primary_metric"]
+    systems = report.get("cold_items", report)["systems"]
     return {
         "users": report["protocol"]["test"]["users"],
-        **{f"{name} {metric}": round(s["test"][metric]["mean"], 4) for name, s in report["systems"].items()},
+        **{f"{name} {metric}": round(s["test"][metric]["mean"], 4) for name, s in systems.items()},
     }

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from jobs.index import index_of
+from jobs.questions import asked
 from jobs.rank_files import feature_tables
 from jobs.run_folder import n_threads, read_embeddings, read_prepared
 from reckg.config import Config
-from reckg.evaluation.protocol import held_out
 from reckg.ranking.ranker import RankerResult, fit_ranker
+
+NO_LABELS = (
+    "not trained: the labels of a cold-items split are new items alone, and a ranker would learn that an item without "
+    "interactions is what is wanted"
+)
 
 
 def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -19,14 +24,14 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
     settings = config.rank
     folder = run / "ranker"
     shutil.rmtree(folder, ignore_errors=True)
-    if not settings.enabled:
-        result = RankerResult(None, {"served": False, "why": "switched off by rank.enabled"})
+    prepared = read_prepared(run)
+    if not settings.enabled or prepared.cold_items:
+        why = NO_LABELS if settings.enabled else "switched off by rank.enabled"
+        result = RankerResult(None, {"served": False, "why": why})
         result.save(folder)
         return result.info
-    prepared = read_prepared(run)
     users, items = read_embeddings(run, "train")
-    labels = held_out(prepared.interactions, "valid", ("train",), len(prepared.users))
-    labels = labels.sample(settings.max_users, config.run.seed)
+    labels = asked(prepared, "valid").sample(settings.max_users, config.run.seed)
     result = fit_ranker(
         feature_tables(config, run, prepared, "train"),
         prepared.history("train", config),

@@ -31,8 +31,17 @@ class Prepared:
 
     @property
     def in_order(self) -> bool:
-        """Whether validation and test follow training in each user's time: then a history's order says something."""
+        """Whether validation and test follow training in each user's time: then a history's order says something.
+
+        Never where the items are split: a new item may be taken at any time, before or after the known ones, so that
+        a training example, too, is best asked of all the rest of its user's history.
+        """
         return bool(self.info["split"]["valid_before_test"])
+
+    @property
+    def cold_items(self) -> bool:
+        """Whether the split keeps whole items out of training, and asks for these alone."""
+        return bool(self.info["split"].get("kind") == "cold-items")
 
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
         """The split parts that are known in a state; at test time as evaluate.history says."""
@@ -66,12 +75,21 @@ def read_prepared(run: Path) -> Prepared:
 
 def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
     """(users (n_users, d), items (n_items, d)) of a state. Raises ArtifactError."""
-    path = run / "embeddings" / f"{state}.safetensors"
+    tensors = _read_tensors(run / "embeddings" / f"{state}.safetensors")
+    return tensors["users"], tensors["items"]
+
+
+def read_text_vectors(run: Path) -> np.ndarray | None:
+    """(n_items, d) of the text encoder before training; None where the run has none. Raises ArtifactError."""
+    path = run / "embeddings" / "text.safetensors"
+    return _read_tensors(path)["items"] if path.is_file() else None
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
-        tensors = load_file(path)
+        return dict(load_file(path))
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Run 'reckg embed' again.") from error
-    return tensors["users"], tensors["items"]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,14 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from jobs.model_files import build_model, load_graph, pick_device
+from jobs.questions import asked, new_items
 from jobs.run_folder import Prepared, n_threads, read_prepared, write_json
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
-from reckg.evaluation.protocol import held_out
 from reckg.file_hash import file_sha256
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
@@ -120,13 +121,19 @@ def _schedule(config: Config) -> Schedule:
 
 
 def _validation(prepared: Prepared, config: Config) -> Any:
-    """NDCG@10 of the validation part over full rankings, training items left out, for at most VALIDATION_USERS."""
-    held = held_out(prepared.interactions, "valid", ("train",), len(prepared.users))
-    sample = held.sample(VALIDATION_USERS, config.run.seed)
+    """NDCG@10 of the validation part for at most VALIDATION_USERS: over full rankings, training items left out, or,
+    where the items are split, among the part's new items alone."""
+    sample = asked(prepared, "valid").sample(VALIDATION_USERS, config.run.seed)
+    candidates = new_items(prepared, "valid") if prepared.cold_items else None
 
     def validate(embeddings: Embeddings) -> float:
-        found = exact_search(embeddings.users[sample.users], embeddings.items, 10, seen=sample.excluded)
-        return float(ranking_metrics(found.item_idx, sample.relevant, (10,))["ndcg@10"].mean())
+        users = embeddings.users[sample.users]
+        if candidates is None:
+            listed = exact_search(users, embeddings.items, 10, seen=sample.excluded).item_idx
+        else:
+            place = exact_search(users, embeddings.items[candidates], 10).item_idx
+            listed = np.append(candidates, -1)[place]  # -1 takes the last: it stays -1
+        return float(ranking_metrics(listed, sample.relevant, (10,))["ndcg@10"].mean())
 
     return validate
 

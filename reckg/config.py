@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reckg.errors import ConfigError
 
@@ -44,15 +44,28 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """How interactions become train, valid and test."""
 
-    kind: Literal["auto", "given", "global-time", "leave-last-out", "per-user-ratio"] = Field(
+    kind: Literal["auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"] = Field(
         "auto",
         description="auto: given where the data has a split column, else global-time for UTC times, "
-        "leave-last-out for ordered sequences, else per-user-ratio.",
+        "leave-last-out for ordered sequences, else per-user-ratio. cold-items: some items leave training whole, "
+        "to measure what is done with new ones.",
     )
     valid: float = Field(
-        0.1, gt=0, lt=0.5, description="Share of the interactions for validation; leave-last-out has none."
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the interactions for validation; leave-last-out and cold-items have none.",
     )
-    test: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for test; leave-last-out has none.")
+    test: float = Field(
+        0.1, gt=0, lt=0.5, description="Share of the interactions for test; leave-last-out and cold-items have none."
+    )
+    cold_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="cold-items: share of the items with interactions that leave training whole, drawn by run.seed; "
+        "half of them are for validation, half for test.",
+    )
 
 
 class GraphConfig(Section):
@@ -197,6 +210,15 @@ class Config(Section):
     rank: RankConfig = RankConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _new_items_stay_new(self) -> Config:
+        if self.split.kind == "cold-items" and self.evaluate.history == "train+valid":
+            raise ValueError(
+                "evaluate.history: must be auto or train with split.kind 'cold-items', whose history is the training "
+                "part alone, got 'train+valid'"
+            )
+        return self
+
 
 def read_config(path: Path) -> Config:
     """Reads and checks a TOML file. Raises ConfigError with every problem in it."""
@@ -223,6 +245,8 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
 
 def _problem(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
     name = ".".join(str(part) for part in loc)
+    if not loc:
+        return message.removeprefix("Value error, ")
     if kind != "extra_forbidden":
         return f"{name}: {message}, got {value!r}"
     known = _keys(loc[:-1])

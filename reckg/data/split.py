@@ -12,8 +12,8 @@ from reckg.data.schema import SPLITS, TimeKind
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
-SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio"]
-KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio")
+SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"]
+KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items")
 _LABEL = "interactions"
 
 
@@ -36,19 +36,21 @@ class Split:
 
 
 def split_interactions(
-    frame: pl.LazyFrame, *, kind: str, valid: float, test: float, time: TimeKind, seed: int
+    frame: pl.LazyFrame, *, kind: str, valid: float, test: float, time: TimeKind, seed: int, cold_share: float = 0.2
 ) -> Split:
     """Labels every interaction ``train``, ``valid`` or ``test``.
 
-    Global-time and given splits stay lazy; the two per-user kinds sort all rows, hence hold them in memory.
+    Global-time, cold-items and given splits stay lazy; the two per-user kinds sort all rows, hence hold them in memory.
 
     Args:
         frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
         kind: auto (given where there is a column ``split``; else global-time for UTC times, leave-last-out for
             ordered sequences, per-user-ratio without time), given, global-time (rows of one timestamp stay together),
             leave-last-out (a user's last interaction is test, the one before it valid; users with fewer than three
-            stay in train), per-user-ratio (random per user, the same for every order of the rows).
+            stay in train), per-user-ratio (random per user, the same for every order of the rows), cold-items
+            (random items leave train whole, see ``cold_item_parts``; an interaction's part is that of its item).
         valid, test: shares of all interactions, each above 0 and below 0.5 (global-time and per-user-ratio).
+        cold_share: share of the items that leave train, above 0 and below 1 (cold-items).
     Raises:
         DataError: the kind needs times or a column that the data lacks, or a part would be empty.
     """
@@ -58,6 +60,8 @@ def split_interactions(
     for name, share in (("valid", valid), ("test", test)):
         if not 0 < share < 0.5:
             raise DataError(f"the share of {name} must be above 0 and below 0.5, got {share}.")
+    if not 0 < cold_share < 1:
+        raise DataError(f"the share of cold items must be above 0 and below 1, got {cold_share}.")
     notes: list[str] = []
     if "split" in columns and chosen != "given":
         notes.append(f"The data's own column 'split' was replaced by a {chosen} split.")
@@ -69,6 +73,9 @@ def split_interactions(
         frame = _leave_last_out(frame)
     elif chosen == "per-user-ratio":
         frame = random_per_user(frame, valid, test, seed)
+    elif chosen == "cold-items":
+        parts = cold_item_parts(frame, cold_share, seed).lazy()
+        frame = frame.join(parts, on="item_id", how="left", maintain_order="left")
     counts = _count(frame, chosen)
     for name in SPLITS:
         if not counts[name]:
@@ -79,6 +86,11 @@ def split_interactions(
     if counts["whole_users"] and chosen in ("leave-last-out", "per-user-ratio"):
         notes.append(
             f"{counts['whole_users']:_} of {counts['users']:_} users have fewer than 3 interactions; all train."
+        )
+    if chosen == "cold-items" and counts["users_without_train"]:
+        notes.append(
+            f"{counts['users_without_train']:_} of {counts['users']:_} users have interactions with cold items alone: "
+            "they have no history in training, and the evaluation leaves them out."
         )
     ordered = chosen in ("global-time", "leave-last-out") or (
         chosen == "given" and time != "none" and _users_out_of_order(frame, "valid", "test") == 0
@@ -127,6 +139,8 @@ def check_split(
         for first, second in (("train", "valid"), ("valid", "test")):
             bad = _users_out_of_order(frame, first, second)
             checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
+    if kind == "cold-items":
+        checks |= _check_cold_items(frame)
     pairs = frame.select("user_id", "item_id", "split").unique()
     both = pairs.filter(label == "train").join(pairs.filter(label == "test"), on=["user_id", "item_id"], how="semi")
     repeated = collect(both.select(pl.len()), _LABEL).item()
@@ -160,6 +174,20 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     return _labelled(rows, order, part)
 
 
+def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFrame:
+    """item_id and split of every item with an interaction: n * share of the n items, to the nearest whole number (a
+    half up), leave train by seeded chance, all alike; half of them are for test, the other half, or one fewer, valid.
+
+    The same for every order of the rows. The draw depends on the set of all items: with others it is another one.
+    """
+    items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL)
+    n_cold = int(len(items) * share + 0.5)
+    place = np.empty(len(items), dtype=np.int64)
+    place[np.argsort(_mixed(np.arange(len(items), dtype=np.uint64), seed))] = np.arange(len(items))
+    part = np.where(place < (n_cold + 1) // 2, 2, np.where(place < n_cold, 1, 0))
+    return items.with_columns(_names(part))
+
+
 def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
     rows = collect(frame, _LABEL)
@@ -191,8 +219,12 @@ def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.nda
 def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.LazyFrame:
     code = np.empty(len(rows), dtype=np.uint8)
     code[order] = part
-    split = pl.Series("split", code).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
-    return rows.with_columns(split).lazy()
+    return rows.with_columns(_names(code)).lazy()
+
+
+def _names(part: np.ndarray) -> pl.Series:
+    """The column ``split`` of (n,) places in SPLITS."""
+    return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
 
 
 def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
@@ -212,6 +244,8 @@ def _resolve(kind: str, has_split: bool, time: TimeKind) -> SplitKind:
         return "leave-last-out"
     if kind == "per-user-ratio":
         return "per-user-ratio"
+    if kind == "cold-items":
+        return "cold-items"
     if kind != "auto":
         raise DataError(f"unknown kind of split {kind!r}; one of {', '.join(KINDS)}.")
     if has_split:
@@ -256,6 +290,7 @@ def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:
         *[pl.col(name).sum() for name in SPLITS],
         pl.len().alias("users"),
         (pl.col("rows") < 3).sum().alias("whole_users"),
+        (pl.col("train") == 0).sum().alias("users_without_train"),
         (pl.col("test") > 0).sum().alias("test_users"),
         ((pl.col("test") > 0) & (pl.col("train") == 0)).sum().alias("test_users_without_train"),
     )
@@ -282,6 +317,23 @@ def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int)
             valid, rows, f"validation rows are outside {cutoff + 1}..{valid_cutoff}"
         ),
         "test after validation": _result(test, rows, f"test rows are not later than {valid_cutoff}"),
+    }
+
+
+def _check_cold_items(frame: pl.LazyFrame) -> dict[str, dict[str, Any]]:
+    per_item = frame.group_by("item_id").agg(
+        (pl.col("split") == "train").sum().alias("train"), pl.col("split").n_unique().alias("parts")
+    )
+    query = per_item.select(
+        pl.len(),
+        (pl.col("parts") > 1).sum().alias("split"),
+        pl.col("train").sum().alias("rows"),
+        pl.col("train").filter(pl.col("parts") > 1).sum().alias("known"),
+    )
+    items, several, rows, known = collect(query, _LABEL).row(0)
+    return {
+        "no training row of a cold item": _result(known, rows, "training rows are with an item of a later part"),
+        "one part an item": _result(several, items, "items are in several parts"),
     }
 
 

@@ -41,7 +41,9 @@ def leakage_checks(
     wrong = [f"{name}: {count}" for name, count in shown.items() if count]
     checks.append(
         {
-            "name": "No list holds an item of the user's training or validation part",
+            "name": "No list holds an item of the user's "
+            + " or ".join({"train": "training", "valid": "validation"}[part] for part in held.excluded_parts)
+            + " part",
             "passed": not wrong,
             "detail": "; ".join(wrong) or f"{len(shown)} systems, {len(held.users):,} lists each",
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -23,22 +23,23 @@ class HeldOut:
     """What one split part asks of a system.
 
     users (n,) int64 user_idx, each with at least one held-out item; relevant and excluded: compressed rows in the order
-    of ``users``, items sorted and distinct. counts says what became of the part's interactions.
+    of ``users``, items sorted and distinct. counts says what became of the part's interactions. excluded_parts: the
+    split parts whose items are never listed.
     """
 
     users: np.ndarray
     relevant: Rows
     excluded: Rows
     counts: dict[str, int]
+    excluded_parts: tuple[str, ...] = ("train", "valid")
 
     def sample(self, n: int, seed: int) -> HeldOut:
         """At most n of the users, drawn without replacement."""
         if len(self.users) <= n:
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False))
-        return HeldOut(
-            self.users[chosen], take_rows(self.relevant, chosen), take_rows(self.excluded, chosen), self.counts
-        )
+        rows = take_rows(self.relevant, chosen), take_rows(self.excluded, chosen)
+        return replace(self, users=self.users[chosen], relevant=rows[0], excluded=rows[1])
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class SystemResult:
 
     per_user: metric -> (n,) float64. coverage: "coverage@10" -> {"mean", "low", "high"}. per_group: group -> metric ->
     (n,) float64 over the held-out items of that group alone, NaN for users without any. excluded_items: how often a
-    list held an item that it must not hold. short_lists: lists with fewer places filled than asked.
+    list held an item that it must not hold. short_lists: lists with fewer places filled than asked. exposure:
+    "exposure@10" -> (n,) float64, the share of a list's places that the watched items have.
     """
 
     per_user: dict[str, np.ndarray]
@@ -64,6 +66,7 @@ class SystemResult:
     per_group: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     excluded_items: int = 0
     short_lists: int = 0
+    exposure: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
@@ -74,7 +77,13 @@ def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> R
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
 
 
-def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str], n_users: int) -> HeldOut:
+def held_out(
+    interactions: pl.DataFrame,
+    part: str,
+    excluded_parts: Sequence[str],
+    n_users: int,
+    history_parts: Sequence[str] | None = None,
+) -> HeldOut:
     """The users of one split part, what they are to be shown, and what their lists must not hold.
 
     Args:
@@ -83,13 +92,24 @@ def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str
         excluded_parts: a user's items in these parts are never recommended. A held-out item that the user already has
             there cannot be recommended either; it is no target, and counted.
         n_users: users of the run.
+        history_parts: users without an interaction in these parts are not asked about; None: all are.
     Returns:
-        HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target.
+        HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target; and with
+        ``history_parts`` users_without_history and their interactions_without_history, which no other count holds.
     Raises:
         DataError: nothing is left to predict.
     """
     target = interactions.filter(pl.col("split") == part).select("user_idx", "item_idx")
     seen = interactions.filter(pl.col("split").is_in(list(excluded_parts))).select("user_idx", "item_idx")
+    left_out = {}
+    if history_parts is not None:
+        known = interactions.filter(pl.col("split").is_in(list(history_parts))).select("user_idx").unique()
+        unknown = target.join(known, on="user_idx", how="anti")
+        target = target.join(known, on="user_idx", how="semi")
+        left_out = {
+            "users_without_history": unknown["user_idx"].n_unique(),
+            "interactions_without_history": len(unknown),
+        }
     distinct = target.unique()
     new = distinct.join(seen.unique(), on=["user_idx", "item_idx"], how="anti")
     if new.is_empty():
@@ -107,8 +127,11 @@ def held_out(interactions: pl.DataFrame, part: str, excluded_parts: Sequence[str
         "targets": len(new),
         "users": len(users),
         "users_without_target": target["user_idx"].n_unique() - len(users),
+        **left_out,
     }
-    return HeldOut(users, take_rows(relevant, users), take_rows(excluded, users), counts)
+    return HeldOut(
+        users, take_rows(relevant, users), take_rows(excluded, users), counts, excluded_parts=tuple(excluded_parts)
+    )
 
 
 def valid_precedes_test(interactions: pl.DataFrame) -> bool:
@@ -131,6 +154,7 @@ def evaluate_system(
     excluded: Rows | None = None,
     groups: ItemGroups | None = None,
     group_k: int = 10,
+    watched: np.ndarray | None = None,
     block_users: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> SystemResult:
@@ -144,6 +168,7 @@ def evaluate_system(
         n_items: candidates; the share of them that appears in any list is the coverage.
         excluded: items that a list must not hold, a row for each of ``users``; violations are counted.
         groups: also measure recall and NDCG at ``group_k`` over each group's held-out items alone.
+        watched: (w,) item_idx whose share of the places is measured.
         block_users: users asked for at once.
         progress: called with the number of users after each block.
     Raises:
@@ -155,6 +180,8 @@ def evaluate_system(
     per_group: dict[str, dict[str, np.ndarray]] = {}
     times = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
     shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+    is_watched = np.isin(np.arange(n_items + 1), watched) if watched is not None else None  # the last stands for -1
+    exposure = {f"exposure@{k}": np.zeros(n) for k in ks} if watched is not None else {}
     seconds, violations, short = 0.0, 0, 0
     for start in range(0, n, block_users):
         block = np.arange(start, min(start + block_users, n))
@@ -174,10 +201,12 @@ def evaluate_system(
             top = lists[:, :k]
             np.add.at(times[k], top[top >= 0], 1)
             shown_to[k][top[top >= 0]] = np.broadcast_to(block[:, None], top.shape)[top >= 0]
+            if is_watched is not None:
+                exposure[f"exposure@{k}"][block] = is_watched[top].sum(axis=1) / k
         if progress is not None:
             progress(len(block))
     coverage = {f"coverage@{k}": coverage_interval(times[k], shown_to[k], n) for k in ks}
-    return SystemResult(per_user, coverage, seconds, per_group, violations, short)
+    return SystemResult(per_user, coverage, seconds, per_group, violations, short, exposure)
 
 
 def _check_lists(lists: np.ndarray, n_users: int, n_items: int) -> None:

@@ -22,8 +22,10 @@ SYSTEMS = {
     "popularity": ("popularity", "users of the item in training, the same list for everyone"),
     "item_knn": ("item-kNN", "cosine of items over their users, nearest neighbours only"),
     "ease": ("EASE", "linear item-item model in closed form"),
+    "random": ("random", "an order by chance, another for every user"),
+    "text_knn": ("text kNN", "cosine of the item's text with the mean of the texts of the user's items, not trained"),
 }
-BASELINES = ("popularity", "item_knn", "ease")
+BASELINES = ("popularity", "item_knn", "ease", "random", "text_knn")
 HISTORY_EDGES = (0, 1, 5, 10, 20, 50, 100)
 
 
@@ -123,13 +125,15 @@ def protocol_section(
 ) -> dict[str, Any]:
     """How the figures were made, in words and in numbers."""
     counts = held.counts
-    history = " and ".join({"train": "training", "valid": "validation"}[part] for part in parts)
+    named = {"train": "training", "valid": "validation"}
+    history = " and ".join(named[part] for part in parts)
+    spared = " and ".join(named[part] for part in held.excluded_parts)
     words = [
         f"Full ranking: every system orders all {n_items:,} candidate items for each user; nothing is sampled.",
         f"Split: {split}. Models are fitted on the training part; the validation part chooses settings and labels the "
         "reranker; the test part is read once, for this report.",
-        f"At test time a user's history holds the {history} interactions. Items of a user's training and validation "
-        "parts are never listed.",
+        f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
+        "never listed.",
         f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
         f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
         f"user already had; {counts['users_without_target']:,} users have no other and are left out.",
@@ -147,7 +151,7 @@ def protocol_section(
         "ranking": "full",
         "split": split,
         "history": "+".join(parts),
-        "excluded": "train+valid",
+        "excluded": "+".join(held.excluded_parts),
         "candidates": n_items,
         "k": list(ks),
         "primary_metric": primary_metric(ks),
@@ -168,11 +172,15 @@ def best_baseline(systems: Mapping[str, Any], metric: str) -> str:
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """One plain sentence: does reckg beat the best baseline? A failed leakage check comes first."""
+    """One plain sentence: does reckg beat the best baseline? A failed leakage check comes first.
+
+    Where the items are split, it is about the ranking among new items.
+    """
     metric = report["protocol"]["primary_metric"]
-    systems = report["systems"]
+    part = report.get("cold_items", report)
+    systems = part["systems"]
     best = best_baseline(systems, metric)
-    found = report["comparisons"][best][metric]
+    found = part["comparisons"][best][metric]
     ours, theirs = systems["reckg"]["test"][metric]["mean"], systems[best]["test"][metric]["mean"]
     name = systems[best]["label"]
     if found["low"] > 0:
@@ -182,9 +190,10 @@ def verdict(report: Mapping[str, Any]) -> str:
     else:
         opening = f"No clear difference between reckg and the best baseline, {name}"
     users = report["protocol"]["test"]["users"]
+    among = f", among {part['new_items']:,} new items" if "cold_items" in report else ""
     sentence = (
         f"{opening}: {metric_label(metric)} {ours:.4f} against {theirs:.4f}, a difference of {found['mean']:+.4f} "
-        f"(95% interval {found['low']:+.4f} to {found['high']:+.4f}, paired over {users:,} users)."
+        f"(95% interval {found['low']:+.4f} to {found['high']:+.4f}, paired over {users:,} users{among})."
     )
     failed = [check["name"] for check in report.get("leakage_checks", []) if check["passed"] is False]
     if failed:
@@ -199,7 +208,8 @@ def write_report(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     Args:
         report: ``systems``, ``comparisons`` and ``protocol`` as made by the functions above; further sections
-            (``name``, ``data``, ``leakage_checks``, ``slices``, ``training``, ``ranker``, ``timing``) where known.
+            (``name``, ``cold_items``, ``data``, ``leakage_checks``, ``slices``, ``training``, ``ranker``, ``timing``)
+            where known.
         folder: made if missing.
     Returns:
         The report as written: with ``format``, ``verdict`` and ``best_baseline`` in front.

@@ -54,6 +54,7 @@ def render_html(report: Report) -> str:
     """The page of a report as `report.write_report` completes it; sections that it lacks are left out."""
     name = escape(str(report.get("name", "")))
     sections = [
+        _new_items(report),
         _systems(report),
         _differences(report),
         *[_slice(report, part) for part in report.get("slices", {}).values()],
@@ -100,7 +101,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = Fals
 def _mood(report: Report) -> str:
     if any(check["passed"] is False for check in report.get("leakage_checks") or []):
         return "bad"
-    found = report["comparisons"][report["best_baseline"]][report["protocol"]["primary_metric"]]
+    part = report.get("cold_items", report)  # what the verdict is about
+    found = part["comparisons"][part["best_baseline"]][report["protocol"]["primary_metric"]]
     return "good" if found["low"] > 0 else "bad" if found["high"] < 0 else ""
 
 
@@ -152,6 +154,35 @@ def _systems(report: Report) -> str:
         f'<p class="soft">Dots are means over users, lines 95% intervals.</p>{"".join(tables)}'
         f'<ul class="soft">{does}</ul>'
     )
+
+
+def _new_items(report: Report) -> str:
+    """Systems among the new items alone, and what place these have in the ranking of all."""
+    part = report.get("cold_items")
+    if part is None:
+        return ""
+    systems, ks = part["systems"], report["protocol"]["k"]
+    shown = [m for m in _plotted_metrics(report) if m in next(iter(systems.values()))["test"]]
+    hits = [f"hit@{metric.split('@')[1]}" for metric in shown if metric.startswith("ndcg")]
+    places = [f"exposure@{k}" for k in ks]
+    plots = [
+        dot_plot(title, [(s["label"], [_mark(s[where][metric], _kind(name))]) for name, s in systems.items()])
+        for where, metric, title in (
+            ("test", shown[0], f"{metric_label(shown[0])} among new items"),
+            ("all", places[0], f"{metric_label(places[0])} of new items among all"),
+        )
+    ]
+    tables = []
+    for where, metrics in (("test", [*shown, *hits]), ("all", [f"recall@{k}" for k in ks] + places)):
+        top = {m: max(s[where][m]["mean"] for s in systems.values()) for m in metrics}
+        rows = [
+            [escape(s["label"]), *(_cell(s[where][m], s[where][m]["mean"] == top[m]) for m in metrics)]
+            for s in systems.values()
+        ]
+        said = {"test": "Among new items alone:", "all": "In the ranking of all items:"}[where]
+        tables.append(f'<p class="soft">{said}</p>' + table(["system", *(metric_label(m) for m in metrics)], rows))
+    words = "".join(f"<li>{escape(word)}</li>" for word in part["words"])
+    return f"<h2>New items</h2><ul>{words}</ul>{_plots(plots)}{''.join(tables)}"
 
 
 def _cell(values: Mapping[str, float], best: bool) -> str:

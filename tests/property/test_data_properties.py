@@ -47,7 +47,7 @@ def frame_of(events: list[tuple[int, int, int, float]]) -> pl.LazyFrame:
 @SLOW
 @given(
     EVENTS,
-    st.sampled_from(["global-time", "leave-last-out", "per-user-ratio"]),
+    st.sampled_from(["global-time", "leave-last-out", "per-user-ratio", "cold-items"]),
     st.floats(0.01, 0.49),
     st.floats(0.01, 0.49),
     st.integers(0, 2**31),
@@ -84,12 +84,17 @@ def test_a_split_is_a_partition_in_time_order(
             assert len(held) == (2 if len(own) >= 3 else 0)
     if kind == "per-user-ratio":
         assert rows.filter(pl.col("split") == "train")["user_id"].n_unique() == rows["user_id"].n_unique()
+    if kind == "cold-items":
+        items = {name: set(rows.filter(pl.col("split") == name)["item_id"].to_list()) for name in part}
+        assert sum(map(len, items.values())) == rows["item_id"].n_unique()
+        assert len(items["test"]) - len(items["valid"]) in (0, 1)
 
 
+@pytest.mark.parametrize("kind", ["per-user-ratio", "cold-items"])
 @SLOW
 @given(EVENTS, st.randoms(use_true_random=False), st.integers(0, 1000))
 def test_a_random_split_does_not_depend_on_the_order_of_rows(
-    events: list[tuple[int, int, int, float]], random: Random, seed: int
+    kind: str, events: list[tuple[int, int, int, float]], random: Random, seed: int
 ) -> None:
     unique = sorted(set(events))
     shuffled = list(unique)
@@ -97,9 +102,7 @@ def test_a_random_split_does_not_depend_on_the_order_of_rows(
     results: list[object] = []
     for rows in (unique, shuffled):
         try:
-            split = split_interactions(
-                frame_of(rows), kind="per-user-ratio", valid=0.2, test=0.2, time="none", seed=seed
-            )
+            split = split_interactions(frame_of(rows), kind=kind, valid=0.2, test=0.2, time="none", seed=seed)
             results.append(split.frame.collect().sort(pl.all()).rows())
         except DataError as error:
             results.append(str(error))

@@ -36,6 +36,13 @@ def test_one_problem_is_singular() -> None:
         parse_config({"run": {"seed": -1}}, "x.toml")
 
 
+def test_new_items_are_in_no_history() -> None:
+    asked = {"split": {"kind": "cold-items"}, "evaluate": {"history": "train+valid"}}
+    with pytest.raises(ConfigError, match=r"^1 problem in x\.toml: evaluate\.history: must be auto or train"):
+        parse_config(asked, "x.toml")
+    assert parse_config({"split": {"kind": "cold-items"}}, "x.toml").split.cold_share == 0.2
+
+
 def test_a_section_that_is_no_table() -> None:
     with pytest.raises(ConfigError, match=r"1 problem in x\.toml: train: .*got 3"):
         parse_config({"train": 3}, "x.toml")

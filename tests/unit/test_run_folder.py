@@ -38,3 +38,12 @@ def test_training_and_service_know_fixed_parts() -> None:
         config = Config(evaluate=EvaluateConfig.model_validate({"history": setting}))
         assert prepared(True).known("train", config)["item_idx"].to_list() == [0]
         assert prepared(True).known("serving", config)["item_idx"].to_list() == [0, 1, 2]
+
+
+def test_a_split_of_items_is_without_order() -> None:
+    rows = pl.DataFrame({"user_idx": [0], "item_idx": [0], "split": ["train"]})
+    ids = pl.DataFrame({"id": ["a"]})
+    split = {"kind": "cold-items", "valid_before_test": False}
+    run = Prepared(rows, ids, ids, {"split": split})
+    assert run.cold_items and not run.in_order and run.parts("test", Config()) == ("train",)
+    assert not prepared(True).cold_items

@@ -135,6 +135,88 @@ def test_per_user_ratio_leaves_small_users_in_train() -> None:
     assert result.counts["whole_users"] == 1
 
 
+def cold(frame: pl.LazyFrame, share: float) -> Split:
+    return split_interactions(frame, kind="cold-items", valid=0.1, test=0.1, time="utc", seed=0, cold_share=share)
+
+
+def parts_of_items(result: Split) -> dict[str, str]:
+    rows = result.frame.select("item_id", "split").unique().collect().rows()
+    assert len(rows) == len({item for item, _ in rows})  # one part an item
+    return dict(rows)
+
+
+def test_cold_items_leave_train_whole() -> None:
+    result = split(many(20, 50), "cold-items")
+    assert result.kind == "cold-items" and not result.valid_before_test and result.cutoff_time is None
+    parts = parts_of_items(result)
+    assert {part: list(parts.values()).count(part) for part in ("train", "valid", "test")} == {
+        "train": 40, "valid": 5, "test": 5,
+    }  # fmt: skip
+    assert result.counts["test_items_without_train"] == 5 and not result.notes
+    checks = check(result)
+    assert checks["no training row of a cold item"]["of"] == 20 * 40 and checks["one part an item"]["of"] == 50
+    assert all(found["passed"] for name, found in checks.items() if name != "pairs in train and test")
+    shuffled = many(20, 50).collect().sample(fraction=1, shuffle=True, seed=1).lazy()
+    assert parts_of_items(split(shuffled, "cold-items")) == parts
+    assert parts_of_items(split(many(20, 50), "cold-items", seed=1)) != parts
+
+
+@pytest.mark.parametrize(
+    ("items", "share", "valid", "test"), [(10, 0.2, 1, 1), (10, 0.25, 1, 2), (10, 0.34, 1, 2), (14, 0.25, 2, 2)]
+)
+def test_cold_items_are_rounded_to_the_nearest_and_the_odd_one_is_for_test(
+    items: int, share: float, valid: int, test: int
+) -> None:
+    found = list(parts_of_items(cold(many(4, items), share)).values())
+    assert (found.count("valid"), found.count("test")) == (valid, test)
+
+
+@pytest.mark.parametrize(
+    ("items", "share", "message"),
+    [
+        (10, 1.0, "share of cold items must be above 0 and below 1, got 1"),
+        (4, 0.2, "the cold-items split leaves no valid interactions of 16"),
+        (5, 0.9, "the cold-items split leaves no train interactions of 20"),
+    ],
+)
+def test_impossible_shares_of_cold_items_are_refused(items: int, share: float, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        cold(many(4, items), share)
+
+
+def test_every_item_may_become_cold() -> None:
+    """Uniform over the items: each of 20 is among the 4 cold ones in a fifth of 500 draws, give or take."""
+    times = dict.fromkeys((f"i{i}" for i in range(20)), 0)
+    for seed in range(500):
+        for item, part in parts_of_items(split(many(1, 20), "cold-items", seed=seed)).items():
+            times[item] += part != "train"
+    assert sum(times.values()) == 2000 and all(60 < n < 140 for n in times.values())  # 100, standard deviation 9
+
+
+def test_a_given_split_is_pooled_and_users_without_history_are_counted() -> None:
+    mine = pl.col("user_id") == "u0"
+    given = many(20, 50).with_columns(split=pl.when(mine).then(pl.lit("test")).otherwise(pl.lit("train")))
+    result = split(given, "cold-items")
+    assert parts_of_items(result) == parts_of_items(split(many(20, 50), "cold-items"))
+    assert result.notes == ("The data's own column 'split' was replaced by a cold-items split.",)
+    item = next(item for item, part in parts_of_items(result).items() if part == "test")
+    more = split(pl.concat([many(20, 50), events([("new", item, 3)])]), "cold-items")
+    assert more.counts["users_without_train"] == 1
+    assert any("1 of 21 users have interactions with cold items alone" in note for note in more.notes)
+
+
+def test_checks_see_a_cold_item_in_training() -> None:
+    frame = split(many(20, 50), "cold-items").frame
+    one = (pl.col("split") == "valid") & (pl.col("user_id") == "u3")
+    leaked = frame.with_columns(split=pl.when(one).then(pl.lit("train")).otherwise(pl.col("split")))
+    message = r"no training row of a cold item: 5 of 805 training rows.*one part an item: 5 of 50 items"
+    with pytest.raises(DataError, match=message):
+        check_split(leaked, kind="cold-items", time="utc")
+    moved = frame.with_columns(split=pl.when(one).then(pl.lit("test")).otherwise(pl.col("split")))
+    with pytest.raises(DataError, match=r"broken: one part an item: 5 of 50 items are in several parts"):
+        check_split(moved, kind="cold-items", time="utc")
+
+
 def test_given_split() -> None:
     frame = TOY.with_columns(
         pl.when(pl.col("timestamp") < 6)
