@@ -125,7 +125,8 @@ def test_both_files_are_written_and_agree(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert report == json.loads(json.dumps(written))
-    for name in SYSTEMS:
+    for name in LEVEL:
+        assert SYSTEMS[name][0] == report["systems"][name]["label"]
         for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20", "mrr@10", "hit@20", "coverage@10"):
             values = report["systems"][name]["test"][metric]
             assert sorted(values) == ["high", "low", "mean"]
@@ -286,7 +287,7 @@ def test_the_stage_reports_on_a_run(tmp_path: Path) -> None:
     config = Config(evaluate=EvaluateConfig(k=(5, 10), bootstrap_samples=100, block_users=7))
     counts = evaluate(config, tmp_path / "not read", tmp_path)
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert list(report["systems"]) == list(SYSTEMS)
+    assert list(report["systems"]) == list(LEVEL) and "cold_items" not in report
     assert report["protocol"]["history"] == "train+valid"
     assert report["protocol"]["test"]["users"] == counts["users"] == 39  # the last user has no interaction
     assert report["protocol"]["candidates"] == 60
