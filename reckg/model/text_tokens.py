@@ -33,13 +33,13 @@ class TextTokens:
     def by_length(self, rows: Iterable[int], tokens_at_once: int = TOKENS_AT_ONCE) -> list[list[int]]:
         """Those of the rows that have tokens, in batches of at most tokens_at_once padded tokens and similar lengths.
 
-        In a batch, the longest is at most half as long again as the shortest, plus 8: less than a third is padding.
+        In a batch, the longest is at most half as long again as the shortest, plus 3.
         """
         batches: list[list[int]] = []
         for row in sorted((row for row in rows if self.lengths[row]), key=self.lengths.__getitem__):
             length = self.lengths[row]
             full = not batches or (len(batches[-1]) + 1) * length > tokens_at_once
-            if full or length > 1.5 * self.lengths[batches[-1][0]] + 8:
+            if full or length > 1.5 * self.lengths[batches[-1][0]] + 3:
                 batches.append([])
             batches[-1].append(row)
         return batches

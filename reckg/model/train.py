@@ -56,7 +56,7 @@ def make_optimizer(model: JointModel, schedule: Schedule) -> torch.optim.AdamW:
     in_text = {id(parameter) for parameter in text}
     graph = [p for p in model.parameters() if p.requires_grad and id(p) not in in_text]
     groups = [{"params": graph, "peak": schedule.learning_rate}, {"params": text, "peak": schedule.text_learning_rate}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=schedule.weight_decay)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=schedule.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> None:
