@@ -64,8 +64,10 @@ def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:
             )
     if not parts:
         return [""] * len(prepared.items)
-    said = pl.concat_list(parts).list.eval(pl.element().filter(pl.element().str.strip_chars(". ") != ""))
-    return prepared.items.select(said.list.join(". ").str.strip_chars(". ").alias("text"))["text"].to_list()
+    said = pl.concat_list([part.str.strip_chars(". ") for part in parts]).list.eval(
+        pl.element().filter(pl.element() != "")
+    )
+    return prepared.items.select(said.list.join(". ").alias("text"))["text"].to_list()
 
 
 def build_model(
