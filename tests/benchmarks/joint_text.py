@@ -29,13 +29,14 @@ from tests.benchmarks.text_data import datasets, settings
 COMMON: dict[str, dict[str, Any]] = {
     "run": {"threads": 2},
     "split": {"kind": "cold-items"},
+    "text": {"attributes": True},
     "model": {"id_dropout": 0.5},
     "train": {"epochs": 14, "patience": 14, "validate_every": 2},
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "frozen": {"policy": "frozen"},
-    "top-1": {"policy": "top-k", "learning_rate": 5e-4, "refresh_every": 2},
-    "lora": {"policy": "lora", "learning_rate": 3e-3, "refresh_every": 2},
+    "top-1": {"policy": "top-k", "learning_rate": 5e-5, "refresh_every": 2},
+    "lora": {"policy": "lora", "learning_rate": 3e-4, "refresh_every": 2},
 }
 
 
