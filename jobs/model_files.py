@@ -55,13 +55,25 @@ def load_graph(
     )
 
 
-def item_texts(prepared: Prepared) -> list[str]:
-    """One text an item: its text columns joined, the title first; empty where there is none."""
-    columns = prepared.info["item_columns"]["text"]
-    if not columns:
+def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:
+    """One text an item: its text columns joined, the title first; empty where there is none.
+
+    attributes: what the categorical and list columns say follows, each as "column: value, value".
+    """
+    columns = prepared.info["item_columns"]
+    parts = [pl.col(name).fill_null("") for name in columns["text"]]
+    if attributes:
+        for name in [*columns["categorical"], *columns["list"]]:
+            value = pl.col(name).list.join(", ") if name in columns["list"] else pl.col(name).cast(pl.String)
+            parts.append(
+                pl.when(value.is_null() | (value == "")).then(pl.lit("")).otherwise(pl.lit(f"{name}: ") + value)
+            )
+    if not parts:
         return [""] * len(prepared.items)
-    joined = pl.concat_str([pl.col(name).fill_null("") for name in columns], separator=". ")
-    return prepared.items.select(joined.str.strip_chars(". ").alias("text"))["text"].to_list()
+    said = pl.concat_list([part.str.strip_chars(". ") for part in parts]).list.eval(
+        pl.element().filter(pl.element() != "")
+    )
+    return prepared.items.select(said.list.join(". ").alias("text"))["text"].to_list()
 
 
 def has_user_ids(config: Config, prepared: Prepared) -> bool:
@@ -74,7 +86,7 @@ def build_model(
 ) -> JointModel:
     """An untrained model of the training graph; with a text encoder where one is configured and the items have text."""
     text = None
-    texts = item_texts(prepared)
+    texts = item_texts(prepared, config.text.attributes)
     if config.text.encoder != "none" and any(texts):
         text = TextEncoder(
             config.text.encoder,

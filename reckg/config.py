@@ -90,7 +90,12 @@ class TextConfig(Section):
     trainable_layers: int = Field(1, ge=1, description="Layers from the top that top-k and lora train.")
     lora_rank: int = Field(8, ge=1, description="Rank of the LoRA updates.")
     max_tokens: int = Field(128, ge=8, le=512, description="Texts are cut to this many tokens (counted).")
-    batch_items: int = Field(32, ge=1, description="Items whose text goes through the trainable layers in one step.")
+    attributes: bool = Field(
+        False, description="The encoder reads an item's categorical and list attributes too, after its text."
+    )
+    batch_tokens: int = Field(
+        192, ge=1, description="Tokens, of random items of the batch, that go through the trained part in one step."
+    )
     refresh_every: int = Field(1, ge=1, description="Epochs between refreshes of all text vectors (trained policies).")
     learning_rate: float = Field(5e-5, gt=0, description="Learning rate of the encoder's trained part.")
 

@@ -88,7 +88,7 @@ def train(counts: Sizes, propagation: str) -> None:
         kg_weight=0.0,
         text_weight=0.0,
         l2_weight=0.0,
-        text_batch_items=1,
+        text_batch_tokens=1,
         generator=generator,
         histories=told,
         seen=SeenItems(told.user, told.item, counts.users, items),

@@ -130,7 +130,7 @@ def objective(tensors: GraphTensors, **changed: Any) -> Objective:
         "kg_weight": 0.1,
         "text_weight": 0.0,
         "l2_weight": 0.0,
-        "text_batch_items": 32,
+        "text_batch_tokens": 1024,
         "generator": torch.Generator().manual_seed(7),
         "histories": told,
         "seen": SeenItems(told.user, told.item, toy.N_USERS, toy.N_ITEMS),

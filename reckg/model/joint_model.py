@@ -87,30 +87,35 @@ class JointModel(nn.Module):
             nn.init.zeros_(self.text_gate.weight)
             nn.init.zeros_(self.text_gate.bias)
 
-    def text_vectors(self, batch_items: torch.Tensor) -> torch.Tensor:
-        """(n_items, text dim): the last refreshed vectors; where the encoder trains, batch_items (b,) encoded anew."""
+    def text_nodes(self, encode: torch.Tensor | None = None) -> torch.Tensor:
+        """(n_items, embedding_dim): the gated projections that stand for the items' texts.
+
+        encode: (b,) items that a trained encoder encodes anew, with gradients to it; all others have the vector of the
+        last time that they were encoded, without.
+        """
         assert self.text is not None
-        if not self.text.trains:
-            return self.text.vectors
-        return self.text.vectors.index_copy(0, batch_items, self.text.encode(batch_items))
+        if encode is None or not self.text.trains:
+            return self.projected_text(self.text.vectors)
+        encoded = self.text.encode(encode)
+        return self.projected_text(self.text.vectors).index_copy(0, encode, self.projected_text(encoded))
 
     def projected_text(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(n, text dim) -> (n, embedding_dim): the gated projection that stands for an item's text."""
+        """(n, text dim) -> (n, embedding_dim)."""
         return torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
 
     def node_input(self, text: torch.Tensor | None = None) -> torch.Tensor:
         """(n_nodes, embedding_dim) before propagation; in training, ID parts of some describable nodes are dropped.
 
-        text: (n_items, text dim) from text_vectors; None: the last refreshed ones.
+        text: what text_nodes gave; None: of the vectors as they are.
         """
         nodes = self.embedding * self.kept_ids(slice(self.first_row, None))
         if self.first_row:
             nodes = F.pad(nodes, (0, 0, self.first_row, 0))
         if self.text is None:
             return nodes
-        projected = self.projected_text(self.text.vectors if text is None else text)
+        text = self.text_nodes() if text is None else text
         before, after = self.n_users, len(nodes) - self.n_users - self.n_items
-        return nodes + F.pad(projected, (0, 0, before, after))
+        return nodes + F.pad(text, (0, 0, before, after))
 
     def id_rows(self) -> SampledRows:
         """The whole ID table, its rows looked up by node."""
@@ -180,5 +185,5 @@ def _describable(graph: KnowledgeGraph, text: TextEncoder | None) -> np.ndarray:
     out[: graph.n_users] = True
     out[graph.n_users + graph.n_items :] = False
     if text is not None:
-        out[graph.n_users : graph.n_users + graph.n_items] |= [bool(row) for row in text.tokens]
+        out[graph.n_users : graph.n_users + graph.n_items] |= text.tokens.lengths > 0
     return out

@@ -41,7 +41,7 @@ class Neighbourhood:
 @dataclass(frozen=True)
 class SampledForward:
     """What the loss reads, each looked up by the graph's own numbers: nodes of the layers, items' unit vectors by
-    item_idx, text vectors by item_idx (None without text), and rows of the ID table by node."""
+    item_idx, projected texts by item_idx (None without text), and rows of the ID table by node."""
 
     layers: Any  # Layers of SampledRows
     items: SampledRows
@@ -111,7 +111,7 @@ class NeighbourSampler:
         text = self._text(model, nodes, encode)
         if text is not None:
             items = torch.nonzero(_is_item(model, nodes)).squeeze(1)
-            vectors = vectors.index_add(0, items, model.projected_text(text.values))
+            vectors = vectors.index_add(0, items, text.values)
         layers = model.propagation.through(vectors, [_Hop(bags) for bags in part.hops])
         combined = model.propagation.combined([values[: part.n_seeds] for values in layers.nodes])
         return SampledForward(
@@ -122,15 +122,16 @@ class NeighbourSampler:
         )
 
     def _text(self, model: JointModel, nodes: torch.Tensor, encode: torch.Tensor | None) -> SampledRows | None:
-        """The text vectors of the items among the nodes."""
+        """The projected texts of the items among the nodes."""
         if model.text is None:
             return None
         items = nodes[_is_item(model, nodes)] - model.n_users
         place = places(items, model.n_items)
-        vectors = model.text.vectors[items]
+        projected = model.projected_text(model.text.vectors[items])
         if encode is not None and model.text.trains:
-            vectors = vectors.index_copy(0, place[encode], model.text.encode(encode))
-        return SampledRows(vectors, place)
+            encoded = model.projected_text(model.text.encode(encode))
+            projected = projected.index_copy(0, place[encode], encoded)
+        return SampledRows(projected, place)
 
     def _weigh(self) -> None:
         """Takes over the graph's edge weights, once after each change of them."""

@@ -50,7 +50,7 @@ class Objective:
     kg_weight: float
     text_weight: float
     l2_weight: float
-    text_batch_items: int
+    text_batch_tokens: int
     generator: torch.Generator
     histories: Histories
     seen: SeenItems
@@ -65,7 +65,7 @@ class Objective:
         text: Any = None
         items: Rows
         if self.sampler is None:
-            text = None if draw.text_items is None else model.text_vectors(draw.text_items)
+            text = None if draw.text_items is None else model.text_nodes(draw.text_items)
             layers = model(tensors, text)
             items = model.item_vectors(layers)
         else:
@@ -77,7 +77,7 @@ class Objective:
         if draw.facts is not None:
             parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, layers.nodes[0], draw.facts))
         if self.text_weight > 0 and draw.text_items is not None and len(draw.text_items) > 1:
-            projected = model.projected_text(text[draw.text_items])
+            projected = text[draw.text_items]
             anchor = items[draw.text_items][:, : projected.shape[1]]
             parts["text"] = (self.text_weight, losses.text_alignment_loss(projected, anchor, self.temperature))
         if self.l2_weight > 0:
@@ -88,12 +88,19 @@ class Objective:
         return total, {name: value.item() for name, (_, value) in parts.items()}
 
     def _text_items(self, model: JointModel, batch: TrainBatch) -> torch.Tensor | None:
-        """(at most text_batch_items,) unique items of the batch whose text is worked on in this step."""
+        """Items of the batch, drawn at random, whose text is worked on in this step.
+
+        Their texts have at most text_batch_tokens tokens together; the first drawn is taken in any case.
+        """
         if model.text is None or not (model.text.trains or self.text_weight > 0):
             return None
-        items = torch.unique(batch.item)
-        chosen = torch.randperm(len(items), generator=self.generator)[: self.text_batch_items]
-        return items[chosen.to(items.device)]
+        lengths = torch.from_numpy(model.text.tokens.lengths)
+        items = torch.unique(batch.item.cpu())
+        items = items[lengths[items] > 0]
+        items = items[torch.randperm(len(items), generator=self.generator)]
+        fits = lengths[items].cumsum(0) <= self.text_batch_tokens
+        fits[:1] = True
+        return items[fits].to(batch.item.device)
 
     def _draw(self, model: JointModel, tensors: GraphTensors, batch: TrainBatch) -> Draw:
         device, negatives, log_count, facts = batch.item.device, None, None, None

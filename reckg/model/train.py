@@ -64,7 +64,7 @@ def make_optimizer(model: JointModel, schedule: Schedule, sampler: NeighbourSamp
     groups = [g for g in groups if g["params"]]
     if sampler is not None:
         return RowAdamW(groups, model.embedding, sampler, lr=0.0, weight_decay=schedule.weight_decay)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=schedule.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=schedule.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> None:
@@ -124,7 +124,7 @@ def train_step(
 def trained_state(model: JointModel) -> dict[str, torch.Tensor]:
     """The tensors that training changes, and which IDs it knows."""
     return {n: t for n, t in model.state_dict().items() if not n.startswith("text.")} | {
-        f"text.{name}": parameter for name, parameter in _text_parameters(model).items()
+        f"text.{name}": tensor for name, tensor in _text_tensors(model).items()
     }
 
 
@@ -138,8 +138,6 @@ def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> Non
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(state[name])
-    if model.text is not None and model.text.trains:
-        model.text.refresh()
 
 
 def train(
@@ -237,8 +235,11 @@ def _validate(
     return score
 
 
-def _text_parameters(model: JointModel) -> dict[str, torch.Tensor]:
-    return dict(model.text.trained_parameters()) if model.text is not None else {}
+def _text_tensors(model: JointModel) -> dict[str, torch.Tensor]:
+    """What training changes of the text encoder; its vectors too, so that those that were validated are served."""
+    if model.text is None or not model.text.trains:
+        return {}
+    return model.text.trained_parameters() | {"vectors": model.text.vectors}
 
 
 def _save(
@@ -259,8 +260,6 @@ def _save(
         state["attention_logits"] = tensors.logits
     if tensors.head.is_cuda:
         state["random/cuda"] = torch.cuda.get_rng_state()
-    if model.text is not None and model.text.trains:
-        state["text_vectors"] = model.text.vectors
     checkpoint.save_tensors(state, folder / "checkpoint.safetensors", {"key": key, "progress": vars(now)})
 
 
@@ -288,8 +287,6 @@ def _resume(
         average.values[name].copy_(value)
     logits = state.get("attention_logits")
     tensors.set_attention(None if logits is None else logits.to(tensors.head.device))
-    if model.text is not None and "text_vectors" in state:
-        model.text.vectors.copy_(state["text_vectors"])
     torch.set_rng_state(state["random/global"])
     generator.set_state(state["random/sampling"])
     if "random/cuda" in state and tensors.head.is_cuda:

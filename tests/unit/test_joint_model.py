@@ -183,12 +183,18 @@ def test_batch_items_are_encoded_anew_with_gradients_and_the_others_are_as_refre
 ) -> None:
     model = joint_model(toy_graph(), text_encoder(encoder, tmp_path, "top-k")).eval()
     assert model.text is not None
-    with torch.no_grad():
-        model.text.vectors.add_(1.0)
-    found = model.text_vectors(torch.tensor([4, 0]))
-    assert torch.equal(found[[1, 2]], model.text.vectors[[1, 2]])
-    torch.testing.assert_close(found[[0, 4]], model.text.vectors[[0, 4]] - 1.0)
-    assert found.requires_grad
+    true = model.text.vectors.clone()
+    model.text.vectors.add_(1.0)
+    found = model.text_nodes(torch.tensor([4, 0]))
+    torch.testing.assert_close(found[[0, 4]], model.projected_text(true[[0, 4]]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[[1, 2]], model.projected_text(true[[1, 2]] + 1.0))
+    reached = [
+        torch.autograd.grad(found[row].sum(), list(model.text.trained_parameters().values()), retain_graph=True)
+        for row in (0, 4)
+    ]
+    assert all(any(gradient.any() for gradient in gradients) for gradients in reached)
+    gradients = torch.autograd.grad(found[[1, 2]].sum(), list(model.text.trained_parameters().values()))
+    assert not any(gradient.any() for gradient in gradients)
 
 
 def test_the_same_seed_gives_the_same_model(encoder: Path, tmp_path: Path) -> None:

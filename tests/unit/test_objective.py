@@ -120,17 +120,21 @@ def test_text_alignment_pairs_an_items_text_with_its_node(encoder: Path, tmp_pat
     assert model.text is not None
     made = objective(tensors, text_weight=0.5)
     total, parts = made(model, tensors, whole_batch(made))
-    items = [0, 1, 2, 3]  # those of the batch; ulysses is in none
-    text = model.projected_text(model.text.vectors)[items]
+    items = [0, 1, 2]  # those of the batch that have text; ulysses is in none
+    text = model.text_nodes()[items]
     nodes = F.normalize(model.propagation.combined(model(tensors).nodes), dim=1)[4:9][items][:, :8]
     expected = slow.slow_text_alignment_loss(text.tolist(), nodes.tolist(), 0.2)
     assert parts["text"] == pytest.approx(expected, rel=1e-3)
     assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-3)
 
 
-def test_a_step_encodes_so_many_texts_once(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_encodes_texts_of_so_many_tokens_once(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = toy_graph()
     model, tensors = joint_model(graph, text_encoder(encoder, tmp_path, "top-k")), GraphTensors(graph, CPU)
+    assert model.text is not None
+    lengths = model.text.tokens.lengths
     asked: list[list[int]] = []
     encode = TextEncoder.encode
 
@@ -139,12 +143,23 @@ def test_a_step_encodes_so_many_texts_once(encoder: Path, tmp_path: Path, monkey
         return encode(self, rows)
 
     monkeypatch.setattr(TextEncoder, "encode", recording)
-    made = objective(tensors, text_batch_items=2, text_weight=0.5)
-    for _ in range(6):
+    budget = int(lengths[0] + lengths[1])
+    made = objective(tensors, text_batch_tokens=budget, text_weight=0.5)
+    for _ in range(12):
         made(model, tensors, whole_batch(made))
-    assert len(asked) == 6  # once a step, for the graph and for the alignment
-    assert all(len(set(rows)) == len(rows) == 2 and max(rows) < 4 for rows in asked)
-    assert {row for rows in asked for row in rows} == {0, 1, 2, 3}
+    assert len(asked) == 12  # once a step, for the graph and for the alignment
+    assert all(len(set(rows)) == len(rows) and lengths[rows].sum() <= budget for rows in asked)
+    assert {row for rows in asked for row in rows} == {0, 1, 2}  # solaris has no text, ulysses is in no batch
+    assert max(len(rows) for rows in asked) == 2
+
+
+def test_a_text_longer_than_the_budget_is_encoded_alone_and_whole(encoder: Path, tmp_path: Path) -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph, text_encoder(encoder, tmp_path, "top-k")), GraphTensors(graph, CPU)
+    made = objective(tensors, text_batch_tokens=1)
+    chosen = [made._text_items(model, whole_batch(made)) for _ in range(9)]
+    assert all(items is not None and len(items) == 1 for items in chosen)
+    assert {int(items) for items in chosen if items is not None} == {0, 1, 2}
 
 
 def test_unknown_losses_are_refused() -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 def test_every_policy_starts_from_plain_mean_pooling(encoder: Path, tmp_path: Path, policy: str) -> None:
     made = text_encoder(encoder, tmp_path, policy)
     torch.testing.assert_close(made.vectors, plain_vectors(encoder, TEXTS), **ROUNDED)
-    assert not made.vectors[3].any() and made.n_empty == 1
+    assert not made.vectors[3].any() and made.tokens.n_empty == 1
     torch.testing.assert_close(made.vectors[[0, 1, 2, 4]].norm(dim=1), torch.ones(4), rtol=0, atol=1e-3)
     spread = made.vectors[[0, 1, 2]] @ made.vectors[4]
     assert spread.max() < 0.99  # different texts are different vectors, far beyond the rounding
@@ -71,14 +71,25 @@ def test_refresh_computes_the_vectors_of_the_current_weights(encoder: Path, tmp_
 
 
 @pytest.mark.parametrize("policy", ["top-k", "full"])
-def test_refreshed_vectors_have_no_dropout_in_them_while_the_model_trains(
-    encoder: Path, tmp_path: Path, policy: str
-) -> None:
+def test_there_is_no_dropout_in_a_vector_while_the_model_trains(encoder: Path, tmp_path: Path, policy: str) -> None:
     made = text_encoder(encoder, tmp_path, policy)
+    made.refresh()
     before = made.vectors.clone()
     made.train()
+    torch.testing.assert_close(made.encode(torch.tensor([2, 0])), before[[2, 0]], rtol=1e-4, atol=1e-5)
     made.refresh()
     torch.testing.assert_close(made.vectors, before, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_encoded_in_a_step_is_kept_and_nothing_else_changes(encoder: Path, tmp_path: Path) -> None:
+    made = text_encoder(encoder, tmp_path, "top-k")
+    before = made.vectors.clone()
+    with torch.no_grad():
+        for parameter in made.trained_parameters().values():
+            parameter.mul_(1.3)
+    found = made.encode(torch.tensor([4, 1]))
+    assert torch.equal(made.vectors[[4, 1]], found) and not torch.allclose(found[0], before[4], atol=0.01)
+    assert torch.equal(made.vectors[[0, 2, 3]], before[[0, 2, 3]]) and not made.vectors.requires_grad
 
 
 def test_batching_by_length_does_not_change_a_vector(encoder: Path, tmp_path: Path) -> None:
@@ -192,7 +203,7 @@ def test_a_text_of_ten_thousand_words_other_scripts_and_emoji(encoder: Path, tmp
         "ß" * 300,
     ]
     made = text_encoder(encoder, tmp_path, texts=texts)
-    assert len(made.tokens[0]) == 32 and made.n_cut >= 1 and made.n_empty == 0
+    assert len(made.tokens.rows[0]) == 32 and made.tokens.n_cut >= 1 and made.tokens.n_empty == 0
     torch.testing.assert_close(made.vectors.norm(dim=1), torch.ones(5), rtol=0, atol=1e-3)
     cut = plain_vectors(encoder, ["the sea " * 15])
     torch.testing.assert_close(made.vectors[0], cut[0], **ROUNDED)
@@ -201,12 +212,12 @@ def test_a_text_of_ten_thousand_words_other_scripts_and_emoji(encoder: Path, tmp
 def test_white_space_around_and_within_a_text_does_not_count(encoder: Path, tmp_path: Path) -> None:
     made = text_encoder(encoder, tmp_path, texts=["the sea", "  the \n\t sea ", " \n ", ""])
     assert torch.equal(made.vectors[0], made.vectors[1])
-    assert made.n_empty == 2 and not made.vectors[2:].any()
+    assert made.tokens.n_empty == 2 and not made.vectors[2:].any()
 
 
 def test_white_space_before_a_text_does_not_push_it_out(encoder: Path, tmp_path: Path) -> None:
     made = text_encoder(encoder, tmp_path, texts=["the sea", " " * 5000 + "the sea"])
-    assert made.n_empty == 0 and torch.equal(made.vectors[0], made.vectors[1])
+    assert made.tokens.n_empty == 0 and torch.equal(made.vectors[0], made.vectors[1])
 
 
 @pytest.mark.parametrize(("text", "cut"), [("the sea " * 3, 0), ("the sea " * 4, 1)])
@@ -215,13 +226,13 @@ def test_a_text_is_counted_as_cut_when_something_of_it_is_lost(
 ) -> None:
     """Six words and the two tokens around them are the eight that fit."""
     made = text_encoder(encoder, tmp_path, texts=[text], max_tokens=8)
-    assert (len(made.tokens[0]), made.n_cut) == (8, cut)
+    assert (len(made.tokens.rows[0]), made.tokens.n_cut) == (8, cut)
 
 
 def test_a_text_that_is_cut_before_it_is_tokenized_is_counted_as_cut(encoder: Path, tmp_path: Path) -> None:
     """A word of thousands of letters is one unknown token: what comes after it is lost, though few tokens are there."""
     made = text_encoder(encoder, tmp_path, texts=["x" * 3000 + " the sea"])
-    assert made.n_cut == 1 or len(made.tokens[0]) == 5
+    assert made.tokens.n_cut == 1 or len(made.tokens.rows[0]) == 5
 
 
 @pytest.mark.parametrize("policy", ["frozen", "top-k", "full"])

@@ -155,7 +155,7 @@ def test_the_offline_encoder_equals_plain_transformers(offline: Path, tmp_path: 
     made = TextEncoder(
         "offline", texts, policy="frozen", trainable_layers=1, lora_rank=2, max_tokens=64, cache=tmp_path, device=CPU
     )
-    assert (made.dim, made.n_empty, made.n_cut) == (384, 1, 1)
+    assert (made.dim, made.tokens.n_empty, made.tokens.n_cut) == (384, 1, 1)
     torch.testing.assert_close(made.vectors, plain_vectors(offline, texts, 64), rtol=0, atol=1e-3)
     likeness = made.vectors @ made.vectors[0]
     assert likeness[4] > 0.8 > 0.4 > likeness[3]

@@ -1,0 +1,111 @@
+"""What does training the text encoder cost? A training step of each policy beside one with the frozen encoder.
+
+On the generated bookshop and, where the data are there, on ml-100k's titles: whole steps (loss, gradients, optimiser)
+of each data set's configuration with all-MiniLM-L6-v2, interleaved in one process. ``step_ratio_*``: the largest of
+the data sets' medians over rounds of (step / step with the frozen encoder). ``refresh_share_*``: what encoding all
+texts anew takes of an epoch that does it, likewise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jobs.build_graph import build_graph
+from jobs.model_files import build_model, load_graph
+from jobs.run_folder import read_prepared
+from jobs.train import _objective, _schedule
+from reckg.config import parse_config
+from reckg.model.graph_tensors import GraphTensors
+from reckg.model.sampling import TrainBatch, batches
+from reckg.model.train import make_optimizer, set_learning_rate, train_step
+from tests.benchmarks.measure import finish, interleaved, medians, parser, speedup
+from tests.benchmarks.text_data import datasets, settings
+
+POLICIES = {"frozen": "frozen", "top_1": "top-k", "lora": "lora", "full": "full"}
+CPU = torch.device("cpu")
+
+
+class Trained:
+    """A model of one policy, ready for steps."""
+
+    def __init__(self, policy: str, name: str, run: Path, batch_tokens: int | None) -> None:
+        values = settings(name)
+        values["text"] |= {"policy": policy} | ({} if batch_tokens is None else {"batch_tokens": batch_tokens})
+        config, prepared = parse_config(values, name), read_prepared(run)
+        torch.manual_seed(0)
+        graph = load_graph(run, prepared, config, "train")
+        self.model = build_model(config, run, prepared, graph, CPU)
+        self.tensors = GraphTensors(graph, CPU)
+        self.objective = _objective(config, self.model, self.tensors, prepared)
+        self.schedule = _schedule(config)
+        self.optimizer = make_optimizer(self.model, self.schedule)
+        set_learning_rate(self.optimizer, self.schedule.warmup_steps, self.schedule.warmup_steps)
+        self.batches = self._full_batches()
+        self.model.train()
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.objective.histories.examples()) // self.schedule.batch_size)
+
+    def _full_batches(self) -> Iterator[TrainBatch]:
+        size, generator = self.schedule.batch_size, torch.Generator().manual_seed(0)
+        for _ in itertools.count():
+            found = list(batches(self.objective.histories, size, generator))
+            yield from [batch for batch in found if len(batch.row) == size] or found
+
+    def step(self) -> None:
+        train_step(
+            self.model, self.tensors, self.objective, self.optimizer, next(self.batches), self.schedule.clip_norm
+        )
+
+    def refresh_seconds(self) -> float:
+        assert self.model.text is not None
+        began = time.perf_counter()
+        self.model.text.refresh()
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--rounds", type=int, default=21)
+    arguments.add_argument("--batch-tokens", type=int, help="text.batch_tokens; the default is the configuration's")
+    told = arguments.parse_args()
+    torch.set_num_threads(2)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in datasets(Path(folder), told.small).items():
+            run = Path(folder) / f"run-{name}"
+            run.mkdir()
+            build_graph(parse_config(settings(name), name), data, run)
+            made = {label: Trained(policy, name, run, told.batch_tokens) for label, policy in POLICIES.items()}
+            seconds = interleaved(
+                {label: one.step for label, one in made.items()}, 2 if told.small else told.rounds, warm_up=3
+            )
+            for label, median in medians(seconds).items():
+                figures[f"{name}/step_seconds_{label}"] = median
+                if label == "frozen":
+                    print(f"{name}: frozen step {median:.3f} s")
+                    continue
+                ratio, refresh = speedup(seconds, "frozen", label), made[label].refresh_seconds()
+                share = refresh / (refresh + median * made[label].steps)
+                print(f"{name}: {label} {median:.3f} s, {ratio:.2f} of frozen; refresh {refresh:.2f} s, {share:.0%}")
+                figures |= {f"{name}/step_ratio_{label}": ratio, f"{name}/refresh_seconds_{label}": refresh}
+                figures |= {f"{name}/refresh_share_{label}": share}
+    for label in ("top_1", "lora", "full"):
+        for figure in (f"step_ratio_{label}", f"refresh_share_{label}"):
+            figures[figure] = max(value for key, value in figures.items() if key.endswith(f"/{figure}"))
+    told_settings = {"rounds": told.rounds, "batch_tokens": told.batch_tokens, "small": told.small}
+    finish(
+        "text_step", figures, told_settings, packages=["torch", "transformers", "peft"], seed=told.seed, out=told.out
+    )
+
+
+if __name__ == "__main__":
+    main()
