@@ -58,14 +58,16 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         key=key,
         progress=tqdm,
     )
-    spectral = _linear_part(config, run, model, tensors, prepared)
+    linear = _linear_part(config, run, model, tensors, prepared)
     n_examples = len(objective.histories.examples())
     counts = {
         "epochs": result.epoch,
         "best_epoch": result.best_epoch,
-        "valid_ndcg@10": round(spectral["valid"], 5),
+        "valid_ndcg@10": round(linear["valid"], 5),
         "valid_ndcg@10_graph_alone": round(result.best_score, 5),
-        "linear_share": spectral["share"],
+        "linear_share": linear["share"],
+        "linear_share_new_items": linear["new_share"],
+        "content_weights": linear["content_weights"],
         "examples": n_examples,
         "interactions_without_history": len(objective.histories.item) - n_examples,
         "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
@@ -85,18 +87,22 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 def _linear_part(
     config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Writes model/spectral.safetensors: the linear part beside the best epoch's vectors, its share chosen on
-    validation; returns the share and the validation score with it. Where the items are split there is none: it knows
-    nothing of new items, and validation asks for those alone."""
+    validation; returns the shares, the validation score with them, and the weights of what items are told by."""
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)
-    fitted = fit_spectral(tensors.graph, 0 if prepared.cold_items else config.model.linear_rank)
-    spectral, share, valid = weighed(fitted, embeddings, tensors.graph, _validation(prepared, config))
+    text = None if model.text is None else model.text.vectors.cpu().numpy()
+    fitted = fit_spectral(tensors.graph, config.model.linear_rank, text)
+    validate = _validation(prepared, config)
+    spectral, share, new_share, valid = weighed(
+        fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items
+    )
     spectral.save(run / "model" / "spectral.safetensors")
-    return {"share": share, "valid": valid}
+    weights = {} if spectral.content is None else spectral.content.weights
+    return {"share": share, "new_share": new_share, "valid": valid, "content_weights": weights}
 
 
 def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared, plan: Plan) -> Objective:

@@ -126,8 +126,7 @@ class ModelConfig(Section):
     linear_rank: int = Field(
         63,
         ge=0,
-        description="Dimensions of the linear part (EASE at low rank) beside the graph's; 0: none. With "
-        "split.kind = cold-items there is none.",
+        description="Dimensions of the linear part (EASE at low rank) beside the graph's; 0: none.",
     )
     user_ids: bool | None = Field(
         None,

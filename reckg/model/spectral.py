@@ -9,107 +9,235 @@ Source: Steck, WWW 2019, arXiv:1905.03375 (EASE); that its scores filter the spe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.content import Content, evenly, fit_content, item_edges
 from reckg.model.joint_model import Embeddings
 
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
-MARGIN = 1.01  # one validation part is noisy: another share must score this many times what SHARE does
-SPREAD_USERS = 2000  # users over whom the spread of both scores is taken, at most
+NEW_SHARE = 0.8  # the same of items without interactions, whose columns are told from their content
+NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
+MARGIN = 1.01  # one validation part is noisy: another share must score this many times what the usual one does
+SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
+
+    These give it the mean and the spread of score that other items have, over users. shift: (d + r,) float32.
+    """
+
+    own: float
+    linear: float
+    shift: np.ndarray
+
+    def placed(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(n, d) and (n, r) -> (n, d + r); an item of which nothing is known stays at zero."""
+        out = np.concatenate([self.own * vectors, self.linear * columns], axis=1)
+        return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
 
 
 @dataclass(frozen=True)
 class Spectral:
     """source, target (n_items, r) float32: a history's sum of sources times an item's target is the linear score.
 
-    ratio: what a user's linear part is multiplied by; 0: there is none.
+    known (n_items,) bool: has interactions in training; the targets of others are told from their content.
+    ratio: what the targets of known items are multiplied by. longest: no item's joined vector is longer.
     """
 
     source: np.ndarray
     target: np.ndarray
+    known: np.ndarray
+    content: Content | None = None
     ratio: float = 0.0
+    new: NewItems | None = None
+    longest: float = 0.0
+
+    @property
+    def joins(self) -> bool:
+        """Whether there is anything to join."""
+        return self.ratio > 0 or self.new is not None
 
     def users(self, graph: KnowledgeGraph) -> np.ndarray:
         """(n_users, r) unit rows: each user's history in this graph, weighted as there; zeros without one."""
-        summed = _histories(graph) @ self.source
-        return (summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return _unit(_histories(graph) @ self.source)
 
     def joined(self, embeddings: Embeddings, graph: KnowledgeGraph) -> Embeddings:
         """Unit vectors with d + r + 1 columns, whose inner product orders items by the sum of both scores.
 
         The last column makes all items equally long; users have 0 there, so that it changes no order. Entities stay
-        as they are. With ratio 0 nothing changes.
+        as they are. Where there is nothing to join, nothing changes.
         """
-        if self.ratio == 0:
+        if not self.joins:
             return embeddings
-        users = np.concatenate([embeddings.users, self.ratio * self.users(graph)], axis=1)
-        items = np.concatenate([embeddings.items, self.target], axis=1)
+        users = np.concatenate([embeddings.users, self.users(graph)], axis=1)
+        items = np.concatenate([embeddings.items, self.ratio * self.target], axis=1)
+        if self.new is not None:
+            items[~self.known] = self.new.placed(embeddings.items[~self.known], self.target[~self.known])
+        return Embeddings(_unit(np.pad(users, ((0, 0), (0, 1)))), self._equally_long(items), embeddings.entities)
+
+    def join_new_items(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(n, d) graph vectors and (n, r) content.columns of new items -> (n, d + r + 1) unit vectors, as joined."""
+        return vectors if self.new is None else self._equally_long(self.new.placed(vectors, columns))
+
+    def _equally_long(self, items: np.ndarray) -> np.ndarray:
         square = np.square(items).sum(axis=1, keepdims=True)
-        items = np.concatenate([items, np.sqrt(np.maximum(square.max() - square, 0))], axis=1)
-        users = np.pad(users, ((0, 0), (0, 1)))
-        return Embeddings(_unit(users), _unit(items), embeddings.entities)
+        return _unit(np.concatenate([items, np.sqrt(np.maximum(self.longest**2 - square, 0))], axis=1))
 
     def save(self, path: Path) -> None:
-        tensors = {"source": self.source, "target": self.target, "ratio": np.array([self.ratio])}
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+        tensors = {"source": self.source, "target": self.target, "known": self.known}
+        tensors["scales"] = np.array([self.ratio, self.longest])
+        weights: dict[str, float] = {}
+        if self.content is not None:
+            weights = self.content.weights
+            tensors |= {f"content.{name}": array for name, array in vars(self.content).items() if name != "weights"}
+        if self.new is not None:
+            tensors |= {"new.scales": np.array([self.new.own, self.new.linear]), "new.shift": self.new.shift}
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        save_file(contiguous, path, metadata={"weights": json.dumps(weights)})
 
 
 def load_spectral(path: Path) -> Spectral:
     """What Spectral.save wrote. Raises ArtifactError."""
     try:
-        tensors = load_file(path)
-        return Spectral(tensors["source"], tensors["target"], float(tensors["ratio"][0]))
+        with safe_open(path, "np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = json.loads(file.metadata()["weights"])
+        content = {name.split(".")[1]: tensor for name, tensor in tensors.items() if name.startswith("content.")}
+        ratio, longest = tensors["scales"].tolist()
+        own_and_linear = tensors.get("new.scales", np.zeros(0)).tolist()
+        new = NewItems(own_and_linear[0], own_and_linear[1], tensors["new.shift"]) if own_and_linear else None
+        return Spectral(
+            tensors["source"],
+            tensors["target"],
+            tensors["known"],
+            Content(**content, weights=weights) if content else None,
+            ratio,
+            new,
+            longest,
+        )
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Run 'reckg train' again.") from error
 
 
-def fit_spectral(graph: KnowledgeGraph, rank: int) -> Spectral:
+def fit_spectral(graph: KnowledgeGraph, rank: int, text: np.ndarray | None = None) -> Spectral:
     """The linear part of a training graph, not yet weighed.
 
     Args:
         rank: r, cut to what the matrix has. lambda is the median of the squared singular values that are kept.
+        text: (n_items, t) the items' text vectors, zeros where an item has none; None: there are no texts.
     """
     matrix = (_histories(graph) > 0).astype(np.float64)
+    known = matrix.getnnz(axis=0) > 0
     rank = min(rank, min(matrix.shape) - 1)
     if rank < 1:
         nothing = np.zeros((graph.n_items, 0), dtype=np.float32)
-        return Spectral(nothing, nothing)
+        return Spectral(nothing, nothing, known)
     start = np.ones(min(matrix.shape))
     _, values, rows = svds(matrix, k=rank, v0=start)
     square = np.square(values)
     factor = rows.T * np.sqrt(square / (square + np.median(square)))
     target = factor / (1 - np.square(factor).sum(axis=1, keepdims=True))
     longest = np.linalg.norm(target, axis=1).max()
-    return Spectral(factor.astype(np.float32), (target / longest).astype(np.float32))
+    text = np.zeros((graph.n_items, 0), dtype=np.float32) if text is None else text
+    content = fit_content(graph, text, factor / longest, values, np.flatnonzero(known))
+    if content is not None:
+        target[~known] = content.columns(*item_edges(graph), text)[~known] * longest
+    return Spectral(factor.astype(np.float32), (target / longest).astype(np.float32), known, content)
 
 
 def weighed(
-    spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph, validate: Callable[[Embeddings], float]
-) -> tuple[Spectral, float, float]:
-    """The linear part at SHARE, unless validation clearly prefers another; (it, the share, the score).
+    spectral: Spectral,
+    embeddings: Embeddings,
+    graph: KnowledgeGraph,
+    validate: Callable[[Embeddings], float],
+    *,
+    new_items: bool = False,
+) -> tuple[Spectral, float, float, float]:
+    """The linear part at SHARE and NEW_SHARE, unless validation clearly prefers another of the share it measures.
 
     A share w gives the linear scores w / (1 - w) times the graph's spread over the items, on average over users.
+
+    Args:
+        new_items: validation asks for new items alone, and so chooses their share in place of the others'.
+    Returns:
+        The part, the share, the share of new items, and the score.
     """
-    chosen = np.linspace(0, graph.n_users - 1, min(graph.n_users, SPREAD_USERS)).astype(np.int64)
-    linear = (spectral.users(graph)[chosen] @ spectral.target.T).std(axis=1).mean()
-    own = (embeddings.users[chosen] @ embeddings.items.T).std(axis=1).mean()
-    if linear == 0:
-        return replace(spectral, ratio=0.0), 0.0, validate(embeddings)
-    tried = {w: replace(spectral, ratio=float(w / (1 - w) * own / linear)) for w in (SHARE, *OTHERS)}
-    scores = {w: validate(part.joined(embeddings, graph)) for w, part in tried.items()}
+    usual = (SHARE, NEW_SHARE)
+    others = [(SHARE, w) for w in NEW_OTHERS] if new_items else [(w, NEW_SHARE) for w in OTHERS]
+    if not spectral.users(graph).any():
+        return spectral, 0.0, 0.0, validate(embeddings)
+    spread = _Spread(spectral, embeddings, graph)
+    tried = {shares: spread.at(*shares) for shares in (usual, *others)}
+    scores = {shares: validate(part.joined(embeddings, graph)) for shares, part in tried.items()}
     best = max(scores, key=scores.__getitem__)
-    share = best if scores[best] > MARGIN * scores[SHARE] else SHARE
-    return tried[share], share, scores[share]
+    shares = best if scores[best] > MARGIN * scores[usual] else usual
+    return tried[shares], *shares, scores[shares]
+
+
+class _Spread:
+    """Scores of some users, from which follows what makes the spread of both parts as wanted."""
+
+    def __init__(self, spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph) -> None:
+        self.spectral, self.embeddings = spectral, embeddings
+        users = evenly(np.arange(graph.n_users), SPREAD_USERS)
+        self.users = np.concatenate([embeddings.users[users], spectral.users(graph)[users]], axis=1)
+        self.dim = embeddings.users.shape[1]
+        self.known = evenly(np.flatnonzero(spectral.known), SPREAD_ITEMS)
+        self.unseen = _histories(graph)[users][:, self.known].toarray() == 0
+
+    def at(self, share: float, new_share: float) -> Spectral:
+        known = self.spectral.known
+        own, linear = self._scores(self.known)
+        ratio = _ratio(share, own, linear)
+        new = self._new(new_share, np.where(self.unseen, own + ratio * linear, np.nan))
+        out = replace(self.spectral, ratio=ratio, new=new)
+        items = np.concatenate([self.embeddings.items, ratio * self.spectral.target], axis=1)
+        if new is not None:
+            items[~known] = new.placed(self.embeddings.items[~known], self.spectral.target[~known])
+        return replace(out, longest=float(np.linalg.norm(items, axis=1).max()))
+
+    def _new(self, share: float, wanted: np.ndarray) -> NewItems | None:
+        """From the new items' own scores, or, where there are none, as if every item were new.
+
+        wanted: the scores of others, nan where a user has the item.
+        """
+        if self.spectral.content is None:
+            return None
+        new = evenly(np.flatnonzero(~self.spectral.known), SPREAD_ITEMS)
+        own, linear = self._scores(new if len(new) else self.known)
+        ratio = _ratio(share, own, linear)
+        weights = (0.0, 1.0) if share == 1 else (1.0, ratio)
+        total = weights[0] * own + weights[1] * linear
+        scale = (
+            self.spectral.content.reliability * np.nanstd(wanted, axis=1).mean() / max(total.std(axis=1).mean(), 1e-12)
+        )
+        mean = self.users.mean(axis=0)
+        shift = (np.nanmean(wanted) - scale * total.mean()) / max(float(mean @ mean), 1e-12) * mean
+        return NewItems(float(scale * weights[0]), float(scale * weights[1]), shift.astype(np.float32))
+
+    def _scores(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own = self.users[:, : self.dim] @ self.embeddings.items[items].T
+        return own, self.users[:, self.dim :] @ self.spectral.target[items].T
+
+
+def _ratio(share: float, own: np.ndarray, linear: np.ndarray) -> float:
+    """What the linear scores (users, items) are multiplied by to have a share below 1 of the spread."""
+    spread = linear.std(axis=1).mean()
+    return 0.0 if spread == 0 or share == 1 else float(share / (1 - share) * own.std(axis=1).mean() / spread)
 
 
 def _histories(graph: KnowledgeGraph) -> sparse.csr_matrix:

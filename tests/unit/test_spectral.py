@@ -1,5 +1,6 @@
-"""The linear part: EASE's scores at full rank, histories of another state, unit vectors, the share that is chosen."""
+"""The linear part: EASE's scores at full rank, histories of another state, unit vectors, shares, new items."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
+from reckg.model.content import item_edges
 from reckg.model.joint_model import Embeddings
-from reckg.model.spectral import Spectral, fit_spectral, load_spectral, weighed
+from reckg.model.spectral import NewItems, Spectral, fit_spectral, load_spectral, weighed
 
 N_USERS, N_ITEMS = 40, 12
 
@@ -61,7 +63,9 @@ def test_scores_of_unseen_items_are_those_of_ease(taken: np.ndarray) -> None:
 
 def test_joined_vectors_are_unit_and_order_by_the_sum(taken: np.ndarray, embeddings: Embeddings) -> None:
     graph = graph_of(taken)
-    spectral = Spectral(*(getattr(fit_spectral(graph, 5), name) for name in ("source", "target")), ratio=0.7)
+    fitted = fit_spectral(graph, 5)
+    assert fitted.joined(embeddings, graph) is embeddings, "not yet weighed"
+    spectral = replace(fitted, ratio=0.7, longest=2.0)
     joined = spectral.joined(embeddings, graph)
     assert joined.items.shape == (N_ITEMS, 4 + 5 + 1)
     for rows in (joined.users, joined.items):
@@ -69,7 +73,6 @@ def test_joined_vectors_are_unit_and_order_by_the_sum(taken: np.ndarray, embeddi
     total = embeddings.users @ embeddings.items.T + 0.7 * spectral.users(graph) @ spectral.target.T
     scale = (joined.users @ joined.items.T) / total
     np.testing.assert_allclose(scale, np.broadcast_to(scale[:, :1], scale.shape), rtol=1e-3)
-    assert Spectral(spectral.source, spectral.target).joined(embeddings, graph) is embeddings
 
 
 def test_users_follow_the_graph_they_are_asked_of(taken: np.ndarray) -> None:
@@ -86,14 +89,14 @@ def test_users_follow_the_graph_they_are_asked_of(taken: np.ndarray) -> None:
 def test_validation_must_clearly_prefer_another_share(taken: np.ndarray, embeddings: Embeddings) -> None:
     graph = graph_of(taken)
     fitted = fit_spectral(graph, 5)
-    _, share, score = weighed(fitted, embeddings, graph, lambda _: 0.5)
-    assert (share, score) == (0.15, 0.5)
+    _, share, new_share, score = weighed(fitted, embeddings, graph, lambda _: 0.5)
+    assert (share, new_share, score) == (0.15, 0.8, 0.5)
     linear = fitted.users(graph) @ fitted.target.T
 
     def agreement(found: Embeddings) -> float:
         return float(np.corrcoef((found.users @ found.items.T).ravel(), linear.ravel())[0, 1])
 
-    chosen, share, _ = weighed(fitted, embeddings, graph, agreement)
+    chosen, share, _, _ = weighed(fitted, embeddings, graph, agreement)
     assert share == 0.4
     assert chosen.ratio > 0
 
@@ -105,13 +108,83 @@ def test_nothing_to_fit(embeddings: Embeddings) -> None:
     assert weighed(spectral, embeddings, graph, lambda _: 0.1)[1] == 0.0
 
 
-def test_saved_and_refused(taken: np.ndarray, tmp_path: Path) -> None:
-    spectral = fit_spectral(graph_of(taken), 5)
+def with_new_items(taken: np.ndarray) -> tuple[KnowledgeGraph, np.ndarray]:
+    """A graph in which the last three items have no interaction; each item has a maker, and a text vector."""
+    taken = taken.copy()
+    taken[:, -3:] = False
+    users, items = np.nonzero(taken)
+    makers = np.arange(N_ITEMS) % 3 + N_USERS + N_ITEMS
+    graph = build_knowledge_graph(
+        n_users=N_USERS,
+        n_items=N_ITEMS,
+        n_entities=3,
+        relations=("maker",),
+        triples=(np.arange(N_ITEMS) + N_USERS, np.zeros(N_ITEMS, dtype=np.int64), makers),
+        user_idx=users,
+        item_idx=items,
+        recency=np.ones(len(users)),
+        interaction_share=0.8,
+    )
+    return graph, np.random.default_rng(2).normal(size=(N_ITEMS, 6)).astype(np.float32)
+
+
+def test_new_items_stand_among_the_others(taken: np.ndarray, embeddings: Embeddings) -> None:
+    graph, text = with_new_items(taken)
+    fitted = fit_spectral(graph, 5, text)
+    assert fitted.known.tolist() == [True] * 9 + [False] * 3
+    assert fitted.target[-3:].any(axis=1).all(), "told from their content"
+    weighted, *_ = weighed(fitted, embeddings, graph, lambda _: 0.5)
+    assert weighted.content is not None
+    assert weighted.new is not None
+    users = np.concatenate([embeddings.users, weighted.users(graph)], axis=1)
+    others = users @ np.concatenate([embeddings.items, weighted.ratio * weighted.target], axis=1)[:9].T
+    others = np.where(taken[:, :9], np.nan, others)
+    new = users @ weighted.new.placed(embeddings.items[9:], weighted.target[9:]).T
+    assert new.mean() == pytest.approx(np.nanmean(others), rel=1e-3)
+    spread = float(weighted.content.reliability) * np.nanstd(others, axis=1).mean()
+    assert (new - users @ weighted.new.shift[:, None]).std(axis=1).mean() == pytest.approx(spread, rel=1e-3)
+
+
+def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.ndarray, embeddings: Embeddings) -> None:
+    graph, text = with_new_items(taken)
+    weighted, *_ = weighed(fit_spectral(graph, 5, text), embeddings, graph, lambda _: 0.5)
+    assert weighted.content is not None
+    item, relation, tail = item_edges(graph)
+    last = item == N_ITEMS - 1
+    columns = weighted.content.columns(item[last] * 0, relation[last], tail[last], text[-1:])
+    joined = weighted.joined(embeddings, graph)
+    np.testing.assert_allclose(weighted.join_new_items(embeddings.items[-1:], columns), joined.items[-1:], atol=1e-6)
+
+
+def test_validation_among_new_items_chooses_their_share(taken: np.ndarray, embeddings: Embeddings) -> None:
+    graph, text = with_new_items(taken)
+    fitted = fit_spectral(graph, 5, text)
+    own = (embeddings.users @ embeddings.items[-3:].T).ravel()
+
+    def agreement(found: Embeddings) -> float:
+        return float(np.corrcoef((found.users @ found.items[-3:].T).ravel(), own)[0, 1])
+
+    _, share, new_share, _ = weighed(fitted, embeddings, graph, agreement, new_items=True)
+    assert (share, new_share) == (0.15, 0.0)
+
+
+def test_saved_and_refused(taken: np.ndarray, tmp_path: Path, embeddings: Embeddings) -> None:
+    graph, text = with_new_items(taken)
+    spectral, *_ = weighed(fit_spectral(graph, 5, text), embeddings, graph, lambda _: 0.5)
     path = tmp_path / "spectral.safetensors"
-    Spectral(spectral.source, spectral.target, 0.25).save(path)
+    spectral.save(path)
     found = load_spectral(path)
-    assert found.ratio == 0.25
-    np.testing.assert_array_equal(found.target, spectral.target)
+    assert isinstance(found.new, NewItems)
+    assert found.content is not None
+    assert spectral.content is not None
+    assert found.content.weights == spectral.content.weights
+    for before, after in zip(
+        vars(spectral.joined(embeddings, graph)).values(), vars(found.joined(embeddings, graph)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+    plain = Spectral(spectral.source, spectral.target, spectral.known, ratio=0.25)
+    plain.save(path)
+    assert (load_spectral(path).ratio, load_spectral(path).new, load_spectral(path).content) == (0.25, None, None)
     path.write_bytes(b"broken")
     with pytest.raises(ArtifactError, match=r"spectral.safetensors cannot be read .*Run 'reckg train' again"):
         load_spectral(path)
