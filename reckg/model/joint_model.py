@@ -13,7 +13,7 @@ from torch import nn
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Bags, WithoutTarget
+from reckg.model.histories import Bags, WithoutTargets
 from reckg.model.kgat import Layers, Propagation
 from reckg.model.sampled_rows import SampledRows
 from reckg.model.text_encoder import TextEncoder
@@ -135,7 +135,7 @@ class JointModel(nn.Module):
         return self.propagation(self.node_input(text), tensors.adjacency)
 
     def user_readout(
-        self, layers: Layers, user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTarget]
+        self, layers: Layers, user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTargets]
     ) -> torch.Tensor:
         """(b, d) users (b,) as if these, added up, were their neighbourhoods, over the layers of all other nodes."""
         gathered = [
