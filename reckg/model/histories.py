@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.sampled_rows import SampledRows, located
+from reckg.model.sampled_rows import Rows, located, of_users
 
 LATEST = 100  # interactions of an ordered history that count at most
 
@@ -28,9 +28,12 @@ class Bags:
     offsets: torch.Tensor  # (b,)
     weights: torch.Tensor
 
-    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
-        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed."""
-        places, table = located(self.nodes, vectors)
+    def gather(self, vectors: Rows, sums: Rows, items: bool = False) -> torch.Tensor:
+        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed.
+
+        items: all nodes are items.
+        """
+        places, table = located(self.nodes, vectors, items)
         return F.embedding_bag(places, table, self.offsets, mode="sum", per_sample_weights=self.weights)
 
 
@@ -61,9 +64,10 @@ class WithoutTargets:
     targets: Bags  # of each group, with the weights of the edges that are left out
     scale: torch.Tensor  # (m,)
 
-    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
+    def gather(self, vectors: Rows, sums: Rows) -> torch.Tensor:
         """(m, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
-        return (sums[self.user] - self.targets.gather(vectors, sums)) * self.scale.unsqueeze(1)
+        left_out = self.targets.gather(vectors, sums, items=True)
+        return (of_users(self.user, sums) - left_out) * self.scale.unsqueeze(1)
 
 
 class Histories:
