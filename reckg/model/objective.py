@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from reckg.model import losses
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Bags, Histories, WithoutTarget
+from reckg.model.histories import Bags, Groups, Histories, WithoutTargets
 from reckg.model.joint_model import JointModel
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.sampled_rows import SampledRows
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
 
 Rows = torch.Tensor | SampledRows
-SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
+SCORES_AT_ONCE = 1 << 23  # of a step's sampled scores; more are made block by block, and anew for the gradient
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Objective:
         self, model: JointModel, tensors: GraphTensors, batch: TrainBatch
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
-        draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row)
+        draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row, batch.groups)
         text: Any = None
         items: Rows
         if self.sampler is None:
@@ -72,7 +72,7 @@ class Objective:
             seeds, inputs = self._nodes(model, batch, draw, around)
             seen = self.sampler.forward(model, seeds, inputs, draw.text_items)
             layers, items, text = seen.layers, seen.items, seen.text
-        users = F.normalize(model.user_readout(layers, batch.user, around), dim=1)
+        users = F.normalize(model.user_readout(layers, batch.user[batch.groups.first], around), dim=1)
         parts = {self.loss: (1.0, self._recommendation(users, items, batch, draw))}
         if draw.facts is not None:
             parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, layers.nodes[0], draw.facts))
@@ -128,7 +128,7 @@ class Objective:
         return head, relation, tail, corrupt.to(tail.device)
 
     def _nodes(
-        self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTarget]
+        self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTargets]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What a step reads: nodes whose vectors of every layer count, and nodes of which the input is enough."""
         if draw.negatives is None:
@@ -142,22 +142,21 @@ class Objective:
         return torch.cat(seeds), torch.cat(inputs)
 
     def _recommendation(self, users: torch.Tensor, items: Rows, batch: TrainBatch, draw: Draw) -> torch.Tensor:
+        users = users / self.temperature
         if self.loss == "softmax":
             assert isinstance(items, torch.Tensor)
-            return _in_blocks(self._softmax, items, users, batch.item)
+            return losses.softmax_loss(users, items, batch.item, batch.groups.first)
         assert draw.negatives is not None
-        positive = items[batch.item]
+        of_rows = users.index_select(0, batch.groups.of)
+        positive = (of_rows * items[batch.item]).sum(1)
         if self.loss == "bpr":
-            ours, theirs = (
-                (users * vectors).sum(1) / self.temperature for vectors in (positive, items[draw.negatives])
-            )
-            return losses.bpr_loss(ours, theirs)
+            return losses.bpr_loss(positive, (of_rows * items[draw.negatives]).sum(1))
         correction = draw.log_count if self.popularity_correction else None
         scored = partial(self._sampled_softmax, draw.negatives, correction)
-        return _in_blocks(scored, items[draw.negatives], users, batch.item, positive)
-
-    def _softmax(self, items: torch.Tensor, users: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        return losses.softmax_loss(users @ items.T / self.temperature, item)
+        item, positive = (
+            _in_rows(values, batch.groups, filler) for values, filler in ((batch.item, -1), (positive, -torch.inf))
+        )
+        return _in_blocks(scored, items[draw.negatives], users, item, positive) / len(batch.item)
 
     def _sampled_softmax(
         self,
@@ -168,10 +167,10 @@ class Objective:
         item: torch.Tensor,
         positive: torch.Tensor,
     ) -> torch.Tensor:
-        score = (users * positive).sum(1) / self.temperature
-        return losses.sampled_softmax_loss(
-            score, users @ negative.T / self.temperature, item[:, None] == sampled, log_count
-        )
+        is_target = torch.zeros(len(item), len(sampled), dtype=torch.bool, device=item.device)
+        for column in item.T:
+            is_target |= column[:, None] == sampled
+        return losses.sampled_softmax_loss(positive, users @ negative.T, is_target, log_count)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
         head, relation, tail, corrupt = facts
@@ -183,10 +182,16 @@ class Objective:
 
 
 def _in_blocks(loss: Callable[..., torch.Tensor], candidates: torch.Tensor, *examples: torch.Tensor) -> torch.Tensor:
-    """The mean over the examples (b, ...) of a loss that scores the candidates for each; few scores at a time."""
-    b, block = len(examples[0]), max(1, SCORES_AT_ONCE // len(candidates))
-    if b <= block:
+    """The sum over the examples (m, ...) of a loss that scores the candidates for each; few scores at a time."""
+    block = max(1, SCORES_AT_ONCE // len(candidates))
+    if len(examples[0]) <= block:
         return loss(candidates, *examples)
     parts = zip(*(example.split(block) for example in examples), strict=True)
-    kept = [checkpoint(loss, candidates, *p, use_reentrant=False, preserve_rng_state=False) * len(p[0]) for p in parts]
-    return torch.stack(kept).sum() / b
+    kept = [checkpoint(loss, candidates, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.stack(kept).sum()
+
+
+def _in_rows(values: torch.Tensor, groups: Groups, filler: float) -> torch.Tensor:
+    """(m, largest): a row of each group's values (b,), filled up."""
+    place = torch.arange(len(values), device=values.device) - groups.first[groups.of]
+    return values.new_full((len(groups.first), groups.largest), filler).index_put((groups.of, place), values)
