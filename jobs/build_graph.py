@@ -10,11 +10,13 @@ import polars as pl
 from jobs.run_folder import write_json
 from reckg.config import Config
 from reckg.data.clean import clean_interactions
+from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.data.read import read_dataset
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
 from reckg.data.split import Split, check_split, split_interactions
 from reckg.graph.numbering import number_nodes
+from reckg.graph.recency import derived_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
 
 
@@ -52,6 +54,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
     _write_interactions(split.frame, user_ids, item_ids, folder / "interactions.parquet")
+    half_life = _half_life(folder / "interactions.parquet", len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
     counts = {
         "users": len(users),
@@ -75,6 +78,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
                 "valid_cutoff_time": split.valid_cutoff_time,
                 "valid_before_test": split.valid_before_test,
             },
+            "recency_half_life": half_life,
             "counts": {**counts, "cleaning": cleaning, "split": split.counts, "graph": graph_counts},
             "checks": checks,
             "notes": [*notes, *split.notes],
@@ -112,6 +116,12 @@ def _write_interactions(frame: pl.LazyFrame, user_ids: IdMap, item_ids: IdMap, p
     joined.select(*kept, weight.cast(pl.Float32).alias("weight"), "split").sort(
         "user_idx", *(["timestamp"] if "timestamp" in columns else []), "item_idx"
     ).sink_parquet(path)
+
+
+def _half_life(interactions: Path, n_users: int, n_items: int) -> float:
+    """What the training histories say of how fast an interaction's weight should fall."""
+    training = pl.read_parquet(interactions).filter(pl.col("split") == "train")
+    return derived_half_life(History.from_interactions(training, n_users), n_items)
 
 
 def _write_graph(

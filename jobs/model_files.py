@@ -50,7 +50,7 @@ def load_graph(
         triples=(triples["head"].to_numpy(), triples["relation"].to_numpy(), triples["tail"].to_numpy()),
         user_idx=user_idx,
         item_idx=known["item_idx"].to_numpy(),
-        recency=recency_weights(user_idx, config.model.recency_half_life if prepared.in_order else 0),
+        recency=recency_weights(user_idx, prepared.half_life(config)),
         interaction_share=config.model.interaction_share,
     )
 

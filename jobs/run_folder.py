@@ -43,6 +43,18 @@ class Prepared:
         """Whether the split keeps whole items out of training, and asks for these alone."""
         return bool(self.info["split"].get("kind") == "cold-items")
 
+    def half_life(self, config: Config) -> float:
+        """model.recency_half_life; where it is not set, what build-graph derived. 0 in histories without order."""
+        wanted = config.model.recency_half_life
+        if not self.in_order or wanted is not None:
+            return (wanted or 0.0) if self.in_order else 0.0
+        derived = self.info.get("recency_half_life")
+        if derived is None:
+            raise ArtifactError(
+                "prepared.json has no recency_half_life: an older reckg made it. Run 'reckg build-graph'."
+            )
+        return float(derived)
+
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
         """The split parts that are known in a state; at test time as evaluate.history says."""
         if state == "train":

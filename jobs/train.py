@@ -28,6 +28,7 @@ from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
 from reckg.model.spectral import fit_spectral, weighed
+from reckg.model.start import start_from_spectrum
 from reckg.model.train import Schedule, load_trained_state
 from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
@@ -47,6 +48,8 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     graph = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, graph, device)
     tensors = GraphTensors(graph, device)
+    if config.model.start == "spectral":
+        start_from_spectrum(model, tensors)
     objective = _objective(config, model, tensors, prepared, plan)
     result = train_model(
         model,
@@ -113,7 +116,7 @@ def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepare
         history.item_idx,
         tensors,
         ordered=prepared.in_order,
-        half_life=config.model.recency_half_life,
+        half_life=prepared.half_life(config),
         interaction_share=config.model.interaction_share,
     )
     user, item = histories.user.cpu(), histories.item.cpu()
@@ -139,7 +142,7 @@ def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepare
 
 def derived_temperature(interactions_per_user: float) -> float:
     """Short histories say less each, and bear a sharper softmax: chosen on the validation parts of three data sets."""
-    return min(max(0.1 * math.sqrt(interactions_per_user / 10), 0.1), 0.25)
+    return min(max(0.1 * math.sqrt(interactions_per_user / 10), 0.07), 0.25)
 
 
 def _schedule(config: Config, batch_size: int) -> Schedule:

@@ -117,11 +117,14 @@ class ModelConfig(Section):
     interaction_share: float = Field(
         0.8, gt=0, le=1, description="Share of a node's attention on its interactions; the rest is on its attributes."
     )
-    recency_half_life: float = Field(
-        3.0,
+    recency_half_life: float | None = Field(
+        None,
         ge=0,
-        description="Half-life of an interaction's weight in its user's history, counted in later interactions; "
-        "0: off. Histories without an order that the split keeps have none.",
+        description="Half-life of an interaction's weight in its user's history, in later interactions; 0: off. "
+        "Not set: derived from the training histories. Histories without an order that the split keeps have none.",
+    )
+    start: Literal["spectral", "random"] = Field(
+        "spectral", description="ID embeddings before training: the leading eigenvectors of the graph, or random."
     )
     linear_rank: int = Field(
         63,
@@ -149,7 +152,7 @@ class TrainConfig(Section):
         0.0,
         ge=0,
         description="Temperature of the softmax over cosine scores; 0: 0.1 x sqrt(interactions a user / 10), within "
-        "0.1 and 0.25.",
+        "0.07 and 0.25.",
     )
     negatives: int = Field(1024, ge=1, description="Sampled items of a step of sampled-softmax.")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
