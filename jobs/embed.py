@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.numpy import save_file
 
-from jobs.model_files import build_model, load_graph, pick_device
+from jobs.model_files import build_model, load_graph, pick_device, served_half_life
 from jobs.run_folder import STATES, Prepared, n_threads, read_prepared
 from reckg.config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
@@ -27,7 +27,8 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     evaluation's text kNN.
     """
     prepared = read_prepared(run)
-    trained_on = load_graph(run, prepared, config, "train")
+    half_life = served_half_life(run)
+    trained_on = load_graph(run, prepared, config, "train", half_life=half_life)
     model = untrained_model(config, run, prepared, trained_on)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,8 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
         save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
     load_weights(model, run)
     for name in STATES:
-        embeddings = embeddings_over(model, trained_on if name == "train" else load_graph(run, prepared, config, name))
+        graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
+        embeddings = embeddings_over(model, graph)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
     if model.text is not None:
         model.text.save(folder / "text_encoder")

@@ -11,7 +11,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from jobs.embed import embeddings_over, trained_model
-from jobs.model_files import load_graph
+from jobs.model_files import load_graph, served_half_life
 from jobs.run_folder import Prepared, read_prepared
 from jobs.stages import ENCODER, Stage
 from reckg.config import Config
@@ -46,7 +46,7 @@ def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
     held, groups = held_out_part(prepared, "test"), relation_groups(run)
     lists = {}
     for name, relations in groups.items():
-        graph = load_graph(run, prepared, config, STATE["test"], without=relations)
+        graph = load_graph(run, prepared, config, STATE["test"], without=relations, half_life=served_half_life(run))
         lists[name] = _lists(embeddings_over(model, graph), held)
     (run / "masked").mkdir(parents=True, exist_ok=True)
     save_file(lists, run / "masked" / "test.safetensors")
@@ -99,7 +99,8 @@ def relation_counts(run: Path) -> dict[str, int]:
 def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
     prepared, model = _model(config, run)
     held = held_out_part(prepared, part)
-    embeddings = embeddings_over(model, load_graph(run, prepared, config, STATE[part]))
+    graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
+    embeddings = embeddings_over(model, graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)
     save_file({"lists": _lists(embeddings, held)}, run / "measured" / f"{part}.safetensors")
     unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long

@@ -28,9 +28,17 @@ def pick_device(config: Config) -> torch.device:
 
 
 def load_graph(
-    run: Path, prepared: Prepared, config: Config, state: str, without: Collection[str] = ()
+    run: Path,
+    prepared: Prepared,
+    config: Config,
+    state: str,
+    without: Collection[str] = (),
+    half_life: float | None = None,
 ) -> KnowledgeGraph:
-    """The knowledge graph with the interactions that are known in a state, without the triples of some relations."""
+    """The knowledge graph with the interactions that are known in a state, without the triples of some relations.
+
+    half_life: of an interaction's weight in its user's history; None: what training uses.
+    """
     folder = run / "graph"
     try:
         description = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
@@ -50,9 +58,18 @@ def load_graph(
         triples=(triples["head"].to_numpy(), triples["relation"].to_numpy(), triples["tail"].to_numpy()),
         user_idx=user_idx,
         item_idx=known["item_idx"].to_numpy(),
-        recency=recency_weights(user_idx, prepared.half_life(config)),
+        recency=recency_weights(user_idx, prepared.half_life(config) if half_life is None else half_life),
         interaction_share=config.model.interaction_share,
     )
+
+
+def served_half_life(run: Path) -> float:
+    """The half-life that validation preferred for the trained model's histories. Raises ArtifactError."""
+    path = run / "model" / "train.json"
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["recency_half_life"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} has no recency_half_life ({error!r}). Run 'reckg train' again.") from error
 
 
 def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:

@@ -27,13 +27,14 @@ from reckg.model.memory import Plan
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
-from reckg.model.spectral import fit_spectral, weighed
+from reckg.model.spectral import MARGIN, fit_spectral, weighed
 from reckg.model.start import start_from_spectrum
 from reckg.model.train import Schedule, load_trained_state
 from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
 
 VALIDATION_USERS = 5000  # at most; drawn by seed
+HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-life, and what is tried beside it
 
 
 def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -61,6 +62,11 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         key=key,
         progress=tqdm,
     )
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
+    half_life = _served_half_life(config, run, model, prepared)
+    if half_life != prepared.half_life(config):
+        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
     linear = _linear_part(config, run, model, tensors, prepared)
     n_examples = len(objective.histories.examples())
     counts = {
@@ -68,6 +74,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "valid_ndcg@10": round(linear["valid"], 5),
         "valid_ndcg@10_graph_alone": round(result.best_score, 5),
+        "recency_half_life": half_life,
         "linear_share": linear["share"],
         "linear_share_new_items": linear["new_share"],
         "content_weights": linear["content_weights"],
@@ -88,13 +95,25 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return counts
 
 
+def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared) -> float:
+    """The half-life of histories at inference: that of training, unless another is clearly better on validation."""
+    usual, validate = prepared.half_life(config), _validation(prepared, config)
+    if usual == 0 or config.model.recency_half_life is not None:
+        return usual
+    scores = {}
+    for half_life in (usual * times for times in HALF_LIFE_TIMES):
+        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), model.embedding.device)
+        model.update_attention(tensors)
+        scores[half_life] = validate(model.embeddings(tensors))
+    best = max(scores, key=scores.__getitem__)
+    return best if scores[best] > MARGIN * scores[usual] else usual
+
+
 def _linear_part(
     config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared
 ) -> dict[str, Any]:
     """Writes model/spectral.safetensors: the linear part beside the best epoch's vectors, its share chosen on
     validation; returns the shares, the validation score with them, and the weights of what items are told by."""
-    state, _ = load_tensors(run / "model" / "model.safetensors")
-    load_trained_state(model, state)
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)
     text = None if model.text is None else model.text.vectors.cpu().numpy()

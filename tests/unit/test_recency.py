@@ -1,11 +1,12 @@
-"""Recency weights by hand."""
+"""Recency weights by hand; the half-life that histories ask for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from reckg.graph.recency import recency_weights
+from reckg.data.history import History
+from reckg.graph.recency import derived_half_life, recency_weights
 
 
 def test_every_later_interaction_of_the_same_user_halves_the_weight_at_half_life_one() -> None:
@@ -27,3 +28,31 @@ def test_no_interactions(half_life: float) -> None:
 def test_the_weights_of_a_very_long_history_stay_positive() -> None:
     weights = recency_weights(np.zeros(3000, dtype=np.int64), half_life=1)
     assert weights.min() > 0 and weights[-1] == 1 and (np.diff(weights) >= 0).all()
+
+
+def walks(step: int, n_users: int = 300, n_items: int = 40, length: int = 9) -> History:
+    """Users that walk through the items: each next item is the neighbour of the one that came ``step`` before it."""
+    random = np.random.default_rng(0)
+    items = random.integers(n_items, size=(n_users, length))
+    for place in range(step, length):
+        items[:, place] = (items[:, place - step] + random.choice([1, -1], size=n_users)) % n_items
+    n = n_users * length
+    return History(np.arange(0, n + 1, length), items.ravel(), np.zeros(n, np.int64), np.ones(n, np.float32))
+
+
+def test_the_half_life_is_short_where_the_latest_item_tells_the_next() -> None:
+    assert derived_half_life(walks(1), 40) < 3
+    assert derived_half_life(walks(4), 40) > 4
+
+
+def test_the_half_life_of_hardly_any_history_is_none() -> None:
+    history = History(np.array([0, 2, 4]), np.array([0, 1, 1, 2]), np.zeros(4, np.int64), np.ones(4, np.float32))
+    assert derived_half_life(history, 3) == 0
+
+
+def test_an_item_that_is_taken_again_counts_at_each_of_its_places() -> None:
+    """Repeats in a history must neither be an error nor make an item its own neighbour."""
+    history = walks(1)
+    again = np.repeat(history.item_idx, 2)
+    doubled = History(history.indptr * 2, again, np.zeros(len(again), np.int64), np.ones(len(again), np.float32))
+    assert derived_half_life(doubled, 40) > 0
