@@ -70,8 +70,8 @@ def sampled_softmax_loss(
     if log_probability is not None:
         negative = negative - log_probability
     negative = negative.masked_fill(is_target, -torch.inf)
-    total, there = torch.cat([positive, negative], dim=1).logsumexp(1), positive > -torch.inf
-    return (total * there.sum(1)).sum() - positive[there].sum()
+    total, absent = torch.cat([positive, negative], dim=1).logsumexp(1), positive == -torch.inf
+    return (total * (~absent).sum(1)).sum() - positive.masked_fill(absent, 0.0).sum()
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
