@@ -77,10 +77,23 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "plan": str(plan),
         "batch_size": plan.batch_size,
     }
-    write_json(run / "model" / "train.json", counts)
+    write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
     for name in ("checkpoint.safetensors", "plan.json"):
         (run / "model" / name).unlink(missing_ok=True)
     return counts
+
+
+def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
+    """relation_weights, where they are learned. By the relation's name, its inverse's with "-1" after it: the learned
+    factor of its edges, the share of a node's attention that they have with it, and what they had before training."""
+    if model.attention != "relation":
+        return {}
+    names = [*tensors.graph.relations, *(f"{name}-1" for name in tensors.graph.relations)]
+    columns = model.relation_logit.exp(), tensors.relation_shares(tensors.shares), tensors.relation_shares(tensors.prior)
+    rows = torch.stack([column.detach() for column in columns], dim=1).tolist()
+    parts = ("factor", "share", "share_before")
+    told = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
+    return {"relation_weights": dict(zip(names, told, strict=True))}
 
 
 def _linear_part(

@@ -15,13 +15,15 @@ from reckg.errors import ConfigError
 GB = 1 << 30
 BATCH = 4096  # interactions of a step, at least, where they are derived
 STEPS = 128  # of an epoch, about, where the batch is derived
+ATTENTION = {"uniform": 0, "transr": 36, "relation": 60}  # bytes an edge
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What the memory depends on. edges: directed, inverses included; id_rows: of the ID table; history: interactions
-    of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text."""
+    of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text.
+    attention: as configured."""
 
     users: int
     items: int
@@ -36,7 +38,7 @@ class Sizes:
     candidates: int
     fanout: int
     text_dim: int = 0
-    attention: bool = False
+    attention: str = "uniform"
 
     @property
     def nodes(self) -> int:
@@ -65,7 +67,7 @@ def estimate(sizes: Sizes, propagation: str) -> int:
 
 def _kept(sizes: Sizes, propagation: str) -> float:
     """What is there all the time: the graph, the histories, the parameters with what AdamW and their average keep."""
-    edge = 56.0 + (16 if propagation == "sampled" else 0) + (36 if sizes.attention else 0)
+    edge = 56.0 + (16 if propagation == "sampled" else 0) + ATTENTION[sizes.attention]
     parameters = 4 * 4 * sizes.id_rows * sizes.dim
     text = 4 * sizes.text_dim * sizes.items + (400e6 if sizes.text_dim else 0)
     return edge * sizes.edges + 90 * sizes.interactions + parameters + text + 80e6
@@ -129,14 +131,22 @@ def choose_plan(sizes: Sizes, *, propagation: str, held: int, budget: int, softm
         propagation: auto, full or sampled; softmax: the loss scores every item, which sampled neighbourhoods cannot.
         held: bytes that the process has taken already; budget: bytes that it may take in all.
     Raises:
-        ConfigError: nothing that is allowed fits, or softmax is asked for with sampled neighbourhoods.
+        ConfigError: nothing that is allowed fits, or sampled neighbourhoods are asked for with what needs the whole
+            graph: softmax, or learned relation weights.
     """
     if propagation == "sampled" and softmax:
         raise ConfigError(
             "train.loss 'softmax' scores every item: set it to 'sampled-softmax' or 'bpr', or "
             "train.propagation to 'full'."
         )
-    ways = ["full", "sampled"] if propagation == "auto" and not softmax else [propagation.replace("auto", "full")]
+    learned = sizes.attention == "relation"
+    if propagation == "sampled" and learned:
+        raise ConfigError(
+            "model.attention 'relation' trains on the whole graph alone: set it to 'uniform' or 'transr', or "
+            "train.propagation to 'full'."
+        )
+    whole = softmax or learned
+    ways = ["full", "sampled"] if propagation == "auto" and not whole else [propagation.replace("auto", "full")]
     tried = []
     for way in ways:
         for batch in [sizes.batch] if sizes.batch else _batches(sizes.interactions, way):
@@ -165,9 +175,11 @@ def _ways_out(sizes: Sizes, smallest: Plan, softmax: bool) -> str:
     halved = replace(sizes, batch=smallest.batch_size, dim=sizes.dim // 2)
     ways.append(f"model.embedding_dim {halved.dim} takes {_gb(held + estimate(halved, smallest.propagation))} GB")
     if smallest.propagation == "full":
-        other = held + estimate(replace(sizes, batch=BATCH), "sampled")
-        loss = " and train.loss 'sampled-softmax'" if softmax else ""
-        ways.append(f"train.propagation 'sampled'{loss} takes {_gb(other)} GB")
+        attention = sizes.attention.replace("relation", "uniform")
+        other = held + estimate(replace(sizes, batch=BATCH, attention=attention), "sampled")
+        needed = " and train.loss 'sampled-softmax'" if softmax else ""
+        needed += " and model.attention 'uniform'" if sizes.attention == "relation" else ""
+        ways.append(f"train.propagation 'sampled'{needed} takes {_gb(other)} GB")
     return "What would help: " + "; ".join(ways) + "; more memory, and train.memory_gb raised to it."
 
 
