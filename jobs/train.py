@@ -89,8 +89,8 @@ def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any
     if model.attention != "relation":
         return {}
     names = [*tensors.graph.relations, *(f"{name}-1" for name in tensors.graph.relations)]
-    columns = model.relation_logit.exp(), tensors.relation_shares(tensors.shares), tensors.relation_shares(tensors.prior)
-    rows = torch.stack([column.detach() for column in columns], dim=1).tolist()
+    shares = (tensors.relation_shares(of) for of in (tensors.shares, tensors.prior))
+    rows = torch.stack([model.relation_logit.detach().exp(), *shares], dim=1).tolist()
     parts = ("factor", "share", "share_before")
     told = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
     return {"relation_weights": dict(zip(names, told, strict=True))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from reckg.model.sampled_rows import SampledRows
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
 
 Rows = torch.Tensor | SampledRows
+SHARING = 1024  # examples of a step that are scored against the same sampled items
 SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
 
 
@@ -108,7 +110,9 @@ class Objective:
         if self.loss == "bpr":
             negatives = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(device)
         elif self.loss == "sampled-softmax":
-            negatives, log_count = (x.to(device) for x in sample_items(self.popularity, self.negatives, self.generator))
+            groups = math.ceil(len(batch.item) / SHARING)
+            drawn, log_count = sample_items(self.popularity, self.negatives * groups, self.generator)
+            negatives, log_count = drawn.to(device), (log_count - math.log(groups)).to(device)
         elif self.loss != "softmax":
             raise ValueError(f"loss must be softmax, sampled-softmax or bpr, got {self.loss!r}")
         if self.kg_loss != "none":
@@ -144,7 +148,8 @@ class Objective:
     def _recommendation(self, users: torch.Tensor, items: Rows, batch: TrainBatch, draw: Draw) -> torch.Tensor:
         if self.loss == "softmax":
             assert isinstance(items, torch.Tensor)
-            return _in_blocks(self._softmax, items, users, batch.item)
+            block = max(1, SCORES_AT_ONCE // len(items))
+            return _in_blocks(self._softmax, [(items, *part) for part in _split(block, users, batch.item)])
         assert draw.negatives is not None
         positive = items[batch.item]
         if self.loss == "bpr":
@@ -152,25 +157,29 @@ class Objective:
                 (users * vectors).sum(1) / self.temperature for vectors in (positive, items[draw.negatives])
             )
             return losses.bpr_loss(ours, theirs)
-        correction = draw.log_count if self.popularity_correction else None
-        scored = partial(self._sampled_softmax, draw.negatives, correction)
-        return _in_blocks(scored, items[draw.negatives], users, batch.item, positive)
+        assert draw.log_count is not None
+        candidates = _split(self.negatives, items[draw.negatives], draw.negatives, draw.log_count)
+        examples = _split(SHARING, users, batch.item, positive)
+        return _in_blocks(self._sampled_softmax, [(*c, *e) for c, e in zip(candidates, examples, strict=True)])
 
     def _softmax(self, items: torch.Tensor, users: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         return losses.softmax_loss(users @ items.T / self.temperature, item)
 
     def _sampled_softmax(
         self,
-        sampled: torch.Tensor,
-        log_count: torch.Tensor | None,
         negative: torch.Tensor,
+        sampled: torch.Tensor,
+        log_count: torch.Tensor,
         users: torch.Tensor,
         item: torch.Tensor,
         positive: torch.Tensor,
     ) -> torch.Tensor:
         score = (users * positive).sum(1) / self.temperature
         return losses.sampled_softmax_loss(
-            score, users @ negative.T / self.temperature, item[:, None] == sampled, log_count
+            score,
+            users @ negative.T / self.temperature,
+            item[:, None] == sampled,
+            log_count if self.popularity_correction else None,
         )
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
@@ -182,11 +191,15 @@ class Objective:
         )
 
 
-def _in_blocks(loss: Callable[..., torch.Tensor], candidates: torch.Tensor, *examples: torch.Tensor) -> torch.Tensor:
-    """The mean over the examples (b, ...) of a loss that scores the candidates for each; few scores at a time."""
-    b, block = len(examples[0]), max(1, SCORES_AT_ONCE // len(candidates))
-    if b <= block:
-        return loss(candidates, *examples)
-    parts = zip(*(example.split(block) for example in examples), strict=True)
-    kept = [checkpoint(loss, candidates, *p, use_reentrant=False, preserve_rng_state=False) * len(p[0]) for p in parts]
-    return torch.stack(kept).sum() / b
+def _split(n: int, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    return list(zip(*(tensor.split(n) for tensor in tensors), strict=True))
+
+
+def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
+    """The mean over the examples of a loss of blocks, each (candidates, ..., examples); few scores at a time."""
+    if len(blocks) == 1:
+        return loss(*blocks[0])
+    n, kept = [len(block[-1]) for block in blocks], loss
+    if sum(len(block[0]) * len(block[-1]) for block in blocks) > SCORES_AT_ONCE:
+        kept = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
+    return torch.stack([kept(*block) * b for block, b in zip(blocks, n, strict=True)]).sum() / sum(n)
