@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.train import _relation_weights
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.message_passing import Adjacency, propagate
@@ -163,6 +164,21 @@ def test_a_steps_gradient_is_the_slope_of_its_loss(ordered: bool, loss: str) -> 
         slopes.append((loss_at(start + axis).item() - loss_at(start - axis).item()) / (2 * step))
     torch.testing.assert_close(found, torch.tensor(slopes), atol=2e-4, rtol=1e-2)
     assert found.abs().max() > 2e-3
+
+
+def test_training_tells_what_it_learned_of_each_relation() -> None:
+    """Ann and dee, who like genres, have a fifth of their attention on these; at a factor of 4, half: .2 x 4 / 1.6."""
+    tensors = tensors_of()
+    model = joint_model(tensors.graph, attention="relation")
+    with torch.no_grad():
+        model.relation_logit[2] = np.log(4)
+    model.update_attention(tensors)
+    told = _relation_weights(model, tensors)["relation_weights"]
+    assert list(told) == ["interact", "genres", "likes", "interact-1", "genres-1", "likes-1"]
+    assert told["likes"] == pytest.approx({"factor": 4, "share": 0.5, "share_before": 0.2})
+    assert told["interact"]["share_before"] == pytest.approx((0.8 + 1 + 1 + 0.8) / 4)
+    assert told["genres"]["share"] == told["genres"]["share_before"]
+    assert _relation_weights(joint_model(tensors.graph), tensors) == {}
 
 
 def test_a_matrix_that_is_not_symmetric_has_no_factors() -> None:
