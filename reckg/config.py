@@ -154,7 +154,7 @@ class TrainConfig(Section):
         description="Temperature of the softmax over cosine scores; 0: 0.1 x sqrt(interactions a user / 10), within "
         "0.1 and 0.25.",
     )
-    negatives: int = Field(1024, ge=1, description="Sampled items of a step of sampled-softmax.")
+    negatives: int = Field(1024, ge=1, description="Sampled items of sampled-softmax, shared by 1,024 examples.")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
     kg_loss: Literal["none", "transr", "relation"] = Field(
         "none", description="Knowledge-graph loss: TransR ranking, or softmax relation inference."

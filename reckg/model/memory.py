@@ -16,6 +16,7 @@ GB = 1 << 30
 BATCH = 4096  # interactions of a step, at least, where they are derived
 STEPS = 128  # of an epoch, about, where the batch is derived
 ATTENTION = {"uniform": 0, "transr": 36, "relation": 60}  # bytes an edge
+SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
 
 
@@ -81,7 +82,8 @@ def _step(sizes: Sizes, propagation: str) -> float:
     if propagation == "full":
         arrays = 5 + 2.5 * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
-        return batch + scores + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
+        drawn = 2 * row * _drawn(sizes) if sizes.candidates < sizes.items else 0
+        return batch + scores + drawn + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
     hops = sampled_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
@@ -93,7 +95,7 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
     met more than once."""
     users = float(min(sizes.users, sizes.batch))
     entities = 0.0
-    items = _distinct(sizes.batch * (1 + sizes.history) + sizes.candidates, sizes.items)
+    items = _distinct(sizes.batch * (1 + sizes.history) + _drawn(sizes), sizes.items)
     found = [users + items]
     per_item = min(sizes.fanout, sizes.interactions / max(sizes.items, 1))
     for _ in range(sizes.layers):
@@ -107,6 +109,11 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
         )
         found.append(users + items + entities)
     return found
+
+
+def _drawn(sizes: Sizes) -> int:
+    """Items that a step's examples are scored against, counted anew for each group of examples that shares them."""
+    return sizes.candidates * math.ceil(sizes.batch / SHARING)
 
 
 def _distinct(draws: float, n: int) -> float:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from reckg.config import ModelConfig, TextConfig, TrainConfig
+from reckg.model import objective as module
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import JointModel
 from reckg.model.objective import Objective
@@ -67,6 +68,29 @@ def test_sampled_softmax_uses_its_samples_and_masks_the_target(corrected: bool) 
         log_count.tolist() if corrected else [0.0] * 16,
     )
     assert total.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1 << 23, 40])  # of 8 x 16 scores: kept, or made anew for the gradient
+def test_a_few_examples_share_their_samples(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Eight examples by three: samples of three groups are drawn, and each group is scored against its own."""
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    monkeypatch.setattr(module, "SHARING", 3)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", at_once)
+    made = objective(tensors, loss="sampled-softmax")
+    total, _ = made(model, tensors, whole_batch(made))
+    users, items = unit_vectors(model, tensors, made)
+    drawn, _ = sample_items(made.popularity, 3 * 16, torch.Generator().manual_seed(7))
+    target, alone = whole_batch(made).item, []
+    for i in range(8):
+        sampled = drawn[16 * (i // 3) : 16 * (i // 3 + 1)]
+        score, others = (users[i] @ items[target[i]]) / 0.2, users[i] @ items[sampled].T / 0.2
+        others = (others - (made.popularity[sampled] * 16).log())[sampled != target[i]]
+        alone.append(torch.cat([score.unsqueeze(0), others]).logsumexp(0) - score)
+    expected = torch.stack(alone).mean()
+    torch.testing.assert_close(total, expected)
+    (ours,) = torch.autograd.grad(total, model.embedding)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, model.embedding)[0])
 
 
 def test_bpr_compares_with_items_that_the_user_never_took() -> None:
