@@ -15,7 +15,7 @@ from reckg.errors import ConfigError
 GB = 1 << 30
 BATCH = 4096  # interactions of a step, at least, where they are derived
 STEPS = 128  # of an epoch, about, where the batch is derived
-ATTENTION = {"uniform": 0, "transr": 36, "relation": 60}  # bytes an edge
+ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
 SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
 
@@ -78,12 +78,13 @@ def _step(sizes: Sizes, propagation: str) -> float:
     """What a step adds: node vectors of all layers with their gradients, the batch's histories, scores."""
     row = 4 * sizes.dim
     batch = sizes.batch * (sizes.history * 120 + row * (6 * sizes.layers + 12))
-    scores = 4 * 6 * min(SCORES, sizes.batch * sizes.candidates)
+    drawn = sizes.candidates < sizes.items  # a group of examples after the other
+    scores = 4 * (3 if drawn else 6) * min(SCORES, sizes.batch * sizes.candidates)
     if propagation == "full":
         arrays = 5 + 2.5 * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
-        drawn = 2 * row * _drawn(sizes) if sizes.candidates < sizes.items else 0
-        return batch + scores + drawn + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
+        rows = 2 * row * _drawn(sizes) if drawn else 0
+        return batch + scores + rows + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
     hops = sampled_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0

@@ -28,10 +28,12 @@ MILLION = replace(sizes(1_000_000), batch=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("propagation", ["full", "sampled"])
-def test_the_estimate_is_near_what_a_process_grows_by(propagation: str) -> None:
+@pytest.mark.parametrize(
+    ("propagation", "attention"), [("full", "uniform"), ("sampled", "uniform"), ("full", "relation")]
+)
+def test_the_estimate_is_near_what_a_process_grows_by(propagation: str, attention: str) -> None:
     for users in (30_000, 90_000):
-        words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation]
+        words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation, attention]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
         estimated, grown = (int(word) for word in done.stdout.split())
         assert 0.9 < estimated / grown < 1.5, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
