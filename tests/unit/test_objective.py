@@ -93,6 +93,25 @@ def test_a_few_examples_share_their_samples(monkeypatch: pytest.MonkeyPatch, at_
     torch.testing.assert_close(ours, torch.autograd.grad(expected, model.embedding)[0])
 
 
+def test_samples_that_few_examples_share_make_a_steps_gradient_less_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on average, over draws: with samples of one's own, the noise of the examples' gradients averages out."""
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="sampled-softmax", negatives=2)
+    batch = whole_batch(made)
+    users, items = (vectors.detach().requires_grad_() for vectors in unit_vectors(model, tensors, made))
+    noise, mean = {}, {}
+    for sharing in (1, 8):
+        monkeypatch.setattr(module, "SHARING", sharing)
+        draws = []
+        for _ in range(300):
+            loss = made._recommendation(users, items, batch, made._draw(model, tensors, batch))
+            draws.append(torch.autograd.grad(loss, items)[0])
+        noise[sharing], mean[sharing] = torch.stack(draws).var(0).sum(), torch.stack(draws).mean(0)
+    assert noise[1] < 0.4 * noise[8]
+    assert (mean[1] - mean[8]).square().sum() < 3 * (noise[1] + noise[8]) / 300
+
+
 def test_bpr_compares_with_items_that_the_user_never_took() -> None:
     graph = toy_graph()
     model, tensors = joint_model(graph), GraphTensors(graph, CPU)
