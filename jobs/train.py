@@ -165,6 +165,7 @@ def _schedule(config: Config, batch_size: int) -> Schedule:
         attention_every=config.model.attention_every,
         refresh_every=config.text.refresh_every,
         average_decay=settings.average_decay,
+        targets=settings.targets,
     )
 
 

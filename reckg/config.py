@@ -168,6 +168,12 @@ class TrainConfig(Section):
         description="Interactions of a step; 0: 4,096, or as many more as keep an epoch at 128 steps, if they fit the "
         "memory.",
     )
+    targets: int = Field(
+        16,
+        ge=1,
+        description="Interactions of a user that are predicted together, from the history without them: at most so "
+        "many, and at most a fifth of the history. In ordered histories each is predicted from what came before it.",
+    )
     learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of the graph model.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")

@@ -13,7 +13,9 @@ from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.joint_model import JointModel
+from reckg.model.kgat import Layers
 from reckg.model.objective import Objective
+from reckg.model.sampled_rows import CutRows
 from reckg.model.sampling import SeenItems
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.train import Schedule
@@ -108,6 +110,11 @@ def joint_model(graph: KnowledgeGraph, text: TextEncoder | None = None, *, seed:
     } | changed
     torch.manual_seed(seed)
     return JointModel(graph, text, **arguments)
+
+
+def combined(model: JointModel, layers: Layers[CutRows]) -> torch.Tensor:
+    """(users and items, d): one vector each."""
+    return model.propagation.combined([nodes.values[: model.n_users + model.n_items] for nodes in layers.nodes])
 
 
 def histories(tensors: GraphTensors, items: Sequence[Sequence[int]] = toy.HISTORY_ITEMS, **changed: Any) -> Histories:

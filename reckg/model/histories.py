@@ -2,8 +2,8 @@
 
 Predicting an interaction from a graph that holds it teaches a model to look it up. So in training a user's side of the
 graph is rebuilt for every example: in ordered histories from the interactions before the target, the latest counting
-most; in unordered ones from all but the target. At inference the same weights on the whole history are the graph's
-own, and a user that the graph has never seen is nothing new.
+most; in unordered ones from all but the target, or but a group of targets that are predicted together. At inference the
+same weights on the whole history are the graph's own, and a user that the graph has never seen is nothing new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from reckg.model.graph_tensors import GraphTensors, geometric_mean
-from reckg.model.sampled_rows import SampledRows, located
+from reckg.model.sampled_rows import Rows, located, of_users
 
 LATEST = 100  # interactions of an ordered history that count at most
 
@@ -28,24 +28,46 @@ class Bags:
     offsets: torch.Tensor  # (b,)
     weights: torch.Tensor
 
-    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
-        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed."""
-        places, table = located(self.nodes, vectors)
+    def gather(self, vectors: Rows, sums: Rows, items: bool = False) -> torch.Tensor:
+        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed.
+
+        items: all nodes are items.
+        """
+        places, table = located(self.nodes, vectors, items)
         return F.embedding_bag(places, table, self.offsets, mode="sum", per_sample_weights=self.weights)
 
 
 @dataclass(frozen=True)
-class WithoutTarget:
-    """b examples' users with the graph's own neighbourhood less one edge, the attention of the others rescaled."""
+class Groups:
+    """b rows in m groups, each of one user, that are predicted together.
 
-    user: torch.Tensor
-    target: torch.Tensor  # (b,) node
-    weight: torch.Tensor  # (b,) of the edge that is left out
-    scale: torch.Tensor  # (b,)
+    of (b,): the group of each row, counted from 0 on; first (m,): where each begins; largest: rows of a group at most.
+    """
 
-    def gather(self, vectors: torch.Tensor | SampledRows, sums: torch.Tensor | SampledRows) -> torch.Tensor:
-        """(b, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
-        return (sums[self.user] - self.weight.unsqueeze(1) * vectors[self.target]) * self.scale.unsqueeze(1)
+    of: torch.Tensor
+    first: torch.Tensor
+    largest: int = 1
+
+    @classmethod
+    def alone(cls, n: int, device: torch.device) -> Groups:
+        """n rows, each by itself."""
+        every = torch.arange(n, device=device)
+        return cls(every, every)
+
+
+@dataclass(frozen=True)
+class WithoutTargets:
+    """m groups' users with the graph's own neighbourhood less the edges to the group's items, the others' attention
+    rescaled."""
+
+    user: torch.Tensor  # (m,)
+    targets: Bags  # of each group, with the weights of the edges that are left out
+    scale: torch.Tensor  # (m,)
+
+    def gather(self, vectors: Rows, sums: Rows) -> torch.Tensor:
+        """(m, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
+        left_out = self.targets.gather(vectors, sums, items=True)
+        return (of_users(self.user, sums) - left_out) * self.scale.unsqueeze(1)
 
 
 class Histories:
@@ -87,20 +109,29 @@ class Histories:
         rows = torch.arange(len(self.item), device=self.item.device)
         return rows[rows > self.indptr[self.user]] if self.ordered else rows
 
-    def neighbourhoods(self, rows: torch.Tensor) -> list[Bags] | list[WithoutTarget]:
-        """The neighbourhoods, to be added up, of the rows' users as they were without these rows; rows (b,)."""
-        return self._before(rows) if self.ordered else [self._without(rows)]
+    def neighbourhoods(self, rows: torch.Tensor, groups: Groups | None = None) -> list[Bags] | list[WithoutTargets]:
+        """The neighbourhoods, to be added up, of the m groups' users as they were without the rows (b,) of the group.
 
-    def _without(self, rows: torch.Tensor) -> WithoutTarget:
+        None: every row is a group, as it is in any case in ordered histories.
+        """
+        return self._before(rows) if self.ordered else [self._without(rows, groups)]
+
+    def _without(self, rows: torch.Tensor, groups: Groups | None) -> WithoutTargets:
+        groups = groups or Groups.alone(len(rows), rows.device)
         edge = self.edge[rows]
-        left = 1 - self.tensors.shares[edge]
+        share, weight = self.tensors.shares[edge], self.tensors.adjacency.weights[edge]
+        if self.has_repeats and groups.largest > 1:  # an edge can be left out only once
+            once = self._joined(edge, groups.of, torch.ones_like(share)) > 0
+            share, weight = share * once, weight * once
+        left = 1 - _sums(share, groups.of, len(groups.first))
         scale = torch.where(left > 1e-6, left.clamp(min=1e-6).rsqrt(), 0.0)
-        return WithoutTarget(self.user[rows], self.tensors.tail[edge], self.tensors.adjacency.weights[edge], scale)
+        targets = Bags(self.tensors.tail[edge], groups.first, weight)
+        return WithoutTargets(self.user[rows[groups.first]], targets, scale)
 
     def _before(self, rows: torch.Tensor) -> list[Bags]:
         user, n = self.user[rows], len(rows)
-        position, example, offsets = _ranges(torch.maximum(self.indptr[user], rows - LATEST), rows)
-        other, other_example, other_offsets = _ranges(self.other_indptr[user], self.other_indptr[user + 1])
+        position, example, offsets = ranges(torch.maximum(self.indptr[user], rows - LATEST), rows)
+        other, other_example, other_offsets = ranges(self.other_indptr[user], self.other_indptr[user + 1])
         counts = (self.item[position] != self.item[rows][example]).float()
         if self.half_life > 0:
             counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
@@ -144,7 +175,7 @@ class Histories:
         return torch.zeros_like(counts).index_put((first,), _sums(counts, where, len(unique)))
 
 
-def _ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Positions first[i]:last[i] of all i in a row, the i of each position, and where each i starts."""
     length = last - first
     end = length.cumsum(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from torch import nn
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Bags, WithoutTarget
+from reckg.model.histories import Bags, WithoutTargets
 from reckg.model.kgat import Layers, Propagation
-from reckg.model.sampled_rows import SampledRows
+from reckg.model.sampled_rows import CutRows, SampledRows, of_users
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.transr import TransR
 
@@ -132,24 +132,25 @@ class JointModel(nn.Module):
             keep = keep & ~(dropped & self.describable[nodes])
         return keep
 
-    def forward(self, tensors: GraphTensors, text: torch.Tensor | None = None) -> Layers:
-        """The nodes before propagation and after each layer; text as in node_input."""
-        return self.propagation(self.node_input(text), tensors.adjacency)
+    def forward(self, tensors: GraphTensors, text: torch.Tensor | None = None) -> Layers[CutRows]:
+        """The nodes before propagation and after each layer, of the last one users and items alone; text as above."""
+        users, items = self.n_users, self.n_items
+        layers = self.propagation(self.node_input(text), tensors.adjacency, users + items)
+        return Layers(*([CutRows.of(values, users, items) for values in of] for of in (layers.nodes, layers.sums)))
 
     def user_readout(
-        self, layers: Layers, user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTarget]
+        self, layers: Layers[Any], user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTargets]
     ) -> torch.Tensor:
         """(b, d) users (b,) as if these, added up, were their neighbourhoods, over the layers of all other nodes."""
         gathered = [
             torch.stack([part.gather(nodes, sums) for part in neighbourhoods]).sum(0)
             for nodes, sums in zip(layers.nodes, layers.sums, strict=False)
         ]
-        return self.propagation.read_out(layers.nodes[0][user], gathered)
+        return self.propagation.read_out(of_users(user, layers.nodes[0]), gathered)
 
-    def item_vectors(self, layers: Layers) -> torch.Tensor:
+    def item_vectors(self, layers: Layers[CutRows]) -> torch.Tensor:
         """(n_items, d) unit vectors of the graph's own items."""
-        items = slice(self.n_users, self.n_users + self.n_items)
-        return F.normalize(self.propagation.combined([nodes[items] for nodes in layers.nodes]), dim=1)
+        return F.normalize(self.propagation.combined([nodes.items for nodes in layers.nodes]), dim=1)
 
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """(b, 2 * n_relations) logits of P(r | head, tail)."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reckg.model.dropout import dropout
 from reckg.model.message_passing import Adjacency, propagate
 
 BLOCK_ROWS = 1 << 16  # nodes aggregated at once where no gradients are kept
@@ -43,12 +45,18 @@ class Aggregator(nn.Module):
         return F.normalize(out, dim=1)
 
 
-@dataclass(frozen=True)
-class Layers:
-    """The nodes before and after each of L layers, L + 1 times (n_nodes, dim); each layer's weighted sums, L times."""
+Table = TypeVar("Table")  # of node vectors: a tensor, or one of reckg.model.sampled_rows
 
-    nodes: list[torch.Tensor]
-    sums: list[torch.Tensor]
+
+@dataclass(frozen=True)
+class Layers(Generic[Table]):
+    """The nodes before and after each of L layers, L + 1 times (n_nodes, dim); each layer's weighted sums, L times.
+
+    Of the last layer there may be the first nodes alone.
+    """
+
+    nodes: list[Table]
+    sums: list[Table]
 
 
 class Propagation(nn.Module):
@@ -61,16 +69,20 @@ class Propagation(nn.Module):
         self.combine, self.dropout = combine, dropout
         self.aggregators = nn.ModuleList(Aggregator(aggregator, dim) for _ in range(layers))
 
-    def forward(self, nodes: torch.Tensor, adjacency: Adjacency) -> Layers:
-        return self.through(nodes, [partial(propagate, adjacency=adjacency)] * len(self.aggregators))
+    def forward(self, nodes: torch.Tensor, adjacency: Adjacency, read: int | None = None) -> Layers[torch.Tensor]:
+        """read: how many of the first nodes are wanted of the last layer; None: all."""
+        hops = [partial(propagate, adjacency=adjacency)] * (len(self.aggregators) - 1)
+        return self.through(nodes, [*hops, partial(propagate, adjacency=adjacency, rows=read)])
 
-    def through(self, nodes: torch.Tensor, hops: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Layers:
+    def through(
+        self, nodes: torch.Tensor, hops: Sequence[Callable[[torch.Tensor], torch.Tensor]]
+    ) -> Layers[torch.Tensor]:
         """A hop a layer: (n, dim) nodes to the weighted sums of the first m <= n of them, which are the next nodes."""
-        layers = Layers([nodes], [])
+        layers = Layers[torch.Tensor]([nodes], [])
         for aggregator, hop in zip(self.aggregators, hops, strict=True):
             layers.sums.append(hop(nodes))
             own = nodes[: len(layers.sums[-1])]
-            nodes = F.dropout(aggregator(own, layers.sums[-1]), self.dropout, self.training)
+            nodes = dropout(aggregator(own, layers.sums[-1]), self.dropout, self.training)
             layers.nodes.append(nodes)
         return layers
 

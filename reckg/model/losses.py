@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
+SCORES_AT_ONCE = {
+    "cpu": 1 << 19
+}  # of the softmax: so many stay in the cache; elsewhere, as many as one wants in memory
 
-def softmax_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the target (b,) item_idx among all items; scores (b, n_items), divided by the temperature."""
-    return F.cross_entropy(scores, target)
+
+class _LogSumExp(torch.autograd.Function):
+    """The gradients are made with the value, block by block, so that no array of all scores is ever kept."""
+
+    @staticmethod
+    def forward(ctx: Any, users: torch.Tensor, items: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        total, users_grad, items_grad = users.new_zeros(()), torch.empty_like(users), torch.zeros_like(items)
+        block = max(1, SCORES_AT_ONCE.get(users.device.type, 1 << 23) // len(items))
+        for start in range(0, len(users), block):
+            rows = slice(start, start + block)
+            scores = users[rows] @ items.T
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            top = scores.amax(1, keepdim=True)
+            total_exp = scores.sub_(top).exp_().sum(1, keepdim=True)
+            own = weight[rows].unsqueeze(1)
+            total += (own * (top + total_exp.log())).sum()
+            scale = own / total_exp
+            users_grad[rows] = (scores @ items) * scale
+            items_grad += scores.T @ (users[rows] * scale)
+        ctx.save_for_backward(users_grad, items_grad)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        users_grad, items_grad = ctx.saved_tensors
+        return users_grad * gradients[0], items_grad * gradients[0], None
+
+
+def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of targets among all items, where the targets of a user share one row of scores.
+
+    Args:
+        users: (m, d), divided by the temperature; items: (n_items, d).
+        target: (b,) item_idx, user by user; first: (m,) where each user's begin, at least one for each.
+    Source: the multinomial likelihood of Mult-VAE, Liang et al., arXiv:1802.05814.
+    """
+    sizes = F.pad(first[1:], (0, 1), value=len(target)) - first
+    own = F.embedding_bag(target, items, first, mode="sum")
+    return (_LogSumExp.apply(users, items, sizes.to(users.dtype)) - (users * own).sum()) / len(target)
 
 
 def sampled_softmax_loss(
     positive: torch.Tensor, negative: torch.Tensor, is_target: torch.Tensor, log_probability: torch.Tensor | None
 ) -> torch.Tensor:
-    """Cross-entropy of the positive among sampled items, corrected for how likely each was to be sampled.
+    """The sum over all positives of their cross-entropy among those of their row and sampled items.
+
+    The samples are corrected for how likely each was to be drawn.
 
     Args:
-        positive: (b,) scores of the positives; negative: (b, m) scores of the sampled items.
-        is_target: (b, m) bool: the sampled item is the positive itself, and is masked.
-        log_probability: (m,) log of the expected count of each sampled item, or None for no correction.
-    Source: Yi et al., RecSys 2019, doi:10.1145/3298689.3346996. The positive is not corrected: it is not a sample.
+        positive: (m, w) scores of a user's positives, -inf where there are fewer than w, but not in the first column.
+        negative: (m, k) scores of the sampled items.
+        is_target: (m, k) bool: the sampled item is one of the positives, and is masked.
+        log_probability: (k,) log of the expected count of each sampled item, or None for no correction.
+    Source: Yi et al., RecSys 2019, doi:10.1145/3298689.3346996. The positives are not corrected: they are no samples.
     """
     if log_probability is not None:
         negative = negative - log_probability
     negative = negative.masked_fill(is_target, -torch.inf)
-    scores = torch.cat([positive.unsqueeze(1), negative], dim=1)
-    return (scores.logsumexp(1) - positive).mean()
+    total, absent = torch.cat([positive, negative], dim=1).logsumexp(1), positive == -torch.inf
+    return (total * (~absent).sum(1)).sum() - positive.masked_fill(absent, 0.0).sum()
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:

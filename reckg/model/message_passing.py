@@ -29,16 +29,18 @@ class SparseRows:
     col: torch.Tensor
     weight: torch.Tensor
 
-    def times(self, nodes: torch.Tensor) -> torch.Tensor:
-        """(n_nodes, d) -> (n_nodes, d) of the same type, computed in the type of the weights."""
+    def times(self, nodes: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+        """(n_nodes, d) -> (n_nodes, d) of the same type, computed in the type of the weights; or its first rows."""
         stored = nodes.to(self.weight.dtype)
         if nodes.device.type == "cpu" and stored.dtype in BAG_TYPES:
-            sums = F.embedding_bag(
-                self.col, stored, self.offset, mode="sum", per_sample_weights=self.weight, include_last_offset=True
-            )
+            offset, col, weight = self.offset, self.col, self.weight
+            if rows is not None:
+                offset = offset[: rows + 1]
+                col, weight = col[: offset[-1]], weight[: offset[-1]]
+            sums = F.embedding_bag(col, stored, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
         else:
             with torch.autocast(nodes.device.type, enabled=False):  # it would want the matrix in another type
-                sums = self.csr @ stored
+                sums = (self.csr @ stored)[:rows]
         return sums.to(nodes.dtype)
 
     @cached_property
@@ -123,18 +125,21 @@ def _offsets(row: torch.Tensor, n_nodes: int) -> torch.Tensor:
 
 class _Propagate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-        ctx.transpose = adjacency.transpose
-        return adjacency.matrix.times(nodes)
+    def forward(ctx: Any, nodes: torch.Tensor, adjacency: Adjacency, rows: int | None) -> torch.Tensor:
+        ctx.transpose, ctx.missing = adjacency.transpose, 0 if rows is None else len(nodes) - rows
+        return adjacency.matrix.times(nodes, rows)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.transpose.times(gradients[0].contiguous()), None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.transpose.times(F.pad(gradients[0], (0, 0, 0, ctx.missing)).contiguous()), None, None
 
 
-def propagate(nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-    """(n_nodes, d) -> (n_nodes, d): every node's weighted sum over its neighbours. Weights get no gradient, the
-    factors that they are made of, if there are any, do."""
+def propagate(nodes: torch.Tensor, adjacency: Adjacency, rows: int | None = None) -> torch.Tensor:
+    """(n_nodes, d) -> (n_nodes, d): every node's weighted sum over its neighbours.
+
+    Weights get no gradient; the factors that they are made of, if there are any, do.
+    rows: those of the first nodes alone, (rows, d).
+    """
     if adjacency.factors is not None:
-        return adjacency.factors.propagate(nodes, adjacency.matrix)
-    return _Propagate.apply(nodes, adjacency)
+        return adjacency.factors.propagate(nodes, adjacency.matrix, rows)
+    return _Propagate.apply(nodes, adjacency, rows)

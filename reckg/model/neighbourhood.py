@@ -43,7 +43,7 @@ class SampledForward:
     """What the loss reads, each looked up by the graph's own numbers: nodes of the layers, items' unit vectors by
     item_idx, projected texts by item_idx (None without text), and rows of the ID table by node."""
 
-    layers: Any  # Layers of SampledRows
+    layers: Layers[SampledRows]
     items: SampledRows
     text: SampledRows | None
     ids: SampledRows
@@ -118,7 +118,7 @@ class NeighbourSampler:
         layers = model.propagation.through(vectors, [_Hop(bags) for bags in part.hops])
         combined = model.propagation.combined([values[: part.n_seeds] for values in layers.nodes])
         return SampledForward(
-            Layers(*([SampledRows(values, place) for values in of] for of in (layers.nodes, layers.sums))),  # type: ignore[arg-type]
+            Layers(*([SampledRows(values, place) for values in of] for of in (layers.nodes, layers.sums))),
             SampledRows(F.normalize(combined, dim=1), place, -model.n_users),
             text,
             SampledRows(self.rows, places(nodes[with_row], self.n_nodes)),

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from reckg.model import losses
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Bags, Histories, WithoutTarget
+from reckg.model.histories import Bags, Groups, Histories, WithoutTargets
 from reckg.model.joint_model import JointModel
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.sampled_rows import SampledRows
@@ -63,7 +63,7 @@ class Objective:
         self, model: JointModel, tensors: GraphTensors, batch: TrainBatch
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The total, and the value of each named part before its weight."""
-        draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row)
+        draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row, batch.groups)
         text: Any = None
         items: Rows
         if self.sampler is None:
@@ -74,7 +74,7 @@ class Objective:
             seeds, inputs = self._nodes(model, batch, draw, around)
             seen = self.sampler.forward(model, seeds, inputs, draw.text_items)
             layers, items, text = seen.layers, seen.items, seen.text
-        users = F.normalize(model.user_readout(layers, batch.user, around), dim=1)
+        users = F.normalize(model.user_readout(layers, batch.user[batch.groups.first], around), dim=1)
         parts = {self.loss: (1.0, self._recommendation(users, items, batch, draw))}
         if draw.facts is not None:
             parts[f"kg_{self.kg_loss}"] = (self.kg_weight, self._knowledge_graph(model, layers.nodes[0], draw.facts))
@@ -110,7 +110,7 @@ class Objective:
         if self.loss == "bpr":
             negatives = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(device)
         elif self.loss == "sampled-softmax":
-            groups = math.ceil(len(batch.item) / SHARING)
+            groups = math.ceil(len(batch.groups.first) / _sharing(batch.groups))
             drawn, log_count = sample_items(self.popularity, self.negatives * groups, self.generator)
             negatives, log_count = drawn.to(device), (log_count - math.log(groups)).to(device)
         elif self.loss != "softmax":
@@ -132,7 +132,7 @@ class Objective:
         return head, relation, tail, corrupt.to(tail.device)
 
     def _nodes(
-        self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTarget]
+        self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTargets]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What a step reads: nodes whose vectors of every layer count, and nodes of which the input is enough."""
         if draw.negatives is None:
@@ -146,24 +146,23 @@ class Objective:
         return torch.cat(seeds), torch.cat(inputs)
 
     def _recommendation(self, users: torch.Tensor, items: Rows, batch: TrainBatch, draw: Draw) -> torch.Tensor:
+        users = users / self.temperature
         if self.loss == "softmax":
             assert isinstance(items, torch.Tensor)
-            block = max(1, SCORES_AT_ONCE // len(items))
-            return _in_blocks(self._softmax, [(items, *part) for part in _split(block, users, batch.item)])
+            return losses.softmax_loss(users, items, batch.item, batch.groups.first)
         assert draw.negatives is not None
-        positive = items[batch.item]
+        of_rows = users.index_select(0, batch.groups.of)
+        positive = (of_rows * items[batch.item]).sum(1)
         if self.loss == "bpr":
-            ours, theirs = (
-                (users * vectors).sum(1) / self.temperature for vectors in (positive, items[draw.negatives])
-            )
-            return losses.bpr_loss(ours, theirs)
+            return losses.bpr_loss(positive, (of_rows * items[draw.negatives]).sum(1))
         assert draw.log_count is not None
+        item, positive = (
+            _in_rows(values, batch.groups, filler) for values, filler in ((batch.item, -1), (positive, -torch.inf))
+        )
         candidates = _split(self.negatives, items[draw.negatives], draw.negatives, draw.log_count)
-        examples = _split(SHARING, users, batch.item, positive)
-        return _in_blocks(self._sampled_softmax, [(*c, *e) for c, e in zip(candidates, examples, strict=True)])
-
-    def _softmax(self, items: torch.Tensor, users: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        return losses.softmax_loss(users @ items.T / self.temperature, item)
+        examples = _split(_sharing(batch.groups), users, item, positive)
+        blocks = [(*c, *e) for c, e in zip(candidates, examples, strict=True)]
+        return _in_blocks(self._sampled_softmax, blocks) / len(batch.item)
 
     def _sampled_softmax(
         self,
@@ -174,13 +173,11 @@ class Objective:
         item: torch.Tensor,
         positive: torch.Tensor,
     ) -> torch.Tensor:
-        score = (users * positive).sum(1) / self.temperature
-        return losses.sampled_softmax_loss(
-            score,
-            users @ negative.T / self.temperature,
-            item[:, None] == sampled,
-            log_count if self.popularity_correction else None,
-        )
+        is_target = torch.zeros(len(item), len(sampled), dtype=torch.bool, device=item.device)
+        for column in item.T:
+            is_target |= column[:, None] == sampled
+        correction = log_count if self.popularity_correction else None
+        return losses.sampled_softmax_loss(positive, users @ negative.T, is_target, correction)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
         head, relation, tail, corrupt = facts
@@ -191,15 +188,23 @@ class Objective:
         )
 
 
+def _sharing(groups: Groups) -> int:
+    """How many groups share their sampled items."""
+    return max(1, SHARING // groups.largest)
+
+
 def _split(n: int, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
     return list(zip(*(tensor.split(n) for tensor in tensors), strict=True))
 
 
 def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-    """The mean over the examples of a loss of blocks, each (candidates, ..., examples); few scores at a time."""
-    if len(blocks) == 1:
-        return loss(*blocks[0])
-    n, kept = [len(block[-1]) for block in blocks], loss
+    """The sum of a loss of blocks, each (candidates, ..., examples); few scores at a time."""
     if sum(len(block[0]) * len(block[-1]) for block in blocks) > SCORES_AT_ONCE:
-        kept = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
-    return torch.stack([kept(*block) * b for block, b in zip(blocks, n, strict=True)]).sum() / sum(n)
+        loss = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
+    return torch.stack([loss(*block) for block in blocks]).sum()
+
+
+def _in_rows(values: torch.Tensor, groups: Groups, filler: float) -> torch.Tensor:
+    """(m, largest): a row of each group's values (b,), filled up."""
+    place = torch.arange(len(values), device=values.device) - groups.first[groups.of]
+    return values.new_full((len(groups.first), groups.largest), filler).index_put((groups.of, place), values)

@@ -35,12 +35,12 @@ class EdgeKinds:
                 self._of[k] = edge, col[edge], counts.cumsum(0) - counts, rows
 
     def gradient(self, g: torch.Tensor, nodes: torch.Tensor, out: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """(n_kinds,) of the factors; g, nodes, out: (n_nodes, d); weight: (n_edges,)."""
+        """(n_kinds,) of the factors; g, nodes: (n_nodes, d); out: the same or its first rows; weight: (n_edges,)."""
         found = g.new_zeros(self.n_kinds)
         for k, (edge, col, start, rows) in self._of.items():
             sums = F.embedding_bag(col, nodes, start, mode="sum", per_sample_weights=weight[edge])
             found[k] = sums.flatten() @ g[rows].flatten()
-        found[self.most] = g.flatten() @ out.flatten() - found.sum()
+        found[self.most] = g[: len(out)].flatten() @ out.flatten() - found.sum()
         return found
 
 
@@ -52,27 +52,35 @@ class Factors:
     scale: torch.Tensor
     factor: torch.Tensor
 
-    def propagate(self, nodes: torch.Tensor, matrix: SparseRows) -> torch.Tensor:
-        """(n_nodes, d) -> (n_nodes, d); matrix: the symmetric one whose weights these factors make."""
-        return _Propagate.apply(nodes, self.scale, self.factor, matrix, self.kinds)
+    def propagate(self, nodes: torch.Tensor, matrix: SparseRows, rows: int | None = None) -> torch.Tensor:
+        """(n_nodes, d) -> (n_nodes, d), or the first rows of it; matrix: the symmetric one that these factors make."""
+        return _Propagate.apply(nodes, self.scale, self.factor, matrix, self.kinds, rows)
 
 
 class _Propagate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, nodes: torch.Tensor, scale: torch.Tensor, factor: torch.Tensor, matrix: SparseRows, kinds: EdgeKinds
+        ctx: Any,
+        nodes: torch.Tensor,
+        scale: torch.Tensor,
+        factor: torch.Tensor,
+        matrix: SparseRows,
+        kinds: EdgeKinds,
+        rows: int | None,
     ) -> torch.Tensor:
-        out = matrix.times(nodes)
-        ctx.matrix, ctx.kinds = matrix, kinds
+        out = matrix.times(nodes, rows)
+        ctx.matrix, ctx.kinds, ctx.missing = matrix, kinds, len(nodes) - len(out)
         ctx.save_for_backward(nodes, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        g, (nodes, out) = gradients[0].contiguous(), ctx.saved_tensors
+        nodes, out = ctx.saved_tensors
+        g = F.pad(gradients[0], (0, 0, 0, ctx.missing)).contiguous()
         to_nodes = ctx.matrix.times(g)
         to_scale = to_factor = None
         if ctx.needs_input_grad[1]:
-            to_scale = (g * out).sum(1) + (nodes * to_nodes).sum(1)
+            to_scale = (nodes * to_nodes).sum(1)
+            to_scale[: len(out)] += (gradients[0] * out).sum(1)
             to_factor = ctx.kinds.gradient(g, nodes, out, ctx.matrix.weight)
-        return to_nodes, to_scale, to_factor, None, None
+        return to_nodes, to_scale, to_factor, None, None, None

@@ -7,24 +7,57 @@ from dataclasses import dataclass
 
 import torch
 
-from reckg.model.histories import Histories
+from reckg.model.histories import Groups, Histories, ranges
+
+GROUPS = 5  # that a history is dealt into at least, if it has so many interactions
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Interactions of one step, (b,) int64 each: rows of the histories, their users and items."""
+    """Interactions of one step, (b,) int64 each: rows of the histories, their users and items; and their groups."""
 
     row: torch.Tensor
     user: torch.Tensor
     item: torch.Tensor
+    groups: Groups
 
 
-def batches(histories: Histories, batch_size: int, generator: torch.Generator) -> Iterator[TrainBatch]:
-    """One epoch: every example once, in random order, in batches of batch_size (the last may be smaller)."""
-    rows = histories.examples()
-    order = torch.randperm(len(rows), generator=generator).to(rows.device)
-    for row in rows[order].split(batch_size):
-        yield TrainBatch(row, histories.user[row], histories.item[row])
+def batches(
+    histories: Histories, batch_size: int, generator: torch.Generator, targets: int = 1
+) -> Iterator[TrainBatch]:
+    """One epoch: every example once, in random order, in batches of batch_size (the last may be smaller).
+
+    targets: an unordered history is dealt out anew into random groups of at most so many interactions, and at most a
+    fifth of it. Batches are of whole groups, and so differ from batch_size by less than one group.
+    """
+    device, rows = histories.item.device, histories.examples().cpu()
+    sizes = torch.ones_like(rows)
+    if targets > 1 and not histories.ordered:
+        rows, sizes = _dealt(histories.indptr.cpu(), targets, generator)
+    order = torch.randperm(len(sizes), generator=generator)
+    begin = (sizes.cumsum(0) - sizes)[order]
+    sizes = sizes[order]
+    position, group, first = ranges(begin, begin + sizes)
+    n_groups = torch.unique_consecutive((sizes.cumsum(0) - 1) // batch_size, return_counts=True)[1].tolist()
+    n_rows, largest = [int(part.sum()) for part in sizes.split(n_groups)], int(sizes.max()) if len(sizes) else 1
+    rows, group, first = (x.to(device) for x in (rows[position], group, first))
+    done = groups_done = 0
+    for row, of, start in zip(rows.split(n_rows), group.split(n_rows), first.split(n_groups), strict=True):
+        groups = Groups(of - groups_done, start - done, largest)
+        yield TrainBatch(row, histories.user[row], histories.item[row], groups)
+        done, groups_done = done + len(row), groups_done + len(start)
+
+
+def _dealt(indptr: torch.Tensor, targets: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in random order within each user, group by group of nearly equal ones, and the groups' sizes."""
+    n = indptr.diff()
+    user = torch.repeat_interleave(torch.arange(len(n)), n)
+    rows = torch.randperm(len(user), generator=generator)
+    rows = rows[torch.argsort(user[rows], stable=True)]
+    size = (n // GROUPS).clamp(1, targets)
+    n_groups = (n + size - 1) // size
+    own = (torch.arange(len(user)) - indptr[user]) * n_groups[user] // n[user]
+    return rows, torch.bincount((n_groups.cumsum(0) - n_groups)[user] + own)
 
 
 class SeenItems:

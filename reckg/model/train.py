@@ -38,6 +38,7 @@ class Schedule:
     attention_every: int
     refresh_every: int
     average_decay: float = 0.0
+    targets: int = 1
 
 
 @dataclass
@@ -197,7 +198,7 @@ def _epoch(
     model.train()
     n_examples, done = len(objective.histories.examples()), 0
     bar = progress(total=n_examples, desc=f"epoch {now.epoch + 1}", unit="ex", leave=False) if progress else None
-    for batch in batches(objective.histories, schedule.batch_size, objective.generator):
+    for batch in batches(objective.histories, schedule.batch_size, objective.generator, schedule.targets):
         set_learning_rate(optimizer, now.step, schedule.warmup_steps)
         parts = train_step(model, tensors, objective, optimizer, batch, schedule.clip_norm)
         average.update(now.step)

@@ -57,8 +57,8 @@ class Trained:
     def _full_batches(self) -> Iterator[TrainBatch]:
         size, generator = self.schedule.batch_size, torch.Generator().manual_seed(0)
         for _ in itertools.count():
-            found = list(batches(self.objective.histories, size, generator))
-            yield from [batch for batch in found if len(batch.row) == size] or found
+            found = list(batches(self.objective.histories, size, generator, self.schedule.targets))
+            yield from found[:-1] or found
 
     def step(self) -> None:
         train_step(

@@ -54,7 +54,7 @@ LIKE_KGAT: Changes = {
         "attention": "transr",
         "relation_dim": 64,
     },
-    "train": {"loss": "bpr", "kg_loss": "transr", "batch_size": 2048, "epochs": SHORT},
+    "train": {"loss": "bpr", "kg_loss": "transr", "batch_size": 2048, "targets": 1, "epochs": SHORT},
 }
 
 

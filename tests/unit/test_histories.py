@@ -12,7 +12,7 @@ import torch
 from reckg.graph.recency import recency_weights
 from reckg.model import histories as module
 from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Histories
+from reckg.model.histories import Groups, Histories
 from reckg.model.message_passing import propagate
 from tests import toy
 from tests.model_references import slow_attention
@@ -47,24 +47,32 @@ def gather(told: Histories, rows: torch.Tensor, vectors: torch.Tensor) -> torch.
 
 def found_weights(told: Histories, row: int) -> dict[int, float]:
     """Node -> weight of one example's neighbourhood, read from what gather does to the unit vectors."""
-    out = gather(told, torch.tensor([row]), torch.eye(told.tensors.graph.n_nodes))[0]
-    return {node: weight for node, weight in enumerate(out.tolist()) if abs(weight) > 1e-6}
+    return nonzero(gather(told, torch.tensor([row]), torch.eye(told.tensors.graph.n_nodes))[0])
+
+
+def nonzero(weights: torch.Tensor) -> dict[int, float]:
+    return {node: weight for node, weight in enumerate(weights.tolist()) if abs(weight) > 1e-6}
 
 
 def expected_weights(
-    tensors: GraphTensors, items: Sequence[Sequence[int]], row: int, ordered: bool, half_life: float
+    tensors: GraphTensors,
+    items: Sequence[Sequence[int]],
+    row: int,
+    ordered: bool,
+    half_life: float,
+    more: Sequence[int] = (),
 ) -> dict[int, float]:
     """The user's edges by loops: attention over what is left of them here, the other end's as in the training graph.
 
-    Ordered: the history is cut before the target, and the graph built anew from it. Unordered: the target's edge is
-    taken away, and what attention the others had sums to one again.
+    Ordered: the history is cut before the target, and the graph built anew from it. Unordered: the edges of the target
+    and of the user's rows in more are taken away, and what attention the others had sums to one again.
     """
     rows = [(user, item) for user, history in enumerate(items) for item in history]
-    user, target = rows[row]
+    user, targets = rows[row][0], {rows[one] for one in (row, *more)}
     graph, kept = tensors.graph, [pair for n, pair in enumerate(rows) if pair[0] != user or n < row or not ordered]
     recency = recency_weights(np.array([u for u, _ in kept]), half_life)
-    kept_recency = [w for pair, w in zip(kept, recency, strict=True) if pair != (user, target)]
-    kept = [pair for pair in kept if pair != (user, target)]
+    kept_recency = [w for pair, w in zip(kept, recency, strict=True) if pair not in targets]
+    kept = [pair for pair in kept if pair not in targets]
     rebuilt = toy_graph(
         user_idx=np.array([u for u, _ in kept]),
         item_idx=np.array([i for _, i in kept]),
@@ -107,6 +115,37 @@ def test_many_examples_at_once_equal_one_at_a_time(ordered: bool) -> None:
     vectors, rows = torch.randn(12, 4), told.examples().flip(0)
     alone = torch.cat([gather(told, row.unsqueeze(0), vectors) for row in rows])
     torch.testing.assert_close(gather(told, rows, vectors), alone)
+
+
+def gather_groups(told: Histories, groups: Sequence[Sequence[int]], vectors: torch.Tensor) -> torch.Tensor:
+    """(m, d) what the groups' users get from vectors (n_nodes, d)."""
+    sizes = torch.tensor([len(group) for group in groups])
+    of, first = torch.repeat_interleave(torch.arange(len(groups)), sizes), sizes.cumsum(0) - sizes
+    rows = torch.tensor([row for group in groups for row in group])
+    (part,) = told.neighbourhoods(rows, Groups(of, first, int(sizes.max())))
+    return part.gather(vectors, propagate(vectors, told.tensors.adjacency))
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_a_groups_neighbourhood_is_that_of_a_graph_without_all_of_it(logits: bool) -> None:
+    tensors, groups = world(LONG, 0.0, logits), [[4, 6], [2, 0, 3], [8], [1]]
+    found = gather_groups(histories(tensors, LONG), groups, torch.eye(tensors.graph.n_nodes))
+    for weights, (row, *more) in zip(found, groups, strict=True):
+        assert nonzero(weights) == pytest.approx(expected_weights(tensors, LONG, row, False, 0.0, more), rel=1e-4)
+
+
+def test_an_item_that_is_twice_in_a_group_is_left_out_once() -> None:
+    items = ((0, 0, 3, 1), (1, 2, 0), (1, 2), (0,))
+    tensors, groups = world(items, 0.0, logits=False), [[2, 1, 0], [5]]
+    found = gather_groups(histories(tensors, items), groups, torch.eye(tensors.graph.n_nodes))
+    for weights, (row, *more) in zip(found, groups, strict=True):
+        assert nonzero(weights) == pytest.approx(expected_weights(tensors, items, row, False, 0.0, more), rel=1e-4)
+
+
+def test_a_user_of_whom_the_whole_history_is_predicted_at_once_has_an_empty_neighbourhood() -> None:
+    told = histories(world(LONG, 0.0, False, relations=("genres",), triples=_genres()), LONG)
+    found = gather_groups(told, [[0, 1, 2, 3], [7]], torch.randn(12, 4))
+    assert found[0].tolist() == [0.0] * 4 and found[1].any()
 
 
 def test_after_the_last_interaction_the_weights_are_the_graphs_own() -> None:

@@ -12,7 +12,7 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import JointModel
 from tests import toy
 from tests.model_references import slow_transr_logit
-from tests.small_model import CPU, histories, joint_model, text_encoder, toy_graph
+from tests.small_model import CPU, combined, histories, joint_model, text_encoder, toy_graph
 
 ULYSSES = 8  # the node of the cold item
 
@@ -163,9 +163,9 @@ def test_a_user_read_out_without_a_target_is_the_user_in_a_graph_that_lacks_it()
     found = model.user_readout(layers, torch.tensor([0]), histories(tensors).neighbourhoods(torch.tensor([0])))
     kept = np.arange(8) != 0
     without = toy_graph(user_idx=toy.USER_IDX[kept], item_idx=toy.ITEM_IDX[kept])
-    expected = model.propagation.combined(model(GraphTensors(without, CPU)).nodes)[0]
+    expected = combined(model, model(GraphTensors(without, CPU)))[0]
     torch.testing.assert_close(found[0], expected)
-    assert not torch.allclose(expected, model.propagation.combined(layers.nodes)[0])
+    assert not torch.allclose(expected, combined(model, layers)[0])
 
 
 def test_relation_logits_tell_head_from_tail() -> None:

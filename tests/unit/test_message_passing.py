@@ -51,6 +51,20 @@ def test_forward_and_backward_equal_the_dense_product_and_dgl(seed: int) -> None
     torch.testing.assert_close(gradient, dgl_gradient)
 
 
+@pytest.mark.parametrize("stored", [None, torch.float64])
+@pytest.mark.parametrize("rows", [0, 1, 5, N_NODES])
+def test_the_first_rows_alone_are_those_of_the_whole(rows: int, stored: torch.dtype | None) -> None:
+    row, col, weight = random_graph()
+    adjacency = Adjacency(row, col, N_NODES, stored=stored)  # float64: as on a device that has no embedding bag
+    adjacency.set_weights(weight)
+    nodes, upstream = torch.randn(N_NODES, 5, requires_grad=True), torch.randn(rows, 5)
+    out = propagate(nodes, adjacency, rows)
+    assert out.shape == (rows, 5)
+    torch.testing.assert_close(out, dense(row, col, weight)[:rows] @ nodes)
+    (gradient,) = torch.autograd.grad(out, nodes, upstream)
+    torch.testing.assert_close(gradient, dense(row, col, weight)[:rows].T @ upstream)
+
+
 def test_forward_equals_nested_loops() -> None:
     row, col, weight = random_graph(3)
     adjacency = Adjacency(row, col, N_NODES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from reckg.model import sampling
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.sampled_rows import SampledRows, places
@@ -31,7 +32,7 @@ def two_ways(tensors: GraphTensors, **changed: Any) -> tuple[Any, Any]:
     return whole, sampled
 
 
-@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(("ordered", "targets"), [(False, 1), (False, 3), (True, 1)])
 @pytest.mark.parametrize("user_ids", [False, True])
 @pytest.mark.parametrize(
     "settings",
@@ -42,15 +43,17 @@ def two_ways(tensors: GraphTensors, **changed: Any) -> tuple[Any, Any]:
     ],
 )
 def test_with_every_neighbour_loss_and_gradients_are_the_whole_graphs(
-    settings: dict[str, Any], user_ids: bool, ordered: bool
+    settings: dict[str, Any], user_ids: bool, ordered: bool, targets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sampling, "GROUPS", 1)
     graph = toy_graph(recency=np.linspace(0.3, 1, 8))
     tensors = GraphTensors(graph, CPU)
     tensors.set_attention(torch.randn(len(graph.head), generator=torch.Generator().manual_seed(2)))
     told = histories(tensors, ordered=ordered, half_life=2.0)
     whole, sampled = two_ways(tensors, histories=told, **settings)
     model = joint_model(graph, user_ids=user_ids, aggregator="bi-interaction", combine="concat")
-    (batch,) = batches(told, 8, torch.Generator().manual_seed(1))
+    (batch,) = batches(told, 8, torch.Generator().manual_seed(1), targets)
+    assert batch.groups.largest == targets
 
     total, parts = whole(model, tensors, batch)
     total.backward()

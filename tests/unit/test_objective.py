@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,26 +14,32 @@ import torch.nn.functional as F
 from reckg.config import ModelConfig, TextConfig, TrainConfig
 from reckg.model import objective as module
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.histories import Groups
 from reckg.model.joint_model import JointModel
 from reckg.model.objective import Objective
 from reckg.model.sampling import TrainBatch, batches, corrupt_tails, sample_items
 from reckg.model.text_encoder import TextEncoder
 from reckg.model.train import make_optimizer, set_learning_rate, train_step
 from tests import model_references as slow
-from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph
+from tests.small_model import CPU, combined, histories, joint_model, objective, schedule, text_encoder, toy_graph
 
 
-def whole_batch(made: Objective) -> TrainBatch:
-    """All examples in the order of the histories."""
+def whole_batch(made: Objective, sizes: Sequence[int] = ()) -> TrainBatch:
+    """All examples in the order of the histories; in groups of these sizes, or each by itself."""
     rows = made.histories.examples()
-    return TrainBatch(rows, made.histories.user[rows], made.histories.item[rows])
+    n = torch.tensor(sizes or [1] * len(rows))
+    groups = Groups(torch.repeat_interleave(torch.arange(len(n)), n), n.cumsum(0) - n, int(n.max()))
+    return TrainBatch(rows, made.histories.user[rows], made.histories.item[rows], groups)
 
 
-def unit_vectors(model: JointModel, tensors: GraphTensors, made: Objective) -> tuple[torch.Tensor, torch.Tensor]:
-    """(users of the examples without their targets, all items), normalised, with plain torch."""
-    batch, layers = whole_batch(made), model(tensors)
-    users = model.user_readout(layers, batch.user, made.histories.neighbourhoods(batch.row))
-    items = model.propagation.combined(layers.nodes)[4:9]
+def unit_vectors(
+    model: JointModel, tensors: GraphTensors, made: Objective, sizes: Sequence[int] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(users of the groups without their targets, all items), normalised, with plain torch."""
+    batch, layers = whole_batch(made, sizes), model(tensors)
+    around = made.histories.neighbourhoods(batch.row, batch.groups)
+    users = model.user_readout(layers, batch.user[batch.groups.first], around)
+    items = combined(model, layers)[4:9]
     return F.normalize(users, dim=1), F.normalize(items, dim=1)
 
 
@@ -125,6 +132,60 @@ def test_bpr_compares_with_items_that_the_user_never_took() -> None:
     assert total.item() == pytest.approx(slow.slow_pair_loss(better.tolist(), worse.tolist()), rel=1e-4)
 
 
+SIZES = (2, 1, 2, 1, 1, 1)  # groups of the toy world's 2, 3, 2 and 1 interactions
+OF = [0, 0, 1, 2, 2, 3, 4, 5]
+
+
+def test_the_targets_of_a_group_share_a_user_in_the_softmax() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors)
+    total, _ = made(model, tensors, whole_batch(made, SIZES))
+    users, items = unit_vectors(model, tensors, made, SIZES)
+    assert len(users) == 6
+    expected = slow.slow_softmax_loss((users[OF] @ items.T / 0.2).tolist(), whole_batch(made).item.tolist())
+    assert total.item() == pytest.approx(expected, rel=1e-4)
+    alone, _ = made(model, tensors, whole_batch(made))
+    assert abs(alone.item() - expected) > 1e-3
+
+
+@pytest.mark.parametrize("at_once", [1 << 23, 40])
+def test_the_targets_of_a_group_meet_each_other_and_the_samples_that_are_none_of_them(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", at_once)
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="sampled-softmax")
+    total, _ = made(model, tensors, whole_batch(made, SIZES))
+    users, items = unit_vectors(model, tensors, made, SIZES)
+    sampled, log_count = sample_items(made.popularity, 16, torch.Generator().manual_seed(7))
+    target, scores, expected = whole_batch(made).item.tolist(), (users @ items.T / 0.2).tolist(), 0.0
+    for row, group in enumerate(OF):
+        own = [item for item, of in zip(target, OF, strict=True) if of == group]
+        others = [
+            scores[group][item] - log
+            for item, log in zip(sampled.tolist(), log_count.tolist(), strict=True)
+            if item not in own
+        ]
+        expected += slow.log_sum_exp([scores[group][item] for item in own] + others) - scores[group][target[row]]
+    assert total.item() == pytest.approx(expected / 8, rel=1e-4)
+    total.backward()
+    assert model.embedding.grad is not None and model.embedding.grad.isfinite().all()
+
+
+def test_bpr_pairs_every_target_of_a_group_with_an_item_of_its_own() -> None:
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="bpr")
+    total, _ = made(model, tensors, whole_batch(made, SIZES))
+    users, items = unit_vectors(model, tensors, made, SIZES)
+    batch = whole_batch(made)
+    negative = made.seen.sample_negatives(batch.user, torch.Generator().manual_seed(7))
+    better, worse = ((users[OF] * items[chosen]).sum(1) / 0.2 for chosen in (batch.item, negative))
+    assert total.item() == pytest.approx(slow.slow_pair_loss(better.tolist(), worse.tolist()), rel=1e-4)
+
+
 @pytest.mark.parametrize("kg_loss", ["transr", "relation"])
 def test_the_knowledge_graph_losses_see_the_inputs_of_random_edges(kg_loss: str) -> None:
     graph = toy_graph()
@@ -165,7 +226,7 @@ def test_text_alignment_pairs_an_items_text_with_its_node(encoder: Path, tmp_pat
     total, parts = made(model, tensors, whole_batch(made))
     items = [0, 1, 2]  # those of the batch that have text; ulysses is in none
     text = model.text_nodes()[items]
-    nodes = F.normalize(model.propagation.combined(model(tensors).nodes), dim=1)[4:9][items][:, :8]
+    nodes = F.normalize(combined(model, model(tensors)), dim=1)[4:9][items][:, :8]
     expected = slow.slow_text_alignment_loss(text.tolist(), nodes.tolist(), 0.2)
     assert parts["text"] == pytest.approx(expected, rel=1e-3)
     assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-3)

@@ -13,7 +13,7 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.message_passing import Adjacency, propagate
 from reckg.model.neighbourhood import NeighbourSampler
-from reckg.model.sampling import TrainBatch
+from reckg.model.sampling import TrainBatch, batches
 from tests import toy
 from tests.model_references import slow_attention, slow_propagate
 from tests.small_model import CPU, histories, joint_model, objective, toy_graph
@@ -70,6 +70,18 @@ def test_propagation_and_its_gradients_equal_the_dense_formula() -> None:
     ours = torch.autograd.grad(found, (nodes, relations), upstream)
     torch.testing.assert_close(ours, torch.autograd.grad(expected, (nodes, relations), upstream))
     assert ours[1].abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("rows", [9, 4, 0])
+def test_the_first_rows_alone_have_the_same_gradients(rows: int) -> None:
+    tensors, relations = tensors_of(double=True), numbers()
+    nodes = torch.randn(tensors.graph.n_nodes, 3, dtype=torch.float64, requires_grad=True)
+    tensors.set_relations(relations)
+    found, expected = propagate(nodes, tensors.adjacency, rows), dense_product(tensors, relations, nodes)[:rows]
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(found)
+    ours = torch.autograd.grad(found, (nodes, relations), upstream)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, (nodes, relations), upstream))
 
 
 def test_gradcheck_in_float64() -> None:
@@ -202,5 +214,4 @@ def _histories(tensors: GraphTensors, ordered: bool) -> Histories:
 
 
 def _batch(told: Histories) -> TrainBatch:
-    rows = told.examples()
-    return TrainBatch(rows, told.user[rows], told.item[rows])
+    return next(batches(told, 100, torch.Generator().manual_seed(0)))

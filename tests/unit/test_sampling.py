@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
-from reckg.model.sampling import SeenItems, batches, corrupt_tails, sample_items
+from reckg.model.sampling import GROUPS, SeenItems, TrainBatch, batches, corrupt_tails, sample_items
 from tests import toy
 from tests.small_model import CPU, histories, toy_graph
 
@@ -42,6 +45,80 @@ def test_a_batch_knows_its_rows() -> None:
     told = small_histories()
     for batch in batches(told, 3, seeded()):
         assert torch.equal(told.user[batch.row], batch.user) and torch.equal(told.item[batch.row], batch.item)
+
+
+LENGTHS = (0, 1, 4, 5, 9, 10, 11, 24, 25, 40, 61)
+
+
+def long_histories(ordered: bool = False) -> Histories:
+    """Users with so many interactions; user u's rows are the items u, u + 1, ..."""
+    user = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    item = user + np.concatenate([np.arange(n) for n in LENGTHS])
+    graph = toy_graph(n_users=len(LENGTHS), n_items=80, user_idx=user, item_idx=item, triples=_no_triples())
+    rows = [item[user == u].tolist() for u in range(len(LENGTHS))]
+    return histories(GraphTensors(graph, CPU), rows, ordered=ordered)
+
+
+def _no_triples() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    empty = np.array([], dtype=np.int64)
+    return empty, empty, empty
+
+
+def groups_of(batch: TrainBatch) -> list[list[int]]:
+    """The rows of each of a batch's groups."""
+    bounds = [*batch.groups.first.tolist(), len(batch.row)]
+    return [batch.row[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+
+
+@pytest.mark.parametrize("targets", [2, 3, 8, 1000])
+def test_a_history_is_dealt_into_groups_of_no_more_than_their_share(targets: int) -> None:
+    told = long_histories()
+    groups = [group for batch in batches(told, 7, seeded(), targets) for group in groups_of(batch)]
+    assert sorted(row for group in groups for row in group) == list(range(sum(LENGTHS)))
+    sizes: dict[int, list[int]] = {}
+    for group in groups:
+        (user,) = {told.user[row].item() for row in group}
+        sizes.setdefault(int(user), []).append(len(group))
+    for user, n in enumerate(LENGTHS):
+        most = max(1, min(targets, n // GROUPS))
+        assert sum(sizes.get(user, [])) == n and max(sizes.get(user, [0])) <= most
+        assert len(sizes.get(user, [])) == -(-n // most)  # and as few of them as can be
+
+
+def test_batches_are_of_whole_groups_and_about_as_large_as_asked() -> None:
+    told = long_histories()
+    found = list(batches(told, 20, seeded(), 8))
+    assert len(found) == -(-sum(LENGTHS) // 20)
+    for batch in found[:-1]:
+        assert abs(len(batch.row) - 20) < 8
+    for batch in found:
+        of = [n for n, group in enumerate(groups_of(batch)) for _ in group]
+        assert batch.groups.of.tolist() == of and batch.groups.largest == 8
+        assert torch.equal(told.user[batch.row], batch.user) and torch.equal(told.item[batch.row], batch.item)
+    assert len(list(batches(told, 1, seeded(), 8))) == len([g for batch in found for g in groups_of(batch)])
+
+
+def test_every_epoch_deals_anew_as_the_generator_decides() -> None:
+    told, generator = long_histories(), seeded()
+    epochs = [[groups_of(batch) for batch in batches(told, 20, generator, 8)] for _ in range(2)]
+    again = [groups_of(batch) for batch in batches(told, 20, seeded(), 8)]
+    assert again == epochs[0]
+    first, second = ({frozenset(group) for groups in epoch for group in groups if len(group) > 1} for epoch in epochs)
+    assert len(first & second) < len(first) / 3
+
+
+@pytest.mark.parametrize(("ordered", "targets"), [(True, 8), (True, 1), (False, 1)])
+def test_each_row_is_a_group_in_ordered_histories_and_where_one_target_is_asked_for(
+    ordered: bool, targets: int
+) -> None:
+    told = long_histories(ordered)
+    rows = told.examples()
+    order = torch.randperm(len(rows), generator=seeded(3))
+    found = list(batches(told, 50, seeded(3), targets))
+    assert [batch.row.tolist() for batch in found] == [row.tolist() for row in rows[order].split(50)]
+    for batch in found:
+        every = list(range(len(batch.row)))
+        assert batch.groups.of.tolist() == batch.groups.first.tolist() == every and batch.groups.largest == 1
 
 
 def test_the_generator_decides_the_order_and_moves_on() -> None:

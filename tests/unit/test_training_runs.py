@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from reckg.errors import ArtifactError
-from reckg.model import checkpoint
+from reckg.model import checkpoint, sampling
 from reckg.model import train as module
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.joint_model import Embeddings, JointModel
@@ -128,6 +128,14 @@ def assert_resumes_exactly(folder: Path, killed_in: int, checks: int = 1, **sett
 @pytest.mark.parametrize("loss", ["softmax", "sampled-softmax", "bpr"])
 def test_a_run_killed_after_two_epochs_resumes_exactly(tmp_path: Path, loss: str, ordered: bool) -> None:
     assert_resumes_exactly(tmp_path, 3, loss=loss, ordered=ordered)
+
+
+@pytest.mark.parametrize(("loss", "fanout"), [("softmax", 0), ("sampled-softmax", 1), ("bpr", 1)])
+def test_a_run_with_groups_of_targets_resumes_exactly(
+    tmp_path: Path, loss: str, fanout: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "GROUPS", 1)
+    assert_resumes_exactly(tmp_path, 3, loss=loss, fanout=fanout, targets=3)
 
 
 def test_a_run_on_sampled_neighbourhoods_resumes_exactly(tmp_path: Path) -> None:
