@@ -13,7 +13,7 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.message_passing import Adjacency, propagate
 from reckg.model.neighbourhood import NeighbourSampler
-from reckg.model.sampling import TrainBatch
+from reckg.model.sampling import TrainBatch, batches
 from tests import toy
 from tests.model_references import slow_attention, slow_propagate
 from tests.small_model import CPU, histories, joint_model, objective, toy_graph
@@ -202,5 +202,4 @@ def _histories(tensors: GraphTensors, ordered: bool) -> Histories:
 
 
 def _batch(told: Histories) -> TrainBatch:
-    rows = told.examples()
-    return TrainBatch(rows, told.user[rows], told.item[rows])
+    return next(batches(told, 100, torch.Generator().manual_seed(0)))
