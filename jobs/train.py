@@ -89,7 +89,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "plan": str(plan),
         "batch_size": plan.batch_size,
     }
-    write_json(run / "model" / "train.json", counts)
+    write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
     for name in ("checkpoint.safetensors", "plan.json"):
         (run / "model" / name).unlink(missing_ok=True)
     return counts
@@ -107,6 +107,19 @@ def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Pr
         scores[half_life] = validate(model.embeddings(tensors))
     best = max(scores, key=scores.__getitem__)
     return best if scores[best] > MARGIN * scores[usual] else usual
+
+
+def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
+    """relation_weights, where they are learned. By the relation's name, its inverse's with "-1" after it: the learned
+    factor of its edges, the share of a node's attention that they have with it, and what they had before training."""
+    if model.attention != "relation":
+        return {}
+    names = [*tensors.graph.relations, *(f"{name}-1" for name in tensors.graph.relations)]
+    shares = (tensors.relation_shares(of) for of in (tensors.shares, tensors.prior))
+    rows = torch.stack([model.relation_logit.detach().exp(), *shares], dim=1).tolist()
+    parts = ("factor", "share", "share_before")
+    told = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
+    return {"relation_weights": dict(zip(names, told, strict=True))}
 
 
 def _linear_part(

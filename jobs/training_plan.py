@@ -79,7 +79,7 @@ def training_sizes(config: Config, run: Path, prepared: Prepared) -> Sizes:
         candidates=items if softmax else config.train.negatives,
         fanout=config.train.fanout,
         text_dim=_text_dim(config.text.encoder) if texts else 0,
-        attention=config.model.attention == "transr",
+        attention=config.model.attention,
     )
 
 

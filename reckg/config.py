@@ -109,11 +109,13 @@ class ModelConfig(Section):
         "sum", description="sum (LightGCN's), gcn, or bi-interaction (KGAT's)."
     )
     combine: Literal["mean", "concat", "last"] = Field("mean", description="How the layers' outputs join.")
-    attention: Literal["uniform", "transr"] = Field(
-        "uniform", description="Edge weights: uniform over a node's triples, or KGAT's attention by TransR."
+    attention: Literal["uniform", "transr", "relation"] = Field(
+        "uniform",
+        description="Edge weights: uniform over a node's triples, KGAT's attention by TransR, or a learned weight for "
+        "each relation and direction (full propagation alone).",
     )
     relation_dim: int = Field(32, ge=2, description="Dimension of the TransR relation space.")
-    attention_every: int = Field(1, ge=1, description="Epochs between refreshes of the attention weights.")
+    attention_every: int = Field(1, ge=1, description="Epochs between refreshes of TransR's attention weights.")
     interaction_share: float = Field(
         0.8, gt=0, le=1, description="Share of a node's attention on its interactions; the rest is on its attributes."
     )
@@ -154,7 +156,7 @@ class TrainConfig(Section):
         description="Temperature of the softmax over cosine scores; 0: 0.1 x sqrt(interactions a user / 10), within "
         "0.07 and 0.25.",
     )
-    negatives: int = Field(1024, ge=1, description="Sampled items of a step of sampled-softmax.")
+    negatives: int = Field(1024, ge=1, description="Sampled items of sampled-softmax, shared by 1,024 examples.")
     popularity_correction: bool = Field(True, description="Correct sampled-softmax for the sampling probability.")
     kg_loss: Literal["none", "transr", "relation"] = Field(
         "none", description="Knowledge-graph loss: TransR ranking, or softmax relation inference."

@@ -1,5 +1,5 @@
 """Trains for three steps on a random graph in this process, and prints the estimate of its growth and the growth:
-python -m tests.measured_memory USERS full|sampled."""
+python -m tests.measured_memory USERS full|sampled uniform|relation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.small_model import CPU, schedule
 DIM, LAYERS, BATCH, NEGATIVES, FANOUT = 64, 2, 4096, 1024, 5
 
 
-def sizes(users: int) -> Sizes:
+def sizes(users: int, attention: str = "uniform") -> Sizes:
     """A fifth as many items and a tenth as many entities as users; 10 interactions a user, 5 triples an item."""
     items, entities = users // 5, users // 10
     return Sizes(
@@ -41,6 +41,7 @@ def sizes(users: int) -> Sizes:
         history=4.5,
         candidates=NEGATIVES,
         fanout=FANOUT,
+        attention=attention,
     )
 
 
@@ -71,7 +72,7 @@ def train(counts: Sizes, propagation: str) -> None:
         layers=LAYERS,
         aggregator="sum",
         combine="mean",
-        attention="uniform",
+        attention=counts.attention,
         dropout=0.1,
         id_dropout=0.1,
         user_ids=False,
@@ -101,9 +102,9 @@ def train(counts: Sizes, propagation: str) -> None:
         module.train(model, tensors, made, plan, folder=Path(folder), validate=lambda found: 0.0, key="k")
 
 
-def main(users: int, propagation: str) -> None:
+def main(users: int, propagation: str, attention: str) -> None:
     torch.set_num_threads(1)
-    counts, held = sizes(users), held_memory()
+    counts, held = sizes(users, attention), held_memory()
     train(counts, propagation)
     status = Path(
         "/proc/self/status"
@@ -113,4 +114,4 @@ def main(users: int, propagation: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

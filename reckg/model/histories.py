@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reckg.model.graph_tensors import GraphTensors
+from reckg.model.graph_tensors import GraphTensors, geometric_mean
 from reckg.model.sampled_rows import Rows, located, of_users
 
 LATEST = 100  # interactions of an ordered history that count at most
@@ -147,19 +147,22 @@ class Histories:
             alpha = count * share_of[group]
             alphas.append(alpha)
         if self.tensors.logits is not None:
-            highest = torch.full((n,), -torch.inf, device=rows.device)
-            for alpha, (edge, group, _) in zip(alphas, parts, strict=True):
-                logits = self.tensors.logits[edge].masked_fill(alpha == 0, -torch.inf)
-                highest = highest.scatter_reduce(0, group, logits, "amax")
+            highest = torch.full((n,), torch.finfo(torch.float32).min, device=rows.device)
+            logits = [
+                self.tensors.logits[edge].masked_fill(alpha == 0, -torch.inf)
+                for alpha, (edge, _, _) in zip(alphas, parts, strict=True)
+            ]
+            for logit, (_, group, _) in zip(logits, parts, strict=True):
+                highest = highest.scatter_reduce(0, group, logit.detach(), "amax")
             alphas = [
-                torch.where(alpha == 0, 0.0, alpha * (self.tensors.logits[edge] - highest[group]).exp())
-                for alpha, (edge, group, _) in zip(alphas, parts, strict=True)
+                alpha * (logit - highest[group]).exp()
+                for alpha, logit, (_, group, _) in zip(alphas, logits, parts, strict=True)
             ]
             total = torch.stack([_sums(a, group, n) for a, (_, group, _) in zip(alphas, parts, strict=True)]).sum(0)
             alphas = [a / total[group].clamp(min=1e-12) for a, (_, group, _) in zip(alphas, parts, strict=True)]
         shares, inverse = self.tensors.shares, self.tensors.inverse_edge
         return [
-            Bags(self.tensors.tail[edge], starts, (alpha * shares[inverse[edge]]).sqrt())
+            Bags(self.tensors.tail[edge], starts, geometric_mean(alpha, shares[inverse[edge]]))
             for alpha, (edge, _, _), starts in zip(alphas, parts, (offsets, other_offsets), strict=True)
         ]
 

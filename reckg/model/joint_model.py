@@ -61,8 +61,8 @@ class JointModel(nn.Module):
         user_ids: bool,
     ) -> None:
         super().__init__()
-        if attention not in ("uniform", "transr"):
-            raise ValueError(f"attention must be uniform or transr, got {attention!r}")
+        if attention not in ("uniform", "transr", "relation"):
+            raise ValueError(f"attention must be uniform, transr or relation, got {attention!r}")
         self.n_users, self.n_items = graph.n_users, graph.n_items
         self.attention, self.id_dropout = attention, id_dropout
         self.first_row = 0 if user_ids else graph.n_users
@@ -73,6 +73,8 @@ class JointModel(nn.Module):
         self.transr = TransR(2 * graph.n_relations, embedding_dim, relation_dim)
         self.relation_product = nn.Linear(embedding_dim, 2 * graph.n_relations, bias=True)
         self.relation_difference = nn.Linear(embedding_dim, 2 * graph.n_relations, bias=False)
+        if attention == "relation":
+            self.relation_logit = nn.Parameter(torch.zeros(2 * graph.n_relations))
         known = torch.from_numpy(graph.has_interaction)
         known[graph.n_users + graph.n_items :] = True
         known[: graph.n_users] &= user_ids
@@ -155,21 +157,29 @@ class JointModel(nn.Module):
         h, t = nodes[head], nodes[tail]
         return self.relation_product(h * t) + self.relation_difference(h - t)
 
-    @torch.no_grad()
     def update_attention(self, tensors: GraphTensors) -> None:
-        """Refreshes the edge weights of a graph from the current vectors."""
-        if self.attention == "uniform":
+        """Refreshes the edge weights of a graph from the current parameters; they have a gradient with ``relation``
+        alone, which wants a refresh in every step."""
+        if self.attention == "relation":
+            tensors.set_relations(self.relation_logit)
+        elif self.attention == "uniform":
             tensors.set_attention(None)
-            return
+        else:
+            tensors.set_attention(self._transr_logits(tensors))
+
+    @torch.no_grad()
+    def _transr_logits(self, tensors: GraphTensors) -> torch.Tensor:
         training = self.training
         self.eval()
         nodes = self.node_input()
-        tensors.set_attention(self.transr.attention_logits(nodes, tensors.head, tensors.relation, tensors.tail))
         self.train(training)
+        return self.transr.attention_logits(nodes, tensors.head, tensors.relation, tensors.tail)
 
     @torch.no_grad()
     def embeddings(self, tensors: GraphTensors) -> Embeddings:
         """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
+        if self.attention == "relation":
+            self.update_attention(tensors)
         training = self.training
         self.eval()
         combined = self.propagation.inferred(self.node_input(), tensors.adjacency)

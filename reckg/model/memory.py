@@ -15,13 +15,16 @@ from reckg.errors import ConfigError
 GB = 1 << 30
 BATCH = 4096  # interactions of a step, at least, where they are derived
 STEPS = 128  # of an epoch, about, where the batch is derived
+ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
+SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What the memory depends on. edges: directed, inverses included; id_rows: of the ID table; history: interactions
-    of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text."""
+    of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text.
+    attention: as configured."""
 
     users: int
     items: int
@@ -36,7 +39,7 @@ class Sizes:
     candidates: int
     fanout: int
     text_dim: int = 0
-    attention: bool = False
+    attention: str = "uniform"
 
     @property
     def nodes(self) -> int:
@@ -65,7 +68,7 @@ def estimate(sizes: Sizes, propagation: str) -> int:
 
 def _kept(sizes: Sizes, propagation: str) -> float:
     """What is there all the time: the graph, the histories, the parameters with what AdamW and their average keep."""
-    edge = 56.0 + (16 if propagation == "sampled" else 0) + (36 if sizes.attention else 0)
+    edge = 56.0 + (16 if propagation == "sampled" else 0) + ATTENTION[sizes.attention]
     parameters = 4 * 4 * sizes.id_rows * sizes.dim
     text = 4 * sizes.text_dim * sizes.items + (400e6 if sizes.text_dim else 0)
     return edge * sizes.edges + 90 * sizes.interactions + parameters + text + 80e6
@@ -75,11 +78,13 @@ def _step(sizes: Sizes, propagation: str) -> float:
     """What a step adds: node vectors of all layers with their gradients, the batch's histories, scores."""
     row = 4 * sizes.dim
     batch = sizes.batch * (sizes.history * 120 + row * (6 * sizes.layers + 12))
-    scores = 4 * 6 * min(SCORES, sizes.batch * sizes.candidates)
+    drawn = sizes.candidates < sizes.items  # a group of examples after the other
+    scores = 4 * (3 if drawn else 6) * min(SCORES, sizes.batch * sizes.candidates)
     if propagation == "full":
         arrays = 5 + 2.5 * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
-        return batch + scores + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
+        rows = 2 * row * _drawn(sizes) if drawn else 0
+        return batch + scores + rows + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
     hops = sampled_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
@@ -91,7 +96,7 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
     met more than once."""
     users = float(min(sizes.users, sizes.batch))
     entities = 0.0
-    items = _distinct(sizes.batch * (1 + sizes.history) + sizes.candidates, sizes.items)
+    items = _distinct(sizes.batch * (1 + sizes.history) + _drawn(sizes), sizes.items)
     found = [users + items]
     per_item = min(sizes.fanout, sizes.interactions / max(sizes.items, 1))
     for _ in range(sizes.layers):
@@ -105,6 +110,11 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
         )
         found.append(users + items + entities)
     return found
+
+
+def _drawn(sizes: Sizes) -> int:
+    """Items that a step's examples are scored against, counted anew for each group of examples that shares them."""
+    return sizes.candidates * math.ceil(sizes.batch / SHARING)
 
 
 def _distinct(draws: float, n: int) -> float:
@@ -129,14 +139,22 @@ def choose_plan(sizes: Sizes, *, propagation: str, held: int, budget: int, softm
         propagation: auto, full or sampled; softmax: the loss scores every item, which sampled neighbourhoods cannot.
         held: bytes that the process has taken already; budget: bytes that it may take in all.
     Raises:
-        ConfigError: nothing that is allowed fits, or softmax is asked for with sampled neighbourhoods.
+        ConfigError: nothing that is allowed fits, or sampled neighbourhoods are asked for with what needs the whole
+            graph: softmax, or learned relation weights.
     """
     if propagation == "sampled" and softmax:
         raise ConfigError(
             "train.loss 'softmax' scores every item: set it to 'sampled-softmax' or 'bpr', or "
             "train.propagation to 'full'."
         )
-    ways = ["full", "sampled"] if propagation == "auto" and not softmax else [propagation.replace("auto", "full")]
+    learned = sizes.attention == "relation"
+    if propagation == "sampled" and learned:
+        raise ConfigError(
+            "model.attention 'relation' trains on the whole graph alone: set it to 'uniform' or 'transr', or "
+            "train.propagation to 'full'."
+        )
+    whole = softmax or learned
+    ways = ["full", "sampled"] if propagation == "auto" and not whole else [propagation.replace("auto", "full")]
     tried = []
     for way in ways:
         for batch in [sizes.batch] if sizes.batch else _batches(sizes.interactions, way):
@@ -165,9 +183,11 @@ def _ways_out(sizes: Sizes, smallest: Plan, softmax: bool) -> str:
     halved = replace(sizes, batch=smallest.batch_size, dim=sizes.dim // 2)
     ways.append(f"model.embedding_dim {halved.dim} takes {_gb(held + estimate(halved, smallest.propagation))} GB")
     if smallest.propagation == "full":
-        other = held + estimate(replace(sizes, batch=BATCH), "sampled")
-        loss = " and train.loss 'sampled-softmax'" if softmax else ""
-        ways.append(f"train.propagation 'sampled'{loss} takes {_gb(other)} GB")
+        attention = sizes.attention.replace("relation", "uniform")
+        other = held + estimate(replace(sizes, batch=BATCH, attention=attention), "sampled")
+        needed = " and train.loss 'sampled-softmax'" if softmax else ""
+        needed += " and model.attention 'uniform'" if sizes.attention == "relation" else ""
+        ways.append(f"train.propagation 'sampled'{needed} takes {_gb(other)} GB")
     return "What would help: " + "; ".join(ways) + "; more memory, and train.memory_gb raised to it."
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from reckg.model.relation_gradient import Factors
+
 BAG_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # those of which torch has a parallel embedding bag on CPU
 
 
@@ -91,20 +93,25 @@ class Adjacency:
             self._t_offset, self._t_col, self._by_col = _offsets(col, n_nodes), row[by_col].int(), by_col.int()
         self.set_weights(torch.ones(len(row), device=row.device))
 
-    def set_weights(self, weights: torch.Tensor) -> None:
+    def set_weights(self, weights: torch.Tensor, factors: Factors | None = None) -> None:
         """weights: (n_edges,) float32, in the order of the edges given.
 
+        factors: what they are made of, of a matrix with inverse_edge; propagation then has a gradient to it.
         Raises:
-            ValueError: another number of weights, or two of an edge and its inverse that differ.
+            ValueError: another number of weights, or two of an edge and its inverse that differ; factors of a matrix
+                that is not its own transpose.
         """
+        if factors is not None and self._inverse_edge is None:
+            raise ValueError("factors are for a symmetric matrix alone: give inverse_edge, or leave them out")
         if weights.shape != self._col.shape:
             raise ValueError(
                 f"weights must be {tuple(self._col.shape)}, one for every edge, got {tuple(weights.shape)}"
             )
-        if self._inverse_edge is not None and not torch.equal(weights[self._inverse_edge], weights):
+        plain = weights.detach()
+        if self._inverse_edge is not None and not torch.equal(plain[self._inverse_edge], plain):
             raise ValueError("an edge and its inverse must have the same weight: leave out inverse_edge if they differ")
-        self.weights = weights
-        stored = weights if self._stored is None else weights.to(self._stored)
+        self.weights, self.factors = weights, factors
+        stored = plain if self._stored is None else plain.to(self._stored)
         self.matrix = SparseRows(self._offset, self._col, stored)
         self.transpose = self.matrix
         if self._inverse_edge is None:
@@ -128,8 +135,11 @@ class _Propagate(torch.autograd.Function):
 
 
 def propagate(nodes: torch.Tensor, adjacency: Adjacency, rows: int | None = None) -> torch.Tensor:
-    """(n_nodes, d) -> (n_nodes, d): every node's weighted sum over its neighbours. Weights get no gradient.
+    """(n_nodes, d) -> (n_nodes, d): every node's weighted sum over its neighbours.
 
+    Weights get no gradient; the factors that they are made of, if there are any, do.
     rows: those of the first nodes alone, (rows, d).
     """
+    if adjacency.factors is not None:
+        return adjacency.factors.propagate(nodes, adjacency.matrix, rows)
     return _Propagate.apply(nodes, adjacency, rows)

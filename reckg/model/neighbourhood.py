@@ -99,7 +99,10 @@ class NeighbourSampler:
         """Runs the model for the seeds (node numbers), which hold every item that the loss scores.
 
         encode: (k,) items among them whose text a trained encoder encodes anew.
+        Raises ValueError where the edge weights train: they change in every step, and all edges have a say in them.
         """
+        if model.attention == "relation":
+            raise ValueError("attention 'relation' trains on the whole graph alone: take another one here")
         part = self.sample(seeds, inputs, len(model.propagation.aggregators))
         nodes = part.nodes
         place = places(nodes, self.n_nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ from reckg.model.sampled_rows import SampledRows
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
 
 Rows = torch.Tensor | SampledRows
-SCORES_AT_ONCE = 1 << 23  # of a step's sampled scores; more are made block by block, and anew for the gradient
+SHARING = 1024  # examples of a step that are scored against the same sampled items
+SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Objective:
         if self.loss == "bpr":
             negatives = self.seen.sample_negatives(batch.user.cpu(), self.generator).to(device)
         elif self.loss == "sampled-softmax":
-            negatives, log_count = (x.to(device) for x in sample_items(self.popularity, self.negatives, self.generator))
+            groups = math.ceil(len(batch.groups.first) / _sharing(batch.groups))
+            drawn, log_count = sample_items(self.popularity, self.negatives * groups, self.generator)
+            negatives, log_count = drawn.to(device), (log_count - math.log(groups)).to(device)
         elif self.loss != "softmax":
             raise ValueError(f"loss must be softmax, sampled-softmax or bpr, got {self.loss!r}")
         if self.kg_loss != "none":
@@ -151,18 +155,20 @@ class Objective:
         positive = (of_rows * items[batch.item]).sum(1)
         if self.loss == "bpr":
             return losses.bpr_loss(positive, (of_rows * items[draw.negatives]).sum(1))
-        correction = draw.log_count if self.popularity_correction else None
-        scored = partial(self._sampled_softmax, draw.negatives, correction)
+        assert draw.log_count is not None
         item, positive = (
             _in_rows(values, batch.groups, filler) for values, filler in ((batch.item, -1), (positive, -torch.inf))
         )
-        return _in_blocks(scored, items[draw.negatives], users, item, positive) / len(batch.item)
+        candidates = _split(self.negatives, items[draw.negatives], draw.negatives, draw.log_count)
+        examples = _split(_sharing(batch.groups), users, item, positive)
+        blocks = [(*c, *e) for c, e in zip(candidates, examples, strict=True)]
+        return _in_blocks(self._sampled_softmax, blocks) / len(batch.item)
 
     def _sampled_softmax(
         self,
-        sampled: torch.Tensor,
-        log_count: torch.Tensor | None,
         negative: torch.Tensor,
+        sampled: torch.Tensor,
+        log_count: torch.Tensor,
         users: torch.Tensor,
         item: torch.Tensor,
         positive: torch.Tensor,
@@ -170,7 +176,8 @@ class Objective:
         is_target = torch.zeros(len(item), len(sampled), dtype=torch.bool, device=item.device)
         for column in item.T:
             is_target |= column[:, None] == sampled
-        return losses.sampled_softmax_loss(positive, users @ negative.T, is_target, log_count)
+        correction = log_count if self.popularity_correction else None
+        return losses.sampled_softmax_loss(positive, users @ negative.T, is_target, correction)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
         head, relation, tail, corrupt = facts
@@ -181,14 +188,20 @@ class Objective:
         )
 
 
-def _in_blocks(loss: Callable[..., torch.Tensor], candidates: torch.Tensor, *examples: torch.Tensor) -> torch.Tensor:
-    """The sum over the examples (m, ...) of a loss that scores the candidates for each; few scores at a time."""
-    block = max(1, SCORES_AT_ONCE // len(candidates))
-    if len(examples[0]) <= block:
-        return loss(candidates, *examples)
-    parts = zip(*(example.split(block) for example in examples), strict=True)
-    kept = [checkpoint(loss, candidates, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-    return torch.stack(kept).sum()
+def _sharing(groups: Groups) -> int:
+    """How many groups share their sampled items."""
+    return max(1, SHARING // groups.largest)
+
+
+def _split(n: int, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    return list(zip(*(tensor.split(n) for tensor in tensors), strict=True))
+
+
+def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
+    """The sum of a loss of blocks, each (candidates, ..., examples); few scores at a time."""
+    if sum(len(block[0]) * len(block[-1]) for block in blocks) > SCORES_AT_ONCE:
+        loss = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
+    return torch.stack([loss(*block) for block in blocks]).sum()
 
 
 def _in_rows(values: torch.Tensor, groups: Groups, filler: float) -> torch.Tensor:

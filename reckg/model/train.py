@@ -114,6 +114,8 @@ def train_step(
 ) -> dict[str, float]:
     """One step: the loss parts before it."""
     optimizer.zero_grad()
+    if model.attention == "relation":
+        model.update_attention(tensors)
     total, parts = objective(model, tensors, batch)
     total.backward()
     rows = [] if objective.sampler is None else [objective.sampler.rows]
@@ -257,7 +259,7 @@ def _save(
     state |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
     state |= checkpoint.with_prefix("average", average.values)
     state |= {"random/global": torch.get_rng_state(), "random/sampling": generator.get_state()}
-    if tensors.logits is not None:
+    if model.attention == "transr" and tensors.logits is not None:
         state["attention_logits"] = tensors.logits
     if tensors.head.is_cuda:
         state["random/cuda"] = torch.cuda.get_rng_state()

@@ -3,6 +3,7 @@
 Generates the bookshop at 0.1, 0.3 and 1 times 1,000,000 users, 200,000 items, 10 interactions a user and 2,000,000
 triples, builds the graph, and runs the stage ``train`` for one epoch at 64 dimensions without a text encoder: every
 scale in a process of its own, so that a peak is that scale's. Data is kept in ``--folder`` and used again.
+loss, beside what guessing has, and NDCG@10 of the graph's vectors, beside popularity's, say whether it learned.
 epoch_s: seconds of the epoch's steps at the largest scale; peak_rss_gb: the most memory (GiB) that its process had.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import shutil
@@ -18,15 +20,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.build_graph import build_graph
 from jobs.model_files import load_graph
 from jobs.run_folder import read_prepared
-from jobs.train import train
+from jobs.train import _validation, train
 from reckg.config import Config, parse_config
 from reckg.data.synthetic import write_bookshop
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.joint_model import Embeddings
 from reckg.model.message_passing import propagate
 from tests.benchmarks.measure import ROOT, Result, finish, parser
 
@@ -94,12 +98,23 @@ def measure(args: argparse.Namespace, scale: float) -> None:
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         "plan": counts["plan"],
         "loss": row["loss"]["sampled-softmax"],
+        "loss_of_guessing": math.log(1 + prepared["items"]),
+        "valid_ndcg@10": counts["valid_ndcg@10_graph_alone"],
+        "popularity_ndcg@10": popularity_ndcg(settings, run),
     }
     if args.device == "cuda":
         found["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     tensors = GraphTensors(load_graph(run, read_prepared(run), settings, "train"), torch.device(args.device))
     found |= bandwidth(tensors, settings.model.embedding_dim)
     (run / "large_training.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def popularity_ndcg(settings: Config, run: Path) -> float:
+    """What the most popular items score on the part that the epoch is validated on."""
+    prepared = read_prepared(run)
+    counts = np.bincount(prepared.history("train", settings).item_idx, minlength=len(prepared.items))
+    users, items = np.ones((len(prepared.users), 1), np.float32), counts[:, None].astype(np.float32)
+    return round(_validation(prepared, settings)(Embeddings(users, items, items[:0])), 5)
 
 
 def bandwidth(tensors: GraphTensors, dim: int, rounds: int = 5) -> dict[str, float]:

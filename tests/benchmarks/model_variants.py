@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--on", nargs=2, action="append", required=True, metavar=("CONFIG", "DATA"), type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--seeds", default="0,1,2", help="training seeds (default: 0,1,2)")
+    parser.add_argument("--epochs", type=int, help="epochs of a training at most (default: the configuration's)")
     parser.add_argument("--only", help="names of variants, separated by ';' (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="replace finished results that no longer fit")
     options = parser.parse_args(arguments)
@@ -64,16 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = set(wanted) - {name for name, _ in CHANGES}
     if unknown:
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; known: {'; '.join(n for n, _ in CHANGES)}")
-    for config, data in options.on:
-        base = options.out / config.stem
-        print("\n" + "\n".join(variants_table(config, data, base, seeds, wanted, options.overwrite)) + "\n", flush=True)
+    for path, data in options.on:
+        config, base = read_config(path), options.out / path.stem
+        if options.epochs is not None:
+            epochs = min(options.epochs, config.train.epochs)
+            config = with_settings(config, {"train.epochs": epochs}, "--epochs")
+        lines = variants_table(config, path.name, data, base, seeds, wanted, options.overwrite)
+        print("\n" + "\n".join(lines) + "\n", flush=True)
 
 
 def variants_table(
-    config_path: Path, data: Path, base: Path, seeds: Sequence[int], wanted: Sequence[str], overwrite: bool
+    config: Config,
+    config_name: str,
+    data: Path,
+    base: Path,
+    seeds: Sequence[int],
+    wanted: Sequence[str],
+    overwrite: bool,
 ) -> list[str]:
     """Trains what is not trained yet and returns the table's lines."""
-    config = read_config(config_path)
     build_base(config, data, base, overwrite, print)
     prepared = read_prepared(base)
     held = held_out_part(prepared, "valid")
@@ -94,16 +104,17 @@ def variants_table(
         variant = Variant(_file_name(name), name, settings=changed) if changed else DEFAULT
         found = lists(variant) if changed else default
         rows.append([name, _settings(changed), *_cells(everyone, found, default, config, base, variant, seeds)])
-    head = ["variant", "settings", "NDCG@10", "less the default's", "seeds better", "epochs", "seconds"]
+    head = ["variant", "settings", "NDCG@10", "less the default's", "by seed", "epochs", "seconds"]
     return [
-        f"### {prepared.info['name'] or data.name}: {config_path.name}, {len(held.users):,} users, "
-        f"seeds {', '.join(map(str, seeds))}",
+        f"### {prepared.info['name'] or data.name}: {config_name}, {len(held.users):,} users, "
+        f"seeds {', '.join(map(str, seeds))}, {config.train.epochs} epochs at most",
         "",
         *table(head, rows, left=2),
         "",
         "Validation part, full rankings by the vectors alone. NDCG@10: mean and lowest to highest over the seeds. "
         "Difference: paired by seed and user, 95% bootstrap interval over users, not corrected for the number of "
-        "rows. Epochs: the best one, mean over the seeds. Seconds: of one training, median.",
+        "rows; by seed: from the lowest to the highest seed's, and how many seeds are better. Epochs: the best one, "
+        "mean over the seeds. Seconds: of one training, median.",
     ]
 
 
@@ -136,7 +147,9 @@ def _cells(
     paired, better = "", ""
     if variant is not DEFAULT:
         found = difference(part, ours, default, config.evaluate.bootstrap_samples, config.run.seed)[METRIC]
-        paired, better = interval(found), f"{sum(value > 0 for value in found['by_seed'])} of {len(seeds)}"
+        values = found["by_seed"]
+        paired = interval(found)
+        better = f"{min(values):+.4f} to {max(values):+.4f}, {sum(v > 0 for v in values)} of {len(seeds)}"
     return [
         f"{np.mean(by_seed):.4f} ({min(by_seed):.4f} to {max(by_seed):.4f})",
         paired,

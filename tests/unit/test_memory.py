@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,12 @@ MILLION = replace(sizes(1_000_000), batch=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("propagation", ["full", "sampled"])
-def test_the_estimate_is_near_what_a_process_grows_by(propagation: str) -> None:
+@pytest.mark.parametrize(
+    ("propagation", "attention"), [("full", "uniform"), ("sampled", "uniform"), ("full", "relation")]
+)
+def test_the_estimate_is_near_what_a_process_grows_by(propagation: str, attention: str) -> None:
     for users in (30_000, 90_000):
-        words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation]
+        words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation, attention]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
         estimated, grown = (int(word) for word in done.stdout.split())
         assert 0.9 < estimated / grown < 1.5, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
@@ -66,6 +69,16 @@ def test_a_graph_that_cannot_fit_is_refused_with_what_would() -> None:
         plan(1, softmax=True)
     with pytest.raises(ConfigError, match="scores every item: set it to 'sampled-softmax'"):
         plan(100, "sampled", softmax=True)
+
+
+def test_learned_relation_weights_want_the_whole_graph() -> None:
+    learned = replace(MILLION, batch=0, attention="relation")
+    settings: dict[str, Any] = {"held": 0, "softmax": False}
+    with pytest.raises(ConfigError, match="trains on the whole graph alone: set it to 'uniform' or 'transr'"):
+        choose_plan(learned, propagation="sampled", budget=100 * GB, **settings)
+    with pytest.raises(ConfigError, match=r"\(full, .* 'sampled' and model\.attention 'uniform' takes"):
+        choose_plan(learned, propagation="auto", budget=GB, **settings)
+    assert choose_plan(learned, propagation="auto", budget=100 * GB, **settings).propagation == "full"
 
 
 def test_small_data_keeps_batches_of_4096_and_large_data_has_about_128_steps() -> None:

@@ -77,6 +77,48 @@ def test_sampled_softmax_uses_its_samples_and_masks_the_target(corrected: bool) 
     assert total.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [1 << 23, 40])  # of 8 x 16 scores: kept, or made anew for the gradient
+def test_a_few_examples_share_their_samples(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Eight examples by three: samples of three groups are drawn, and each group is scored against its own."""
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    monkeypatch.setattr(module, "SHARING", 3)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", at_once)
+    made = objective(tensors, loss="sampled-softmax")
+    total, _ = made(model, tensors, whole_batch(made))
+    users, items = unit_vectors(model, tensors, made)
+    drawn, _ = sample_items(made.popularity, 3 * 16, torch.Generator().manual_seed(7))
+    target, alone = whole_batch(made).item, []
+    for i in range(8):
+        sampled = drawn[16 * (i // 3) : 16 * (i // 3 + 1)]
+        score, others = (users[i] @ items[target[i]]) / 0.2, users[i] @ items[sampled].T / 0.2
+        others = (others - (made.popularity[sampled] * 16).log())[sampled != target[i]]
+        alone.append(torch.cat([score.unsqueeze(0), others]).logsumexp(0) - score)
+    expected = torch.stack(alone).mean()
+    torch.testing.assert_close(total, expected)
+    (ours,) = torch.autograd.grad(total, model.embedding)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, model.embedding)[0])
+
+
+def test_samples_that_few_examples_share_make_a_steps_gradient_less_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on average, over draws: with samples of one's own, the noise of the examples' gradients averages out."""
+    graph = toy_graph()
+    model, tensors = joint_model(graph), GraphTensors(graph, CPU)
+    made = objective(tensors, loss="sampled-softmax", negatives=2)
+    batch = whole_batch(made)
+    users, items = (vectors.detach().requires_grad_() for vectors in unit_vectors(model, tensors, made))
+    noise, mean = {}, {}
+    for sharing in (1, 8):
+        monkeypatch.setattr(module, "SHARING", sharing)
+        draws = []
+        for _ in range(300):
+            loss = made._recommendation(users, items, batch, made._draw(model, tensors, batch))
+            draws.append(torch.autograd.grad(loss, items)[0])
+        noise[sharing], mean[sharing] = torch.stack(draws).var(0).sum(), torch.stack(draws).mean(0)
+    assert noise[1] < 0.4 * noise[8]
+    assert (mean[1] - mean[8]).square().sum() < 3 * (noise[1] + noise[8]) / 300
+
+
 def test_bpr_compares_with_items_that_the_user_never_took() -> None:
     graph = toy_graph()
     model, tensors = joint_model(graph), GraphTensors(graph, CPU)
@@ -296,7 +338,8 @@ def test_every_attention_runs_a_step(attention: str) -> None:
     model.update_attention(tensors)
     for ordered in (False, True):
         told = histories(tensors, ordered=ordered, half_life=1.0)
-        assert changed_by_a_step(model, tensors, histories=told) == {"embedding"}
+        learned = {"relation_logit"} if attention == "relation" else set()
+        assert changed_by_a_step(model, tensors, histories=told) == {"embedding"} | learned
 
 
 @pytest.mark.parametrize("text_weight", [0.0, 0.1])

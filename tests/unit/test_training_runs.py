@@ -152,6 +152,27 @@ def test_between_refreshes_of_the_attention_too(tmp_path: Path, ordered: bool) -
     assert_resumes_exactly(tmp_path, 3, attention_every=3, ordered=ordered)
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_with_learned_relation_weights_too(tmp_path: Path, ordered: bool) -> None:
+    assert_resumes_exactly(tmp_path, 3, attention="relation", ordered=ordered)
+
+
+def test_what_is_validated_has_the_relation_weights_that_are_kept(tmp_path: Path) -> None:
+    """Not those of the last step: the averages, as of all parameters."""
+    scores: list[float] = []
+
+    def validate(found: Embeddings) -> float:
+        scores.append(fixed_score(found))
+        return scores[-1]
+
+    model, progress = run(tmp_path, attention="relation", validate=validate, average_decay=0.5)
+    kept, _ = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    load_trained_state(model, kept)
+    assert kept["relation_logit"].abs().max() > 0.01
+    graph = toy_graph()
+    assert fixed_score(model.embeddings(GraphTensors(graph, CPU))) == scores[progress.best_epoch - 1]
+
+
 def test_between_refreshes_of_the_text_too(encoder: Path, tmp_path: Path) -> None:
     assert_resumes_exactly(tmp_path, 4, encoder=encoder, policy="top-k", refresh_every=2)
 
