@@ -28,7 +28,6 @@ from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
 from reckg.model.spectral import MARGIN, fit_spectral, weighed
-from reckg.model.start import start_from_spectrum
 from reckg.model.train import Schedule, load_trained_state
 from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
@@ -49,8 +48,6 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     graph = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, graph, device)
     tensors = GraphTensors(graph, device)
-    if config.model.start == "spectral":
-        start_from_spectrum(model, tensors)
     objective = _objective(config, model, tensors, prepared, plan)
     result = train_model(
         model,

@@ -125,9 +125,6 @@ class ModelConfig(Section):
         description="Half-life of an interaction's weight in its user's history, in later interactions; 0: off. "
         "Not set: derived from the training histories. Histories without an order that the split keeps have none.",
     )
-    start: Literal["spectral", "random"] = Field(
-        "spectral", description="ID embeddings before training: the leading eigenvectors of the graph, or random."
-    )
     linear_rank: int = Field(
         63,
         ge=0,

@@ -36,7 +36,7 @@ RULES = {
     "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",)),
     "reckg.data": Rule(("numpy", "polars")),
-    "reckg.graph": Rule(("numpy", "polars"), ("reckg.data",)),
+    "reckg.graph": Rule(("numpy", "polars", "scipy"), ("reckg.data",)),
     "reckg.model": Rule(
         ("dgl", "numpy", "packaging", "safetensors", "scipy", "torch", "tqdm", "transformers"),
         ("reckg.graph",),
