@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
+from reckg.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.graph.knowledge_graph import build_knowledge_graph
@@ -24,6 +26,9 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.inductive_parts import inductive_parts
 from reckg.model.joint_model import Embeddings
 from reckg.model.spectral import fit_spectral
+from reckg.ranking.tables import build_feature_tables
+from reckg.retrieval.index import build_index
+from tests.small_bundle import CANDIDATES, small_ranker
 from tests.small_model import CPU, joint_model, text_encoder
 
 USERS, ITEMS, NEW = 30, 40, 4
@@ -137,3 +142,37 @@ def world(
         embeddings = model.spectral.joined(embeddings, graph)
     history = History.from_interactions(frame, USERS)
     return World(load_inductive(folder / "inductive", ITEM_IDS), embeddings, history, folder)
+
+
+def bundle(made: World) -> Bundle:
+    """The world as a bundle with a ranker that changes the order."""
+    vectors = made.embeddings.items
+    entities = sparse.csr_matrix(
+        np.random.default_rng(2).random((ITEMS, len(made.inductive.entities))) < 0.2, dtype=np.float32
+    )
+    whole = Bundle(
+        version="world-1",
+        manifest={"config": {"rank": {"candidates": CANDIDATES}}, "item_columns": KINDS["item"]},
+        user_ids=IdMap(USER_IDS, "user id"),
+        item_ids=IdMap(ITEM_IDS, "item id"),
+        items=items(),
+        user_vectors=made.embeddings.users,
+        item_vectors=vectors,
+        index=build_index(vectors),
+        history=made.history,
+        features=build_feature_tables(
+            made.history,
+            n_users=USERS,
+            n_items=ITEMS,
+            item_entities=entities,
+            numbers=items().select("price").to_numpy().astype(np.float32),
+            now=1_700_000_000,
+            neighbours=10,
+            ordered=True,
+            item_vectors=vectors,
+        ),
+        ranker=None,
+        popularity=np.bincount(made.history.item_idx, minlength=ITEMS).astype(np.float32),
+        inductive=made.inductive,
+    )
+    return replace(whole, ranker=small_ranker(whole, 0))
