@@ -42,12 +42,14 @@ KINDS = ("text", "categorical", "number", "list")
 
 @dataclass(frozen=True)
 class EmbeddedItems:
-    """vectors (n, D) float32, unit; unknown: for each item, what of its attributes the graph does not know."""
+    """vectors (n, D) float32, unit; unknown: for each item, what of its attributes the graph does not know.
+
+    layers (n, L + 1, d) and edges: how it stands in the graph.
+    """
 
     vectors: np.ndarray
     unknown: list[list[str]]
-    texts: np.ndarray  # (n, text dim) float32, zeros where an item has no text
-    layers: np.ndarray  # (n, L + 1, d)
+    layers: np.ndarray
     edges: list[Edges]
 
 
@@ -117,24 +119,19 @@ class Inductive:
         with_attributes = bool(self.info["text"] and self.info["text"]["attributes"])
         texts = self._encoded(item_texts(frame, self.info["item_columns"], with_attributes))
         edges, unknown = zip(*(self.vocabulary.edges(row) for row in attributes), strict=True)
+        if self.info["text"] is None and not isinstance(items, pl.DataFrame):
+            for said, (text, _) in zip(unknown, items, strict=True):
+                said += ["text"] if text else []
         empty = [n for n in range(len(edges)) if not len(edges[n]) and not texts[n].any()]
         if empty:
-            reads = "a text nor" if self.info["text"] else "(the model reads no texts)"
+            lack = "neither a text nor an attribute value" if self.info["text"] else "no attribute value"
             raise DataError(
-                f"{len(empty)} of {len(edges)} new items have neither {reads} an attribute value that the graph knows "
-                f"(first: row {empty[0] + 1}; unknown: {', '.join(unknown[empty[0]]) or 'nothing given'}): "
-                "complete them, or leave them out."
+                f"{len(empty)} of {len(edges)} new items have {lack} that the model knows (first: row {empty[0] + 1}; "
+                f"unknown: {', '.join(unknown[empty[0]]) or 'nothing given'}): complete them, or leave them out."
             )
         layers = [self.readout.layers(own, edge) for own, edge in zip(self._projected(texts), edges, strict=True)]
         vectors = [self._item(each, text, edge) for each, text, edge in zip(layers, texts, edges, strict=True)]
-        shape = (len(self.arrays["layers"]) + 1, self.readout.dim)
-        return EmbeddedItems(
-            np.array(vectors, dtype=np.float32).reshape(-1, self.dim),
-            list(unknown),
-            texts,
-            np.array(layers, dtype=np.float32).reshape(-1, *shape),
-            list(edges),
-        )
+        return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges))
 
     def embed_user(
         self, items: np.ndarray, attributes: Attributes | None = None, user_idx: int | None = None

@@ -100,9 +100,9 @@ def test_one_call_gives_what_single_calls_give(encoder: Path, tmp_path: Path) ->
 def test_what_the_graph_does_not_know_is_named(tmp_path: Path) -> None:
     made = world(tmp_path)
     found = made.inductive.embed_items(
-        [("", {"genres": ["x", "new", ""], "author": "Ann", "price": 4.0, "near": "Z"}), ("", {"genres": ["y"]})]
+        [("", {"genres": ["x", "new", ""], "author": "Ann", "price": 4.0, "near": "Z"}), ("dune", {"genres": ["y"]})]
     )
-    assert [sorted(unknown) for unknown in found.unknown] == [["author", "genres=new", "near=Z"], []]
+    assert [sorted(unknown) for unknown in found.unknown] == [["author", "genres=new", "near=Z"], ["text"]]
     vector, unknown = made.inductive.embed_user(np.array([1, 2]), {"city": "Paris", "age": "old", "shoe": 41})
     assert sorted(unknown) == ["age=old", "city=Paris", "shoe"]
     np.testing.assert_array_equal(vector, made.inductive.embed_user(np.array([1, 2]))[0])
@@ -110,9 +110,7 @@ def test_what_the_graph_does_not_know_is_named(tmp_path: Path) -> None:
 
 def test_an_item_of_which_nothing_can_be_said_is_refused(encoder: Path, tmp_path: Path) -> None:
     silent = world(tmp_path / "silent")
-    message = (
-        r"1 of 2 new items have neither \(the model reads no texts\) an attribute .*first: row 2; unknown: genres=q"
-    )
+    message = r"1 of 2 new items have no attribute value that the model knows \(first: row 2; unknown: genres=q, text\)"
     with pytest.raises(DataError, match=message):
         silent.inductive.embed_items([("dune", {"genres": ["x"]}), ("dune", {"genres": ["q"]})])
     reading = world(tmp_path / "reading", encoder=encoder)
