@@ -77,25 +77,9 @@ def recommend_all(
     given = None if users is None else _read_users(Path(users))
     bundle = load_bundle(Path(bundle_path))
     asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
-    counts: dict[str, Any] = {
-        "users": len(asked),
-        "unknown_users": 0,
-        "unknown_examples": [],
-        "cold_users": 0,
-        "repeated_users": 0 if given is None else len(given) - len(asked),
-        "short_users": 0,
-        "rows": 0,
-        "folded_users": 0,
-        "ignored_columns": [] if given is None else [name for name in given.columns if name not in asked.columns],
-    }
-    for what in ("recent_items", "attributes"):
-        counts |= {f"unknown_{what}": 0, f"unknown_{what}_examples": []}
+    counts = _no_counts(given, asked)
     if new_items is not None:
-        bundle = bundle.with_items(collect(open_table(Path(new_items), []).frame.drop(ROW), Path(new_items).name))
-        added = bundle.manifest["added_items"]
-        unknown = [value for values in added["unknown"].values() for value in values]
-        counts["new_items"] = added["items"]
-        counts |= {"unknown_of_new_items": len(unknown), "unknown_of_new_items_examples": unknown[:EXAMPLES]}
+        bundle = _with_new_items(bundle, Path(new_items), counts)
     parts = out.with_name(f".{out.name}.writing-{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(parts, ignore_errors=True)
@@ -110,6 +94,34 @@ def recommend_all(
         shutil.rmtree(parts, ignore_errors=True)
     seconds = round(time.perf_counter() - started, 2)
     return {**counts, "bundle_version": bundle.version, "out": str(out), "seconds": seconds}
+
+
+def _no_counts(given: pl.DataFrame | None, asked: pl.DataFrame) -> dict[str, Any]:
+    """The counts before the first block."""
+    counts: dict[str, Any] = {
+        "users": len(asked),
+        "unknown_users": 0,
+        "unknown_examples": [],
+        "cold_users": 0,
+        "repeated_users": 0 if given is None else len(given) - len(asked),
+        "short_users": 0,
+        "rows": 0,
+        "folded_users": 0,
+        "ignored_columns": [] if given is None else [name for name in given.columns if name not in asked.columns],
+    }
+    for what in ("recent_items", "attributes"):
+        counts |= {f"unknown_{what}": 0, f"unknown_{what}_examples": []}
+    return counts
+
+
+def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
+    """The bundle with the items of a table; adds to ``counts``."""
+    grown = bundle.with_items(collect(open_table(path, []).frame.drop(ROW), path.name))
+    added = grown.manifest["added_items"]
+    counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
+    for unknown in added["unknown"].values():
+        _count(counts, "unknown_of_new_items", "unknown_of_new_items_examples", unknown)
+    return grown
 
 
 def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, counts: dict[str, Any]) -> pl.DataFrame:

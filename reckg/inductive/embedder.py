@@ -255,9 +255,14 @@ def _as_frame(items: Sequence[tuple[str, Attributes]], kinds: ColumnKinds) -> pl
     columns: dict[str, list[Any]] = {kinds.text[0]: [text for text, _ in items]} if kinds.text else {}
     names = dict.fromkeys(name for _, attributes in items for name in attributes)
     for name in names:
+        if name in columns and any(text and attributes.get(name) for text, attributes in items):
+            raise DataError(f"an item's text is given twice, as its text and as its {name!r}: give it once.")
         values = [attributes.get(name) for _, attributes in items]
         if name in (*kinds.text, *kinds.categorical, *kinds.number):
-            columns[name] = [None if value is None else as_text(value) for value in values]
+            beside = columns.get(name, [None] * len(values))
+            columns[name] = [
+                other if value is None else as_text(value) for value, other in zip(values, beside, strict=True)
+            ]
         else:
             lists = [[] if value is None else [as_text(v) for v in listed(value)] for value in values]
             columns[name] = lists

@@ -118,6 +118,10 @@ def test_an_item_of_which_nothing_can_be_said_is_refused(encoder: Path, tmp_path
         reading.inductive.embed_items([(" ", {})])
     with pytest.raises(DataError, match=r"1 of 1 values of 'price' are no number \(first: row 1, 'cheap'\)"):
         silent.inductive.embed_items([("", {"price": "cheap"})])
+    with pytest.raises(DataError, match=r"text is given twice, as its text and as its 'title'"):
+        reading.inductive.embed_items([("dune", {"title": "emma"})])
+    one, other = reading.inductive.embed_items([("", {"title": "emma"}), ("emma", {})]).vectors
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_a_user_with_nothing_is_nowhere(tmp_path: Path) -> None:
