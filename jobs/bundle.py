@@ -15,6 +15,7 @@ from reckg.bundle import Bundle, save_bundle
 from reckg.config import Config
 from reckg.data.ids import IdMap
 from reckg.file_hash import file_sha256
+from reckg.inductive.embedder import load_inductive
 from reckg.ranking.ranker import load_ranker
 from reckg.retrieval.index import load_index
 
@@ -48,6 +49,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
         features=feature_tables(config, run, prepared, "serving"),
         ranker=load_ranker(run / "ranker"),
         popularity=recent_popularity(prepared),
+        inductive=load_inductive(run / "embeddings" / "inductive", prepared.items["item_id"].to_list()),
     )
     extra = {"model": run / "model"}
     if (run / "embeddings" / "text_encoder").is_dir():

@@ -137,8 +137,12 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     parser.add_argument(
-        "--users", type=Path, help="list of user ids: .txt, or a table with a column user_id (default: all)"
+        "--users",
+        type=Path,
+        help="list of user ids: .txt, or a table with user_id and, where wanted, recent_item_ids and attributes "
+        "(default: all)",
     )
+    parser.add_argument("--new-items", type=Path, help="table of items that the bundle does not have yet")
     parser.add_argument("--k", type=positive_integer, default=10, help="items a user (default: 10)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
@@ -204,7 +208,14 @@ def _ablate(options: argparse.Namespace) -> None:
 def _recommend(options: argparse.Namespace) -> None:
     from jobs.recommend import recommend_all
 
-    counts = recommend_all(options.bundle, options.out, users=options.users, k=options.k, overwrite=options.overwrite)
+    counts = recommend_all(
+        options.bundle,
+        options.out,
+        users=options.users,
+        new_items=options.new_items,
+        k=options.k,
+        overwrite=options.overwrite,
+    )
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 from safetensors.numpy import save_file
 
@@ -12,15 +15,18 @@ from jobs.model_files import build_model, load_graph, pick_device, served_half_l
 from jobs.run_folder import STATES, Prepared, n_threads, read_prepared
 from reckg.config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.inductive.embedder import USER_PREFIX, write_inductive
 from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.inductive_parts import inductive_parts
 from reckg.model.joint_model import Embeddings, JointModel
 from reckg.model.spectral import load_spectral
 from reckg.model.train import load_trained_state
 
 
 def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes embeddings/{train,test,serving}.safetensors, unit vectors; and the text encoder, where there is one.
+    """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
+    embeddings/inductive/; and the text encoder, where there is one.
 
     The three differ in the interactions that the graph holds; the weights are those of training. Where the items are
     split, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for the
@@ -37,7 +43,10 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     load_weights(model, run)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
-        embeddings = embeddings_over(model, graph)
+        tensors = attended(model, graph)
+        if name == "serving":
+            _write_inductive(config, run, prepared, model, tensors)
+        embeddings = joined(model, model.embeddings(tensors), graph)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
     if model.text is not None:
         model.text.save(folder / "text_encoder")
@@ -65,7 +74,45 @@ def load_weights(model: JointModel, run: Path) -> None:
 
 def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
     """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed, the linear part joined."""
+    return joined(model, model.embeddings(attended(model, graph)), graph)
+
+
+def attended(model: JointModel, graph: KnowledgeGraph) -> GraphTensors:
+    """A graph of the model's nodes on its device, with the model's attention."""
     tensors = GraphTensors(graph, model.embedding.device)
     model.update_attention(tensors)
-    embeddings = model.embeddings(tensors)
-    return embeddings if model.spectral is None else model.spectral.joined(embeddings, graph)
+    return tensors
+
+
+def joined(model: JointModel, own: Embeddings, graph: KnowledgeGraph) -> Embeddings:
+    """The graph model's vectors with the linear part, where there is one."""
+    return own if model.spectral is None else model.spectral.joined(own, graph)
+
+
+def _write_inductive(config: Config, run: Path, prepared: Prepared, model: JointModel, tensors: GraphTensors) -> None:
+    """Writes embeddings/inductive/: what new items and users are embedded with in service."""
+    counts = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["counts"]
+    numbers: dict[str, Any] = {}
+    for table, prefix in (("item", ""), ("user", USER_PREFIX)):
+        columns = counts.get(f"{table}_attributes", {}).get("columns", {})
+        numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
+    known = prepared.known("serving", config)["item_idx"].to_numpy()
+    text = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
+    write_inductive(
+        run / "embeddings" / "inductive",
+        inductive_parts(model, tensors, np.bincount(known, minlength=model.n_items)),
+        {
+            "n_users": model.n_users,
+            "n_items": model.n_items,
+            "relations": list(tensors.graph.relations[1:]),
+            "aggregator": config.model.aggregator,
+            "combine": config.model.combine,
+            "interaction_share": config.model.interaction_share,
+            "half_life": served_half_life(run),
+            "item_columns": prepared.info["item_columns"],
+            "user_columns": prepared.info["user_columns"],
+            "numbers": numbers,
+            "text": None if model.text is None else text,
+        },
+        pl.read_parquet(run / "graph" / "entities.parquet")["name"].to_list(),
+    )

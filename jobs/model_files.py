@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jobs.run_folder import Prepared
 from reckg.config import Config
+from reckg.data.item_texts import item_texts as texts_of
 from reckg.errors import ArtifactError, ConfigError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.graph.recency import recency_weights
@@ -73,24 +74,8 @@ def served_half_life(run: Path) -> float:
 
 
 def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:
-    """One text an item: its text columns joined, the title first; empty where there is none.
-
-    attributes: what the categorical and list columns say follows, each as "column: value, value".
-    """
-    columns = prepared.info["item_columns"]
-    parts = [pl.col(name).fill_null("") for name in columns["text"]]
-    if attributes:
-        for name in [*columns["categorical"], *columns["list"]]:
-            value = pl.col(name).list.join(", ") if name in columns["list"] else pl.col(name).cast(pl.String)
-            parts.append(
-                pl.when(value.is_null() | (value == "")).then(pl.lit("")).otherwise(pl.lit(f"{name}: ") + value)
-            )
-    if not parts:
-        return [""] * len(prepared.items)
-    said = pl.concat_list([part.str.strip_chars(". ") for part in parts]).list.eval(
-        pl.element().filter(pl.element() != "")
-    )
-    return prepared.items.select(said.list.join(". ").alias("text"))["text"].to_list()
+    """One text an item of the run; empty where there is none."""
+    return texts_of(prepared.items, prepared.info["item_columns"], attributes)
 
 
 def has_user_ids(config: Config, prepared: Prepared) -> bool:

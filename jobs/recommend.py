@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,16 @@ import polars as pl
 from tqdm import tqdm
 
 from reckg.bundle import Bundle, load_bundle
+from reckg.data.read import open_table
+from reckg.data.schema import ColumnKinds
+from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
-from reckg.recommend import is_cold, popular_items, recommend_batch
+from reckg.inductive.embedder import conformed
+from reckg.inductive.fold_in import UserRequest
+from reckg.recommend import recommend_users
 
+RECENT = "recent_item_ids"
+EXAMPLES = 5  # unknown values that the counts name
 SCHEMA = {
     "user_id": pl.String,
     "rank": pl.Int32,
@@ -32,6 +39,7 @@ def recommend_all(
     *,
     k: int = 10,
     users: Path | None = None,
+    new_items: Path | None = None,
     block_users: int = 1024,
     overwrite: bool = False,
     progress: bool = True,
@@ -44,15 +52,20 @@ def recommend_all(
 
     Args:
         users: a Parquet, CSV, TSV or JSONL file with a column ``user_id``, or a .txt with one id a line. An id that
-            is repeated is answered once.
+            is repeated is answered once. A list column ``recent_item_ids`` and the columns of the users' attributes
+            are used as by Recommender.recommend, for users that the bundle knows and others.
+        new_items: a table of items that the bundle does not have, to be recommended as well; see Bundle.with_items.
         overwrite: replace ``out``.
     Returns:
         Counts: ``users`` answered, of them ``unknown_users`` (not in the bundle; ``unknown_examples`` names up to
         five) and ``cold_users`` (in the bundle without an interaction); ``repeated_users`` of the list;
-        ``short_users`` with fewer than k items; ``rows``; besides ``bundle_version``, ``out`` and ``seconds``.
+        ``short_users`` with fewer than k items; ``rows``; ``folded_users`` with recent items or attributes, and
+        ``ignored_columns`` of the list; how many recent items and values are unknown, and ``..._examples`` of these;
+        ``new_items``, and what is unknown of them; besides ``bundle_version``, ``out`` and ``seconds``.
     Raises:
         ArtifactError: the bundle is damaged, or ``out`` exists and ``overwrite`` is off.
-        DataError: the list cannot be read, or it is empty.
+        DataError: the list or the new items cannot be read, or they are empty or contradict themselves.
+        OlderBundleError: recent items or new items are given, and the bundle cannot embed them.
         ValueError: k or block_users below 1.
     """
     if k < 1 or block_users < 1:
@@ -61,25 +74,19 @@ def recommend_all(
     out = Path(out)
     if out.is_dir() or (out.exists() and not overwrite):
         raise ArtifactError(f"{out} exists already; choose another path, or ask for it to be overwritten.")
-    listed = None if users is None else _read_users(Path(users))
+    given = None if users is None else _read_users(Path(users))
     bundle = load_bundle(Path(bundle_path))
-    user_ids = bundle.user_ids.ids if listed is None else listed.unique(maintain_order=True)
-    counts: dict[str, Any] = {
-        "users": len(user_ids),
-        "unknown_users": 0,
-        "unknown_examples": [],
-        "cold_users": 0,
-        "repeated_users": 0 if listed is None else len(listed) - len(user_ids),
-        "short_users": 0,
-        "rows": 0,
-    }
+    asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
+    counts = _no_counts(given, asked)
+    if new_items is not None:
+        bundle = _with_new_items(bundle, Path(new_items), counts)
     parts = out.with_name(f".{out.name}.writing-{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     try:
-        with tqdm(total=len(user_ids), unit="users", desc="recommend", disable=not progress) as bar:
-            for number, block in enumerate(_blocks(user_ids, block_users)):
+        with tqdm(total=len(asked), unit="users", desc="recommend", disable=not progress) as bar:
+            for number, block in enumerate(asked.iter_slices(block_users)):
                 _recommend_block(bundle, block, k, counts).write_parquet(parts / f"{number:08d}.parquet")
                 bar.update(len(block))
         _join(parts, out)
@@ -89,42 +96,78 @@ def recommend_all(
     return {**counts, "bundle_version": bundle.version, "out": str(out), "seconds": seconds}
 
 
-def _blocks(user_ids: pl.Series, block_users: int) -> Iterator[list[str]]:
-    for start in range(0, len(user_ids), block_users):
-        yield user_ids[start : start + block_users].to_list()
+def _no_counts(given: pl.DataFrame | None, asked: pl.DataFrame) -> dict[str, Any]:
+    """The counts before the first block."""
+    counts: dict[str, Any] = {
+        "users": len(asked),
+        "unknown_users": 0,
+        "unknown_examples": [],
+        "cold_users": 0,
+        "repeated_users": 0 if given is None else len(given) - len(asked),
+        "short_users": 0,
+        "rows": 0,
+        "folded_users": 0,
+        "ignored_columns": [] if given is None else [name for name in given.columns if name not in asked.columns],
+    }
+    for what in ("recent_items", "attributes"):
+        counts |= {f"unknown_{what}": 0, f"unknown_{what}_examples": []}
+    return counts
 
 
-def _recommend_block(bundle: Bundle, user_ids: list[str], k: int, counts: dict[str, Any]) -> pl.DataFrame:
+def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
+    """The bundle with the items of a table; adds to ``counts``."""
+    grown = bundle.with_items(collect(open_table(path, []).frame.drop(ROW), path.name))
+    added = grown.manifest["added_items"]
+    counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
+    for unknown in added["unknown"].values():
+        _count(counts, "unknown_of_new_items", "unknown_of_new_items_examples", unknown)
+    return grown
+
+
+def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, counts: dict[str, Any]) -> pl.DataFrame:
     """The rows of one block of users; adds to ``counts``."""
-    found_idx = (bundle.user_ids.get(user_id) for user_id in user_ids)
-    user_idx = np.array([-1 if idx is None else idx for idx in found_idx], dtype=np.int64)
-    known = user_idx >= 0
-    item_idx = np.empty((len(user_ids), k), dtype=np.int64)
-    score = np.empty((len(user_ids), k), dtype=np.float32)
-    fallback = ~known
-    if known.any():
-        found = recommend_batch(bundle, user_idx[known], k)
-        item_idx[known], score[known] = found.item_idx, found.score
-        fallback[known] = is_cold(bundle, user_idx[known])
-    if not known.all():
-        popular = popular_items(bundle, k)
-        item_idx[~known], score[~known] = popular.item_idx, popular.score
-    unknown = [user_ids[place] for place in np.flatnonzero(~known)]
-    counts["unknown_users"] += len(unknown)
-    counts["unknown_examples"] += unknown[: 5 - len(counts["unknown_examples"])]
-    counts["cold_users"] += int(fallback.sum()) - len(unknown)
+    requests = [_request(row) for row in block.iter_rows(named=True)]
+    answers = recommend_users(bundle, requests, k)
+    item_idx, fallback = answers.found.item_idx, np.array([each is not None for each in answers.fallback])
+    known = np.array([user_id in bundle.user_ids for user_id in block["user_id"]])
+    _count(counts, "unknown_users", "unknown_examples", block["user_id"].filter(pl.Series(~known)).to_list())
+    for what in ("recent_items", "attributes"):
+        unknown = [value for values in getattr(answers, f"unknown_{what}") for value in values]
+        _count(counts, f"unknown_{what}", f"unknown_{what}_examples", unknown)
+    counts["cold_users"] += int((fallback & known).sum())
+    counts["folded_users"] += sum(not request.is_plain for request in requests)
     filled = item_idx >= 0
     counts["short_users"] += int((~filled[:, -1]).sum())
     counts["rows"] += int(filled.sum())
     row, place = np.nonzero(filled)
     columns = {
-        "user_id": pl.Series(user_ids, dtype=pl.String).gather(row),
+        "user_id": block["user_id"].gather(row),
         "rank": place + 1,
         "item_id": bundle.item_ids.ids.gather(item_idx[filled]),
-        "score": score[filled],
-        "fallback": pl.Series(["popular" if is_fallback else None for is_fallback in fallback[row]], dtype=pl.String),
+        "score": answers.found.score[filled],
+        "fallback": pl.Series(answers.fallback, dtype=pl.String).gather(row),
     }
     return pl.DataFrame(columns, schema=SCHEMA, strict=False)
+
+
+def _count(counts: dict[str, Any], number: str, examples: str, found: list[str]) -> None:
+    counts[number] += len(found)
+    counts[examples] += found[: EXAMPLES - len(counts[examples])]
+
+
+def _request(row: dict[str, Any]) -> UserRequest:
+    """A row of the list as a request; a value that is missing is not given."""
+    recent = row.pop(RECENT, None) or ()
+    user_id = row.pop("user_id")
+    return UserRequest(user_id, recent, {name: value for name, value in row.items() if value not in (None, [])})
+
+
+def _asked(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
+    """user_id once each, with the recent items and the attributes that the bundle can use, where there are any."""
+    kinds = ColumnKinds() if bundle.inductive is None else bundle.inductive.user_kinds
+    if RECENT in given.columns:
+        kinds = replace(bundle.embedder.user_kinds, list=(*bundle.embedder.user_kinds.list, RECENT))
+    return conformed(given, "user_id", kinds, label)
 
 
 def _join(parts: Path, out: Path) -> None:
@@ -136,8 +179,8 @@ def _join(parts: Path, out: Path) -> None:
     os.replace(whole, out)
 
 
-def _read_users(path: Path) -> pl.Series:
-    """The ids of a list of users. Raises DataError."""
+def _read_users(path: Path) -> pl.DataFrame:
+    """A list of users, its ``user_id`` as strings. Raises DataError."""
     try:
         match path.suffix.lower():
             case ".parquet":
@@ -159,4 +202,4 @@ def _read_users(path: Path) -> pl.Series:
     empty = ids.is_null() | (ids == "")
     if len(ids) == 0 or empty.any():
         raise DataError(f"{path}: {int(empty.sum())} of {len(ids)} user ids are empty; every row needs one.")
-    return ids
+    return frame.with_columns(ids)

@@ -7,6 +7,7 @@
     history.safetensors     the users' interactions as compressed rows; popularity (I,) float32
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
+    inductive/              what new items and users are embedded with; bundles of an older reckg have none
     golden.jsonl            a few requests with their answers
     model/ text_encoder/    what the jobs add
 
@@ -38,8 +39,9 @@ from reckg import __version__
 from reckg.artifact_folder import check_files, describe_files, written_folder
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.errors import ArtifactError, DataError
+from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
+from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.ranking.ranker import Ranker, load_ranker
 from reckg.ranking.tables import FeatureTables, load_feature_tables
 from reckg.retrieval.index import ItemIndex, load_index
@@ -48,7 +50,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.jsonl"
 OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
-OWN_FOLDERS = ("index", "features", "ranker")
+OWN_FOLDERS = ("index", "features", "ranker", "inductive")
 DEFAULT_CANDIDATES = 200  # where the manifest holds no configuration
 LIBRARIES = (
     "numpy",
@@ -88,6 +90,33 @@ class Bundle:
     features: FeatureTables
     ranker: Ranker | None
     popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
+    inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
+
+    @property
+    def embedder(self) -> Inductive:
+        """What new items and users are embedded with. Raises OlderBundleError where the bundle has none."""
+        if self.inductive is None:
+            raise OlderBundleError(
+                f"bundle {self.version!r} holds nothing to embed new items and users with: it was made by an older "
+                "reckg. Run 'reckg bundle' again."
+            )
+        return self.inductive
+
+    def with_items(self, new_items: pl.DataFrame) -> Bundle:
+        """With new items at the end of the catalogue, to be recommended at once; for this process, not to be saved.
+
+        ``manifest["added_items"]`` says how many, and by item id which of their values and columns are unknown.
+
+        Args:
+            new_items: item_id, and the catalogue's text and attribute columns or some of them; more in
+                Inductive.embed_items.
+        Raises:
+            DataError: an id is empty, repeated, or in the bundle already; or as Inductive.embed_items.
+            OlderBundleError: the bundle has nothing to embed with.
+        """
+        from reckg.inductive.new_items import with_items
+
+        return with_items(self, new_items)
 
     @property
     def candidates(self) -> int:
@@ -130,6 +159,8 @@ def save_bundle(
             an extra folder is missing or its name is taken, or the disk refuses.
     """
     check_bundle(bundle)
+    if bundle.inductive is not None and bundle.inductive.folder is None:
+        raise ArtifactError(f"bundle {bundle.version!r} has added items and is not saved: run 'reckg run' with them.")
     extra = dict(extra_folders or {})
     for name, folder in extra.items():
         if not _NAME.fullmatch(name) or name in OWN_FILES or name in OWN_FOLDERS:
@@ -221,6 +252,8 @@ def check_bundle(bundle: Bundle) -> None:
     for what, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
         if len(table) != n:
             problems.append(f"feature tables have {len(table):_} {what}, {what[:-1]} ids {n:_}")
+    if bundle.inductive is not None:
+        problems += bundle.inductive.problems(n_users, n_items, dim)
     if problems:
         raise ArtifactError(
             f"bundle {bundle.version!r}: " + "; ".join(problems) + ": built from different runs? Run 'reckg run' again."
@@ -264,6 +297,8 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
     bundle.features.save(folder / "features")
     if bundle.ranker is not None:
         bundle.ranker.save(folder / "ranker")
+    if bundle.inductive is not None and bundle.inductive.folder is not None:
+        shutil.copytree(bundle.inductive.folder, folder / "inductive")
 
 
 def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
@@ -273,7 +308,7 @@ def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
 def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
     users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
     embeddings, history = load_file(path / "embeddings.safetensors"), load_file(path / "history.safetensors")
-    has_ranker = any(name.startswith("ranker/") for name in manifest["files"])
+    folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(
         version=manifest["version"],
         manifest=manifest,
@@ -285,8 +320,9 @@ def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
         index=load_index(path / "index"),
         history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
         features=load_feature_tables(path / "features"),
-        ranker=load_ranker(path / "ranker") if has_ranker else None,
+        ranker=load_ranker(path / "ranker") if "ranker" in folders else None,
         popularity=history["popularity"],
+        inductive=load_inductive(path / "inductive", items["item_id"].to_list()) if "inductive" in folders else None,
     )
 
 

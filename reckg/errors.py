@@ -17,5 +17,9 @@ class ArtifactError(ReckgError):
     """A file that reckg wrote is missing, damaged, or belongs to another run."""
 
 
+class OlderBundleError(ArtifactError):
+    """A bundle lacks what a request needs, because the reckg that made it could not do this. Names no ids."""
+
+
 class UnknownIdError(ReckgError):
     """A user, item or entity id that the bundle does not know."""

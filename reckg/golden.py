@@ -77,13 +77,16 @@ def _requests(bundle: Bundle) -> list[dict[str, Any]]:
         unknown += "?"
     requests: list[dict[str, Any]] = [{"user_id": user, "k": K, "exclude_seen": True} for user in [*users, unknown]]
     requests += [{"user_id": user, "k": K, "exclude_seen": False} for user in users[:1]]
+    if bundle.inductive is not None:
+        requests.append({"recent_items": items, "k": K, "exclude_seen": True})
     return requests + [{"item_id": item, "k": K} for item in items]
 
 
 def _answer(recommender: Recommender, request: dict[str, Any]) -> Recommendations:
     if "item_id" in request:
         return recommender.similar_items(request["item_id"], request["k"])
-    return recommender.recommend(request["user_id"], request["k"], request["exclude_seen"])
+    recent = request.get("recent_items", ())
+    return recommender.recommend(request.get("user_id"), request["k"], request["exclude_seen"], recent_items=recent)
 
 
 def _difference(answer: Recommendations, expected: dict[str, Any]) -> str:

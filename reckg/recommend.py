@@ -1,25 +1,32 @@
 """Recommendations over a bundle: retrieve, leave out the seen, extract features, rerank.
 
-The server, the batch job and the offline evaluation all call `recommend_batch`, so that they cannot differ.
+The server, the batch job and the offline evaluation all call `recommend_batch` for users of the bundle, and server and
+batch job `recommend_users` for all requests, so that they cannot differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
+from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
 from reckg.ranking.features import extract_features
+from reckg.ranking.ranker import Ranker
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from reckg.bundle import Bundle
+    from reckg.inductive.embedder import EmbeddedItems
 
 FallbackPolicy = Literal["popular"]
-DegradedReason = Literal["cold_user", "no_rerank"]
+DegradedReason = Literal["cold_user", "no_rerank", "unknown_recent_items", "unknown_attributes"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,88 @@ class Recommendations:
     """An answer, best item first.
 
     ``fallback`` names the policy that answered in place of the model (None: the model answered); ``degraded`` says
-    why the answer may be worse than usual: ``cold_user``: the bundle has no interaction of the user; ``no_rerank``:
-    there is a ranker, and it was not applied.
+    why the answer may be worse than usual: ``cold_user``: no interaction of the user is known; ``no_rerank``: there is
+    a ranker, and it was not applied; ``unknown_recent_items`` and ``unknown_attributes``: some of what was given is not
+    known to the bundle, and the fields of that name say what.
     """
 
     items: list[RecommendedItem]
     bundle_version: str
     fallback: FallbackPolicy | None = None
     degraded: tuple[DegradedReason, ...] = ()
+    unknown_recent_items: tuple[str, ...] = ()
+    unknown_attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UserAnswers:
+    """Answers to n requests: found (n, k); the rest for each as in Recommendations."""
+
+    found: ScoredItems
+    fallback: list[FallbackPolicy | None]
+    degraded: list[tuple[DegradedReason, ...]]
+    unknown_recent_items: list[tuple[str, ...]]
+    unknown_attributes: list[tuple[str, ...]]
+
+
+def recommend_users(
+    bundle: Bundle, requests: Sequence[UserRequest], k: int, *, exclude_seen: bool = True, rerank: bool = True
+) -> UserAnswers:
+    """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
+
+    A request with recent items or attributes is answered from a vector that is made for it, and reranked with the
+    whole history; without any history the retrieval order is the answer, because rankers learn from users who have
+    one. A user of whom nothing is known gets the most popular items. An answer does not depend on the other requests.
+
+    Raises:
+        ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
+    """
+    n = len(requests)
+    ids = [None if request.user_id is None else bundle.user_ids.get(request.user_id) for request in requests]
+    user_idx = np.array([-1 if idx is None else idx for idx in ids], dtype=np.int64)
+    plain = np.array([request.is_plain for request in requests], dtype=bool)
+    cold, popular, reranked = (np.ones(n, dtype=bool) for _ in range(3))
+    unknown_items: list[tuple[str, ...]] = [()] * n
+    unknown_attributes = list(unknown_items)
+    parts: list[tuple[np.ndarray, ScoredItems]] = []
+    known = np.flatnonzero(plain & (user_idx >= 0))
+    if len(known):
+        found = recommend_batch(bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank)
+        parts.append((known, found))
+        cold[known] = popular[known] = is_cold(bundle, user_idx[known])
+        reranked[known] = rerank
+    strangers = np.flatnonzero(plain & (user_idx < 0))
+    rows = np.flatnonzero(~plain)
+    if len(rows):
+        folded = fold_in(bundle, [requests[row] for row in rows.tolist()])
+        cold[rows] = np.diff(folded.history.indptr) == 0
+        popular[rows] = ~folded.vectors.any(axis=1)
+        reranked[rows] = ~cold[rows] & rerank
+        for which in (True, False):
+            some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
+            seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
+            parts.append((rows[some], _best(bundle, folded, some, k, bundle.candidates, seen, which)))
+        for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
+            unknown_items[row], unknown_attributes[row] = items, attributes
+        strangers = np.concatenate([strangers, rows[popular[rows]]])
+    parts.append((strangers, popular_items(bundle, k, n=len(strangers))))
+    found = empty_result(n, k)
+    for where, part in parts:
+        found.item_idx[where], found.score[where] = part.item_idx, part.score
+    skipped = ~reranked & ~popular & (bundle.ranker is not None)
+    reasons: dict[DegradedReason, Any] = {
+        "cold_user": cold,
+        "no_rerank": skipped,
+        "unknown_recent_items": unknown_items,
+        "unknown_attributes": unknown_attributes,
+    }
+    return UserAnswers(
+        found,
+        ["popular" if each else None for each in popular],
+        [tuple(reason for reason, holds in reasons.items() if holds[row]) for row in range(n)],
+        unknown_items,
+        unknown_attributes,
+    )
 
 
 def recommend_batch(
@@ -84,11 +165,8 @@ def recommend_batch(
         seen = indptr, bundle.history.item_idx[positions]
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
-    depth = min(max(k, candidates), len(bundle.item_ids))
-    found = bundle.index.search(bundle.user_vectors[user_idx], depth, seen=seen)
-    if rerank and bundle.ranker is not None:
-        found = _reranked(bundle, user_idx, found, candidates)
-    found = _resized(found, k)
+    users = Users(bundle.user_vectors, bundle.history, bundle.features)
+    found = _best(bundle, users, user_idx, k, candidates, seen, rerank)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
         popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
@@ -152,22 +230,50 @@ class Recommender:
         self.bundle = bundle
 
     def recommend(
-        self, user_id: str, k: int = 10, exclude_seen: bool = True, *, rerank: bool = True
+        self,
+        user_id: str | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        *,
+        rerank: bool = True,
+        recent_items: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
     ) -> Recommendations:
-        """The best k items of one user; a user that the bundle does not know gets the most popular ones.
+        """The best k items of one user.
+
+        A user that the bundle does not know is made of what is given of it, and gets the most popular items where that
+        is nothing.
+
+        Args:
+            recent_items: raw item ids, oldest first: what the user did last, after what the bundle knows. They are
+                left out of the answer with ``exclude_seen``. The answer names those that the bundle does not know.
+            attributes: a column of the users table to a value or a list of values, in place of the bundle's.
+        Raises:
+            ValueError: k < 1, or nothing of the user is given.
+            OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
+        """
+        request = UserRequest(user_id, recent_items, attributes or {})
+        if not user_id and request.is_plain:
+            raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
+        answers = recommend_users(self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank)
+        answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
+        unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
+        return replace(answer, **unknown)
+
+    def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
+        """The vectors of items that the bundle does not have, in the space of its own, from texts and attributes.
+
+        Args, Raises: as Inductive.embed_items; OlderBundleError: the bundle has nothing to embed with.
+        """
+        return self.bundle.embedder.embed_items(items)
+
+    def embed_users(self, requests: Sequence[UserRequest]) -> FoldedUsers:
+        """The vectors of n users, in the space of the bundle's own, and what of them is unknown to it.
 
         Raises:
-            ValueError: k < 1.
+            OlderBundleError: the bundle has nothing to embed with.
         """
-        idx = self.bundle.user_ids.get(user_id)
-        if idx is None:
-            return self._answer(popular_items(self.bundle, k), "popular", ("cold_user",))
-        user_idx = np.array([idx])
-        found = recommend_batch(self.bundle, user_idx, k, exclude_seen=exclude_seen, rerank=rerank)
-        if is_cold(self.bundle, user_idx)[0]:
-            return self._answer(found, "popular", ("cold_user",))
-        skipped = self.bundle.ranker is not None and not rerank
-        return self._answer(found, None, ("no_rerank",) if skipped else ())
+        return fold_in(self.bundle, requests)
 
     def similar_items(self, item_id: str, k: int = 10) -> Recommendations:
         """The k items closest to one item, by the cosine of their vectors; never the item itself.
@@ -190,11 +296,21 @@ class Recommender:
         return Recommendations(items, self.bundle.version, fallback, degraded)
 
 
-def _reranked(bundle: Bundle, user_idx: np.ndarray, found: ScoredItems, candidates: int) -> ScoredItems:
+def _best(
+    bundle: Bundle, users: Users, rows: np.ndarray, k: int, candidates: int, seen: Rows | None, rerank: bool
+) -> ScoredItems:
+    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked."""
+    depth = min(max(k, candidates), len(bundle.item_ids))
+    found = bundle.index.search(users.vectors[rows], depth, seen=seen)
+    if rerank and bundle.ranker is not None:
+        found = _reranked(bundle.ranker, users, rows, found, candidates)
+    return _resized(found, k)
+
+
+def _reranked(ranker: Ranker, users: Users, rows: np.ndarray, found: ScoredItems, candidates: int) -> ScoredItems:
     """Reranks the first ``candidates`` columns; the others follow in their order, with scores that go on falling."""
-    assert bundle.ranker is not None
     head = ScoredItems(found.item_idx[:, :candidates], found.score[:, :candidates])
-    reranked = bundle.ranker.rerank(head, extract_features(bundle.features, bundle.history, user_idx, head))
+    reranked = ranker.rerank(head, extract_features(users.features, users.history, rows, head))
     if found.item_idx.shape[1] <= candidates:
         return reranked
     # A row that has a tail has a full head. Its tail is shifted to start where its head ends.

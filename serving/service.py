@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import grpc
 
 from reckg.recommend import Recommendations, Recommender
@@ -11,10 +13,16 @@ from serving.status import ExpiredRequestError, InvalidRequestError, StartingErr
 
 DEFAULT_ITEM_COUNT = 10
 MAX_ITEM_COUNT = 500
+MAX_RECENT_ITEMS = 500
 RERANK_TIME_S = 0.010  # with less time left than this, the items come in retrieval order, and the response says so
 
 FALLBACKS = {None: pb.FALLBACK_NONE, "popular": pb.FALLBACK_POPULAR}
-DEGRADED_REASONS = {"cold_user": pb.DEGRADED_REASON_COLD_USER, "no_rerank": pb.DEGRADED_REASON_NO_RERANK}
+DEGRADED_REASONS = {
+    "cold_user": pb.DEGRADED_REASON_COLD_USER,
+    "no_rerank": pb.DEGRADED_REASON_NO_RERANK,
+    "unknown_recent_items": pb.DEGRADED_REASON_UNKNOWN_RECENT_ITEMS,
+    "unknown_attributes": pb.DEGRADED_REASON_UNKNOWN_ATTRIBUTES,
+}
 
 
 class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
@@ -25,17 +33,30 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
     @with_status
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
-        user_id = _required("user_id", request.user_id)
+        if not request.recent_item_ids and not request.attributes:
+            _required("user_id", request.user_id)
+        if len(request.recent_item_ids) > MAX_RECENT_ITEMS:
+            raise InvalidRequestError(
+                f"recent_item_ids must be at most {MAX_RECENT_ITEMS}, got {len(request.recent_item_ids)}"
+            )
         k = _item_count(request.max_item_count)
+        attributes = _attributes(request.attributes)
         remaining_s = _remaining_s(context)
         found = self._recommender().recommend(
-            user_id, k, exclude_seen=not request.include_seen, rerank=remaining_s >= RERANK_TIME_S
+            request.user_id or None,
+            k,
+            exclude_seen=not request.include_seen,
+            rerank=remaining_s >= RERANK_TIME_S,
+            recent_items=list(request.recent_item_ids),
+            attributes=attributes,
         )
         return pb.RecommendResponse(
             items=_items(found),
             bundle_version=found.bundle_version,
             fallback=FALLBACKS[found.fallback],
             degraded_reasons=[DEGRADED_REASONS[reason] for reason in found.degraded],
+            unknown_recent_item_ids=found.unknown_recent_items,
+            unknown_attributes=found.unknown_attributes,
         )
 
     @with_status
@@ -55,6 +76,16 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
 def _items(found: Recommendations) -> list[pb.ScoredItem]:
     return [pb.ScoredItem(item_id=item.item_id, title=item.title, score=item.score) for item in found.items]
+
+
+def _attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
+    """The values of each column. Raises InvalidRequestError where a name is missing or comes twice."""
+    attributes: dict[str, list[str | float]] = {}
+    for attribute in given:
+        if _required("attributes.name", attribute.name) in attributes:
+            raise InvalidRequestError(f"attributes.name must not repeat, got {attribute.name!r} twice")
+        attributes[attribute.name] = [*attribute.values, *attribute.numbers]
+    return attributes
 
 
 def _required(field: str, value: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from reckg.errors import ArtifactError, DataError, UnknownIdError
+from reckg.errors import ArtifactError, DataError, OlderBundleError, UnknownIdError
 
 logger = logging.getLogger("reckg.serving")
 
@@ -33,6 +33,7 @@ class StartingError(Exception):
 TOLD = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownIdError, grpc.StatusCode.NOT_FOUND),
+    (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
 )

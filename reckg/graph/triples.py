@@ -11,7 +11,7 @@ that can be written as JSON.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import polars as pl
 
 from reckg.data.schema import TRIPLE_COLUMNS
 from reckg.errors import DataError
+from reckg.graph.number_bins import NumberBins
 
 OUTSIDE = "outside"
 LINKED = "linked_to"  # relation of an item to an outside entity that stands for too many items to be replaced by them
@@ -56,7 +57,8 @@ def attribute_triples(
         prefix: goes before the column in relations and values, as in ``user.country:France``.
     Returns:
         Triples, and counts: rows, triples, and for each column its kind, rows without a value, empty values, values
-        that a row repeats, distinct values, what was too common (values, triples, the first names), triples.
+        that a row repeats, distinct values, what was too common (values, triples, the first names), triples, and
+        the bins of numbers.
     Raises:
         DataError: a column is absent or its name is reserved, or an id is missing.
     """
@@ -91,8 +93,10 @@ def _column_triples(
 ) -> tuple[pl.DataFrame, Counts]:
     """Triples of one column from (head, value), and its counts."""
     rows = pairs.height
+    said: Counts = {}
     if kind == "number":
-        pairs = pairs.with_columns(_number_labels(pairs["value"].cast(pl.Float64), number_bins))
+        labels, bins = _number_labels(pairs["value"].cast(pl.Float64), number_bins)
+        pairs, said = pairs.with_columns(labels), {"bins": asdict(bins)}
         without = int(pairs["value"].null_count())
     elif kind == "list":
         size = pairs["value"].list.len().fill_null(0)
@@ -119,30 +123,17 @@ def _column_triples(
         "too_common_triples": distinct.height - kept.height,
         "too_common": common["value"].head(NAMED).to_list(),
         "triples": triples.height,
+        **said,
     }
 
 
-def _number_labels(values: pl.Series, bins: int) -> pl.Series:
-    """Labels of quantile bins ``[a,b)``, the last one ``[a,b]``; null where the number is missing or not finite."""
+def _number_labels(values: pl.Series, number_bins: int) -> tuple[pl.Series, NumberBins]:
+    """Labels, null where the number is missing or not finite; and the bins that they name."""
     numbers = values.fill_null(float("nan")).to_numpy() + 0.0  # no negative zero
-    finite = np.isfinite(numbers)
-    distinct = np.unique(numbers[finite])
-    if len(distinct) <= bins:
-        labels, place = [_number_text(v) for v in distinct], np.searchsorted(distinct, numbers)
-    else:
-        edges = np.unique(np.quantile(numbers[finite], np.linspace(0, 1, bins + 1), method="lower"))
-        texts = [_number_text(edge) for edge in edges]
-        labels = [f"[{low},{high})" for low, high in pairwise(texts)]
-        labels[-1] = labels[-1][:-1] + "]"
-        place = np.searchsorted(edges[1:-1], numbers, side="right")
-    index = pl.Series(np.where(finite, place, len(labels)), dtype=pl.Int64)
-    return pl.Series("value", [*labels, None], dtype=pl.String).gather(index)
-
-
-def _number_text(value: float) -> str:
-    """The shortest text that reads back as the same number."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(float(value)).removesuffix(".0")
+    bins = NumberBins.of(numbers[np.isfinite(numbers)], number_bins)
+    labels = pl.Series("value", [*bins.labels, None], dtype=pl.String)
+    place = bins.places(numbers)
+    return labels.gather(pl.Series(np.where(place < 0, len(labels) - 1, place), dtype=pl.Int64)), bins
 
 
 def outside_triples(

@@ -56,6 +56,34 @@ class Content:
         return np.where(known[:, None], out, 0).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class NewItems:
+    """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
+
+    These give it the mean of other items' scores over users, and their spread times the reliability. shift: (d + r,).
+    """
+
+    own: float
+    linear: float
+    shift: np.ndarray
+
+    def placed(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(n, d) and (n, r) -> (n, d + r); an item of which nothing is known stays at zero."""
+        out = np.concatenate([self.own * vectors, self.linear * columns], axis=1)
+        return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
+
+
+def equally_long(items: np.ndarray, longest: float) -> np.ndarray:
+    """(n, d) -> (n, d + 1) unit vectors: the last column makes items of at most this length equally long."""
+    square = np.square(items).sum(axis=1, keepdims=True)
+    return unit(np.concatenate([items, np.sqrt(np.maximum(longest**2 - square, 0))], axis=1))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """(n, d) float32, each row at length 1; zeros stay."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
 def fit_content(
     graph: KnowledgeGraph, text: np.ndarray, factor: np.ndarray, scale: np.ndarray, taught_by: np.ndarray
 ) -> Content | None:

@@ -22,7 +22,7 @@ from scipy.sparse.linalg import svds
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.model.content import Content, evenly, fit_content, item_edges
+from reckg.model.content import Content, NewItems, equally_long, evenly, fit_content, item_edges, unit
 from reckg.model.joint_model import Embeddings
 
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
@@ -31,23 +31,6 @@ NEW_SHARE = 0.8  # the same of items without interactions, whose columns are tol
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
 MARGIN = 1.01  # one validation part is noisy: another share must score this many times what the usual one does
 SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
-
-
-@dataclass(frozen=True)
-class NewItems:
-    """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
-
-    These give it the mean and the spread of score that other items have, over users. shift: (d + r,) float32.
-    """
-
-    own: float
-    linear: float
-    shift: np.ndarray
-
-    def placed(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(n, d) and (n, r) -> (n, d + r); an item of which nothing is known stays at zero."""
-        out = np.concatenate([self.own * vectors, self.linear * columns], axis=1)
-        return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +56,7 @@ class Spectral:
 
     def users(self, graph: KnowledgeGraph) -> np.ndarray:
         """(n_users, r) unit rows: each user's history in this graph, weighted as there; zeros without one."""
-        return _unit(_histories(graph) @ self.source)
+        return unit(_histories(graph) @ self.source)
 
     def joined(self, embeddings: Embeddings, graph: KnowledgeGraph) -> Embeddings:
         """Unit vectors with d + r + 1 columns, whose inner product orders items by the sum of both scores.
@@ -87,15 +70,8 @@ class Spectral:
         items = np.concatenate([embeddings.items, self.ratio * self.target], axis=1)
         if self.new is not None:
             items[~self.known] = self.new.placed(embeddings.items[~self.known], self.target[~self.known])
-        return Embeddings(_unit(np.pad(users, ((0, 0), (0, 1)))), self._equally_long(items), embeddings.entities)
-
-    def join_new_items(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(n, d) graph vectors and (n, r) content.columns of new items -> (n, d + r + 1) unit vectors, as joined."""
-        return vectors if self.new is None else self._equally_long(self.new.placed(vectors, columns))
-
-    def _equally_long(self, items: np.ndarray) -> np.ndarray:
-        square = np.square(items).sum(axis=1, keepdims=True)
-        return _unit(np.concatenate([items, np.sqrt(np.maximum(self.longest**2 - square, 0))], axis=1))
+        users = unit(np.pad(users, ((0, 0), (0, 1))))
+        return replace(embeddings, users=users, items=equally_long(items, self.longest))
 
     def save(self, path: Path) -> None:
         tensors = {"source": self.source, "target": self.target, "known": self.known}
@@ -245,7 +221,3 @@ def _histories(graph: KnowledgeGraph) -> sparse.csr_matrix:
     edges = np.flatnonzero((graph.relation == 0) & (graph.head < graph.n_users))
     place = graph.head[edges], graph.tail[edges] - graph.n_users
     return sparse.csr_matrix((graph.prior[edges].astype(np.float64), place), shape=(graph.n_users, graph.n_items))
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)

@@ -194,11 +194,11 @@ class TextEncoder(nn.Module):
         mask = self.tokens.mask(rows, self.device)
         if self._hidden is None:
             ids = self.tokens.ids(rows, self.device)
-            return _pool(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+            return pool(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
         kept = torch.from_numpy(self._hidden[self.tokens.places(rows)]).to(self.device, torch.float32)
         hidden = torch.zeros(*mask.shape, self.dim, device=self.device)
         hidden[mask] = kept
-        return _pool(self._upper_layers(hidden, mask), mask)
+        return pool(self._upper_layers(hidden, mask), mask)
 
     def _upper_layers(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         bias = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
@@ -223,7 +223,7 @@ class TextEncoder(nn.Module):
             found = self._upper_layers(states.hidden_states[self.first_trainable], mask)
         except (TypeError, ValueError, RuntimeError):
             return False
-        return torch.allclose(_pool(found, mask), _pool(states.last_hidden_state, mask), atol=1e-4)
+        return torch.allclose(pool(found, mask), pool(states.last_hidden_state, mask), atol=1e-4)
 
     @torch.no_grad()
     def _cached(self, what: str, cache: Path, progress: Any) -> np.ndarray:
@@ -239,7 +239,7 @@ class TextEncoder(nn.Module):
                 mask, ids = tokens.mask(rows, self.device), tokens.ids(rows, self.device)
                 states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
                 if what == "vectors":
-                    out[rows] = _pool(states.last_hidden_state, mask).cpu().numpy()
+                    out[rows] = pool(states.last_hidden_state, mask).cpu().numpy()
                 else:
                     out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
             out.flush()
@@ -261,7 +261,7 @@ def _shown(batches: list[list[int]], progress: Any) -> Iterable[list[int]]:
     return shown
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over the tokens, normalised: all-MiniLM-L6-v2's own pooling. (b, t, d), (b, t) -> (b, d)."""
     weights = mask.unsqueeze(2).to(hidden.dtype)
     return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=1)

@@ -227,14 +227,19 @@ def user_recency(history: History, now: int | None) -> np.ndarray:
     return result
 
 
-def standardised(numbers: np.ndarray) -> np.ndarray:
-    """(I, Fn) float32: every column with mean 0 and standard deviation 1 over its known values; NaN stays NaN."""
-    known = np.isfinite(numbers)
+def standardised(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """(I, Fn) float32: every column with mean 0 and standard deviation 1 over its known values; NaN stays NaN.
+
+    like: (m, Fn) numbers whose mean and deviation are taken in place of these.
+    """
+    like = numbers if like is None else like
+    known = np.isfinite(like)
     count = np.maximum(known.sum(axis=0), 1)
-    values = np.where(known, numbers, 0).astype(np.float64)
+    values = np.where(known, like, 0).astype(np.float64)
     mean = values.sum(axis=0) / count
-    spread = np.sqrt((np.where(known, numbers - mean, 0) ** 2).sum(axis=0) / count)
-    return np.where(known, (numbers - mean) / np.where(spread > 0, spread, 1), np.nan).astype(np.float32)
+    spread = np.sqrt((np.where(known, like - mean, 0) ** 2).sum(axis=0) / count)
+    scaled = (numbers - mean) / np.where(spread > 0, spread, 1)
+    return np.where(np.isfinite(numbers), scaled, np.nan).astype(np.float32)
 
 
 def rarity(entities: sp.csr_matrix) -> sp.csr_matrix:

@@ -112,6 +112,18 @@ class ItemIndex:
         write_best(best, 0, row, item, pair_scores(queries[rows], self._vectors, row, item))
         result.item_idx[rows], result.score[rows] = best.item_idx, best.score
 
+    def with_vectors(self, vectors: np.ndarray) -> ItemIndex:
+        """A copy with (m, dim) float32 more vectors at the end. Raises ArtifactError where they do not fit."""
+        vectors = checked_vectors(vectors)
+        if vectors.shape[1] != self.dim:
+            raise ArtifactError(f"{vectors.shape[1]} dimensions are added to an index of {self.dim}: from another run?")
+        faiss = _faiss()
+        cloned = faiss.clone_index(self._index)
+        index = faiss.downcast_index(cloned)
+        index.referenced_objects = [cloned]  # the memory is freed with that object
+        index.add(vectors)
+        return ItemIndex(index, self.kind, self.settings)
+
     def save(self, folder: Path) -> None:
         """Writes ``index.faiss`` and ``index.json`` (kind, sizes, settings, sha256) into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1areckg/v1/recommender.proto\x12\x08reckg.v1\"Q\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_seen\x18\x03 \x01(\x08\"\xaa\x01\n\x11RecommendResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12$\n\x08\x66\x61llback\x18\x03 \x01(\x0e\x32\x12.reckg.v1.Fallback\x12\x32\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x18.reckg.v1.DegradedReason\">\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\"S\n\x14SimilarItemsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\";\n\nScoredItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02*M\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x11\n\rFALLBACK_NONE\x10\x01\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x02*o\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADED_REASON_COLD_USER\x10\x01\x12\x1d\n\x19\x44\x45GRADED_REASON_NO_RERANK\x10\x02\x32\xa9\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.reckg.v1.RecommendRequest\x1a\x1b.reckg.v1.RecommendResponse\x12M\n\x0cSimilarItems\x12\x1d.reckg.v1.SimilarItemsRequest\x1a\x1e.reckg.v1.SimilarItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1areckg/v1/recommender.proto\x12\x08reckg.v1\"\x97\x01\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_seen\x18\x03 \x01(\x08\x12\x17\n\x0frecent_item_ids\x18\x04 \x03(\t\x12+\n\nattributes\x18\x05 \x03(\x0b\x32\x17.reckg.v1.UserAttribute\">\n\rUserAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\x01\"\xe7\x01\n\x11RecommendResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12$\n\x08\x66\x61llback\x18\x03 \x01(\x0e\x32\x12.reckg.v1.Fallback\x12\x32\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x18.reckg.v1.DegradedReason\x12\x1f\n\x17unknown_recent_item_ids\x18\x05 \x03(\t\x12\x1a\n\x12unknown_attributes\x18\x06 \x03(\t\">\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\"S\n\x14SimilarItemsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\";\n\nScoredItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02*M\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x11\n\rFALLBACK_NONE\x10\x01\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x02*\xc1\x01\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADED_REASON_COLD_USER\x10\x01\x12\x1d\n\x19\x44\x45GRADED_REASON_NO_RERANK\x10\x02\x12(\n$DEGRADED_REASON_UNKNOWN_RECENT_ITEMS\x10\x03\x12&\n\"DEGRADED_REASON_UNKNOWN_ATTRIBUTES\x10\x04\x32\xa9\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.reckg.v1.RecommendRequest\x1a\x1b.reckg.v1.RecommendResponse\x12M\n\x0cSimilarItems\x12\x1d.reckg.v1.SimilarItemsRequest\x1a\x1e.reckg.v1.SimilarItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reckg.v1.recommender_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FALLBACK']._serialized_start=506
-  _globals['_FALLBACK']._serialized_end=583
-  _globals['_DEGRADEDREASON']._serialized_start=585
-  _globals['_DEGRADEDREASON']._serialized_end=696
-  _globals['_RECOMMENDREQUEST']._serialized_start=40
-  _globals['_RECOMMENDREQUEST']._serialized_end=121
-  _globals['_RECOMMENDRESPONSE']._serialized_start=124
-  _globals['_RECOMMENDRESPONSE']._serialized_end=294
-  _globals['_SIMILARITEMSREQUEST']._serialized_start=296
-  _globals['_SIMILARITEMSREQUEST']._serialized_end=358
-  _globals['_SIMILARITEMSRESPONSE']._serialized_start=360
-  _globals['_SIMILARITEMSRESPONSE']._serialized_end=443
-  _globals['_SCOREDITEM']._serialized_start=445
-  _globals['_SCOREDITEM']._serialized_end=504
-  _globals['_RECOMMENDERSERVICE']._serialized_start=699
-  _globals['_RECOMMENDERSERVICE']._serialized_end=868
+  _globals['_FALLBACK']._serialized_start=702
+  _globals['_FALLBACK']._serialized_end=779
+  _globals['_DEGRADEDREASON']._serialized_start=782
+  _globals['_DEGRADEDREASON']._serialized_end=975
+  _globals['_RECOMMENDREQUEST']._serialized_start=41
+  _globals['_RECOMMENDREQUEST']._serialized_end=192
+  _globals['_USERATTRIBUTE']._serialized_start=194
+  _globals['_USERATTRIBUTE']._serialized_end=256
+  _globals['_RECOMMENDRESPONSE']._serialized_start=259
+  _globals['_RECOMMENDRESPONSE']._serialized_end=490
+  _globals['_SIMILARITEMSREQUEST']._serialized_start=492
+  _globals['_SIMILARITEMSREQUEST']._serialized_end=554
+  _globals['_SIMILARITEMSRESPONSE']._serialized_start=556
+  _globals['_SIMILARITEMSRESPONSE']._serialized_end=639
+  _globals['_SCOREDITEM']._serialized_start=641
+  _globals['_SCOREDITEM']._serialized_end=700
+  _globals['_RECOMMENDERSERVICE']._serialized_start=978
+  _globals['_RECOMMENDERSERVICE']._serialized_end=1147
 # @@protoc_insertion_point(module_scope)

@@ -131,12 +131,12 @@ def test_memory_grows_with_the_block_not_with_the_users(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = jobs.recommend.recommend_batch
+    original = jobs.recommend.recommend_users
 
-    def watched(bundle: Bundle, user_idx: object, k: int) -> object:
-        sizes.append(len(user_idx))  # type: ignore[arg-type]
-        return original(bundle, user_idx, k)  # type: ignore[arg-type]
+    def watched(bundle: Bundle, requests: object, k: int) -> object:
+        sizes.append(len(requests))  # type: ignore[arg-type]
+        return original(bundle, requests, k)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(jobs.recommend, "recommend_batch", watched)
+    monkeypatch.setattr(jobs.recommend, "recommend_users", watched)
     recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=16, progress=False)
     assert sizes == [16, 16, 8]

@@ -161,6 +161,23 @@ def test_batch_answers_equal_the_single_ones(shop: Shop, tmp_path: Path) -> None
         assert rows.filter(pl.col("user_id") == user_id).sort("rank")["item_id"].to_list() == single
 
 
+def test_what_is_folded_in_is_what_is_stored(shop: Shop) -> None:
+    import reckg
+
+    bundle = reckg.load(shop.run / "bundle").bundle
+    for user in range(0, len(bundle.user_ids), 7):
+        vector, _ = bundle.embedder.embed_user(bundle.history.items(user), user_idx=user)
+        np.testing.assert_allclose(vector, bundle.user_vectors[user], atol=1e-5)
+    names = bundle.embedder.entities
+    columns = ("genres", "language", "price", "publisher", "year")
+    rows = bundle.items.select("item_id", *(name for name in columns if name in bundle.items.columns))
+    for item, row in enumerate(rows.drop("item_id").to_dicts()):  # the bins of numbers are those of training
+        found = {names[tail] for tail in bundle.embedder.vocabulary.edges(row)[0].tail}
+        stored = {names[entity] for entity in bundle.features.entities[item].indices}
+        assert found == {name for name in stored if name.split(":")[0] in row}
+        assert "price" not in row or any(name.startswith("price:") for name in found)
+
+
 def trained(run: Path) -> dict[str, Any]:
     """What training and its validation left, without times: bytes of weights and vectors, and the log's rows."""
     files = [run / "model/model.safetensors", *sorted((run / "embeddings").glob("*.safetensors"))]

@@ -156,8 +156,10 @@ def test_ablate_passes_its_options(
 
 def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = stand_in(monkeypatch, "jobs.recommend", "recommend_all", {"users": 3, "unknown_users": 0})
-    assert main(["recommend", "bundle", "--out", "recs.parquet", "--users", "ids.txt", "--k", "7"]) == 0
-    assert calls == [((Path("bundle"), Path("recs.parquet")), {"users": Path("ids.txt"), "k": 7, "overwrite": False})]
+    given = ["--users", "ids.txt", "--new-items", "items.csv", "--k", "7"]
+    assert main(["recommend", "bundle", "--out", "recs.parquet", *given]) == 0
+    options = {"users": Path("ids.txt"), "new_items": Path("items.csv"), "k": 7, "overwrite": False}
+    assert calls == [((Path("bundle"), Path("recs.parquet")), options)]
     assert capsys.readouterr().out == "users 3, unknown users 0\n"
 
 

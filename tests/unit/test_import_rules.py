@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("reckg", "jobs", "serving")
 EVERYONE = ("reckg.errors", "reckg.file_hash", "reckg.compressed_rows", "reckg.data.schema", "reckg.data.ids")
-SERVED = ("reckg.bundle", "reckg.recommend", "reckg.artifact_folder", "reckg.golden")
+SERVED = ("reckg.bundle", "reckg.recommend", "reckg.artifact_folder", "reckg.golden", "reckg.inductive")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ RULES = {
         SERVED,
         Rule(
             ("numpy", "polars", "safetensors", "scipy"),
-            ("reckg", "reckg.data", "reckg.retrieval", "reckg.ranking", *SERVED),
+            ("reckg", "reckg.data", "reckg.graph", "reckg.retrieval", "reckg.ranking", *SERVED),
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),

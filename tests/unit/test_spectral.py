@@ -8,9 +8,9 @@ import pytest
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
-from reckg.model.content import item_edges
+from reckg.model.content import NewItems, equally_long, item_edges
 from reckg.model.joint_model import Embeddings
-from reckg.model.spectral import NewItems, Spectral, fit_spectral, load_spectral, weighed
+from reckg.model.spectral import Spectral, fit_spectral, load_spectral, weighed
 
 N_USERS, N_ITEMS = 40, 12
 
@@ -153,7 +153,9 @@ def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.nd
     last = item == N_ITEMS - 1
     columns = weighted.content.columns(item[last] * 0, relation[last], tail[last], text[-1:])
     joined = weighted.joined(embeddings, graph)
-    np.testing.assert_allclose(weighted.join_new_items(embeddings.items[-1:], columns), joined.items[-1:], atol=1e-6)
+    assert weighted.new is not None
+    placed = equally_long(weighted.new.placed(embeddings.items[-1:], columns), weighted.longest)
+    np.testing.assert_allclose(placed, joined.items[-1:], atol=1e-6)
 
 
 def test_validation_among_new_items_chooses_their_share(taken: np.ndarray, embeddings: Embeddings) -> None:

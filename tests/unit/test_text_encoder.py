@@ -184,7 +184,7 @@ def test_a_half_written_cache_is_not_used(encoder: Path, tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "_pool", killed)
+        patch.setattr(module, "pool", killed)
         text_encoder(encoder, tmp_path)
     torch.testing.assert_close(text_encoder(encoder, tmp_path).vectors, plain_vectors(encoder, TEXTS), **ROUNDED)
 

@@ -1,0 +1,317 @@
+"""Inductive: the vectors of new items and users, in the space of a bundle's own, in one call and without training.
+
+    inductive/inductive.safetensors   what reckg.inductive.readout needs, and the weights of text and linear part
+    inductive/inductive.json          names, settings
+    inductive/entities.parquet        the graph's entities in node order
+    text_encoder/                     beside it, where the model reads texts
+
+The arrays are mapped into memory, so that the processes of one machine share them. torch is imported when the first
+text is encoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+
+from reckg.data.columns import conform_attributes
+from reckg.data.item_texts import item_texts
+from reckg.data.schema import ColumnKinds
+from reckg.data.text_table import ROW, Table
+from reckg.errors import ArtifactError, DataError
+from reckg.graph.number_bins import NumberBins
+from reckg.graph.recency import recency_weights
+from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
+from reckg.inductive.readout import Edges, Readout, unit
+from reckg.model.content import Content, NewItems, equally_long
+
+if TYPE_CHECKING:
+    from reckg.model.encode_texts import Encoder
+
+FORMAT_VERSION = 1
+USER_PREFIX = "user."  # before users' columns in the graph
+KINDS = ("text", "categorical", "number", "list")
+
+
+@dataclass(frozen=True)
+class EmbeddedItems:
+    """vectors (n, D) float32, unit; unknown: for each item, what of its attributes the graph does not know.
+
+    layers (n, L + 1, d) and edges: how it stands in the graph.
+    """
+
+    vectors: np.ndarray
+    unknown: list[list[str]]
+    layers: np.ndarray
+    edges: list[Edges]
+
+
+class Inductive:
+    """Everything that new nodes are embedded with.
+
+    Args:
+        arrays: as reckg.model.inductive_parts gives them.
+        info: n_users, n_items, relations (``interact`` left out), aggregator, combine, interaction_share, half_life
+            (0: histories have no order), item_columns and user_columns by kind, numbers (bins by relation), and text:
+            None, or max_tokens and attributes.
+        entities: their names in node order. item_ids: in item_idx order.
+        folder: where it was read from; None: items were added.
+        encoder: folder of the text encoder.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        info: Mapping[str, Any],
+        entities: Sequence[str],
+        item_ids: Sequence[str],
+        folder: Path | None,
+        encoder: Path | None,
+    ) -> None:
+        self.arrays, self.info, self.entities, self.item_ids = arrays, info, entities, item_ids
+        self.folder, self.encoder_folder = folder, encoder
+        relations = ("interact", *info["relations"])
+        self.readout = Readout(arrays, len(relations), info["aggregator"], info["combine"], info["interaction_share"])
+        self.item_kinds, self.user_kinds = (ColumnKinds(**info[f"{table}_columns"]) for table in ("item", "user"))
+        columns = {*self.item_kinds.all(), *(USER_PREFIX + name for name in self.user_kinds.all())}
+        self.vocabulary = Vocabulary(
+            relations,
+            {name: node for node, name in enumerate(entities)},
+            {name: node for node, name in enumerate(item_ids, start=len(entities))},
+            frozenset(columns),
+            {name: NumberBins(tuple(bins["points"]), bins["exact"]) for name, bins in info["numbers"].items()},
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, of the vectors."""
+        layers, _, dim = self.arrays["layers"].shape
+        graph = (layers + 1) * dim if self.info["combine"] == "concat" else dim
+        return graph + (self.arrays["linear.source"].shape[1] + 1 if "linear.source" in self.arrays else 0)
+
+    def problems(self, n_users: int, n_items: int, dim: int) -> list[str]:
+        """Why it does not fit a bundle of these sizes."""
+        found, expected = (self.info["n_users"], self.info["n_items"], self.dim), (n_users, n_items, dim)
+        nodes = len(self.entities) + n_items
+        if found != expected or self.arrays["layers"].shape[1] != nodes:
+            return [f"inductive is of {found} users, items and dimensions, the bundle of {expected}"]
+        return []
+
+    def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]) -> EmbeddedItems:
+        """The vectors of n items that the graph does not have, in one call.
+
+        Args:
+            items: a table with the catalogue's text and attribute columns, or some of them; a column that is a
+                relation of the outside graph holds names of that graph, or item ids (``^relation``: the item is the
+                tail). Or (text, attributes by column) of each item.
+        Raises:
+            DataError: a column of another kind than the catalogue's; or items that have neither a text that the
+                model reads nor an attribute that the graph knows: nothing can be said of them.
+        """
+        frame, attributes = self._rows(items)
+        with_attributes = bool(self.info["text"] and self.info["text"]["attributes"])
+        texts = self._encoded(item_texts(frame, self.info["item_columns"], with_attributes))
+        edges, unknown = zip(*(self.vocabulary.edges(row) for row in attributes), strict=True)
+        if self.info["text"] is None and not isinstance(items, pl.DataFrame):
+            for said, (text, _) in zip(unknown, items, strict=True):
+                said += ["text"] if text else []
+        empty = [n for n in range(len(edges)) if not len(edges[n]) and not texts[n].any()]
+        if empty:
+            lack = "neither a text nor an attribute value" if self.info["text"] else "no attribute value"
+            raise DataError(
+                f"{len(empty)} of {len(edges)} new items have {lack} that the model knows (first: row {empty[0] + 1}; "
+                f"unknown: {', '.join(unknown[empty[0]]) or 'nothing given'}): complete them, or leave them out."
+            )
+        layers = [self.readout.layers(own, edge) for own, edge in zip(self._projected(texts), edges, strict=True)]
+        vectors = [self._item(each, text, edge) for each, text, edge in zip(layers, texts, edges, strict=True)]
+        return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges))
+
+    def embed_user(
+        self, items: np.ndarray, attributes: Attributes | None = None, user_idx: int | None = None
+    ) -> tuple[np.ndarray, list[str]]:
+        """(D,) unit vector of a user, and what of the attributes the graph does not know; zeros for one with nothing.
+
+        Args:
+            items: (m,) item_idx of the whole history, oldest first; an item that is there twice counts twice.
+            user_idx: of a user whom the graph has: with the ID vector and the attributes of training, where
+                ``attributes`` has no value for the column.
+        """
+        edges, unknown = self.vocabulary.edges(attributes or {}, USER_PREFIX)
+        own = np.zeros(self.readout.dim, dtype=np.float32)
+        if user_idx is not None:
+            edges = edges.joined(self._stored_edges(user_idx, edges.relation))
+            own = self.arrays["user_inputs"][user_idx] if "user_inputs" in self.arrays else own
+        items = np.asarray(items, dtype=np.int64)
+        recency = recency_weights(np.zeros(len(items), dtype=np.int64), self.info["half_life"])
+        taken, where = np.unique(items, return_inverse=True)
+        weight = np.bincount(where, weights=recency, minlength=len(taken))
+        count = np.bincount(where, minlength=len(taken)).astype(np.float64)
+        edges = Edges(np.zeros(len(taken), dtype=np.int64), taken + len(self.entities), count, weight).joined(edges)
+        if not len(edges) and not own.any():
+            return np.zeros(self.dim, dtype=np.float32), unknown
+        vector = self.readout.combined(self.readout.layers(own, edges))
+        if "linear.source" in self.arrays:
+            linear = unit(np.einsum("m,mr->r", weight, self.arrays["linear.source"][taken]))
+            vector = unit(np.concatenate([vector, linear, [0]]))
+        return vector, unknown
+
+    def with_items(self, item_ids: Sequence[str], added: EmbeddedItems) -> Inductive:
+        """With these items as nodes of the graph that histories may hold; the others do not hear of them."""
+        arrays = dict(self.arrays)
+        arrays["layers"] = np.concatenate([arrays["layers"], added.layers[:, :-1].swapaxes(0, 1)], axis=1)
+        others = np.array([len(edges) for edges in added.edges], dtype=np.float32)
+        arrays["others"] = np.concatenate([arrays["others"], others])
+        arrays["interactions"] = np.concatenate([arrays["interactions"], np.zeros_like(others)])
+        if "log_total" in arrays:
+            totals = [self.readout.shares(each[0], e)[1] for each, e in zip(added.layers, added.edges, strict=True)]
+            arrays["log_total"] = np.concatenate([arrays["log_total"], np.array(totals, dtype=np.float32)])
+        if "linear.source" in arrays:
+            arrays["linear.source"] = np.pad(arrays["linear.source"], ((0, len(item_ids)), (0, 0)))
+        info = {**self.info, "n_items": self.info["n_items"] + len(item_ids)}
+        return Inductive(arrays, info, self.entities, [*self.item_ids, *item_ids], None, self.encoder_folder)
+
+    def _item(self, layers: np.ndarray, text: np.ndarray, edges: Edges) -> np.ndarray:
+        """(D,) unit vector of an item; its linear columns are told from its text (text dim,) and its edges."""
+        vector = self.readout.combined(layers)
+        if "linear.source" not in self.arrays:
+            return vector
+        columns = np.zeros((1, self.arrays["linear.source"].shape[1]), dtype=np.float32)
+        if self._content is not None:
+            row = np.zeros(len(edges), dtype=np.int64)
+            text = text[None, : len(self._content.by_text)]
+            columns = self._content.columns(row, edges.relation, edges.tail, text)
+        own, linear = self.arrays.get("new.scales", (1.0, 1.0))
+        shift = self.arrays.get("new.shift", np.zeros(1, dtype=np.float32))
+        placed = NewItems(float(own), float(linear), shift).placed(vector[None], columns)
+        return equally_long(placed, self.arrays["linear.longest"].item())[0]
+
+    @cached_property
+    def _content(self) -> Content | None:
+        parts = {name.split(".")[1]: array for name, array in self.arrays.items() if name.startswith("content.")}
+        return Content(**parts, weights={}) if parts else None
+
+    def _stored_edges(self, user_idx: int, given: np.ndarray) -> Edges:
+        """The attributes of a user of the graph, of other relations than the given."""
+        rows = slice(*self.arrays["user_edges.indptr"][user_idx : user_idx + 2].tolist())
+        relation, tail = self.arrays["user_edges.relation"][rows], self.arrays["user_edges.tail"][rows]
+        kept = ~np.isin(relation, given)
+        ones = np.ones(int(kept.sum()))
+        return Edges(relation[kept], tail[kept], ones, ones)
+
+    def _rows(
+        self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]
+    ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
+        """The items' known columns in the catalogue's types, and the attributes of each."""
+        kinds, n = self.item_kinds, len(items)
+        if not isinstance(items, pl.DataFrame):
+            items = _as_frame(items, kinds)
+        given = items.drop("item_id", strict=False)
+        numbered = pl.DataFrame({"item_id": range(n)}).hstack(given)
+        frame = conformed(numbered, "item_id", kinds, "new items")
+        others = [name for name in given.columns if name not in kinds.all()]
+        attributes = frame.drop("item_id", *kinds.text, strict=False).hstack(given.select(others))
+        return frame, attributes.to_dicts()
+
+    def _projected(self, texts: np.ndarray) -> np.ndarray:
+        """(n, d) what stands for the texts before propagation: JointModel.projected_text."""
+        if self.info["text"] is None:
+            return np.zeros((len(texts), self.readout.dim), dtype=np.float32)
+        gate = texts @ self.arrays["text_gate.weight"].T + self.arrays["text_gate.bias"]
+        return ((texts @ self.arrays["text_projection.weight"].T) / (1 + np.exp(-gate))).astype(np.float32)
+
+    def _encoded(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, text dim) float32; zeros where a text says nothing, or the model reads none."""
+        if self.info["text"] is None:
+            return np.zeros((len(texts), 1), dtype=np.float32)
+        if not any(texts):
+            return np.zeros((len(texts), self.arrays["text_projection.weight"].shape[1]), dtype=np.float32)
+        return self._encoder.vectors(texts)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        from reckg.model.encode_texts import Encoder
+
+        if self.encoder_folder is None or not self.encoder_folder.is_dir():
+            raise ArtifactError(
+                f"the model reads texts, but {self.encoder_folder}, its encoder, is missing: run 'reckg bundle' again."
+            )
+        return Encoder(self.encoder_folder, self.info["text"]["max_tokens"])
+
+
+def conformed(frame: pl.DataFrame, key: str, kinds: ColumnKinds, label: str) -> pl.DataFrame:
+    """``key`` and those columns of the kinds that the frame has, cast and checked as those of a dataset folder."""
+    there = {kind: tuple(c for c in getattr(kinds, kind) if c in frame.columns) for kind in KINDS}
+    table = Table(frame.with_row_index(ROW, 1).lazy(), label)
+    lazy, _ = conform_attributes(table, key, ColumnKinds(**there), [])
+    assert lazy is not None
+    return lazy.collect()
+
+
+def _as_frame(items: Sequence[tuple[str, Attributes]], kinds: ColumnKinds) -> pl.DataFrame:
+    """(text, attributes) of each item as a table: the text in the first text column, every value as strings."""
+    columns: dict[str, list[Any]] = {kinds.text[0]: [text for text, _ in items]} if kinds.text else {}
+    names = dict.fromkeys(name for _, attributes in items for name in attributes)
+    for name in names:
+        if name in columns and any(text and attributes.get(name) for text, attributes in items):
+            raise DataError(f"an item's text is given twice, as its text and as its {name!r}: give it once.")
+        values = [attributes.get(name) for _, attributes in items]
+        if name in (*kinds.text, *kinds.categorical, *kinds.number):
+            beside = columns.get(name, [None] * len(values))
+            columns[name] = [
+                other if value is None else as_text(value) for value, other in zip(values, beside, strict=True)
+            ]
+        else:
+            lists = [[] if value is None else [as_text(v) for v in listed(value)] for value in values]
+            columns[name] = lists
+    return pl.DataFrame({name: pl.Series(name, values) for name, values in columns.items()})
+
+
+def write_inductive(
+    folder: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any], entities: Sequence[str]
+) -> None:
+    """Writes what ``load_inductive`` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(arrays), folder / "inductive.safetensors")
+    pl.DataFrame({"name": pl.Series(entities, dtype=pl.String)}).write_parquet(folder / "entities.parquet")
+    text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
+    (folder / "inductive.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_inductive(folder: Path, item_ids: Sequence[str]) -> Inductive:
+    """Reads a folder that ``write_inductive`` wrote; the text encoder is ``text_encoder`` beside it.
+
+    Raises:
+        ArtifactError: it cannot be read, or is of another format.
+    """
+    try:
+        info = json.loads((folder / "inductive.json").read_text(encoding="utf-8"))
+        if info["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {info['format_version']!r}, this version of reckg reads {FORMAT_VERSION}")
+        entities = pl.read_parquet(folder / "entities.parquet")["name"].to_list()
+        arrays = _mapped(folder / "inductive.safetensors")
+        return Inductive(arrays, info, entities, item_ids, folder, folder.parent / "text_encoder")
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{folder} cannot be read ({error!r}). Run 'reckg bundle' again.") from error
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, mapped into memory, read-only."""
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    raw = np.asarray(np.memmap(path, mode="r", offset=0, dtype=np.uint8))
+    types = {"F32": np.float32, "I64": np.int64}
+    arrays = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            arrays[name] = raw[begin:end].view(types[entry["dtype"]]).reshape(entry["shape"])
+    return arrays

@@ -1,0 +1,134 @@
+"""Reads out nodes that are no part of the graph, by the trained weights over the graph's layers, in NumPy.
+
+A new node hears its neighbours as one in the graph would; they are as they were without it. An edge's weight is the
+geometric mean of its attention seen from both ends: the new node's own shares, and what one more such edge has of its
+neighbour's attention at present. So a node that is in the graph, read out with its own edges, has its stored vector.
+
+Nodes are numbered here as entities, then items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The m edges of one node.
+
+    relation (m,) int64, 0 for an interaction, as the node sees it (an inverse is n_relations higher); tail (m,) int64
+    nodes; count (m,): how often an edge is there; weight (m,): how much it counts among the node's own of its kind.
+    """
+
+    relation: np.ndarray
+    tail: np.ndarray
+    count: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tail)
+
+    def joined(self, other: Edges) -> Edges:
+        names = ("relation", "tail", "count", "weight")
+        return Edges(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """A trained graph model over one graph.
+
+    Args:
+        arrays: layers (L, n, d): what each layer reads; interactions, others (n,): how many edges of a kind a node
+            has; aggregators.<layer>.<part>.<weight or bias>; with attention that is not uniform also log_total (n,),
+            the log of a node's sum of prior x exp(logit), and relation_logit (2R,), or transr.relation (2R, k) and
+            transr.projection (2R, d, k).
+        n_relations: R, ``interact`` included, without inverses.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    n_relations: int
+    aggregator: str
+    combine: str
+    interaction_share: float
+
+    @property
+    def dim(self) -> int:
+        return self.arrays["layers"].shape[2]
+
+    def layers(self, own: np.ndarray, edges: Edges) -> np.ndarray:
+        """(L + 1, d) float32: the node before propagation, ``own`` (d,), and after each layer."""
+        weights = np.sqrt(self.shares(own, edges)[0] * self._seen_from_tails(own, edges)).astype(np.float32)
+        out = [own.astype(np.float32)]
+        for number, nodes in enumerate(self.arrays["layers"]):
+            out.append(self._aggregated(number, out[-1], np.einsum("m,md->d", weights, nodes[edges.tail])))
+        return np.stack(out)
+
+    def combined(self, layers: np.ndarray) -> np.ndarray:
+        """One unit vector from those of all layers; zeros where they are."""
+        if self.combine == "last":
+            return unit(layers[-1])
+        return unit(layers.ravel() if self.combine == "concat" else layers.mean(axis=0))
+
+    def shares(self, own: np.ndarray, edges: Edges) -> tuple[np.ndarray, float]:
+        """(m,) shares of the node's attention, which sum to 1, and the log of what they were divided by."""
+        kind = (edges.relation % self.n_relations == 0).astype(np.int64)
+        total = np.bincount(kind, weights=edges.weight, minlength=2)
+        shares = edges.weight / total[kind] * self._kind_share(kind, total[1 - kind])
+        if "log_total" not in self.arrays or not len(edges):
+            return shares, 0.0
+        logits = self._logits(own, edges, from_tail=False)
+        scaled = shares * np.exp(logits - logits.max())
+        return scaled / scaled.sum(), float(np.log(scaled.sum()) + logits.max())
+
+    def _seen_from_tails(self, own: np.ndarray, edges: Edges) -> np.ndarray:
+        """(m,) each edge's share of its tail's attention: as one of the edges that it has, or its first of the kind."""
+        kind = (edges.relation % self.n_relations == 0).astype(np.int64)
+        counts = np.stack([self.arrays["others"][edges.tail], self.arrays["interactions"][edges.tail]]).astype(float)
+        place = np.arange(len(edges))
+        present, of_other_kind = counts[kind, place], counts[1 - kind, place]
+        prior = edges.count / np.where(present > 0, present, edges.count) * self._kind_share(kind, of_other_kind)
+        grown = prior
+        if "log_total" in self.arrays:
+            grown = prior * np.exp(self._logits(own, edges, from_tail=True) - self.arrays["log_total"][edges.tail])
+        return np.where(present > 0, grown, grown / (1 - prior + grown))
+
+    def _kind_share(self, kind: np.ndarray, of_other_kind: np.ndarray) -> np.ndarray:
+        """What edges of a kind (1: interactions) have together; of_other_kind: how many of the other there are."""
+        return np.where(of_other_kind > 0, np.where(kind == 1, self.interaction_share, 1 - self.interaction_share), 1.0)
+
+    def _logits(self, own: np.ndarray, edges: Edges, *, from_tail: bool) -> np.ndarray:
+        """(m,) attention logits of the edges, or of their inverses, which the tails see: by relation, or KGAT's."""
+        relation = (edges.relation + self.n_relations * from_tail) % (2 * self.n_relations)
+        if "relation_logit" in self.arrays:
+            return self.arrays["relation_logit"][relation]
+        tails, logits = self.arrays["layers"][0][edges.tail], np.empty(len(edges))
+        for number in np.unique(relation):
+            of_relation = relation == number
+            projection, vector = self.arrays["transr.projection"][number], self.arrays["transr.relation"][number]
+            near = np.einsum("d,dk->k", own, projection)
+            far = np.einsum("md,dk->mk", tails[of_relation], projection)
+            head, tail = (far, near) if from_tail else (near, far)
+            logits[of_relation] = (tail * np.tanh(head + vector)).sum(axis=1)
+        return logits
+
+    def _aggregated(self, layer: int, node: np.ndarray, neighbourhood: np.ndarray) -> np.ndarray:
+        """reckg.model.kgat.Aggregator of one node."""
+        if self.aggregator == "sum":
+            return neighbourhood
+        out = self._linear(layer, "joined", node + neighbourhood)
+        if self.aggregator == "bi-interaction":
+            out = out + self._linear(layer, "product", node * neighbourhood)
+        return unit(out)
+
+    def _linear(self, layer: int, part: str, vector: np.ndarray) -> np.ndarray:
+        name = f"aggregators.{layer}.{part}."
+        out = np.einsum("od,d->o", self.arrays[name + "weight"], vector) + self.arrays[name + "bias"]
+        return np.where(out > 0, out, np.float32(0.01) * out)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """(d,) float32 at length 1; zeros stay."""
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)

@@ -1,0 +1,235 @@
+"""Users and items that a bundle has never seen, through the batch job and the server: the same answers everywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import polars as pl
+import pytest
+from grpc_tools import protoc  # type: ignore[import-untyped]
+
+from jobs.cli import main
+from jobs.recommend import recommend_all
+from reckg.bundle import Bundle, load_bundle, save_bundle
+from reckg.errors import DataError, OlderBundleError
+from reckg.recommend import Recommender
+from reckg.v1 import recommender_pb2 as pb
+from serving import client as client_module
+from serving.client import RecommenderClient
+from serving.generate_stubs import PROTO, ROOT
+from serving.server import RunningServer, start_server
+from tests import small_world
+from tests.small_world import USER_IDS
+
+LISTED = pl.DataFrame(
+    {
+        "user_id": ["u03", "new1", "new2", "u04", "new3", "new4"],
+        "recent_item_ids": [["i01", "gone"], ["i07", "i02"], None, None, [], ["gone"]],
+        "city": ["Oslo", None, "Rome", None, None, "Paris"],
+        "age": [None, 24.0, None, None, None, None],
+        "remark": ["a", "b", "c", "d", "e", "f"],
+    }
+)
+NEW_ITEMS = pl.DataFrame(
+    {"item_id": ["n1", "n2"], "title": ["dune the sea", None], "genres": [["x"], ["y", "odd"]], "author": ["Ann", None]}
+)
+
+
+@pytest.fixture(scope="module")
+def bundle_path(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = small_world.world(tmp_path_factory.mktemp("world"), encoder=encoder, linear=True)
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    save_bundle(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_path: Path) -> Bundle:
+    return load_bundle(bundle_path)
+
+
+def rows_of(frame: pl.DataFrame, user_id: str) -> list[tuple[str, float]]:
+    return frame.filter(user_id=user_id).sort("rank").select("item_id", "score").rows()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_list_with_histories_and_attributes_is_answered_as_single_requests(
+    bundle: Bundle, bundle_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    users = tmp_path / f"users.{suffix}"
+    if suffix == "parquet":
+        LISTED.write_parquet(users)
+    else:
+        LISTED.with_columns(pl.col("recent_item_ids").list.join("|")).write_csv(users)
+    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=8, users=users, block_users=4, progress=False)
+    frame = pl.read_parquet(tmp_path / "recs.parquet")
+    for row in LISTED.iter_rows(named=True):
+        given = {name: row[name] for name in ("city", "age") if row[name] is not None}
+        recent = row["recent_item_ids"] or ()
+        single = Recommender(bundle).recommend(row["user_id"], 8, recent_items=recent, attributes=given)
+        assert rows_of(frame, row["user_id"]) == [(item.item_id, item.score) for item in single.items]
+        assert set(frame.filter(user_id=row["user_id"])["fallback"]) == {single.fallback}
+    assert frame.filter(fallback="popular")["user_id"].unique(maintain_order=True).to_list() == ["new3", "new4"]
+    expected = {
+        "users": 6,
+        "unknown_users": 4,
+        "folded_users": 4,
+        "ignored_columns": ["remark"],
+        "unknown_recent_items": 2,
+        "unknown_recent_items_examples": ["gone", "gone"],
+        "unknown_attributes": 1,
+        "unknown_attributes_examples": ["city=Paris"],
+    }
+    assert {name: counts[name] for name in expected} == expected
+
+
+def test_a_list_that_contradicts_itself_is_refused(bundle_path: Path, tmp_path: Path) -> None:
+    users = pl.DataFrame({"user_id": ["a", "a"], "recent_item_ids": [["i01"], ["i02"]]})
+    users.write_parquet(tmp_path / "users.parquet")
+    with pytest.raises(DataError, match="1 values of 'user_id' have rows that differ"):
+        recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / "users.parquet", progress=False)
+
+
+def test_new_items_are_recommended_by_the_command(
+    bundle: Bundle, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    NEW_ITEMS.write_parquet(tmp_path / "items.parquet")
+    out = tmp_path / "recs.parquet"
+    words = ["recommend", str(bundle_path), "--out", str(out), "--k", "45", "--new-items"]
+    assert main([*words, str(tmp_path / "items.parquet")]) == 0
+    printed = capsys.readouterr().out
+    assert "new items 2" in printed and "unknown of new items 2" in printed
+    assert "author" in printed and "genres=odd" in printed
+    frame = pl.read_parquet(out)
+    assert {"n1", "n2"} <= set(frame["item_id"])
+    grown = Recommender(bundle.with_items(NEW_ITEMS))
+    for user_id in USER_IDS[:29]:
+        items = grown.recommend(user_id, 45).items
+        assert rows_of(frame, user_id) == [(item.item_id, item.score) for item in items]
+        assert {"n1", "n2"} <= {item.item_id for item in items}
+    NEW_ITEMS.with_columns(item_id=pl.Series(["n1", "i01"])).write_parquet(tmp_path / "clash.parquet")
+    assert main([*words, str(tmp_path / "clash.parquet"), "--overwrite"]) == 2
+    assert "1 of 2 new items are in the bundle already (first: 'i01')" in capsys.readouterr().err
+
+
+def test_a_bundle_of_an_older_reckg_refuses_what_it_cannot(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(replace(bundle, inductive=None), tmp_path / "old")
+    LISTED.write_parquet(tmp_path / "users.parquet")
+    with pytest.raises(OlderBundleError, match="Run 'reckg bundle' again"):
+        recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
+    LISTED.drop("recent_item_ids").write_parquet(tmp_path / "users.parquet")
+    counts = recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
+    assert counts["ignored_columns"] == ["city", "age", "remark"] and counts["folded_users"] == 0
+
+
+@pytest.fixture(scope="module")
+def running(bundle: Bundle) -> Iterator[RunningServer]:
+    running = start_server()
+    running.ready(Recommender(bundle))
+    yield running
+    running.stop(0)
+
+
+@pytest.fixture
+def client(running: RunningServer) -> Iterator[RecommenderClient]:
+    with RecommenderClient(running.address, timeout_s=20.0) as client:
+        yield client
+
+
+def test_the_server_answers_as_the_library_does(client: RecommenderClient, bundle: Bundle) -> None:
+    offline = Recommender(bundle)
+    for user_id, recent, attributes in (
+        ("", ["i07", "i02"], {}),
+        ("nobody", ["i07", "gone"], {"city": "Rome", "age": 24.0}),
+        ("u03", ["i01"], {"city": ["Oslo"]}),
+        ("", [], {"city": "Rome", "shoe": 41}),
+        ("nobody", ["gone"], {}),
+    ):
+        response = client.recommend(user_id, 7, recent_items=recent, attributes=attributes)
+        expected = offline.recommend(user_id or None, 7, recent_items=recent, attributes=attributes)
+        assert [(i.item_id, i.score) for i in response.items] == [(i.item_id, i.score) for i in expected.items]
+        assert tuple(response.unknown_recent_item_ids) == expected.unknown_recent_items
+        assert tuple(response.unknown_attributes) == expected.unknown_attributes
+        reasons = [pb.DegradedReason.Name(r).removeprefix("DEGRADED_REASON_") for r in response.degraded_reasons]
+        assert [reason.lower() for reason in reasons] == list(expected.degraded)
+        assert list(response.degraded_reasons) == sorted(response.degraded_reasons)
+        assert (response.fallback == pb.FALLBACK_POPULAR) == (expected.fallback == "popular")
+    seen = client.recommend("", 40, recent_items=["i07"], include_seen=True)
+    assert "i07" in [item.item_id for item in seen.items]
+
+
+def failure(call: object, *arguments: object, **named: object) -> tuple[grpc.StatusCode, str]:
+    assert callable(call)
+    with pytest.raises(grpc.RpcError) as raised:
+        call(*arguments, **named)
+    return raised.value.code(), raised.value.details()
+
+
+def test_limits_of_a_request(client: RecommenderClient, running: RunningServer, bundle: Bundle) -> None:
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    assert failure(client.recommend) == (invalid, "user_id must not be empty")
+    many = failure(client.recommend, "", recent_items=["i01"] * 501)
+    assert many == (invalid, "recent_item_ids must be at most 500, got 501")
+    assert len(client.recommend("", recent_items=["i01"] * 500).items) == 10
+    assert failure(client.recommend, attributes={"": "x"}) == (invalid, "attributes.name must not be empty")
+    twice = pb.RecommendRequest(attributes=[pb.UserAttribute(name="city")] * 2)
+    code, message = failure(client._stub.Recommend, twice, timeout=20)
+    assert (code, message) == (invalid, "attributes.name must not repeat, got 'city' twice")
+    running.ready(Recommender(replace(bundle, inductive=None)))
+    code, message = failure(client.recommend, recent_items=["i01"])
+    running.ready(Recommender(bundle))
+    assert code == grpc.StatusCode.FAILED_PRECONDITION and message.endswith("Run 'reckg bundle' again.")
+
+
+def test_a_client_generated_from_the_proto_alone(running: RunningServer, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    shutil.copy(ROOT / "proto" / PROTO, tmp_path / "shop" / "recommender.proto")
+    command = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    assert protoc.main([*command, "shop/recommender.proto"]) == 0
+    (tmp_path / "backend.py").write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            import grpc
+            from shop import recommender_pb2 as pb, recommender_pb2_grpc
+
+            with grpc.insecure_channel(sys.argv[1]) as channel:
+                stub = recommender_pb2_grpc.RecommenderServiceStub(channel)
+                city = pb.UserAttribute(name="city", values=["Rome"])
+                request = pb.RecommendRequest(recent_item_ids=["i07", "gone", "i02"], attributes=[city])
+                response = stub.Recommend(request, timeout=20)
+            print(json.dumps([[item.item_id for item in response.items], list(response.unknown_recent_item_ids)]))
+            """
+        )
+    )
+    command = [sys.executable, "backend.py", running.address]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    expected = Recommender(bundle).recommend(recent_items=["i07", "gone", "i02"], attributes={"city": "Rome"})
+    assert json.loads(result.stdout) == [[item.item_id for item in expected.items], ["gone"]]
+
+
+def test_the_client_takes_recent_items_and_prints_what_is_unknown(
+    running: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert client_module.main([running.address, "--recent", "i07", "gone", "--k", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "(unknown: gone)" in printed and "DEGRADED_REASON_UNKNOWN_RECENT_ITEMS" in printed
+
+
+def test_no_torch_is_loaded_for_users(bundle_path: Path) -> None:
+    code = (
+        f"import sys, reckg; r = reckg.load({str(bundle_path)!r}); r.recommend(recent_items=['i07']); "
+        "r.recommend(attributes={'city': 'Rome'}); "
+        "print([n for n in ('torch', 'transformers', 'dgl') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
