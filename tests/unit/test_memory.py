@@ -32,11 +32,11 @@ MILLION = replace(sizes(1_000_000), batch=0)
     ("propagation", "attention"), [("full", "uniform"), ("sampled", "uniform"), ("full", "relation")]
 )
 def test_the_estimate_is_near_what_a_process_grows_by(propagation: str, attention: str) -> None:
-    for users in (30_000, 90_000):
+    for users, at_most in ((30_000, 1.8), (90_000, 1.5)):  # the fixed part is generous
         words = [sys.executable, "-m", "tests.measured_memory", str(users), propagation, attention]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
         estimated, grown = (int(word) for word in done.stdout.split())
-        assert 0.9 < estimated / grown < 1.5, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
+        assert 0.9 < estimated / grown < at_most, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
 
 
 def plan(budget_gb: float, propagation: str = "auto", softmax: bool = False, held: int = 0, batch: int = 0) -> str:
