@@ -60,7 +60,9 @@ class Content:
 class NewItems:
     """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
 
-    These give it the mean of other items' scores over users, and their spread times the reliability. shift: (d + r,).
+    These give it the mean of other items' scores over users, and their spread times the root of the reliability: by the
+    reliability itself, the best guess, next to no new item would be shown; as much as others, they would crowd them out.
+    shift: (d + r,).
     """
 
     own: float

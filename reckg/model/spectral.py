@@ -198,9 +198,8 @@ class _Spread:
         ratio = _ratio(share, own, linear)
         weights = (0.0, 1.0) if share == 1 else (1.0, ratio)
         total = weights[0] * own + weights[1] * linear
-        scale = (
-            self.spectral.content.reliability * np.nanstd(wanted, axis=1).mean() / max(total.std(axis=1).mean(), 1e-12)
-        )
+        wanted_spread = np.sqrt(self.spectral.content.reliability) * np.nanstd(wanted, axis=1).mean()
+        scale = wanted_spread / max(total.std(axis=1).mean(), 1e-12)
         mean = self.users.mean(axis=0)
         shift = (np.nanmean(wanted) - scale * total.mean()) / max(float(mean @ mean), 1e-12) * mean
         return NewItems(float(scale * weights[0]), float(scale * weights[1]), shift.astype(np.float32))

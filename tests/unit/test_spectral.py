@@ -141,7 +141,7 @@ def test_new_items_stand_among_the_others(taken: np.ndarray, embeddings: Embeddi
     others = np.where(taken[:, :9], np.nan, others)
     new = users @ weighted.new.placed(embeddings.items[9:], weighted.target[9:]).T
     assert new.mean() == pytest.approx(np.nanmean(others), rel=1e-3)
-    spread = float(weighted.content.reliability) * np.nanstd(others, axis=1).mean()
+    spread = np.sqrt(weighted.content.reliability) * np.nanstd(others, axis=1).mean()
     assert (new - users @ weighted.new.shift[:, None]).std(axis=1).mean() == pytest.approx(spread, rel=1e-3)
 
 
