@@ -61,7 +61,7 @@ class NewItems:
     """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
 
     These give it the mean of other items' scores over users, and their spread times the root of the reliability: by the
-    reliability itself, the best guess, next to no new item would be shown; as much as others, they would crowd them out.
+    reliability itself, the best guess, next to none would be shown; as much as others, they would crowd others out.
     shift: (d + r,).
     """
 
