@@ -98,8 +98,9 @@ def fit_content(
     """
     edges = item_edges(graph)
     relation, tail, rarity = _kinds_of_edges(edges, graph)
-    features = _features(relation, tail, rarity, edges, graph.n_items)
     taught_by = evenly(taught_by, TAUGHT_BY)
+    features = _features(relation, tail, rarity, edges, graph.n_items)[taught_by]
+    text, factor = text[taught_by], factor[taught_by]
     kinds = np.unique(relation)
     parts = [features[:, relation == kind] for kind in kinds]
     names = [graph.relations[k % graph.n_relations] + ("^-1" if k >= graph.n_relations else "") for k in kinds]
@@ -108,17 +109,17 @@ def fit_content(
         names.append("text")
     if not parts or len(taught_by) == 0:
         return None
-    some = evenly(taught_by, WEIGHED_BY)
+    some = evenly(np.arange(len(taught_by)), WEIGHED_BY)
     weights, reliability = _leave_one_out_weights([_kernel(part[some]) for part in parts], factor[some] * scale)
     kernel = np.full((len(taught_by), len(taught_by)), CONSTANT)
     for weight, part in zip(weights, parts, strict=True):
-        kernel += weight * _kernel(part[taught_by])
+        kernel += weight * _kernel(part)
     kernel[np.diag_indices_from(kernel)] += 1
-    dual = np.linalg.solve(kernel, factor[taught_by])
+    dual = np.linalg.solve(kernel, factor)
     by_feature = np.zeros((len(relation), factor.shape[1]))
     for weight, part, kind in zip(weights, parts, kinds, strict=False):  # the text has no kind
-        by_feature[relation == kind] = weight * (part[taught_by].T @ dual)
-    by_text = weights[-1] * (text[taught_by].T @ dual) if text.any() else np.zeros((text.shape[1], factor.shape[1]))
+        by_feature[relation == kind] = weight * (part.T @ dual)
+    by_text = weights[-1] * (text.T @ dual) if text.any() else np.zeros((text.shape[1], factor.shape[1]))
     return Content(
         relation,
         tail,
