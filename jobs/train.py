@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from reckg.model.memory import Plan
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
-from reckg.model.spectral import MARGIN, fit_spectral, weighed
+from reckg.model.spectral import clearly_best, fit_spectral, weighed
 from reckg.model.train import Schedule, load_trained_state
 from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
@@ -49,13 +50,14 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     model = build_model(config, run, prepared, graph, device)
     tensors = GraphTensors(graph, device)
     objective = _objective(config, model, tensors, prepared, plan)
+    validate = _validation(prepared, config)
     result = train_model(
         model,
         tensors,
         objective,
         _schedule(config, plan.batch_size),
         folder=run / "model",
-        validate=_validation(prepared, config),
+        validate=lambda embeddings: float(validate(embeddings).mean()),
         key=key,
         progress=tqdm,
     )
@@ -97,13 +99,12 @@ def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Pr
     usual, validate = prepared.half_life(config), _validation(prepared, config)
     if usual == 0 or config.model.recency_half_life is not None:
         return usual
-    scores = {}
+    scores = dict[float, np.ndarray]()
     for half_life in (usual * times for times in HALF_LIFE_TIMES):
         tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), model.embedding.device)
         model.update_attention(tensors)
         scores[half_life] = validate(model.embeddings(tensors))
-    best = max(scores, key=scores.__getitem__)
-    return best if scores[best] > MARGIN * scores[usual] else usual
+    return clearly_best(scores, usual)
 
 
 def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
@@ -194,20 +195,20 @@ def _schedule(config: Config, batch_size: int) -> Schedule:
     )
 
 
-def _validation(prepared: Prepared, config: Config) -> Any:
-    """NDCG@10 of the validation part for at most VALIDATION_USERS: over full rankings, training items left out, or,
-    where the items are split, among the part's new items alone."""
+def _validation(prepared: Prepared, config: Config) -> Callable[[Embeddings], np.ndarray]:
+    """NDCG@10 (n,) of at most VALIDATION_USERS users of the validation part: over full rankings, training items left
+    out, or, where the items are split, among the part's new items alone."""
     sample = asked(prepared, "valid").sample(VALIDATION_USERS, config.run.seed)
     candidates = new_items(prepared, "valid") if prepared.cold_items else None
 
-    def validate(embeddings: Embeddings) -> float:
+    def validate(embeddings: Embeddings) -> np.ndarray:
         users = embeddings.users[sample.users]
         if candidates is None:
             listed = exact_search(users, embeddings.items, 10, seen=sample.excluded).item_idx
         else:
             place = exact_search(users, embeddings.items[candidates], 10).item_idx
             listed = np.append(candidates, -1)[place]  # -1 takes the last: it stays -1
-        return float(ranking_metrics(listed, sample.relevant, (10,))["ndcg@10"].mean())
+        return ranking_metrics(listed, sample.relevant, (10,))["ndcg@10"]
 
     return validate
 

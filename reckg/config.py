@@ -168,7 +168,7 @@ class TrainConfig(Section):
         "memory.",
     )
     targets: int = Field(
-        4,
+        16,
         ge=1,
         description="Interactions of a user that are predicted together, from the history without them: at most so "
         "many, and at most a fifth of the history. In ordered histories each is predicted from what came before it.",

@@ -123,7 +123,7 @@ def world(
     embeddings = model.embeddings(tensors)
     if linear:
         fitted = fit_spectral(graph, 3, None if text is None else text.vectors.numpy())
-        model.spectral = weighed(fitted, embeddings, graph, lambda _: 0.5)[0]
+        model.spectral = weighed(fitted, embeddings, graph, lambda _: np.full(4, 0.5))[0]
     bins = {name: counts["columns"][name]["bins"] for name in ("price",)}
     bins |= {"user." + name: user_counts["columns"][name]["bins"] for name in ("age",)}
     parts = inductive_parts(model, tensors, np.bincount(item_idx, minlength=ITEMS))

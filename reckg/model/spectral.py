@@ -10,9 +10,10 @@ Source: Steck, WWW 2019, arXiv:1905.03375 (EASE); that its scores filter the spe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from safetensors import safe_open
@@ -25,11 +26,11 @@ from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.content import Content, NewItems, equally_long, evenly, fit_content, item_edges, unit
 from reckg.model.joint_model import Embeddings
 
+Choice = TypeVar("Choice", bound=Hashable)
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 NEW_SHARE = 0.8  # the same of items without interactions, whose columns are told from their content
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
-MARGIN = 1.01  # one validation part is noisy: another share must score this many times what the usual one does
 SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
 
 
@@ -139,7 +140,7 @@ def weighed(
     spectral: Spectral,
     embeddings: Embeddings,
     graph: KnowledgeGraph,
-    validate: Callable[[Embeddings], float],
+    validate: Callable[[Embeddings], np.ndarray],
     *,
     new_items: bool = False,
 ) -> tuple[Spectral, float, float, float]:
@@ -148,20 +149,28 @@ def weighed(
     A share w gives the linear scores w / (1 - w) times the graph's spread over the items, on average over users.
 
     Args:
+        validate: scores (n,) of n validation users, higher is better.
         new_items: validation asks for new items alone, and so chooses their share in place of the others'.
     Returns:
-        The part, the share, the share of new items, and the score.
+        The part, the share, the share of new items, and the mean score.
     """
     usual = (SHARE, NEW_SHARE)
     others = [(SHARE, w) for w in NEW_OTHERS] if new_items else [(w, NEW_SHARE) for w in OTHERS]
     if not spectral.users(graph).any():
-        return spectral, 0.0, 0.0, validate(embeddings)
+        return spectral, 0.0, 0.0, float(validate(embeddings).mean())
     spread = _Spread(spectral, embeddings, graph)
     tried = {shares: spread.at(*shares) for shares in (usual, *others)}
     scores = {shares: validate(part.joined(embeddings, graph)) for shares, part in tried.items()}
-    best = max(scores, key=scores.__getitem__)
-    shares = best if scores[best] > MARGIN * scores[usual] else usual
-    return tried[shares], *shares, scores[shares]
+    shares = clearly_best(scores, usual)
+    return tried[shares], *shares, float(scores[shares].mean())
+
+
+def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
+    """The choice with the highest mean score if it beats the usual one by more than the standard error of their
+    difference over users, else the usual: one validation part is noisy. scores: (n,) of the same users each."""
+    best = max(scores, key=lambda choice: float(scores[choice].mean()))
+    difference = scores[best] - scores[usual]
+    return best if difference.mean() > difference.std() / np.sqrt(max(len(difference), 1)) else usual
 
 
 class _Spread:

@@ -114,7 +114,7 @@ def popularity_ndcg(settings: Config, run: Path) -> float:
     prepared = read_prepared(run)
     counts = np.bincount(prepared.history("train", settings).item_idx, minlength=len(prepared.items))
     users, items = np.ones((len(prepared.users), 1), np.float32), counts[:, None].astype(np.float32)
-    return round(_validation(prepared, settings)(Embeddings(users, items, items[:0])), 5)
+    return round(float(_validation(prepared, settings)(Embeddings(users, items, items[:0])).mean()), 5)
 
 
 def bandwidth(tensors: GraphTensors, dim: int, rounds: int = 5) -> dict[str, float]:

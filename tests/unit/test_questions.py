@@ -53,7 +53,7 @@ def test_training_validates_among_the_new_items_of_validation(kind: str, score: 
     place = np.array([0, 0, 0, 0, 0, 0.6, 0.9, 0.1, 0.2])  # angles of the items; users at 0
     items = np.stack([np.cos(place), np.sin(place)], axis=1).astype(np.float32)
     users = np.tile(np.array([[1, 0]], dtype=np.float32), (4, 1))
-    found = _validation(prepared(kind), Config())(Embeddings(users, items, items[:0]))
+    found = _validation(prepared(kind), Config())(Embeddings(users, items, items[:0])).mean()
     if score is not None:
         assert found == pytest.approx(score)
     else:
