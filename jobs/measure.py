@@ -44,9 +44,12 @@ def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
     prepared, model = _model(config, run)
     held, groups = held_out_part(prepared, "test"), relation_groups(run)
+    spectral = model.spectral
+    text = None if model.text is None else model.text.vectors.cpu().numpy()
     lists = {}
     for name, relations in groups.items():
         graph = load_graph(run, prepared, config, STATE["test"], without=relations, half_life=served_half_life(run))
+        model.spectral = spectral if spectral is None else spectral.told_by(graph, text)
         lists[name] = _lists(embeddings_over(model, graph), held)
     (run / "masked").mkdir(parents=True, exist_ok=True)
     save_file(lists, run / "masked" / "test.safetensors")

@@ -74,6 +74,14 @@ class Spectral:
         users = unit(np.pad(users, ((0, 0), (0, 1))))
         return replace(embeddings, users=users, items=equally_long(items, self.longest))
 
+    def told_by(self, graph: KnowledgeGraph, text: np.ndarray | None) -> Spectral:
+        """With the columns of items without training interactions as another graph and these texts tell them."""
+        if self.content is None:
+            return self
+        text = np.zeros((len(self.target), len(self.content.by_text)), np.float32) if text is None else text
+        told = self.content.columns(*item_edges(graph), text)
+        return replace(self, target=np.where(self.known[:, None], self.target, told))
+
     def save(self, path: Path) -> None:
         tensors = {"source": self.source, "target": self.target, "known": self.known}
         tensors["scales"] = np.array([self.ratio, self.longest])
@@ -131,9 +139,8 @@ def fit_spectral(graph: KnowledgeGraph, rank: int, text: np.ndarray | None = Non
     longest = np.linalg.norm(target, axis=1).max()
     text = np.zeros((graph.n_items, 0), dtype=np.float32) if text is None else text
     content = fit_content(graph, text, factor / longest, values, np.flatnonzero(known))
-    if content is not None:
-        target[~known] = content.columns(*item_edges(graph), text)[~known] * longest
-    return Spectral(factor.astype(np.float32), (target / longest).astype(np.float32), known, content)
+    spectral = Spectral(factor.astype(np.float32), (target / longest).astype(np.float32), known, content)
+    return spectral.told_by(graph, text)
 
 
 def weighed(
