@@ -33,6 +33,7 @@ from reckg.model.train import Schedule, load_trained_state
 from reckg.model.train import train as train_model
 from reckg.retrieval.exact import exact_search
 
+Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
 VALIDATION_USERS = 5000  # at most; drawn by seed
 HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-life, and what is tried beside it
 
@@ -63,10 +64,10 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     )
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
-    half_life = _served_half_life(config, run, model, prepared)
+    half_life = _served_half_life(config, run, model, prepared, validate)
     if half_life != prepared.half_life(config):
         tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
-    linear = _linear_part(config, run, model, tensors, prepared)
+    linear = _linear_part(config, run, model, tensors, prepared, validate)
     n_examples = len(objective.histories.examples())
     counts = {
         "epochs": result.epoch,
@@ -94,9 +95,9 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return counts
 
 
-def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared) -> float:
+def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:
     """The half-life of histories at inference: that of training, unless another is clearly better on validation."""
-    usual, validate = prepared.half_life(config), _validation(prepared, config)
+    usual = prepared.half_life(config)
     if usual == 0 or config.model.recency_half_life is not None:
         return usual
     scores = dict[float, np.ndarray]()
@@ -121,7 +122,7 @@ def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any
 
 
 def _linear_part(
-    config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared
+    config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared, validate: Validate
 ) -> dict[str, Any]:
     """Writes model/spectral.safetensors: the linear part beside the best epoch's vectors, its share chosen on
     validation; returns the shares, the validation score with them, and the weights of what items are told by."""
@@ -129,7 +130,6 @@ def _linear_part(
     embeddings = model.embeddings(tensors)
     text = None if model.text is None else model.text.vectors.cpu().numpy()
     fitted = fit_spectral(tensors.graph, config.model.linear_rank, text)
-    validate = _validation(prepared, config)
     spectral, share, new_share, valid = weighed(
         fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items
     )
@@ -195,7 +195,7 @@ def _schedule(config: Config, batch_size: int) -> Schedule:
     )
 
 
-def _validation(prepared: Prepared, config: Config) -> Callable[[Embeddings], np.ndarray]:
+def _validation(prepared: Prepared, config: Config) -> Validate:
     """NDCG@10 (n,) of at most VALIDATION_USERS users of the validation part: over full rankings, training items left
     out, or, where the items are split, among the part's new items alone."""
     sample = asked(prepared, "valid").sample(VALIDATION_USERS, config.run.seed)

@@ -68,11 +68,15 @@ class Spectral:
         if not self.joins:
             return embeddings
         users = np.concatenate([embeddings.users, self.users(graph)], axis=1)
-        items = np.concatenate([embeddings.items, self.ratio * self.target], axis=1)
-        if self.new is not None:
-            items[~self.known] = self.new.placed(embeddings.items[~self.known], self.target[~self.known])
         users = unit(np.pad(users, ((0, 0), (0, 1))))
-        return replace(embeddings, users=users, items=equally_long(items, self.longest))
+        return replace(embeddings, users=users, items=equally_long(self.beside(embeddings.items), self.longest))
+
+    def beside(self, items: np.ndarray) -> np.ndarray:
+        """(n_items, d) graph vectors -> (n_items, d + r), each at its own length."""
+        out = np.concatenate([items, self.ratio * self.target], axis=1)
+        if self.new is not None:
+            out[~self.known] = self.new.placed(items[~self.known], self.target[~self.known])
+        return out
 
     def told_by(self, graph: KnowledgeGraph, text: np.ndarray | None) -> Spectral:
         """With the columns of items without training interactions as another graph and these texts tell them."""
@@ -192,15 +196,11 @@ class _Spread:
         self.unseen = _histories(graph)[users][:, self.known].toarray() == 0
 
     def at(self, share: float, new_share: float) -> Spectral:
-        known = self.spectral.known
         own, linear = self._scores(self.known)
         ratio = _ratio(share, own, linear)
         new = self._new(new_share, np.where(self.unseen, own + ratio * linear, np.nan))
         out = replace(self.spectral, ratio=ratio, new=new)
-        items = np.concatenate([self.embeddings.items, ratio * self.spectral.target], axis=1)
-        if new is not None:
-            items[~known] = new.placed(self.embeddings.items[~known], self.spectral.target[~known])
-        return replace(out, longest=float(np.linalg.norm(items, axis=1).max()))
+        return replace(out, longest=float(np.linalg.norm(out.beside(self.embeddings.items), axis=1).max()))
 
     def _new(self, share: float, wanted: np.ndarray) -> NewItems | None:
         """From the new items' own scores, or, where there are none, as if every item were new.
