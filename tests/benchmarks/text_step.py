@@ -20,6 +20,7 @@ from jobs.build_graph import build_graph
 from jobs.model_files import build_model, load_graph
 from jobs.run_folder import read_prepared
 from jobs.train import _objective, _schedule
+from jobs.training_plan import training_plan
 from reckg.config import parse_config
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.sampling import TrainBatch, batches
@@ -42,8 +43,9 @@ class Trained:
         graph = load_graph(run, prepared, config, "train")
         self.model = build_model(config, run, prepared, graph, CPU)
         self.tensors = GraphTensors(graph, CPU)
-        self.objective = _objective(config, self.model, self.tensors, prepared)
-        self.schedule = _schedule(config)
+        plan = training_plan(config, run, prepared, self.tensors.head.device, "")
+        self.objective = _objective(config, self.model, self.tensors, prepared, plan)
+        self.schedule = _schedule(config, plan.batch_size)
         self.optimizer = make_optimizer(self.model, self.schedule)
         set_learning_rate(self.optimizer, self.schedule.warmup_steps, self.schedule.warmup_steps)
         self.batches = self._full_batches()
