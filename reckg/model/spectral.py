@@ -31,6 +31,7 @@ SHARE = 0.15  # of the score's spread; the best on validation over seeds and dat
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 NEW_SHARE = 0.8  # the same of items without interactions, whose columns are told from their content
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
+CLEARLY = 2.0  # chosen on one half of the validation users and judged by the other: with 1, small parts lost by it
 SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
 
 
@@ -177,11 +178,12 @@ def weighed(
 
 
 def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
-    """The choice with the highest mean score if it beats the usual one by more than the standard error of their
+    """The choice with the highest mean score if it beats the usual one by more than CLEARLY standard errors of their
     difference over users, else the usual: one validation part is noisy. scores: (n,) of the same users each."""
     best = max(scores, key=lambda choice: float(scores[choice].mean()))
     difference = scores[best] - scores[usual]
-    return best if difference.mean() > difference.std() / np.sqrt(max(len(difference), 1)) else usual
+    clear = difference.mean() > CLEARLY * difference.std() / np.sqrt(max(len(difference), 1))
+    return best if clear else usual
 
 
 class _Spread:
