@@ -20,6 +20,7 @@ from jobs.training_plan import training_loss, training_plan
 from reckg.config import Config
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.file_hash import file_sha256
+from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
@@ -35,6 +36,7 @@ from reckg.retrieval.exact import exact_search
 
 Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
 VALIDATION_USERS = 5000  # at most; drawn by seed
+SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread makes steps no faster
 HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-life, and what is tried beside it
 
 
@@ -52,6 +54,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     tensors = GraphTensors(graph, device)
     objective = _objective(config, model, tensors, prepared, plan)
     validate = _validation(prepared, config)
+    torch.set_num_threads(_step_threads(config, model, graph))
     result = train_model(
         model,
         tensors,
@@ -62,6 +65,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         key=key,
         progress=tqdm,
     )
+    torch.set_num_threads(n_threads(config))
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
     half_life = _served_half_life(config, run, model, prepared, validate)
@@ -93,6 +97,12 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     for name in ("checkpoint.safetensors", "plan.json"):
         (run / "model" / name).unlink(missing_ok=True)
     return counts
+
+
+def _step_threads(config: Config, model: JointModel, graph: KnowledgeGraph) -> int:
+    """One where run.threads leaves it open, the graph is small, and no text encoder trains; else as elsewhere."""
+    trains_text = model.text is not None and model.text.trains
+    return 1 if config.run.threads == 0 and not trains_text and len(graph.head) <= SMALL_GRAPH else n_threads(config)
 
 
 def _served_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:

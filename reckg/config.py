@@ -24,7 +24,12 @@ class RunConfig(Section):
     """What concerns every stage."""
 
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
-    threads: int = Field(0, ge=0, description="Threads of torch, FAISS and LightGBM; 0: one per core.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of torch, FAISS and LightGBM; 0: one per core, but one alone for training steps on a "
+        "small graph without a text encoder that trains.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model trains; auto: CUDA if present.")
 
 

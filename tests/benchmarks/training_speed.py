@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.training_speed [--kgat recbole|authors] [--min-entity-degree N]
 
-Both train in one process on the same graph, split and candidates, with 64 dimensions and the same number of threads,
-taking turns epoch by epoch. reckg trains by the stage ``train`` with jobs/configs/ml-100k.toml; kgat_loop.py says what
-KGAT is. Validation (NDCG@10 over full rankings, training items left out) is in neither's time. The data is
-``ml-100k-split``; where that is not there, the generated bookshop.
+Both train in one process on the same graph, split and candidates, with 64 dimensions, taking turns epoch by epoch. KGAT
+has ``--threads`` threads, by default one per core; reckg as many, by default what ``run.threads = 0`` gives it. reckg
+trains by the stage ``train`` with jobs/configs/ml-100k.toml; kgat_loop.py says what KGAT is. Validation (NDCG@10 over
+full rankings, training items left out) is in neither's time. The data is ``ml-100k-split``; where that is not there,
+the generated bookshop.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class Rival:
         self, name: str, loop: KgatLoop, validate: Callable[[np.ndarray, np.ndarray], float], limit: int
     ) -> None:
         self.name, self.loop, self.validate, self.limit = name, loop, validate, limit
+        self.threads = torch.get_num_threads()
         self.epochs: list[Epoch] = []
         self.parts: list[dict[str, float]] = []  # what the loop says of each epoch
 
@@ -158,13 +160,21 @@ class Rival:
     def step(self) -> None:
         if self.finished:
             return
+        ours = torch.get_num_threads()
+        self._use(self.threads)
         began, cpu_began = time.perf_counter(), time.process_time()
         self.parts.append(self.loop.epoch())
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         self.epochs.append(Epoch(seconds, cpu, self.validate(*self.loop.model.vectors())))
+        self._use(ours)
         parts = ", ".join(f"{name} {value:.3g}" for name, value in self.parts[-1].items())
         what = f"{seconds:.2f} s, {cpu:.2f} CPU s, valid NDCG@10 {self.epochs[-1].score:.4f} ({parts})"
         print(f"    KGAT ({self.name}) epoch {len(self.epochs)}: {what}", flush=True)
+
+    @staticmethod
+    def _use(threads: int) -> None:
+        torch.set_num_threads(threads)
+        dgl.utils.set_num_threads(threads)
 
 
 def rival(work: Work, name: str, settings: Settings, limit: int) -> Rival:
@@ -244,7 +254,9 @@ def measure(work: Work, kgat: Rival, other: Rival) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> Result:
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    dgl.utils.set_num_threads(threads)
     changes: Changes = {
         "run": {"seed": options.seed, "threads": options.threads, "device": "cpu"},
         "text": {"encoder": "none"},
@@ -264,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
             "data": read_prepared(work.run).info["name"],
             "nodes": graph.num_nodes(),
             "edges": graph.num_edges(),
-            "dgl_threads": dgl.utils.get_num_threads(),
+            "kgat_threads": kgat.threads,
             "kgat": {"name": kgat.name, **asdict(settings[0]), "epochs": limit, "patience": PATIENCE},
             other.name: asdict(settings[1]),
             **{name: getattr(work.config, name).model_dump(mode="json") for name in ("graph", "model", "train")},
@@ -281,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--kgat", choices=tuple(KGAT), default="recbole", help="whose settings KGAT has")
     out.add_argument("--kgat-epochs", type=int, default=60, help="at most; it stops by its validation before")
     out.add_argument("--min-entity-degree", type=int, help="1: the whole graph; default: the configuration's")
-    out.add_argument("--threads", type=int, default=2, help="of torch and DGL")
+    out.add_argument("--threads", type=int, default=0, help="of torch and DGL; 0: one per core, and reckg's default")
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import jobs.train
+from reckg.config import parse_config
 from reckg.errors import ArtifactError
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.sampling import batches
@@ -149,3 +152,17 @@ def test_a_step_on_cuda_equals_a_step_on_the_cpu() -> None:
             train_step(model, tensors, made, optimizer, batch, 5.0)
         results.append(F.normalize(model.embedding.detach().cpu(), dim=1))
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("given", "policy", "most", "threads"), [
+    (0, None, 10**6, 1), (0, None, 0, 5), (3, None, 10**6, 3), (0, "frozen", 10**6, 1), (0, "lora", 10**6, 5),
+])  # fmt: skip
+def test_a_small_graph_is_trained_by_one_thread_unless_told_otherwise(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int, policy: str, most: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(5)))
+    monkeypatch.setattr(jobs.train, "SMALL_GRAPH", most)
+    graph = toy_graph()
+    model = joint_model(graph, text_encoder(encoder, tmp_path, policy) if policy else None)
+    config = parse_config({"run": {"threads": given}}, "test")
+    assert jobs.train._step_threads(config, model, graph) == threads

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 import jobs.train
 from jobs.embed import embed
@@ -102,5 +105,24 @@ def test_the_small_benchmark_ends_with_its_json_line(tmp_path: Path, capsys: pyt
         assert figures[name] > 0, name
     assert figures["epoch_speedup_quartile_1"] <= figures["epoch_speedup"] <= figures["epoch_speedup_quartile_3"]
     assert {"time_to_quality_speedup", "kgat_ndcg@10", "reckg_ndcg@10", "reckg_epoch_seconds"} < figures.keys()
-    assert settings["data"] == "bookshop" and settings["dgl_threads"] == result["machine"]["torch_threads"] == 1
+    assert settings["data"] == "bookshop" and settings["kgat_threads"] == result["machine"]["torch_threads"] == 1
     assert result["benchmark"] == "training_speed"
+
+
+def test_the_rival_has_its_threads_in_its_turn_and_gives_ours_back() -> None:
+    seen: list[int] = []
+
+    class Loop:
+        model = SimpleNamespace(vectors=lambda: (np.zeros((1, 2)), np.zeros((1, 2))))
+
+        def epoch(self) -> dict[str, float]:
+            seen.append(torch.get_num_threads())
+            return {}
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    kgat = Rival("any", Loop(), lambda users, items: 0.5, 1)  # type: ignore[arg-type]
+    torch.set_num_threads(1)
+    kgat.step()
+    assert (seen, torch.get_num_threads()) == ([2], 1)
+    torch.set_num_threads(before)
