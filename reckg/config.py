@@ -97,7 +97,7 @@ class TextConfig(Section):
         0,
         ge=0,
         description="Tokens, of random items of the batch, that go through the trained part in one step; 0: as many as "
-        "take no more multiplications than the rest of the step.",
+        "take about the multiplications of the rest of the step.",
     )
     refresh_every: int = Field(1, ge=1, description="Epochs between refreshes of all text vectors (trained policies).")
     learning_rate: float = Field(5e-5, gt=0, description="Learning rate of the encoder's trained part.")

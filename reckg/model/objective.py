@@ -41,7 +41,8 @@ class Draw:
 class Objective:
     """What is minimised; the names and meanings are those of the ``train`` section of the configuration.
 
-    text_batch_tokens: 0: as many as the graph's part of a step is worth. generator draws the samples (on the CPU); popularity (n_items,) is the sampling distribution of sampled-softmax.
+    text_batch_tokens: 0: as many as the graph's part of a step is worth. generator draws the samples (on the CPU);
+    popularity (n_items,) is the sampling distribution of sampled-softmax.
     sampler: what a step sees of the graph; None: all of it.
     """
 
