@@ -99,7 +99,10 @@ class TextConfig(Section):
         False, description="The encoder reads an item's categorical and list attributes too, after its text."
     )
     batch_tokens: int = Field(
-        192, ge=1, description="Tokens, of random items of the batch, that go through the trained part in one step."
+        0,
+        ge=0,
+        description="Tokens, of random items of the batch, that go through the trained part in one step; 0: as many as "
+        "take about the multiplications of the rest of the step.",
     )
     refresh_every: int = Field(1, ge=1, description="Epochs between refreshes of all text vectors (trained policies).")
     learning_rate: float = Field(5e-5, gt=0, description="Learning rate of the encoder's trained part.")

@@ -19,6 +19,7 @@ from reckg.model.joint_model import JointModel
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.sampled_rows import SampledRows
 from reckg.model.sampling import SeenItems, TrainBatch, corrupt_tails, sample_items
+from reckg.model.text_encoder import TextEncoder
 
 Rows = torch.Tensor | SampledRows
 SHARING = 1024  # examples of a step that are scored against the same sampled items
@@ -40,7 +41,8 @@ class Draw:
 class Objective:
     """What is minimised; the names and meanings are those of the ``train`` section of the configuration.
 
-    generator draws the samples (on the CPU); popularity (n_items,) is the sampling distribution of sampled-softmax.
+    text_batch_tokens: 0: as many as the graph's part of a step is worth. generator draws the samples (on the CPU);
+    popularity (n_items,) is the sampling distribution of sampled-softmax.
     sampler: what a step sees of the graph; None: all of it.
     """
 
@@ -90,9 +92,10 @@ class Objective:
         return total, {name: value.item() for name, (_, value) in parts.items()}
 
     def _text_items(self, model: JointModel, batch: TrainBatch) -> torch.Tensor | None:
-        """Items of the batch, drawn at random, whose text is worked on in this step.
+        """Items of the batch whose text is worked on in this step: a random one, and those of the next longer texts.
 
-        Their texts have at most text_batch_tokens tokens together; the first drawn is taken in any case.
+        The longest is followed by the shortest. So there is little padding, and every text has its turn. They have at
+        most text_batch_tokens tokens together; the first is taken in any case.
         """
         if model.text is None or not (model.text.trains or self.text_weight > 0):
             return None
@@ -100,9 +103,24 @@ class Objective:
         items = torch.unique(batch.item.cpu())
         items = items[lengths[items] > 0]
         items = items[torch.randperm(len(items), generator=self.generator)]
-        fits = lengths[items].cumsum(0) <= self.text_batch_tokens
+        first = int(torch.randint(max(len(items), 1), (), generator=self.generator))
+        items = items[lengths[items].argsort(stable=True)].roll(-first)
+        tokens = self.text_batch_tokens or self._affordable_tokens(model, model.text, len(batch.groups.first))
+        fits = lengths[items].cumsum(0) <= tokens
         fits[:1] = True
         return items[fits].to(batch.item.device)
+
+    def _affordable_tokens(self, model: JointModel, text: TextEncoder, n_rows: int) -> int:
+        """Tokens that take as many multiplications as the graph's part of a step with so many rows of scores.
+
+        Of sampled neighbourhoods the scores alone are counted.
+        """
+        candidates = {"softmax": model.n_items, "bpr": 1}.get(self.loss, self.negatives)
+        of_node = 3 * n_rows * candidates  # products of vectors: the value and two gradients
+        if self.sampler is None:
+            of_node += 2 * len(model.propagation.aggregators) * len(self.histories.tensors.head)
+            of_node += 4 * text.dim * model.n_items  # projection and gate: the value and the weights' gradient
+        return of_node * model.embedding.shape[1] // text.work_per_token
 
     def _draw(self, model: JointModel, tensors: GraphTensors, batch: TrainBatch) -> Draw:
         device, negatives, log_count, facts = batch.item.device, None, None, None

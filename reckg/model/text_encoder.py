@@ -150,6 +150,16 @@ class TextEncoder(nn.Module):
     def trains(self) -> bool:
         return self.policy != "frozen"
 
+    @property
+    def work_per_token(self) -> int:
+        """Multiplications of a token on its way through the trained layers and back; frozen: as if the last trained.
+
+        The value, the gradient of what goes in, and that of the weights; attention between tokens is not counted.
+        """
+        layers = _encoder_layers(self.model)
+        first = 0 if self.trains and self._hidden is None else min(self.first_trainable, len(layers) - 1)
+        return 3 * sum(p.numel() for layer in layers[first:] for n, p in layer.named_parameters() if "lora_" not in n)
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that a step changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
