@@ -66,13 +66,13 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         progress=tqdm,
     )
     torch.set_num_threads(n_threads(config))
+    n_examples, n_interactions = len(objective.histories.examples()), len(objective.histories.item)
+    del objective, tensors, graph  # what follows builds its own, and has the memory for it
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
     half_life = _served_half_life(config, run, model, prepared, validate)
-    if half_life != prepared.half_life(config):
-        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
+    tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
     linear = _linear_part(config, run, model, tensors, prepared, validate)
-    n_examples = len(objective.histories.examples())
     counts = {
         "epochs": result.epoch,
         "best_epoch": result.best_epoch,
@@ -83,7 +83,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "linear_share_new_items": linear["new_share"],
         "content_weights": linear["content_weights"],
         "examples": n_examples,
-        "interactions_without_history": len(objective.histories.item) - n_examples,
+        "interactions_without_history": n_interactions - n_examples,
         "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "texts": 0 if model.text is None else len(model.text.tokens),

@@ -1,5 +1,5 @@
-"""Trains for three steps on a random graph in this process, and prints the estimate of its growth and the growth:
-python -m tests.measured_memory USERS full|sampled uniform|relation."""
+"""Trains for three steps on a random graph in this process, fits the linear part, and prints the estimate of the
+process's growth and the growth: python -m tests.measured_memory USERS full|sampled uniform|relation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reckg.model.memory import Sizes, estimate, held_memory
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
+from reckg.model.spectral import fit_spectral, weighed
 from tests.small_model import CPU, schedule
 
 DIM, LAYERS, BATCH, NEGATIVES, FANOUT = 64, 2, 4096, 1024, 5
@@ -100,6 +101,8 @@ def train(counts: Sizes, propagation: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = schedule(epochs=1, batch_size=BATCH, average_decay=0.9)
         module.train(model, tensors, made, plan, folder=Path(folder), validate=lambda found: 0.0, key="k")
+    del made, told
+    weighed(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
 
 
 def main(users: int, propagation: str, attention: str) -> None:

@@ -18,6 +18,7 @@ STEPS = 128  # of an epoch, about, where the batch is derived
 ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
 SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
+TAUGHT_BY = 4000  # as reckg.model.content.TAUGHT_BY
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class Plan:
 
 
 def estimate(sizes: Sizes, propagation: str) -> int:
-    """Bytes that the process grows by, from before the graph is read, at the fullest moment of training."""
+    """Bytes that the process grows by, from before the graph is read, at the fullest moment of the stage: that of
+    training, whose memory the process keeps, and what the linear part's regression adds after it."""
     loading = 150 * sizes.edges
-    return int(max(loading, _kept(sizes, propagation) + max(_step(sizes, propagation), _embedding(sizes))))
+    training = _kept(sizes, propagation) + max(_step(sizes, propagation), _embedding(sizes))
+    return int(max(loading, training) + 3 * 8 * min(sizes.items, TAUGHT_BY) ** 2)
 
 
 def _kept(sizes: Sizes, propagation: str) -> float:

@@ -137,7 +137,7 @@ def fit_spectral(graph: KnowledgeGraph, rank: int, text: np.ndarray | None = Non
         nothing = np.zeros((graph.n_items, 0), dtype=np.float32)
         return Spectral(nothing, nothing, known)
     start = np.ones(min(matrix.shape))
-    _, values, rows = svds(matrix, k=rank, v0=start)
+    _, values, rows = svds(matrix, k=rank, v0=start, return_singular_vectors="vh")
     square = np.square(values)
     factor = rows.T * np.sqrt(square / (square + np.median(square)))
     target = factor / (1 - np.square(factor).sum(axis=1, keepdims=True))
