@@ -131,7 +131,8 @@ class _Propagate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return ctx.transpose.times(F.pad(gradients[0], (0, 0, 0, ctx.missing)).contiguous()), None, None
+        of_rows = F.pad(gradients[0], (0, 0, 0, ctx.missing)) if ctx.missing else gradients[0]
+        return ctx.transpose.times(of_rows.contiguous()), None, None
 
 
 def propagate(nodes: torch.Tensor, adjacency: Adjacency, rows: int | None = None) -> torch.Tensor:
