@@ -110,9 +110,13 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
 
 def _add_stage(commands: argparse._SubParsersAction, name: str, does: str) -> None:
     example = f"reckg {name} jobs/configs/bookshop.toml --data build/dataset --out build/run"
+    if name == "evaluate":
+        example += f"\n{example} --log served/ --log-events events.parquet"
     parser = _add(commands, name, f"one stage: {does}", example, _run)
     _add_run_arguments(parser)
     parser.set_defaults(only=name.replace("-", "_"))
+    if name == "evaluate":
+        _add_log_arguments(parser)
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +124,25 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
     parser.add_argument("--out", type=Path, required=True, help="run folder, new or of an earlier run")
     parser.add_argument("--overwrite", action="store_true", help="replace finished results that no longer fit")
-    parser.set_defaults(only=None)
+    parser.set_defaults(only=None, log=None)
+
+
+def _add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    log = parser.add_argument_group("from logs", "see docs/evaluation-from-logs.md")
+    log.add_argument(
+        "--log", type=Path, help="log of served recommendations, a file or a folder: also estimate from it"
+    )
+    log.add_argument("--log-events", type=Path, metavar="FILE", help="table of what was taken; default: the log says")
+    log.add_argument(
+        "--log-window", type=int, default=86_400, metavar="S", help="seconds in which an event counts (default: 86400)"
+    )
+    log.add_argument(
+        "--log-match",
+        choices=("place", "list"),
+        default="place",
+        help="a propensity is of the item at its place, or anywhere in the list (default: place)",
+    )
+    log.add_argument("--log-clip", type=float, metavar="W", help="clip weights at W (default: no clipping)")
 
 
 def _add_ablate(commands: argparse._SubParsersAction) -> None:
@@ -194,6 +216,19 @@ def _run(options: argparse.Namespace) -> None:
     state = run_pipeline(config, options.data, options.out, only=options.only, overwrite=options.overwrite)
     if options.only in (None, "evaluate"):
         print("\n" + summary(options.out, state))
+    if options.log is not None:
+        from jobs.evaluate_log import evaluate_log, log_summary
+
+        report = evaluate_log(
+            config,
+            options.out,
+            options.log,
+            events=options.log_events,
+            window_s=options.log_window,
+            match=options.log_match,
+            clip=options.log_clip,
+        )
+        print("\n" + log_summary(options.out, report))
 
 
 def _ablate(options: argparse.Namespace) -> None:
