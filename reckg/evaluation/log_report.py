@@ -145,8 +145,8 @@ def _weights(found: Mapping[str, Any]) -> list[str]:
         f"Effective sample size {found['effective_sample_size']:,.0f} of {found['rows']:,} shown items; the system "
         f"would show {found['matched_rows']:,} of them. Weights: mean {value(found['estimates']['mean_weight'])}, "
         f"largest {found['largest_weight']:.4g}, {clip}; the heaviest 1% of the rows hold "
-        f"{found['top_weight_share']:.1%} of all weight. Intervals: bootstrap over {found['clusters']:,} {found['cluster']}s; a request shows "
-        f"{found['items_per_request']:.1f} items on average."
+        f"{found['top_weight_share']:.1%} of all weight. Intervals: bootstrap over {found['clusters']:,} "
+        f"{found['cluster']}s; a request shows {found['items_per_request']:.1f} items on average."
     ]
 
 
