@@ -88,14 +88,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "bundle",
         "put together what is served",
-        ("run.seed", "data", "split", "graph", "text", "model", "train", "index", "rank"),
+        ("run.seed", "data", "split", "graph", "text", "model", "train", "index", "rank", "diversity"),
         ("prepared", "graph", "model", "embeddings", "index", "ranker"),
         ("bundle",),
     ),
     Stage(
         "evaluate",
         "compare with the baselines on the test part",
-        ("run.seed", "evaluate", "rank", "index"),
+        ("run.seed", "evaluate", "rank", "index", "diversity"),
         ("prepared", "graph", "model", "embeddings", "index", "ranker", "bundle"),
         ("report",),
     ),

@@ -42,6 +42,7 @@ from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
 from reckg.inductive.embedder import Inductive, load_inductive
+from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.ranking.ranker import Ranker, load_ranker
 from reckg.ranking.tables import FeatureTables, load_feature_tables
 from reckg.retrieval.index import ItemIndex, load_index
@@ -122,6 +123,22 @@ class Bundle:
     def candidates(self) -> int:
         """Items that are retrieved for reranking: as many as the ranker was trained for."""
         return int(self.manifest.get("config", {}).get("rank", {}).get("candidates", DEFAULT_CANDIDATES))
+
+    @cached_property
+    def diversity(self) -> Diversity:
+        """What is done with lists after ranking, as configured; nothing in bundles of an older reckg."""
+        return Diversity(**self.manifest.get("config", {}).get("diversity", {}))
+
+    def traits(self, diversity: Diversity) -> ItemTraits:
+        """What ``diversity`` needs of the items; kept. Raises ConfigError where the items lack a column."""
+        key = diversity.column, diversity.provider_column
+        if key not in self._traits:
+            self._traits[key] = item_traits(self.items, self.item_vectors, diversity)
+        return self._traits[key]
+
+    @cached_property
+    def _traits(self) -> dict[tuple[str, str], ItemTraits]:
+        return {}
 
     @cached_property
     def popular_order(self) -> np.ndarray:

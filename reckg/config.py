@@ -229,6 +229,24 @@ class RankConfig(Section):
     neighbours: int = Field(100, ge=1, description="Neighbours kept of an item in the item-item features.")
 
 
+class DiversityConfig(Section):
+    """What happens to a list after ranking, in all that is served; its price is in the report."""
+
+    strategy: Literal["none", "mmr", "calibrated", "provider"] = Field(
+        "none",
+        description="mmr: less of the same, by the items' vectors; calibrated: the user's own mix of `column`; "
+        "provider: at most `max_per_provider` items of one provider in a list.",
+    )
+    weight: float = Field(
+        0.3, ge=0, le=1, description="mmr, calibrated: weight against the scores; 0 leaves the ranking as it is."
+    )
+    column: str = Field("", description="calibrated: a categorical or list column of the items.")
+    provider_column: str = Field("", description="provider: a categorical column of the items, such as the seller.")
+    max_per_provider: int = Field(
+        2, ge=1, description="provider: items of one provider in a list; more only where no others are left."
+    )
+
+
 class EvaluateConfig(Section):
     """The offline report."""
 
@@ -255,6 +273,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     index: IndexConfig = IndexConfig()
     rank: RankConfig = RankConfig()
+    diversity: DiversityConfig = DiversityConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
@@ -264,6 +283,13 @@ class Config(Section):
                 "evaluate.history: must be auto or train with split.kind 'cold-items', whose history is the training "
                 "part alone, got 'train+valid'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _diversity_has_its_column(self) -> Config:
+        needed = {"calibrated": "column", "provider": "provider_column"}.get(self.diversity.strategy)
+        if needed is not None and not getattr(self.diversity, needed):
+            raise ValueError(f"diversity.{needed}: must name a column with the strategy {self.diversity.strategy!r}")
         return self
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
+from reckg.ranking.diversity import Diversity, diversify
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
 from reckg.retrieval.exact import empty_result
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from reckg.inductive.embedder import EmbeddedItems
 
 FallbackPolicy = Literal["popular"]
+NO_DIVERSITY = Diversity()
 DegradedReason = Literal["cold_user", "no_rerank", "unknown_recent_items", "unknown_attributes"]
 
 
@@ -68,13 +70,21 @@ class UserAnswers:
 
 
 def recommend_users(
-    bundle: Bundle, requests: Sequence[UserRequest], k: int, *, exclude_seen: bool = True, rerank: bool = True
+    bundle: Bundle,
+    requests: Sequence[UserRequest],
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    rerank: bool = True,
+    diversity: Diversity | None = None,
 ) -> UserAnswers:
     """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
 
     A request with recent items or attributes is answered from a vector that is made for it, and reranked with the
     whole history; without any history the retrieval order is the answer, because rankers learn from users who have
     one. A user of whom nothing is known gets the most popular items. An answer does not depend on the other requests.
+
+    ``rerank`` and ``diversity`` as in recommend_batch.
 
     Raises:
         ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
@@ -89,7 +99,9 @@ def recommend_users(
     parts: list[tuple[np.ndarray, ScoredItems]] = []
     known = np.flatnonzero(plain & (user_idx >= 0))
     if len(known):
-        found = recommend_batch(bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank)
+        found = recommend_batch(
+            bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank, diversity=diversity
+        )
         parts.append((known, found))
         cold[known] = popular[known] = is_cold(bundle, user_idx[known])
         reranked[known] = rerank
@@ -103,7 +115,10 @@ def recommend_users(
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            parts.append((rows[some], _best(bundle, folded, some, k, bundle.candidates, seen, which)))
+            found = _best(
+                bundle, folded, some, k, bundle.candidates, seen, which, diversity if rerank else NO_DIVERSITY
+            )
+            parts.append((rows[some], found))
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
         strangers = np.concatenate([strangers, rows[popular[rows]]])
@@ -136,6 +151,7 @@ def recommend_batch(
     rerank: bool = True,
     candidates: int | None = None,
     exclude: Rows | None = None,
+    diversity: Diversity | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
@@ -147,9 +163,10 @@ def recommend_batch(
         user_idx: (n,) int, 0..n_users-1.
         k: items per user, k >= 1.
         exclude_seen: leave out the items of the user's history.
-        rerank: apply the bundle's ranker, where it has one.
+        rerank: apply the bundle's ranker, where it has one, and ``diversity``; else the retrieval order comes back.
         candidates: items that are reranked; None: as many as the ranker was trained for.
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
+        diversity: what is done with the candidates after ranking; None: as the bundle is configured.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
@@ -166,7 +183,7 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = _best(bundle, users, user_idx, k, candidates, seen, rerank)
+    found = _best(bundle, users, user_idx, k, candidates, seen, rerank, diversity if rerank else NO_DIVERSITY)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
         popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
@@ -238,6 +255,7 @@ class Recommender:
         rerank: bool = True,
         recent_items: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
+        diversity: Diversity | None = None,
     ) -> Recommendations:
         """The best k items of one user.
 
@@ -248,6 +266,7 @@ class Recommender:
             recent_items: raw item ids, oldest first: what the user did last, after what the bundle knows. They are
                 left out of the answer with ``exclude_seen``. The answer names those that the bundle does not know.
             attributes: a column of the users table to a value or a list of values, in place of the bundle's.
+            diversity: what is done with the candidates after ranking; None: as the bundle is configured.
         Raises:
             ValueError: k < 1, or nothing of the user is given.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
@@ -255,7 +274,9 @@ class Recommender:
         request = UserRequest(user_id, recent_items, attributes or {})
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
-        answers = recommend_users(self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank)
+        answers = recommend_users(
+            self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank, diversity=diversity
+        )
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
         return replace(answer, **unknown)
@@ -297,13 +318,23 @@ class Recommender:
 
 
 def _best(
-    bundle: Bundle, users: Users, rows: np.ndarray, k: int, candidates: int, seen: Rows | None, rerank: bool
+    bundle: Bundle,
+    users: Users,
+    rows: np.ndarray,
+    k: int,
+    candidates: int,
+    seen: Rows | None,
+    rerank: bool,
+    diversity: Diversity | None,
 ) -> ScoredItems:
-    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked."""
+    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
     depth = min(max(k, candidates), len(bundle.item_ids))
     found = bundle.index.search(users.vectors[rows], depth, seen=seen)
     if rerank and bundle.ranker is not None:
         found = _reranked(bundle.ranker, users, rows, found, candidates)
+    diversity = bundle.diversity if diversity is None else diversity
+    if diversity.strategy != "none":
+        found = diversify(found, k, candidates, diversity, bundle.traits(diversity), users.history, rows)
     return _resized(found, k)
 
 

@@ -47,3 +47,46 @@ def slow_top_items(scores: Sequence[float], seen: set[int], k: int) -> list[int]
     """Item indices by falling score, equal scores by lower index, without the seen."""
     allowed = [item for item in range(len(scores)) if item not in seen]
     return sorted(allowed, key=lambda item: (-scores[item], item))[:k]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Diversity after ranking: one list, the papers' greedy searches word for word.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def slow_mmr(scores: Sequence[float], vectors: Sequence[Sequence[float]], weight: float, m: int) -> list[int]:
+    def likeness(a: Sequence[float], b: Sequence[float]) -> float:
+        cosine = sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+        return 0.5 + 0.5 * cosine
+
+    chosen: list[int] = []
+    while len(chosen) < m:
+        worth = {}
+        for i in range(len(scores)):
+            if i not in chosen:
+                nearest = max((likeness(vectors[i], vectors[j]) for j in chosen), default=0.0)
+                worth[i] = (1 - weight) * scores[i] - weight * nearest
+        chosen.append(max(worth, key=lambda i: worth[i]))
+    return chosen
+
+
+def slow_calibrated(
+    scores: Sequence[float], values: Sequence[Sequence[float]], mix: Sequence[float], weight: float, m: int
+) -> list[int]:
+    def divergence(items: Sequence[int]) -> float:
+        some = [values[i] for i in items if sum(values[i]) > 0]
+        total = 0.0
+        for g, p in enumerate(mix):
+            q = sum(row[g] for row in some) / len(some) if some else 0.0
+            if p > 0:
+                total += p * math.log(p / (0.99 * q + 0.01 * p))
+        return total
+
+    chosen: list[int] = []
+    while len(chosen) < m:
+        worth = {}
+        for i in range(len(scores)):
+            if i not in chosen:
+                worth[i] = (1 - weight) * sum(scores[j] for j in [*chosen, i]) - weight * divergence([*chosen, i])
+        chosen.append(max(worth, key=lambda i: worth[i]))
+    return chosen
