@@ -22,7 +22,7 @@ Strategy = Literal["none", "mmr", "calibrated", "provider"]
 
 SMOOTHING = 0.01  # of the user's mix in the list's, so that the divergence is finite: Steck's alpha
 CELLS_AT_ONCE = 2**22
-PADDING = -1e300  # below every objective, above what is chosen already
+PADDING = -1e300  # below every objective, above the -inf of what is chosen already
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,11 @@ def mmr_order(value: np.ndarray, vectors: np.ndarray, weight: float, m: int) -> 
     length = np.sqrt(np.einsum("ncd,ncd->nc", vectors, vectors))[:, :, None]
     unit = vectors / np.where(length > 0, length, 1.0)
     rows, likeness = np.arange(len(value)), np.zeros(value.shape)
-    objective, order = _start(value), np.empty((len(value), m), dtype=np.int64)
+    worth, bar = _start(value)
+    order = np.empty((len(value), m), dtype=np.int64)
     for place in range(m):
-        marginal = np.where(np.isfinite(value), (1 - weight) * value - weight * likeness, objective)
-        order[:, place] = best = np.argmax(np.where(np.isneginf(objective), -np.inf, marginal), axis=1)
-        objective[rows, best] = -np.inf
+        order[:, place] = best = np.argmax((1 - weight) * worth - weight * likeness + bar, axis=1)
+        bar[rows, best] = -np.inf
         cosine = np.einsum("ncd,nd->nc", unit, unit[rows, best])
         likeness = np.maximum(likeness, 0.5 + 0.5 * np.clip(cosine, -1.0, 1.0))
     return order
@@ -235,7 +235,8 @@ def calibrated_order(
     p = wanted[rows[:, None, None], code] * (part > 0)
     has = np.asarray(part.any(axis=2))
     listed, counted = np.zeros(wanted.shape), np.zeros(n)
-    objective, order = _start(value), np.empty((n, m), dtype=np.int64)
+    worth, bar = _start(value)
+    order = np.empty((n, m), dtype=np.int64)
 
     def fit(size: np.ndarray) -> np.ndarray:
         """(n,) sum over the mix of p log q, q of the list so far as if it held ``size`` items with values."""
@@ -249,9 +250,8 @@ def calibrated_order(
         after = before + (1 - SMOOTHING) * part / size[:, None, None]
         gain = (p * np.log(np.divide(after, before, out=np.ones_like(p), where=p > 0))).sum(axis=2)
         fitting = np.where(has, fit(size)[:, None] + gain, fit(np.maximum(counted, 1))[:, None])
-        marginal = np.where(np.isfinite(value), (1 - weight) * value + weight * fitting, objective)
-        order[:, place] = best = np.argmax(np.where(np.isneginf(objective), -np.inf, marginal), axis=1)
-        objective[rows, best] = -np.inf
+        order[:, place] = best = np.argmax((1 - weight) * worth + weight * fitting + bar, axis=1)
+        bar[rows, best] = -np.inf
         np.add.at(listed, (rows[:, None], code[rows, best]), part[rows, best])
         counted += has[rows, best]
     return order
@@ -308,9 +308,10 @@ def _earlier_of_provider(item_idx: np.ndarray, provider: np.ndarray) -> np.ndarr
     return np.where(owner >= 0, count.reshape(n, c), -1)
 
 
-def _start(value: np.ndarray) -> np.ndarray:
-    """(n, c): what may still be chosen; padding last of all, what is chosen becomes -inf."""
-    return np.where(np.isfinite(value), 0.0, PADDING)
+def _start(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (n, c) scores: the scores, 0 for padding, and what bars it until nothing else is left."""
+    real = np.isfinite(value)
+    return np.where(real, value, 0.0), np.where(real, 0.0, PADDING)
 
 
 def _most_values(values: sparse.csr_matrix) -> int:
