@@ -259,3 +259,24 @@ def test_the_tutorial_works(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys:
     assert ran >= 6
     printed = capsys.readouterr().out
     assert "interactions: " in printed and "verdict: " in printed
+
+
+@pytest.mark.slow
+def test_the_page_on_logs_works(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's log is written by its code and evaluated by its command; the clicks prefer what the bundle does."""
+    monkeypatch.chdir(shop.folder)
+    page = blocks(ROOT / "docs/evaluation-from-logs.md")
+    (code,) = [block.text for block in page if block.language == "python"]
+    exec(compile(code, "evaluation-from-logs.md", "exec"), {})
+    (command,) = [block.text for block in page if block.tested]
+    assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "evaluate: up to date, skipped" in printed and "| doubly robust |" in printed
+    assert "verdict: The system would earn more than what was served: 0." in printed
+    report = json.loads((shop.run / "report/log.json").read_text(encoding="utf-8"))
+    assert report["counts"]["requests_used"] == 1500 and report["warnings"] == []
+    truth = np.mean([(0.5 - 0.04 * rank) / (rank + 1) ** 0.5 for rank in range(5)])
+    found = report["counterfactual"]["estimates"]["dr"]
+    assert abs(found["mean"] - truth) < 3.5 * (found["high"] - found["low"]) / 3.92

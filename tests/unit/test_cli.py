@@ -122,6 +122,26 @@ def test_import_passes_its_options(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert calls == [((name, Path("src"), Path("ds")), options)]
 
 
+def test_evaluate_passes_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("jobs.pipeline.run_pipeline", lambda *args, **more: calls.append((args[1:], more)))
+    monkeypatch.setattr("jobs.describe.summary", lambda *args: "")
+    monkeypatch.setattr("jobs.evaluate_log.evaluate_log", lambda *args, **more: calls.append((args[1:], more)))
+    monkeypatch.setattr("jobs.evaluate_log.log_summary", lambda *args: "")
+    (tmp_path / "run.toml").write_text("")
+    line = ["evaluate", str(tmp_path / "run.toml"), "--data", "ds", "--out", "out"]
+    assert main(line) == 0
+    stage = ((Path("ds"), Path("out")), {"only": "evaluate", "overwrite": False})
+    assert calls == [stage]
+    assert main([*line, "--log", "served"]) == 0
+    options: dict[str, Any] = {"events": None, "window_s": 86_400, "match": "place", "clip": None}
+    assert calls[1:] == [stage, ((Path("out"), Path("served")), options)]
+    given = ["--log-events", "clicks.csv", "--log-window", "60", "--log-match", "list", "--log-clip", "50"]
+    assert main([*line, "--log", "served", *given]) == 0
+    options = {"events": Path("clicks.csv"), "window_s": 60, "match": "list", "clip": 50.0}
+    assert calls[-1] == ((Path("out"), Path("served")), options)
+
+
 def test_ablate_passes_its_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
