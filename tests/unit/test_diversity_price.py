@@ -41,12 +41,12 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def held(bundle: Bundle) -> HeldOut:
-    """Of each user, three items from the first places of the ranking, and nothing excluded but the history."""
+    """Of each user, three items from the first places of the ranking; the history and the second place are excluded."""
     lists = recommend_batch(bundle, USERS, 20).item_idx
-    relevant = np.sort(lists[:, [0, 4, 12]], axis=1).ravel()
+    relevant, second = np.sort(lists[:, [0, 4, 12]], axis=1).ravel(), lists[:, 1]
     indptr, positions = bundle.history.rows(USERS)
     items = bundle.history.item_idx[positions]
-    seen = [np.unique(items[indptr[row] : indptr[row + 1]]) for row in range(len(USERS))]
+    seen = [np.union1d(items[indptr[row] : indptr[row + 1]], second[row]) for row in range(len(USERS))]
     excluded: Rows = np.cumsum([0, *map(len, seen)]), np.concatenate(seen)
     return HeldOut(USERS, (np.arange(len(USERS) + 1) * 3, relevant), excluded, {})
 
@@ -66,7 +66,7 @@ def test_every_row_by_another_way(bundle: Bundle, held: HeldOut) -> None:
     scores = {}
     for row in rows[:-1]:
         how = Diversity(row["strategy"], **row["settings"])
-        lists = recommend_batch(bundle, USERS, 10, diversity=how).item_idx
+        lists = recommend_batch(bundle, USERS, 10, exclude=held.excluded, diversity=how).item_idx
         ndcg = [slow_ndcg(items.tolist(), set(mine.tolist()), 10) for items, mine in zip(lists, relevant, strict=True)]
         scores[kinds[rows.index(row)]] = np.array(ndcg)
         assert row["ndcg@10"]["mean"] == pytest.approx(np.mean(ndcg))
@@ -94,9 +94,9 @@ def test_what_is_bought_grows_with_the_strength(bundle: Bundle, held: HeldOut) -
     diversity = [none["intra_list_diversity"], *(row["intra_list_diversity"] for row in mmr)]
     assert diversity == sorted(diversity) and diversity[-1] > diversity[0] + 0.03
     divergence = [none["calibration_kl"], *(row["calibration_kl"] for row in calibrated)]
-    assert divergence[-1] < 0.5 * divergence[0] and divergence[2] < divergence[0]
+    assert divergence[-1] < 0.6 * divergence[0] and divergence[2] < divergence[0]
     assert rows[9]["provider_gini"] < none["provider_gini"]
-    candidates = recommend_batch(bundle, USERS, 20, diversity=Diversity()).item_idx
+    candidates = recommend_batch(bundle, USERS, 20, exclude=held.excluded, diversity=Diversity()).item_idx
     over = sum(10 - len(set((items % 7).tolist())) for items in candidates)  # seven sellers at most, ten places
     assert [row["places_over_limit"] for row in rows[9:12]] == [over, 0, 0] and over > 0
     assert rows[12]["provider_gini"] < none["provider_gini"]

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jobs.evaluate_log import evaluate_log, log_summary
+from jobs.evaluate_log import Shown, evaluate_log, log_summary, system_items
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.config import parse_config
 from reckg.errors import ConfigError, DataError
@@ -96,6 +96,19 @@ def test_the_truth_is_found(run: Path, tmp_path: Path, match: Any) -> None:
     assert matched / found["rows"] == pytest.approx(1 / POOL if match == "place" else K / POOL, abs=0.02)
     assert found["clusters"] == 39 and found["cluster"] == "user" and found["items_per_request"] == K
     assert report["warnings"] == []
+
+
+def test_the_systems_list_is_as_long_as_the_requests(run: Path) -> None:
+    """Request 0 shows the system's second item alone, request 1 its second and its first, request 2 an unknown item."""
+    bundle = load_bundle(run / "bundle")
+    best = recommend_batch(bundle, np.array([4]), 3).item_idx[0]
+    request = np.array([0, 1, 1, 2])
+    item_idx, position, ones = np.array([best[1], best[1], best[0], -1]), np.array([2, 3, 4, 1]), np.ones(4)
+    shown = Shown(np.full(4, 4), item_idx, position, request, request, ones, ones)
+    wanted, target = system_items(shown, bundle, "list", 10)
+    assert wanted.tolist() == best[[0, 0, 1, 0]].tolist() and target.tolist() == [0, 1, 1, 0]
+    wanted, target = system_items(shown, bundle, "place", 10)
+    assert wanted[[0, 1, 3]].tolist() == best[[1, 2, 0]].tolist() and target.tolist() == [1, 0, 0, 0]
 
 
 def test_the_wrong_meaning_of_the_propensities_shows(run: Path, tmp_path: Path) -> None:
@@ -221,6 +234,7 @@ def test_places_beyond_the_catalogue_and_a_single_user(run: Path, tmp_path: Path
     log = log_of(bundle, 300).with_columns(position=pl.col("position") * 1_000_000_000)
     report = evaluated(run, log, tmp_path)
     assert report["counterfactual"]["estimates"]["ips"]["mean"] == 0.0
+    assert report["counterfactual"]["estimates"]["dr"]["mean"] == 0.0  # where there is no item there is no reward
     assert report["counterfactual"]["estimates"]["snips"]["mean"] is None
     assert "| SNIPS | none (no weight) |" in log_summary(run, report)
     one = log_of(bundle, 300).with_columns(user_id=pl.lit("u003"))

@@ -100,6 +100,13 @@ def test_one_loud_user_is_one_user() -> None:
     assert found["preference"]["high"] - found["preference"]["low"] > 0.3
 
 
+def test_a_request_is_one_vote_whatever_it_earned() -> None:
+    reward = np.array([100.0, 0, 0, 1, 0, 1])
+    found = preference(np.repeat(np.arange(3), 2), np.tile([0, 1], 3), reward, np.zeros(6, dtype=int), 100)
+    assert (found["wins"], found["losses"]) == (1, 2)
+    assert (found["clusters_for"], found["clusters_against"]) == (0, 1)
+
+
 def test_variants_that_served_different_requests() -> None:
     reward = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
     second = np.array([False, False, True, True, True])
