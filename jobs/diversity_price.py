@@ -12,7 +12,7 @@ from scipy import sparse
 from reckg.bundle import Bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
-from reckg.evaluation.beyond_accuracy import gini_index, intra_list_diversity, miscalibration
+from reckg.evaluation.beyond_accuracy import gini_interval, intra_list_diversity, miscalibration
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.significance import bootstrap_interval, paired_difference
@@ -55,8 +55,10 @@ def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, 
     Args:
         bundle: as of test time.
     Returns:
-        {"rows": [{"strategy", "settings", "ndcg@10", "price", "intra_list_diversity", "calibration_kl",
-        "provider_gini", "served", "places_over_limit"}], "explanation"}; the first row is the ranking as it is.
+        k; words: sentences on how to read the rows; rows: "strategy", "settings", "served", "ndcg" and "price" (its
+        difference to the ranking as it is, paired, with "p"), "diversity", "miscalibration" and "exposure" (the Gini
+        index of the providers' places; both None without the column), each {"mean", "low", "high"}, 95% over users;
+        "places_over_limit" of a provider limit that had to give way, else None. The first row is the ranking as it is.
     """
     asked = held.sample(MAX_USERS, config.run.seed)
     columns = _columns(bundle, config)
@@ -70,14 +72,14 @@ def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, 
             {
                 "strategy": entry.strategy,
                 "settings": entry.settings,
-                f"ndcg@{K}": bootstrap_interval(ndcg, samples, seed),
+                "ndcg": bootstrap_interval(ndcg, samples, seed),
                 "price": paired_difference(ndcg, plain, samples, seed),
-                **_bought(entry.item_idx, bundle, asked.users, traits),
+                **_bought(entry.item_idx, bundle, asked.users, traits, config),
                 "places_over_limit": entry.over,
                 "served": entry.served,
             }
         )
-    return {"rows": rows, "explanation": _explanation(len(asked.users), len(held.users), bundle.candidates, columns)}
+    return {"k": K, "words": _words(len(asked.users), len(held.users), bundle, columns), "rows": rows}
 
 
 def _columns(bundle: Bundle, config: Config) -> Diversity:
@@ -145,24 +147,25 @@ def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity
     return out
 
 
-def _bought(lists: np.ndarray, bundle: Bundle, users: np.ndarray, traits: ItemTraits) -> dict[str, float | None]:
-    """What lists have beside accuracy."""
+def _bought(
+    lists: np.ndarray, bundle: Bundle, users: np.ndarray, traits: ItemTraits, config: Config
+) -> dict[str, dict[str, float] | None]:
+    """What lists have beside accuracy, with intervals."""
     real = lists >= 0
     indptr = np.concatenate([[0], np.cumsum(real.sum(axis=1))])
     shape = (len(lists), len(bundle.item_ids))
     listed = sparse.csr_matrix((np.ones(int(indptr[-1])), lists[real], indptr), shape=shape)
     length = np.linalg.norm(bundle.item_vectors, axis=1, keepdims=True)
     unit = bundle.item_vectors.astype(np.float64) / np.where(length > 0, length, 1)
-    divergence = None
+    found: dict[str, dict[str, float] | None] = {"miscalibration": None, "exposure": None}
+    found["diversity"] = _interval(intra_list_diversity(listed, unit), config)
     if traits.values is not None:
         mix = history_mix(bundle.history, users, traits.values)
-        divergence = _mean(miscalibration(mix, (listed @ traits.values).tocsr()))
-    exposure = None if traits.provider is None else _exposure(lists, traits.provider)
-    return {
-        "intra_list_diversity": _mean(intra_list_diversity(listed, unit)),
-        "calibration_kl": divergence,
-        "provider_gini": None if exposure is None else gini_index(exposure),
-    }
+        found["miscalibration"] = _interval(miscalibration(mix, (listed @ traits.values).tocsr()), config)
+    if traits.provider is not None:
+        owners = np.where(real, traits.provider[lists], -1)
+        found["exposure"] = gini_interval(owners, int(traits.provider.max(initial=-1)) + 1)
+    return found
 
 
 def _exposure(lists: np.ndarray, provider: np.ndarray) -> np.ndarray:
@@ -171,28 +174,31 @@ def _exposure(lists: np.ndarray, provider: np.ndarray) -> np.ndarray:
     return np.bincount(owner[owner >= 0], minlength=int(provider.max(initial=-1)) + 1)
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _interval(values: np.ndarray, config: Config) -> dict[str, float] | None:
+    """Of the users for whom it is known."""
     known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    return bootstrap_interval(known, config.evaluate.bootstrap_samples, config.run.seed) if len(known) else None
 
 
-def _explanation(users: int, of: int, candidates: int, columns: Diversity) -> str:
-    sample = f"{users:,} users" if users == of else f"{users:,} of the {of:,} users, drawn at random,"
+def _words(users: int, of: int, bundle: Bundle, columns: Diversity) -> list[str]:
+    sample = f"{users:,} users" if users == of else f"{users:,} of the {of:,} users, drawn at random"
+    served = ", ".join(f"{name} {value}" for name, value in _shown(columns).items() if name != "strategy")
     words = [
-        f"The first {K} places chosen anew among each user's {candidates} ranked candidates, {sample} as of test time.",
-        f"price: NDCG@{K} minus that of the ranking as it is, on the same users, with a 95% bootstrap interval; below "
-        "0 it costs accuracy. p is not corrected for the number of rows.",
-        "intra_list_diversity: mean of 1 - cosine of the vectors over a list's pairs; higher is more diverse.",
+        f"The first {K} places, chosen anew among each user's {bundle.candidates} ranked candidates; {sample}, as of "
+        f"test time. Served: {columns.strategy}{f' ({served})' if served else ''}.",
+        f"Price: NDCG@{K} minus that of the ranking as it is, on the same users; below 0 it costs accuracy. Its p is "
+        "not corrected for the number of rows.",
+        "Diversity: mean of 1 - cosine of the vectors over a list's pairs.",
     ]
     if columns.column:
         words.append(
-            f"calibration_kl: divergence of the list's mix of {columns.column} from that of the user's history, in "
+            f"Miscalibration: divergence of the list's mix of {columns.column} from that of the user's history, in "
             "nats; 0 is the user's own mix."
         )
     if columns.provider_column:
         words.append(
-            f"provider_gini: how unequally the places are shared among all values of {columns.provider_column}; 0 is "
+            f"Exposure: how unequally the places are shared among all values of {columns.provider_column} (Gini); 0 is "
             "equal shares. 'provider share' bounds one provider's share of all lists together to half of what the "
             "ranking gives the largest."
         )
-    return " ".join(words)
+    return words

@@ -118,8 +118,7 @@ def diversify(
     """The first k places of n ranked lists, chosen by ``diversity`` among their first ``candidates``.
 
     Where k is larger, the others follow in their order. An item keeps its score, but none is above that of the item
-    before: scores fall along a list. The first k of a longer answer are the answer for k, but for the provider limit's
-    where it had to give way.
+    before: scores fall along a list. The first k of a longer answer are the answer for k.
 
     Args:
         found: (n, w) ranked lists.
