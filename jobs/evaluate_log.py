@@ -184,8 +184,12 @@ def counterfactual(
     of_wanted[wanted < 0] = 0.0
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
     requests = int(shown.request.max()) + 1
+    models = of_shown, of_wanted, shown.cluster, samples, seed
+    estimates = estimate(shown.reward, weight, *models)
+    if clip is not None:  # what checks the propensities is not to be clipped
+        estimates["mean_weight"] = estimate(shown.reward, whole, *models)["mean_weight"]
     return {
-        "estimates": estimate(shown.reward, weight, of_shown, of_wanted, shown.cluster, samples, seed),
+        "estimates": estimates,
         "rows": len(weight),
         "matched_rows": int((target > 0).sum()),
         "items_per_request": len(weight) / requests,

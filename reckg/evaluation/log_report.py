@@ -84,11 +84,11 @@ def _weight_warnings(found: Mapping[str, Any]) -> list[str]:
         words.append(
             f"The heaviest 1% of the rows hold {found['top_weight_share']:.0%} of all weight: a few requests decide."
         )
-    weight = found["estimates"]["mean_weight"]
-    if weight["mean"] is not None and not weight["low"] <= 1 <= weight["high"]:
+    if not _weights_fit(found):
         words.append(
-            f"The mean weight is {value(weight)}, and should be 1: the log could not have shown all that the system "
-            "would show, the propensities are wrong, or weights were clipped. IPS and doubly robust are biased."
+            f"The mean weight is {value(found['estimates']['mean_weight'])}, and should be 1: the log could not have "
+            "shown all that the system would show, or the propensities are wrong or of another kind (--log-match). IPS "
+            "and doubly robust are biased."
         )
     if found["clipped_rows"]:
         words.append(
@@ -97,11 +97,20 @@ def _weight_warnings(found: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _weights_fit(found: Mapping[str, Any]) -> bool:
+    weight = found["estimates"]["mean_weight"]
+    return bool(weight["low"] <= 1 <= weight["high"])
+
+
 def log_verdict(report: Mapping[str, Any]) -> str:
     """One sentence: whether the system would earn more than what was served."""
     found = report["counterfactual"]
     if found is None:
         return f"No counterfactual estimate: {report['no_estimate']}."
+    if found["effective_sample_size"] < MIN_SAMPLE:
+        return f"No verdict: the effective sample size is {found['effective_sample_size']:.0f}, below {MIN_SAMPLE}."
+    if not _weights_fit(found):
+        return f"No verdict: the mean weight is {value(found['estimates']['mean_weight'])}, and should be 1."
     difference = found["estimates"]["dr_minus_logged"]
     if difference["low"] > 0:
         said = "would earn more than what was served"
@@ -143,7 +152,7 @@ def _weights(found: Mapping[str, Any]) -> list[str]:
     clip = "not clipped" if found["clip"] is None else f"clipped at {found['clip']:g} ({found['clipped_rows']:,} rows)"
     return [
         f"Effective sample size {found['effective_sample_size']:,.0f} of {found['rows']:,} shown items; the system "
-        f"would show {found['matched_rows']:,} of them. Weights: mean {value(found['estimates']['mean_weight'])}, "
+        f"would show {found['matched_rows']:,} of them. Mean weight {value(found['estimates']['mean_weight'])}, "
         f"largest {found['largest_weight']:.4g}, {clip}; the heaviest 1% of the rows hold "
         f"{found['top_weight_share']:.1%} of all weight. Intervals: bootstrap over {found['clusters']:,} "
         f"{found['cluster']}s; a request shows {found['items_per_request']:.1f} items on average."

@@ -115,7 +115,7 @@ def test_the_wrong_meaning_of_the_propensities_shows(run: Path, tmp_path: Path) 
     log = log_of(load_bundle(run / "bundle"), 2000, 1, by_place=False)
     report = evaluated(run, log, tmp_path, match="place")
     assert any("The mean weight is 0.3" in warning for warning in report["warnings"])
-    assert report["verdict"].endswith("But see the warnings.")
+    assert report["verdict"].startswith("No verdict: the mean weight is 0.3")
 
 
 def test_a_log_of_the_system_itself_is_worth_what_it_earned(run: Path, tmp_path: Path) -> None:
@@ -137,10 +137,13 @@ def test_a_log_of_the_system_itself_is_worth_what_it_earned(run: Path, tmp_path:
     for name in ("ips", "snips", "dr"):
         assert estimates[name] == pytest.approx(estimates["logged"])
     assert report["counterfactual"]["effective_sample_size"] == pytest.approx(117)
-    assert "shows no clear difference" in report["verdict"]
+    assert report["verdict"] == "No verdict: the effective sample size is 117, below 200."
     assert [warning[:56] for warning in report["warnings"]] == [
         "The effective sample size is 117 of 117 shown items, bel"
     ]
+    again = log.with_columns(request_id="again " + pl.col("request_id"))
+    report = evaluated(run, pl.concat([log, again]), tmp_path)
+    assert "shows no clear difference from what was served: 0.0000" in report["verdict"] and not report["warnings"]
 
 
 def test_what_cannot_be_used_is_counted_and_said(run: Path, tmp_path: Path) -> None:
@@ -187,7 +190,14 @@ def test_clipping_is_stated(run: Path, tmp_path: Path) -> None:
     report = evaluated(run, log, tmp_path, clip=2.0)
     found = report["counterfactual"]
     assert found["largest_weight"] == found["clip"] == 2.0 and found["clipped_rows"] == found["matched_rows"]
-    assert any("weights above 2 were clipped to it" in warning for warning in report["warnings"])
+    assert [warning[-55:] for warning in report["warnings"]] == [
+        "weights above 2 were clipped to it: less variance, and a bias."[-55:]
+    ]
+    assert found["estimates"]["mean_weight"]["high"] > 1 and "But see the warnings" in report["verdict"]
+    assert (
+        found["estimates"]["ips"]["mean"]
+        < 0.5 * evaluated(run, log, tmp_path)["counterfactual"]["estimates"]["ips"]["mean"]
+    )
     with pytest.raises(ConfigError, match="--log-clip must be above 0, got -1"):
         evaluated(run, log, tmp_path, clip=-1.0)
 
