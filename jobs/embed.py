@@ -28,9 +28,9 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
     embeddings/inductive/; and the text encoder, where there is one.
 
-    The three differ in the interactions that the graph holds; the weights are those of training. Where the items are
-    split, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for the
-    evaluation's text kNN.
+    The three differ in the interactions that the graph holds; the weights are those of training. Where there are
+    texts, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for ranking and
+    the evaluation's text kNN.
     """
     prepared = read_prepared(run)
     half_life = served_half_life(run)
@@ -38,7 +38,7 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     model = untrained_model(config, run, prepared, trained_on)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
-    if model.text is not None and prepared.cold_items:
+    if model.text is not None:
         save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
     load_weights(model, run)
     for name in STATES:
@@ -51,6 +51,19 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     if model.text is not None:
         model.text.save(folder / "text_encoder")
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
+
+
+def embed_train(config: Config, run: Path) -> None:
+    """Writes embeddings/train.safetensors alone, and the texts' vectors where there are texts."""
+    prepared = read_prepared(run)
+    graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
+    model = untrained_model(config, run, prepared, graph)
+    (run / "embeddings").mkdir(exist_ok=True)
+    if model.text is not None:
+        save_file({"items": model.text.vectors.cpu().numpy()}, run / "embeddings" / "text.safetensors")
+    load_weights(model, run)
+    embeddings = embeddings_over(model, graph)
+    save_file({"users": embeddings.users, "items": embeddings.items}, run / "embeddings" / "train.safetensors")
 
 
 def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:

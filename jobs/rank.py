@@ -1,22 +1,31 @@
-"""Stage rank: the ranker, trained on what users of the validation part took, and judged by its guard."""
+"""Stage rank: the sources of candidates and the ranker, trained on what users took, and judged by its guard."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from jobs.index import index_of
+from jobs.label_folds import fold_labels
 from jobs.questions import asked
 from jobs.rank_files import feature_tables
 from jobs.run_folder import n_threads, read_embeddings, read_prepared
 from reckg.config import Config
-from reckg.ranking.ranker import RankerResult, fit_ranker
+from reckg.ranking.candidates import retrieve
+from reckg.ranking.features import candidate_features
+from reckg.ranking.labels import LabelSet, depths_for, label_queries
+from reckg.ranking.ranker import RankerResult, train_ranker
 
 NO_LABELS = (
     "not trained: the labels of a cold-items split are new items alone, and a ranker would learn that an item without "
     "interactions is what is wanted"
 )
+TIMED_REQUESTS = 100  # single requests over which the latency is taken
 
 
 def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -32,14 +41,21 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         return result.info
     users, items = read_embeddings(run, "train")
     labels = asked(prepared, "valid").sample(settings.max_users, config.run.seed)
-    result = fit_ranker(
-        feature_tables(config, run, prepared, "train"),
-        prepared.history("train", config),
-        index_of(items, config),
-        users,
-        labels.users,
-        labels.relevant,
-        candidates=settings.candidates,
+    valid = LabelSet(
+        tables=feature_tables(config, run, prepared, "train"),
+        history=prepared.history("train", config),
+        index=index_of(items, config),
+        vectors=users,
+        users=labels.users,
+        relevant=labels.relevant,
+    )
+    depths, recall = depths_for(valid, settings.candidates, config.run.seed)
+    sets = [valid, *fold_labels(config, run)]
+    with tqdm(total=sum(len(each.users) for each in sets), desc="candidates", unit="user", leave=False) as bar:
+        queries = label_queries(sets, depths, bar.update)
+    result = train_ranker(
+        queries,
+        depths,
         seed=config.run.seed,
         trees=settings.trees,
         leaves=settings.leaves,
@@ -48,5 +64,25 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         folds=settings.folds,
         threads=n_threads(config),
     )
+    more = {"label_sets": len(sets), "depths": depths, "candidate_recall": recall}
+    if result.ranker is not None:
+        more["request_ms"] = request_ms(result, valid)
+    result.info.update(more)
     result.save(folder)
-    return {name: result.info[name] for name in ("served", "why", "label_users", "labels")}
+    return {name: result.info[name] for name in ("served", "why", "label_users", "labels_among_candidates")} | {
+        "candidate_recall": recall["union"],
+        "candidate_recall_of_vectors": recall["vectors alone"],
+    }
+
+
+def request_ms(result: RankerResult, labels: LabelSet) -> float:
+    """Median milliseconds of one request's candidates, features and reranking on this machine, by one thread."""
+    assert result.ranker is not None
+    times = []
+    for row in range(min(TIMED_REQUESTS, len(labels.users))):
+        began = time.perf_counter()
+        scores, seen = labels.scores(np.array([row]))
+        found = retrieve(scores, labels.index, result.ranker.depths, seen)
+        result.ranker.rerank(found, candidate_features(scores, found).reshape(found.item_idx.size, -1))
+        times.append(time.perf_counter() - began)
+    return round(float(np.median(times)) * 1000, 2)

@@ -8,33 +8,45 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from jobs.run_folder import Prepared, read_embeddings
+from jobs.run_folder import Prepared, graph_dim, n_threads, read_embeddings, read_text_vectors
 from reckg.config import Config
 from reckg.errors import ArtifactError
-from reckg.ranking.tables import FeatureTables, build_feature_tables
+from reckg.ranking.build_tables import build_feature_tables
+from reckg.ranking.item_item import Order
+from reckg.ranking.tables import FeatureTables
 
 
-def feature_tables(config: Config, run: Path, prepared: Prepared, state: str) -> FeatureTables:
-    """The tables of what is known in a state."""
+def feature_tables(
+    config: Config, run: Path, prepared: Prepared, state: str, vectors: np.ndarray | None = None
+) -> FeatureTables:
+    """The tables of what is known in a state; vectors: (n_items, d) in place of those of the run's embeddings."""
     known = prepared.known(state, config)
     timed = prepared.info["time"] == "utc" and "timestamp" in known.columns
     columns = prepared.info["item_columns"]["number"]
     numbers = prepared.items.select(pl.col(name).cast(pl.Float32) for name in columns).to_numpy()
+    order: Order = "none" if prepared.info["time"] == "none" else "ahead" if prepared.in_order else "between"
+    items, users = entities_of(run, prepared)
+    item_vectors = read_embeddings(run, state)[1] if vectors is None else vectors
     return build_feature_tables(
         prepared.history(state, config),
         n_users=len(prepared.users),
         n_items=len(prepared.items),
-        item_entities=item_entities(run, prepared),
+        item_entities=items,
+        user_entities=users,
         numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
         now=int(known["timestamp"].to_numpy().max()) if timed else None,
         neighbours=config.rank.neighbours,
-        ordered=prepared.info["time"] != "none",
-        item_vectors=read_embeddings(run, state)[1],
+        order=order,
+        item_vectors=item_vectors,
+        graph_dim=min(graph_dim(config), item_vectors.shape[1]),
+        text=read_text_vectors(run),
+        seed=config.run.seed,
+        threads=n_threads(config),
     )
 
 
-def item_entities(run: Path, prepared: Prepared) -> sp.csr_matrix:
-    """(n_items, n_entities) 1 where the graph joins an item and an entity."""
+def entities_of(run: Path, prepared: Prepared) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(n_items, E) and (n_users, E): 1 where the graph joins an item, or a user, and an entity."""
     path = run / "graph" / "triples.parquet"
     try:
         triples = pl.read_parquet(path)
@@ -43,13 +55,13 @@ def item_entities(run: Path, prepared: Prepared) -> sp.csr_matrix:
     head, tail = triples["head"].to_numpy(), triples["tail"].to_numpy()
     first_item, first_entity = len(prepared.users), len(prepared.users) + len(prepared.items)
     n_entities = max(int(max(head.max(initial=0), tail.max(initial=0))) + 1 - first_entity, 0)
-    pairs = [(head, tail), (tail, head)]
-    rows, columns = [], []
-    for item, entity in pairs:
-        joined = (item >= first_item) & (item < first_entity) & (entity >= first_entity)
-        rows.append(item[joined] - first_item)
-        columns.append(entity[joined] - first_entity)
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    matrix = sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=(len(prepared.items), n_entities))
-    matrix.data[:] = 1.0
-    return matrix
+    ends = np.concatenate([head, tail]), np.concatenate([tail, head])
+
+    def joined(first: int, stop: int) -> sp.csr_matrix:
+        some = (ends[0] >= first) & (ends[0] < stop) & (ends[1] >= first_entity)
+        place = ends[0][some] - first, ends[1][some] - first_entity
+        matrix = sp.csr_matrix((np.ones(len(place[0]), np.float32), place), shape=(stop - first, n_entities))
+        matrix.data[:] = 1.0
+        return matrix
+
+    return joined(first_item, first_entity), joined(0, first_item)

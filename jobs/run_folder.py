@@ -108,6 +108,12 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def graph_dim(config: Config) -> int:
+    """Dimensions of the graph model's own vectors, which lead those of the embeddings."""
+    model = config.model
+    return model.embedding_dim * (model.layers + 1 if model.combine == "concat" else 1)
+
+
 def n_threads(config: Config) -> int:
     """Threads to use: run.threads, or one per core that this process may use."""
     return config.run.threads or len(os.sched_getaffinity(0))

@@ -34,7 +34,7 @@ class Stage:
     ``settings``: sections of the configuration, or single keys of one ("evaluate.history"), that its result depends
     on; run.threads and run.device are in none, because they change the speed. ``inputs`` and ``outputs``: folders of
     the run folder; inputs also DATASET and ENCODER. ``resumes``: the function goes on from its own partial outputs
-    after a kill; those of other stages are removed first. ``function``: None is jobs.<name>.<name>.
+    after a kill; those of other stages are removed first. ``function``: None is jobs.<module, or name>.<name>.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     resumes: bool = False
+    module: str = ""
     function: StageFunction | None = None
 
     @property
@@ -51,7 +52,7 @@ class Stage:
 
     def load(self) -> StageFunction:
         """The stage's function; its heavy imports happen here."""
-        return self.function or getattr(importlib.import_module(f"jobs.{self.name}"), self.name)
+        return self.function or getattr(importlib.import_module(f"jobs.{self.module or self.name}"), self.name)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -77,12 +78,21 @@ STAGES: tuple[Stage, ...] = (
         ("prepared", "graph", "model", ENCODER),
         ("embeddings",),
     ),
+    Stage(
+        "folds",
+        "train again without some labels, where the ranker has few",
+        ("run.seed", "text", "model", "train", "rank.enabled", "rank.label_folds"),
+        ("prepared", "graph", "model", ENCODER),
+        ("folds",),
+        resumes=True,
+        module="label_folds",
+    ),
     Stage("index", "index the items for retrieval", ("run.seed", "index"), ("embeddings",), ("index",)),
     Stage(
         "rank",
         "train the ranker and judge it",
         ("run.seed", "rank", "index", "evaluate.history"),
-        ("prepared", "graph", "embeddings", "index"),
+        ("prepared", "graph", "embeddings", "folds", "index"),
         ("ranker",),
     ),
     Stage(
@@ -115,7 +125,7 @@ def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> dict
             files |= {f"{ENCODER}/{path.relative_to(folder).as_posix()}": value for path, value in hashes.items()}
         else:
             files |= state.hash_folders([name])
-    module = f"jobs.{stage.name}" if stage.function is None else stage.function.__module__
+    module = f"jobs.{stage.module or stage.name}" if stage.function is None else stage.function.__module__
     code = code_sha256(module) if module.startswith("jobs.") else "given"
     return {"settings": _settings(stage, config), "inputs": files, "code": code}
 

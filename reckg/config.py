@@ -219,9 +219,21 @@ class RankConfig(Section):
     """LightGBM reranking."""
 
     enabled: bool = Field(True, description="Train a ranker; the guard may still refuse it.")
-    candidates: int = Field(200, ge=10, description="Candidates that are retrieved for reranking.")
+    candidates: int = Field(
+        200,
+        ge=10,
+        description="Candidates of a user that are reranked, on average: what a request may cost. Which sources give "
+        "how many of them is chosen on validation.",
+    )
+    label_folds: int | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="Folds of the training part that give labels as well, each by a model trained without it. Not set: "
+        "as many as bring 20,000 labels, at most 5; none where validation has them.",
+    )
     max_users: int = Field(20000, ge=10, description="Users of the validation part that give labels, at most.")
-    trees: int = Field(200, ge=1, description="Boosting rounds at most.")
+    trees: int = Field(300, ge=1, description="Boosting rounds at most.")
     leaves: int = Field(7, ge=2, description="Leaves of a tree.")
     learning_rate: float = Field(0.05, gt=0, description="Shrinkage.")
     min_data_in_leaf: int = Field(50, ge=1, description="Rows of a leaf at least.")

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
+from reckg.evaluation.metrics import hit_matrix
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
+from reckg.ranking.candidates import retrieve
 from reckg.ranking.diversity import Diversity, diversify
-from reckg.ranking.features import extract_features
+from reckg.ranking.features import block_users, candidate_features
 from reckg.ranking.ranker import Ranker
+from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -115,9 +118,7 @@ def recommend_users(
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            found = _best(
-                bundle, folded, some, k, bundle.candidates, seen, which, diversity if rerank else NO_DIVERSITY
-            )
+            found = _best(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY)
             parts.append((rows[some], found))
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
@@ -149,14 +150,13 @@ def recommend_batch(
     *,
     exclude_seen: bool = True,
     rerank: bool = True,
-    candidates: int | None = None,
     exclude: Rows | None = None,
     diversity: Diversity | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
-    The retrieved candidates are reranked; beyond them the retrieval order continues, so that k items come back where
-    k exist. Users without any interaction in the bundle's history get the most popular items. Memory grows with
+    The candidates of all sources are reranked; beyond them the retrieval order continues, so that k items come back
+    where k exist. Users without any interaction in the bundle's history get the most popular items. Memory grows with
     n x candidates: call it with blocks of users.
 
     Args:
@@ -164,18 +164,16 @@ def recommend_batch(
         k: items per user, k >= 1.
         exclude_seen: leave out the items of the user's history.
         rerank: apply the bundle's ranker, where it has one, and ``diversity``; else the retrieval order comes back.
-        candidates: items that are reranked; None: as many as the ranker was trained for.
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
         diversity: what is done with the candidates after ranking; None: as the bundle is configured.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
-        ValueError: k or candidates below 1, a user_idx out of range, or ``exclude`` of another number of rows.
+        ValueError: k below 1, a user_idx out of range, or ``exclude`` of another number of rows.
     """
     user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
-    candidates = bundle.candidates if candidates is None else candidates
-    if k < 1 or candidates < 1:
-        raise ValueError(f"k and candidates must be >= 1, got {k} and {candidates}")
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
     seen = exclude
     if exclude is None and exclude_seen:
         indptr, positions = bundle.history.rows(user_idx)
@@ -183,7 +181,7 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = _best(bundle, users, user_idx, k, candidates, seen, rerank, diversity if rerank else NO_DIVERSITY)
+    found = _best(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
         popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
@@ -322,36 +320,58 @@ def _best(
     users: Users,
     rows: np.ndarray,
     k: int,
-    candidates: int,
     seen: Rows | None,
     rerank: bool,
     diversity: Diversity | None,
 ) -> ScoredItems:
     """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
-    depth = min(max(k, candidates), len(bundle.item_ids))
-    found = bundle.index.search(users.vectors[rows], depth, seen=seen)
     if rerank and bundle.ranker is not None:
-        found = _reranked(bundle.ranker, users, rows, found, candidates)
+        found = _reranked(bundle, bundle.ranker, users, rows, k, seen)
+    else:
+        depth = min(max(k, bundle.candidates), len(bundle.item_ids))
+        found = bundle.index.search(users.vectors[rows], depth, seen=seen)
     diversity = bundle.diversity if diversity is None else diversity
     if diversity.strategy != "none":
-        found = diversify(found, k, candidates, diversity, bundle.traits(diversity), users.history, rows)
+        found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
     return _resized(found, k)
 
 
-def _reranked(ranker: Ranker, users: Users, rows: np.ndarray, found: ScoredItems, candidates: int) -> ScoredItems:
-    """Reranks the first ``candidates`` columns; the others follow in their order, with scores that go on falling."""
-    head = ScoredItems(found.item_idx[:, :candidates], found.score[:, :candidates])
-    reranked = ranker.rerank(head, extract_features(users.features, users.history, rows, head))
-    if found.item_idx.shape[1] <= candidates:
-        return reranked
-    # A row that has a tail has a full head. Its tail is shifted to start where its head ends.
-    tail_score = found.score[:, candidates:]
-    with np.errstate(invalid="ignore"):  # -inf - -inf in rows without a tail
-        shifted = tail_score + (reranked.score[:, -1:] - head.score[:, -1:])
+def _reranked(bundle: Bundle, ranker: Ranker, users: Users, rows: np.ndarray, k: int, seen: Rows | None) -> ScoredItems:
+    """The candidates of all sources, reranked; at least k columns."""
+    parts = []
+    block = block_users(users.features, bundle.candidates)
+    for start in range(0, len(rows), block):
+        some = slice(start, min(start + block, len(rows)))
+        scores = UserScores(users.features, users.history, rows[some], users.vectors[rows[some]], bundle.item_vectors)
+        part_seen = None if seen is None else take_rows(seen, some)
+        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen)
+        features = candidate_features(scores, candidates)
+        found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
+        parts.append(_continued(bundle, scores, found, k, part_seen))
+    width = max((part.item_idx.shape[1] for part in parts), default=k)
+    parts = [_resized(part, width) for part in parts]
     return ScoredItems(
-        item_idx=np.concatenate([reranked.item_idx, found.item_idx[:, candidates:]], axis=1),
-        score=np.concatenate([reranked.score, np.where(np.isfinite(tail_score), shifted, -np.inf)], axis=1),
+        np.concatenate([np.zeros((0, width), dtype=np.int64), *(part.item_idx for part in parts)]),
+        np.concatenate([np.zeros((0, width), dtype=np.float32), *(part.score for part in parts)]),
     )
+
+
+def _continued(bundle: Bundle, scores: UserScores, found: ScoredItems, k: int, seen: Rows | None) -> ScoredItems:
+    """Where a row has fewer than k items, the others follow in retrieval order, with scores that go on falling."""
+    length = (found.item_idx >= 0).sum(axis=1)
+    if not len(length) or k <= length.min():
+        return found
+    tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), seen=seen)
+    order = np.sort(found.item_idx, axis=1)
+    listed = hit_matrix(tail.item_idx, (np.concatenate([[0], np.cumsum(length)]), order[order >= 0]))
+    out = _resized(found, max(k, found.item_idx.shape[1]))
+    for row in np.flatnonzero(length < k):
+        more = np.flatnonzero(~listed[row] & (tail.item_idx[row] >= 0))[: k - length[row]]
+        places = slice(length[row], length[row] + len(more))
+        out.item_idx[row, places] = tail.item_idx[row, more]
+        last = found.score[row, length[row] - 1] if length[row] else np.float32(0)
+        out.score[row, places] = last + tail.score[row, more] - tail.score[row, more[:1]]
+    return out
 
 
 def _resized(found: ScoredItems, k: int) -> ScoredItems:

@@ -45,13 +45,15 @@ KINDS = ("text", "categorical", "number", "list")
 class EmbeddedItems:
     """vectors (n, D) float32, unit; unknown: for each item, what of its attributes the graph does not know.
 
-    layers (n, L + 1, d) and edges: how it stands in the graph.
+    layers (n, L + 1, d) and edges: how it stands in the graph. texts (n, t): what the encoder made of its text, zeros
+    where that says nothing.
     """
 
     vectors: np.ndarray
     unknown: list[list[str]]
     layers: np.ndarray
     edges: list[Edges]
+    texts: np.ndarray
 
 
 class Inductive:
@@ -132,7 +134,7 @@ class Inductive:
             )
         layers = [self.readout.layers(own, edge) for own, edge in zip(self._projected(texts), edges, strict=True)]
         vectors = [self._item(each, text, edge) for each, text, edge in zip(layers, texts, edges, strict=True)]
-        return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges))
+        return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges), texts)
 
     def embed_user(
         self, items: np.ndarray, attributes: Attributes | None = None, user_idx: int | None = None

@@ -13,7 +13,9 @@ import scipy.sparse as sp
 from reckg.data.ids import IdMap
 from reckg.errors import DataError
 from reckg.inductive.embedder import EmbeddedItems, conformed
-from reckg.ranking.tables import ITEM_COLUMNS, FeatureTables, standardised, unit_length
+from reckg.ranking.columns import row_lengths, standardised, unit_length
+from reckg.ranking.item_item import keep_largest
+from reckg.ranking.tables import ITEM_COLUMNS, FeatureTables
 
 if TYPE_CHECKING:
     from reckg.bundle import Bundle
@@ -61,21 +63,56 @@ def _grown(bundle: Bundle, items: pl.DataFrame, added: EmbeddedItems) -> Feature
         given = items.select(pl.col(name).cast(pl.Float32) for name in columns).to_numpy().astype(np.float32)
         numbers = standardised(given[n:], like=given[:n]) if columns else numbers
     entities = _entities(tables.entities, added, len(bundle.embedder.entities))
-    known: dict[str, Any] = dict.fromkeys(("popularity", "recent_popularity", "popularity_trend"), 0.0)
+    known: dict[str, Any] = dict.fromkeys(
+        ("popularity", "recent_popularity", "latest_popularity", "popularity_trend"), 0.0
+    )
     known["entity_count"] = np.log1p(np.diff(entities.indptr))
     rows = np.full((len(added.vectors), len(ITEM_COLUMNS)), np.nan, dtype=np.float32)
     for position, name in enumerate(ITEM_COLUMNS):
         if name in known and np.isfinite(tables.items[:, position]).any():  # without times, some are of no item
             rows[:, position] = known[name]
+    m, all_entities = len(rows), sp.vstack([tables.entities, entities], format="csr")
+    text = np.zeros((m, tables.text.shape[1]), dtype=np.float16)
+    if added.texts.shape[1] == text.shape[1]:
+        text = unit_length(added.texts)
+    text = np.concatenate([tables.text, text])
+    length = np.concatenate([tables.entity_length, row_lengths(entities)])
+    unit = (sp.diags(1 / length) @ all_entities).astype(np.float32).tocsr()
+    alike = unit[n:] @ unit.T
+    neighbours = max(1, int(np.diff(tables.entity_neighbours.indptr).max(initial=0)))
+    by_text = tables.text_neighbours
+    if by_text is not None:
+        cosine = text[n:].astype(np.float32) @ text.T.astype(np.float32)
+        by_text = _joined(by_text, sp.csr_matrix(np.where(cosine > 0, cosine, 0)), neighbours)
     return replace(
         tables,
         items=np.concatenate([tables.items, rows]),
         numbers=np.concatenate([tables.numbers, numbers]),
-        entities=sp.vstack([tables.entities, entities], format="csr"),
-        cooccurrence=_padded(tables.cooccurrence, len(rows)),
-        linear=None if tables.linear is None else _padded(tables.linear, len(rows)),
-        vectors=None if tables.vectors is None else np.concatenate([tables.vectors, unit_length(added.vectors)]),
+        vectors=np.concatenate([tables.vectors, unit_length(added.vectors[:, : tables.graph_dim])]),
+        text=text,
+        factors=np.concatenate([tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)]),
+        popular=np.concatenate([tables.popular, np.arange(n, n + m)]),
+        entity_length=length,
+        entities=all_entities,
+        cooccurrence=_padded(tables.cooccurrence, m),
+        walk=_padded(tables.walk, m),
+        entity_neighbours=_joined(tables.entity_neighbours, sp.csr_matrix(alike), neighbours),
+        attribute_lift=_widened(tables.attribute_lift, m),
+        linear=None if tables.linear is None else _padded(tables.linear, m),
+        text_neighbours=by_text,
     )
+
+
+def _joined(matrix: sp.csr_matrix, alike: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
+    """A square matrix of similarities with m more rows and columns, alike (m, I + m): each new item's largest entries,
+    in its own row and, but for the other new items, in those of its neighbours."""
+    m, n = alike.shape[0], matrix.shape[0]
+    alike = alike.tolil()
+    alike[np.arange(m), np.arange(n, n + m)] = 0
+    kept = keep_largest(alike.tocsr(), neighbours)
+    of_known = sp.vstack([kept[:, :n].T, sp.csr_matrix((m, m))])
+    more = sp.vstack([sp.csr_matrix((n, n + m)), kept]) + sp.hstack([sp.csr_matrix((n + m, n)), of_known])
+    return sp.csr_matrix(_padded(matrix, m) + more)
 
 
 def _entities(entities: sp.csr_matrix, added: EmbeddedItems, n_entities: int) -> sp.csr_matrix:
@@ -93,3 +130,9 @@ def _padded(matrix: sp.csr_matrix, more: int) -> sp.csr_matrix:
     indptr = np.concatenate([matrix.indptr, np.full(more, matrix.indptr[-1], dtype=matrix.indptr.dtype)])
     size = matrix.shape[0] + more
     return sp.csr_matrix((matrix.data, matrix.indices, indptr), shape=(size, size))
+
+
+def _widened(matrix: sp.csr_matrix, more: int) -> sp.csr_matrix:
+    """With empty columns at the end."""
+    shape = matrix.shape[0], matrix.shape[1] + more
+    return sp.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=shape)

@@ -7,29 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from reckg.errors import DataError
-from reckg.ranking.features import FEATURES
+from reckg.ranking.features import FEATURES, SOURCE_SCORES
 
-SOURCE_SCORES: tuple[str, ...] = (
-    "retrieval_score",
-    "cooccurrence",
-    "cooccurrence_recent",
-    "linear",
-    "shared_entities",
-    "shared_entities_recent",
-    "last_similarity",
-)
-
-SMALLEST_WEIGHT = 0.05  # of the retrieval score, in a blend where every score has standard deviation 1
+BLENDED: tuple[str, ...] = tuple(f"{name}_z" for name in SOURCE_SCORES)
+SMALLEST_WEIGHT = 0.05  # of the retrieval score
 RIDGE = 1e-3
 HEAD = 50  # candidates of a query, in retrieval order, from which the weights are learnt
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A weight for each source score's signed square root; the retrieval score itself enters without the root.
-
-    The root tames sums over a history, whose spread grows with their size.
-    """
+    """A weight for each source score, standardised over the user's candidates."""
 
     weights: dict[str, float]
 
@@ -37,15 +25,9 @@ class Blend:
         """(r,) float64 of (r, F) features; a score that does not exist counts 0."""
         total = np.zeros(len(features))
         for name, weight in self.weights.items():
-            total += weight * _source(features, name)
+            value = features[:, FEATURES.index(name)].astype(np.float64)
+            total += weight * np.where(np.isfinite(value), value, 0)
         return total
-
-
-def _source(features: np.ndarray, name: str) -> np.ndarray:
-    """(...) float64 of (..., F) features: a source score as it enters the blend."""
-    value = features[..., FEATURES.index(name)].astype(np.float64)
-    value[~np.isfinite(value)] = 0
-    return value if name == "retrieval_score" else np.sign(value) * np.sqrt(np.abs(value))
 
 
 def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend:
@@ -67,19 +49,13 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
     if not len(head):
         raise DataError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn.")
     features, hits, real = features[head, :HEAD], hits[head, :HEAD], real[head, :HEAD]
-    sources, names, spreads = [], [], []
-    for name in SOURCE_SCORES:
-        score = np.where(real, _source(features, name), 0)
-        centred = np.where(real, score - score.sum(axis=1, keepdims=True) / real.sum(axis=1, keepdims=True), 0)
-        spread = float(np.sqrt((centred**2).sum() / real.sum()))
-        if spread > 0:
-            sources.append(centred / spread)
-            names.append(name)
-            spreads.append(spread)
-    if "retrieval_score" not in names:
+    columns = features[:, :, [FEATURES.index(name) for name in BLENDED]].astype(np.float64)
+    sources = np.moveaxis(np.where(real[:, :, None] & np.isfinite(columns), columns, 0), 2, 0)
+    some = np.flatnonzero(sources.any(axis=(1, 2)))
+    if 0 not in some:
         raise DataError("the retrieval scores of every user are all equal: there is no order to improve on.")
-    weights = _choice_weights(np.stack(sources), hits, real, names.index("retrieval_score"))
-    return Blend({name: float(w / s) for name, w, s in zip(names, weights, spreads, strict=True) if w > 0})
+    weights = _choice_weights(sources[some], hits, real, 0)
+    return Blend({BLENDED[place]: float(weight) for place, weight in zip(some, weights, strict=True) if weight > 0})
 
 
 def _choice_weights(sources: np.ndarray, hits: np.ndarray, real: np.ndarray, retrieval: int) -> np.ndarray:

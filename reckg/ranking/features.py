@@ -1,50 +1,74 @@
 """Ranking features of (user, candidate item) pairs: the only extractor, for training, batch and server alike.
 
 Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
-does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself.
+does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself;
+``missing_causes`` says why.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 
-from reckg.compressed_rows import row_positions
 from reckg.data.history import History
 from reckg.errors import DataError
+from reckg.ranking.columns import EVENT_SPAN
+from reckg.ranking.row_sums import row_entries
 from reckg.ranking.tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
+from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.scored_items import ScoredItems
 
-FEATURES: tuple[str, ...] = (
-    "retrieval_score",
-    "retrieval_rank",  # 0 is the best candidate
+# Scores of the candidate by one source each: they enter as they are, and standardised over the user's candidates.
+SOURCE_SCORES: tuple[str, ...] = (
+    "retrieval_score",  # inner product of the vectors
+    "graph_score",  # the graph model's part of it
     "cooccurrence",  # summed over the history
-    "cooccurrence_recent",  # the same, the latest items counting most; ordered histories only
-    "linear",  # the linear model's score
-    "popularity",  # log(1 + interactions)
-    "recent_popularity",  # the same of the latest tenth of all interactions; times only
-    "popularity_trend",  # recent against overall popularity; times only
-    "item_age",  # log(1 + days since the first interaction); times only
-    "history_length",  # log(1 + the user's interactions)
-    "user_recency",  # log(1 + days since the user's last interaction); times only
+    "cooccurrence_recent",  # the same, the latest items counting most; histories that are ahead only
+    "cooccurrence_last",  # the same, the last item counting most; histories that are ahead only
+    "walk",  # two steps: item, user, item
+    "linear",  # EASE; small catalogues only
+    "factors",  # weighted matrix factorisation
+    "profile_similarity",  # of the graph's vectors: the candidate with the history's sum, the latest counting most
+    "profile_similarity_last",  # the same, the last item counting most; histories that are ahead only
+    "closest_similarity",  # cosine with the three closest of the latest items of the history
     "shared_entities",  # mean rarity-weighted entities shared with an item of the history
-    "shared_entities_recent",  # the same, the latest items counting most; ordered histories only
-    "last_similarity",  # cosine of the candidate's vector and the last item's; ordered histories with vectors only
-    "entity_count",  # log(1 + entities of the item)
+    "shared_entities_recent",  # the same, the latest items counting most; histories that are ahead only
+    "entity_similarity",  # cosine of the entities' weights, summed over the history
+    "text_similarity",  # of the text vectors: the candidate with the history's sum, the latest counting most
+    "text_similarity_last",  # the same, the last item counting most; histories that are ahead only
+)
+FEATURES: tuple[str, ...] = (
+    *SOURCE_SCORES,
+    *(f"{name}_z" for name in SOURCE_SCORES),
+    "retrieval_rank",  # 0 is the best candidate
+    *ITEM_COLUMNS,
+    *USER_COLUMNS,
+    "popularity_near",  # log ratio of the item's rate about the time of the history to its overall one; "between" only
+    "attribute_affinity",  # mean log lift of the item among users with the user's attributes
     "number_distance",  # standardised number columns: mean distance from the user's mean
 )
-
-DECAY = 0.7  # weight of an item of the history against the one after it, in the recent features
-LATEST = 500  # items of a history that count at most, the latest
-FEW_ENTRIES = 2**16
+CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many of them count
+NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
+
+Cause = Literal["", "absent", "unknown user", "no order", "no times"]
+
+
+def block_users(tables: FeatureTables, candidates: int) -> int:
+    """Users whose scores are held at once."""
+    widest = max(len(tables.items), tables.entities.shape[1], candidates * len(FEATURES), 1)
+    return max(1, CELLS_AT_ONCE // widest)
 
 
 def extract_features(
-    tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems
+    tables: FeatureTables,
+    history: History,
+    user_idx: np.ndarray,
+    candidates: ScoredItems,
+    vectors: np.ndarray,
+    item_vectors: np.ndarray,
 ) -> np.ndarray:
     """The features of every candidate of every user.
 
@@ -53,7 +77,8 @@ def extract_features(
     Args:
         history: the same that the tables were built of.
         user_idx: (n,) int64.
-        candidates: (n, c) in retrieval order.
+        candidates: (n, c) in retrieval order, with the inner products of the vectors as scores.
+        vectors, item_vectors: (n, d), (n_items, d) float32: of these users and of all items.
     Returns:
         (n * c, F) float32, user by user; columns as FEATURES. Rows of padding are NaN throughout.
     Raises:
@@ -61,18 +86,18 @@ def extract_features(
     """
     user_idx = np.asarray(user_idx, dtype=np.int64)
     n, c = candidates.item_idx.shape
-    _check_request(tables, history, user_idx, candidates)
-    features = np.full((n, c, len(FEATURES)), np.nan, dtype=np.float32)
-    block = max(1, CELLS_AT_ONCE // max(len(tables.items), tables.entities.shape[1], c * len(FEATURES)))
-    for start in range(0, n if len(tables.items) else 0, block):
+    check_request(tables, history, user_idx, candidates)
+    features = np.empty((n, c, len(FEATURES)), dtype=np.float32)
+    block = block_users(tables, c)
+    for start in range(0, n, block):
         rows = slice(start, start + block)
-        item_idx = np.maximum(candidates.item_idx[rows], 0)
-        _extract_block(tables, history, user_idx[rows], item_idx, candidates.score[rows], features[rows])
-    features[candidates.item_idx < 0] = np.nan
+        scores = UserScores(tables, history, user_idx[rows], vectors[rows], item_vectors)
+        part = ScoredItems(candidates.item_idx[rows], candidates.score[rows])
+        features[rows] = candidate_features(scores, part)
     return features.reshape(n * c, len(FEATURES))
 
 
-def _check_request(tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems) -> None:
+def check_request(tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems) -> None:
     shape = candidates.item_idx.shape
     if shape != candidates.score.shape or shape[:1] != user_idx.shape:
         raise DataError(f"features of {len(user_idx)} users for candidates of the shape {shape}: they do not fit.")
@@ -86,129 +111,180 @@ def _check_request(tables: FeatureTables, history: History, user_idx: np.ndarray
             raise DataError(f"{name}_idx {values.min()} to {values.max()}: the tables have {size} {name}s.")
 
 
-@dataclass(frozen=True)
-class _Events:
-    """The latest items of a block's histories. query (h,): the row in the block; item (h,); recent (h,): DECAY^age."""
-
-    query: np.ndarray
-    item: np.ndarray
-    recent: np.ndarray
-    n: int
-
-    def weights(self, ordered: bool) -> np.ndarray:
-        """(1, h): ones; (2, h) where the history has an order: ones, and the recent weights."""
-        return np.stack([np.ones(len(self.item)), self.recent] if ordered else [np.ones(len(self.item))])
-
-
-def _events(history: History, user_idx: np.ndarray) -> _Events:
-    indptr, positions = history.rows(user_idx)
-    length = np.diff(indptr)
-    age = np.repeat(indptr[1:], length) - np.arange(len(positions)) - 1
-    latest = age < LATEST
-    return _Events(
-        query=np.repeat(np.arange(len(user_idx)), length)[latest],
-        item=history.item_idx[positions[latest]],
-        recent=DECAY ** age[latest].astype(np.float64),
-        n=len(user_idx),
-    )
+def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
+    """(n, c, F) float32 of the users of ``scores`` and their (n, c) candidates in retrieval order."""
+    real = candidates.item_idx >= 0
+    out = np.full((*real.shape, len(FEATURES)), np.nan, dtype=np.float32)
+    if not real.size or not len(scores.tables.items):
+        return out
+    item_idx = np.maximum(candidates.item_idx, 0)  # padding is taken for item 0 until the end
+    out[:, :, 0] = np.where(real, candidates.score, 0)
+    for name, column in _COLUMNS.items():
+        values = column(scores, item_idx, real)
+        if values is not None:
+            out[:, :, _PLACE[name]] = values
+    n_scores = len(SOURCE_SCORES)
+    out[:, :, n_scores : 2 * n_scores] = standardised_scores(out[:, :, :n_scores], real)
+    out[~real] = np.nan
+    return out
 
 
-def _extract_block(
-    tables: FeatureTables,
-    history: History,
-    user_idx: np.ndarray,
-    item_idx: np.ndarray,
-    score: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Writes the features of a block of users into ``out`` (b, c, F). Padding is taken for item 0 here."""
-    events = _events(history, user_idx)
-    columns: dict[str, Any] = {
-        "retrieval_score": score,
-        "retrieval_rank": np.arange(item_idx.shape[1], dtype=np.float32)[None, :],
-    }
-    for position, name in enumerate(USER_COLUMNS):
-        columns[name] = tables.users[user_idx, position][:, None]
-    for position, name in enumerate(ITEM_COLUMNS):
-        columns[name] = tables.items[item_idx, position]
-    overall, weights = events.weights(False), events.weights(tables.ordered)
-    scores = item_scores(tables.cooccurrence, events, weights, item_idx)
-    columns |= zip(("cooccurrence", "cooccurrence_recent"), scores, strict=False)
-    shared = shared_entities(tables.entities, events, weights, item_idx)
-    columns |= zip(("shared_entities", "shared_entities_recent"), shared, strict=False)
-    if tables.linear is not None:
-        columns["linear"] = item_scores(tables.linear, events, overall, item_idx)[0]
-    if tables.ordered and tables.vectors is not None:
-        columns["last_similarity"] = last_similarity(tables.vectors, history, user_idx, item_idx)
-    columns["number_distance"] = number_distance(tables.numbers, events, item_idx)
-    for position, name in enumerate(FEATURES):
-        if name in columns:
-            out[:, :, position] = columns[name]
+def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(n, c, s): each of (n, c, s) scores less the mean over its user's real candidates, over the standard deviation.
 
-
-def item_scores(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
-    """(w, b, c): sum over the user's items h of weight(h) matrix[h, candidate], for each row of ``weights`` (w, h)."""
-    scores = _user_sums(matrix, events, weights)
-    return scores[:, np.arange(events.n)[:, None], item_idx]
-
-
-def shared_entities(entities: sp.csr_matrix, events: _Events, weights: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
-    """(w, b, c): rarity of the entities that the candidate shares with an item of the history, in the weighted mean.
-
-    For each row of ``weights`` (w, h). NaN for candidates without entities and users without history.
+    0 where all are equal; NaN counts for nothing and stays NaN.
     """
-    n, c = item_idx.shape
-    profile = _user_sums(entities, events, weights)  # of an entity: its rarity times the weight of its owners
-    pair, column, _ = _entries(entities, item_idx.ravel())
-    known = (entities.indptr[item_idx + 1] > entities.indptr[item_idx]) & (np.bincount(events.query, minlength=n) > 0)[
-        :, None
-    ]
-    result = np.full((len(weights), n, c), np.nan)
-    for number, weight in enumerate(weights):
-        total = np.bincount(events.query, weight, minlength=n)
-        sums = np.bincount(pair, profile[number, pair // c, column], minlength=n * c).reshape(n, c)
-        result[number] = np.where(known, sums / np.where(total > 0, total, 1)[:, None], np.nan)
-    return result
+    n, _, s = values.shape
+    known = np.isfinite(values) & real[:, :, None]
+    row, _, column = np.nonzero(known)
+    key, value = row * s + column, values[known].astype(np.float64)  # summed one by one: padding changes no bit
+    count = np.maximum(np.bincount(key, minlength=n * s), 1)
+    mean = np.bincount(key, value, minlength=n * s) / count
+    spread = np.sqrt(np.bincount(key, (value - mean[key]) ** 2, minlength=n * s) / count)
+    out = np.full(values.shape, np.nan)
+    out[known] = (value - mean[key]) / np.where(spread > 0, spread, 1)[key]
+    return out
 
 
-def _user_sums(matrix: sp.csr_matrix, events: _Events, weights: np.ndarray) -> np.ndarray:
-    """(w, b, columns) float64: sum over the user's items h of weight(h) matrix[h], for each row of (w, h) weights.
-
-    Two ways to the same bits: scipy's product has a price per call that a single request would feel.
-    """
-    columns = matrix.shape[1]
-    shape = (len(weights), events.n, columns)
-    if (matrix.indptr[events.item + 1] - matrix.indptr[events.item]).sum() <= FEW_ENTRIES:
-        event, column, value = _entries(matrix, events.item)
-        key = events.query[event] * columns + column
-        sums = [np.bincount(key, value * weight[event], minlength=events.n * columns) for weight in weights]
-        return np.stack(sums).reshape(shape)
-    length = np.bincount(events.query, minlength=events.n)
-    indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
-    items = np.tile(events.item, len(weights))
-    rows = sp.csr_matrix((weights.ravel(), items, indptr), shape=(len(weights) * events.n, matrix.shape[0]))
-    return (rows @ matrix).toarray().reshape(shape)
+def graph_score(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(n, c): inner product of the graph model's part of the vectors."""
+    dim = scores.tables.graph_dim
+    return np.einsum("bd,bcd->bc", scores.vectors[:, :dim], scores.item_vectors[item_idx, :dim])
 
 
-def last_similarity(vectors: np.ndarray, history: History, user_idx: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
-    """(b, c): cosine of the candidate and the last item of the user's history; NaN without one."""
+def cooccurrence(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return scores.cooccurrence.at(item_idx)[0]
+
+
+def cooccurrence_recent(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return scores.cooccurrence.at(item_idx)[1] if scores.ahead else None
+
+
+def cooccurrence_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return scores.cooccurrence.at(item_idx)[2] if scores.ahead else None
+
+
+def walk(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return scores.walk.at(item_idx)[0]
+
+
+def linear(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return None if scores.tables.linear is None else scores.linear.at(item_idx)[0]
+
+
+def factors(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    if not scores.tables.factors.shape[1]:
+        return None
+    return np.einsum("bd,bcd->bc", scores.factors, scores.tables.factors[item_idx])
+
+
+def profile_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return _similarity(scores.profiles[0], scores.tables.vectors, item_idx)
+
+
+def profile_similarity_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return _similarity(scores.profiles[1], scores.tables.vectors, item_idx) if scores.ahead else None
+
+
+def text_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return _similarity(scores.text_profiles[0], scores.tables.text, item_idx) if scores.tables.text.shape[1] else None
+
+
+def text_similarity_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    if not scores.ahead or not scores.tables.text.shape[1]:
+        return None
+    return _similarity(scores.text_profiles[1], scores.tables.text, item_idx)
+
+
+def _similarity(profiles: np.ndarray, vectors: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
+    """(n, c): inner product of (n, d) profiles and the candidates' vectors."""
+    return np.einsum("bd,bcd->bc", profiles, vectors[item_idx].astype(np.float32))
+
+
+def closest_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(n, c): mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
     result = np.full(item_idx.shape, np.nan)
-    end = history.indptr[user_idx + 1]
-    some = end > history.indptr[user_idx]
-    last = vectors[history.item_idx[end[some] - 1]].astype(np.float32)
-    result[some] = np.einsum("bd,bcd->bc", last, vectors[item_idx[some]].astype(np.float32))
+    for user in np.flatnonzero(scores.length):
+        stop = scores.start[user] + scores.length[user]
+        latest = scores.item[max(scores.start[user], stop - CLOSEST_OF) : stop]
+        own = scores.tables.vectors[latest].astype(np.float32)
+        few = real[user]  # the product's shape, and with it its bits, is the user's own
+        cosines = scores.tables.vectors[item_idx[user, few]].astype(np.float32) @ own.T
+        if cosines.shape[1] > CLOSEST:
+            cosines = np.partition(cosines, -CLOSEST, axis=1)[:, -CLOSEST:]
+        result[user, few] = np.sort(cosines, axis=1).mean(axis=1)
     return result
 
 
-def number_distance(numbers: np.ndarray, events: _Events, item_idx: np.ndarray) -> np.ndarray:
-    """(b, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
+def shared_entities(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return _shared(scores, item_idx, 0, scores.ones)
+
+
+def shared_entities_recent(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    return _shared(scores, item_idx, 1, scores.recent) if scores.ahead else None
+
+
+def _shared(scores: UserScores, item_idx: np.ndarray, weighting: int, weights: np.ndarray) -> np.ndarray:
+    """(n, c): rarity of the entities that the candidate shares with an item of the history, in the weighted mean."""
+    total = np.bincount(scores.query, weights, minlength=scores.n)
+    return _entity_sums(scores, item_idx, weighting, squared=False) / np.where(total > 0, total, 1)[:, None]
+
+
+def entity_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(n, c): cosine of the weights of the candidate's and an item's entities, summed over the history."""
+    return _entity_sums(scores, item_idx, 2, squared=True) / scores.tables.entity_length[item_idx]
+
+
+def _entity_sums(scores: UserScores, item_idx: np.ndarray, weighting: int, squared: bool) -> np.ndarray:
+    """(n, c): the history's weights of the candidate's entities, summed; NaN without entities or history."""
+    n, c = item_idx.shape
+    entities = scores.tables.entities
+    pair, entity, rarity = row_entries(entities, item_idx.ravel())
+    found = scores.entities.of(weighting, pair // c, entity)
+    sums = np.bincount(pair, found * rarity if squared else found, minlength=n * c).reshape(n, c)
+    some = (entities.indptr[item_idx + 1] > entities.indptr[item_idx]) & (scores.length > 0)[:, None]
+    return np.where(some, sums, np.nan)
+
+
+def retrieval_rank(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(item_idx.shape[1]), item_idx.shape)
+
+
+def popularity_near(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    """(n, c): log of the item's interactions within 30 days of the history against what its popularity promises."""
+    keys = scores.tables.event_keys
+    if not len(keys):
+        return None
+    some = np.flatnonzero(scores.length)
+    times = scores.history.timestamp[scores.positions]
+    ends = scores.start[some] + scores.length[some]
+    low, high = np.minimum.reduceat(times, scores.start[some]) - NEAR, times[ends - 1] + NEAR
+    low, high = np.maximum(low, 0)[:, None], np.minimum(high, EVENT_SPAN - 1)[:, None]
+    item = item_idx[some] * EVENT_SPAN
+    there = np.searchsorted(keys, item + high, side="right") - np.searchsorted(keys, item + low)
+    all_times = scores.tables.event_times
+    share = (np.searchsorted(all_times, high, side="right") - np.searchsorted(all_times, low)) / len(all_times)
+    overall = np.expm1(scores.tables.items[item_idx[some], ITEM_COLUMNS.index("popularity")].astype(np.float64))
+    result = np.full(item_idx.shape, np.nan)
+    result[some] = np.log((1 + there) / (1 + overall * share))
+    return result
+
+
+def attribute_affinity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+    """(n, c): mean log lift of the item among users with one of the user's attributes; NaN without any."""
+    sums, count = scores.traits
+    return np.where(count[:, None] > 0, sums.at(item_idx)[0] / np.maximum(count, 1)[:, None], np.nan)
+
+
+def number_distance(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(n, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
     total = np.zeros(item_idx.shape)
     count = np.zeros(item_idx.shape)
-    for column in numbers.T:
-        value = column[events.item]
+    for column in scores.tables.numbers.T:
+        value = column[scores.item]
         known = np.isfinite(value)
-        weight = np.bincount(events.query[known], minlength=events.n)
-        mean = np.bincount(events.query[known], value[known], minlength=events.n) / np.maximum(weight, 1)
+        weight = np.bincount(scores.query[known], minlength=scores.n)
+        mean = np.bincount(scores.query[known], value[known], minlength=scores.n) / np.maximum(weight, 1)
         distance = np.abs(column[item_idx] - mean[:, None])
         usable = np.isfinite(distance) & (weight > 0)[:, None]
         total += np.where(usable, distance, 0)
@@ -216,8 +292,38 @@ def number_distance(numbers: np.ndarray, events: _Events, item_idx: np.ndarray) 
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
-    ends, position = row_positions(matrix.indptr, rows)
-    place = np.repeat(np.arange(len(rows)), np.diff(ends))
-    return place, matrix.indices[position].astype(np.int64), matrix.data[position]
+def _item_column(place: int) -> Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray]:
+    return lambda scores, item_idx, real: scores.tables.items[item_idx, place]
+
+
+def _user_column(place: int) -> Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray]:
+    return lambda scores, item_idx, real: scores.tables.users[scores.user_idx, place][:, None]
+
+
+_PLACE = {name: place for place, name in enumerate(FEATURES)}
+_COLUMNS: dict[str, Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray | None]] = {
+    function.__name__: function
+    for function in (
+        graph_score,
+        cooccurrence,
+        cooccurrence_recent,
+        cooccurrence_last,
+        walk,
+        linear,
+        factors,
+        profile_similarity,
+        profile_similarity_last,
+        closest_similarity,
+        shared_entities,
+        shared_entities_recent,
+        entity_similarity,
+        text_similarity,
+        text_similarity_last,
+        retrieval_rank,
+        popularity_near,
+        attribute_affinity,
+        number_distance,
+    )
+}
+_COLUMNS |= {name: _item_column(place) for place, name in enumerate(ITEM_COLUMNS)}
+_COLUMNS |= {name: _user_column(place) for place, name in enumerate(USER_COLUMNS)}

@@ -1,7 +1,7 @@
 """Ranker: LightGBM LambdaRank over retrieved candidates, and the guard that refuses one that does not help.
 
 The trees start from a blend of the source scores (``blend.py``), which enters as ``init_score``; the final score is
-blend plus trees. Labels are few, so the trees are small, and may not turn a source score against its meaning.
+blend plus trees. How many trees there are is chosen over folds of users, and may be none.
 """
 
 from __future__ import annotations
@@ -14,65 +14,79 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from reckg.compressed_rows import Rows
-from reckg.data.history import History
-from reckg.errors import ArtifactError, DataError
-from reckg.evaluation.metrics import hit_matrix, ranking_metrics
+from reckg.compressed_rows import Rows, take_rows
+from reckg.errors import ArtifactError
+from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.significance import paired_difference
 from reckg.file_hash import file_sha256
-from reckg.ranking.blend import HEAD, SOURCE_SCORES, Blend, fit_blend
-from reckg.ranking.features import FEATURES, extract_features
-from reckg.ranking.tables import FeatureTables
-from reckg.retrieval.index import ItemIndex
+from reckg.ranking.blend import BLENDED, HEAD, Blend, fit_blend
+from reckg.ranking.candidates import SOURCES, Depths
+from reckg.ranking.features import FEATURES
 from reckg.retrieval.scored_items import ScoredItems
 
-FORMAT_VERSION = 1
-MONOTONE = {"retrieval_rank": -1} | dict.fromkeys(SOURCE_SCORES, 1)
+FORMAT_VERSION = 2
 K = 10  # the guard's cut-off
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
-NEGATIVES = 30  # a query's candidates without hit that trees are trained on, at random
+NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
 SMALLEST_FOLD = 2  # queries with a hit
 
 
 @dataclass(frozen=True)
-class _Queries:
-    """Label users whose candidates hold at least one relevant item.
+class Queries:
+    """n lists of candidates of label users, each with at least one relevant item, and how many lists had none.
 
-    features (n, c, F) float32; hits and real (n, c) bool: the relevant items, and what is no padding.
+    user (n,): whose list it is; item_idx (n, c), -1 is padding; features (n, c, F) float32; hits (n, c) bool: the
+    relevant candidates; relevant: compressed rows of all relevant items. without: lists without a relevant candidate.
     """
 
+    user: np.ndarray
+    item_idx: np.ndarray
     features: np.ndarray
     hits: np.ndarray
-    real: np.ndarray
+    relevant: Rows
+    without: int = 0
 
-    def take(self, rows: np.ndarray) -> _Queries:
-        return _Queries(self.features[rows], self.hits[rows], self.real[rows])
+    @property
+    def real(self) -> np.ndarray:
+        """(n, c) bool: what is no padding."""
+        return self.item_idx >= 0
 
-    def sample(self, negatives: int, seed: int) -> _Queries:
-        """With all hits, but of the other candidates at most so many at random: the rest taken for padding."""
-        draw = np.random.default_rng(seed).random(self.hits.shape)
-        draw[self.hits | ~self.real] = 2
-        place = np.argsort(np.argsort(draw, axis=1), axis=1)
-        return _Queries(self.features, self.hits, self.hits | (self.real & (place < negatives)))
+    def take(self, rows: np.ndarray) -> Queries:
+        parts = self.user[rows], self.item_idx[rows], self.features[rows], self.hits[rows]
+        return Queries(*parts, take_rows(self.relevant, rows))
 
-    def dataset(self, blend: Blend, reference: lgb.Dataset | None = None) -> lgb.Dataset:
-        """For LightGBM: one row per real candidate, the blend as ``init_score``."""
-        rows = self.features[self.real]
+    def dataset(self, blend: Blend, sampled: np.ndarray, reference: lgb.Dataset | None = None) -> lgb.Dataset:
+        """For LightGBM: one row per sampled candidate, (n, c) bool, the blend as ``init_score``."""
+        rows = self.features[sampled]
         return lgb.Dataset(
             rows,
-            label=self.hits[self.real].astype(np.int32),
-            group=self.real.sum(axis=1),
+            label=self.hits[sampled].astype(np.int32),
+            group=sampled.sum(axis=1),
             init_score=blend.scores(rows),
             reference=reference,
             feature_name=list(FEATURES),
         )
 
+    def sample(self, negatives: int, seed: int) -> np.ndarray:
+        """(n, c) bool: all hits, and of the other candidates at most so many at random."""
+        draw = np.random.default_rng(seed).random(self.hits.shape)
+        draw[self.hits | ~self.real] = 2
+        place = np.argsort(np.argsort(draw, axis=1), axis=1)
+        return self.hits | (self.real & (place < negatives))
+
+    def ndcg(self, score: np.ndarray) -> np.ndarray:
+        """(n,) NDCG@10 of the lists in the order of (n, c) scores."""
+        order = np.argsort(-np.where(self.real, score, -np.inf), axis=1, kind="stable")
+        lists = np.take_along_axis(self.item_idx, order, axis=1)
+        return ranking_metrics(lists, self.relevant, (K,))[f"ndcg@{K}"]
+
 
 class Ranker:
     """A trained ranker; safe to call from several threads."""
 
-    def __init__(self, model: str, blend: Blend, info: dict[str, Any]) -> None:
+    def __init__(self, model: str, blend: Blend, depths: Depths, info: dict[str, Any]) -> None:
+        self.depths = depths  # of the sources whose candidates it was trained for
         self._model = model
         self._booster = lgb.Booster(model_str=model)
         self.blend = blend
@@ -83,7 +97,7 @@ class Ranker:
 
         Args:
             candidates: (n, c), in retrieval order.
-            features: (n * c, F) float32, from ``extract_features`` of the same candidates.
+            features: (n * c, F) float32, of the same candidates.
             threads: of LightGBM; 1 is fastest for a single request.
         Returns:
             (n, c): the same items; score is the blend plus the trees' sum, comparable within a list only.
@@ -113,6 +127,7 @@ class Ranker:
             served=True,
             features=list(FEATURES),
             blend=self.blend.weights,
+            depths=dict(self.depths),
             sha256=file_sha256(folder / "ranker.txt"),
             info=self.info,
         )
@@ -162,48 +177,27 @@ def load_ranker(folder: Path) -> Ranker | None:
         if found != description["sha256"]:
             raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, ranker.json says otherwise. {again}")
         blend = Blend({str(name): float(weight) for name, weight in description["blend"].items()})
-        if not set(blend.weights) <= set(SOURCE_SCORES):
+        if not set(blend.weights) <= set(BLENDED):
             raise ArtifactError(f"{folder}: the blend names unknown scores {sorted(blend.weights)}. {again}")
-        return Ranker(path.read_text(encoding="utf-8"), blend, description["info"])
+        depths = {str(name): int(depth) for name, depth in description["depths"].items()}
+        if not set(depths) <= set(SOURCES) or depths.get("vectors", 0) < 1:
+            raise ArtifactError(
+                f"{folder}: the candidates come from unknown sources {sorted(depths)}. {again}"
+            )
+        return Ranker(path.read_text(encoding="utf-8"), blend, depths, description["info"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, lgb.basic.LightGBMError) as error:
         raise ArtifactError(
             f"the ranker in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
         ) from error
 
 
-def fit_ranker(
-    tables: FeatureTables,
-    history: History,
-    index: ItemIndex,
-    user_vectors: np.ndarray,
-    users: np.ndarray,
-    relevant: Rows,
-    *,
-    candidates: int,
-    **settings: Any,
-) -> RankerResult:
-    """Retrieves the label users' candidates, extracts their features, and trains: what a job has to call.
-
-    Args:
-        tables, history, index, user_vectors: of the state that precedes the labels.
-        users: (n,) user_idx, each with at least one label.
-        relevant: compressed rows of the labels, in the order of ``users``.
-        candidates: retrieved per user, without the items of the user's history.
-        settings: of ``train_ranker``.
-    """
-    indptr, positions = history.rows(users)
-    found = index.search(user_vectors[users], min(candidates, index.n_items), (indptr, history.item_idx[positions]))
-    return train_ranker(extract_features(tables, history, users, found), found, relevant, **settings)
-
-
 def train_ranker(
-    features: np.ndarray,
-    candidates: ScoredItems,
-    relevant: Rows,
+    queries: Queries,
+    depths: Depths,
     *,
     seed: int = 0,
     trees: int = 200,
-    leaves: int = 7,
+    leaves: int = 15,
     learning_rate: float = 0.05,
     min_data_in_leaf: int = 50,
     folds: int = 5,
@@ -213,60 +207,49 @@ def train_ranker(
 
     Users are dealt into folds. Each fold is ranked by a model of the others, with as many trees as suit the others;
     NDCG@10 of these lists against retrieval order, all label users counted, decides. The ranker that is returned is
-    trained on all of them, with as many trees as suit the folds together, which may be none: the blend alone. Users
-    without a relevant candidate teach nothing and are left out of the training (counted); both orders score 0 on them.
+    trained on all of them, with as many trees as suit the folds together, which may be none: the blend alone. Lists
+    without a relevant candidate teach nothing; both orders score 0 on them.
 
     Args:
-        features: (n * c, F) float32, from ``extract_features``.
-        candidates: (n, c), of n label users.
-        relevant: compressed rows of their held-out items, distinct and at least one per user.
+        queries: the label users' lists.
+        depths: of the sources of their candidates.
         trees: at most; learning_rate, leaves, min_data_in_leaf: of LightGBM.
         folds: >= 2.
         threads: of LightGBM; the result does not depend on it.
-    Raises:
-        DataError: the shapes do not fit.
     Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
     """
-    n, c = candidates.item_idx.shape
-    if features.shape != (n * c, len(FEATURES)) or len(relevant[0]) != n + 1:
-        raise DataError(
-            f"{n} lists of {c} candidates, features of the shape {features.shape}, labels of {len(relevant[0]) - 1} "
-            "users: they do not fit."
-        )
-    hits = hit_matrix(candidates.item_idx, relevant)
-    some = np.flatnonzero(hits.any(axis=1))
+    n, c = queries.hits.shape
     info: dict[str, Any] = {
         "served": False,
-        "label_users": n,
-        "label_users_without_relevant_candidate": n - len(some),
-        "labels": len(relevant[1]),
-        "labels_among_candidates": int(hits.sum()),
-        "candidates": c,
+        "label_users": n + queries.without,
+        "label_users_without_relevant_candidate": queries.without,
+        "labels_among_candidates": int(queries.hits.sum()),
+        "candidates": round(float(queries.real.sum(axis=1).mean()), 1) if n else 0,
     }
-    useful = int(hits[:, :HEAD].any(axis=1).sum())
+    useful = int(queries.hits[:, :HEAD].any(axis=1).sum())
     if useful < SMALLEST_FOLD * folds:
         info["why"] = (
-            f"only {useful} of {n} label users have a relevant item among their first {min(HEAD, c)} candidates; "
-            f"{folds} folds need {SMALLEST_FOLD * folds}"
+            f"only {useful} of {n + queries.without} label users have a relevant item among their first {min(HEAD, c)} "
+            f"candidates; {folds} folds need {SMALLEST_FOLD * folds}"
         )
         return RankerResult(None, info)
-    queries = _Queries(features.reshape(n, c, -1)[some], hits[some], candidates.item_idx[some] >= 0)
     parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
-    fold = np.random.default_rng(seed).permutation(len(some)) % folds
+    users = np.unique(queries.user)
+    fold = (np.random.default_rng(seed).permutation(len(users)) % folds)[np.searchsorted(users, queries.user)]
     blended, ranked, best = _cross_fit(queries, fold, parameters, trees)
     if not best:
         ranked = blended  # what would be served is the blend, so the blend is what the guard judges
-    lists = {"retrieval": candidates.score[some], "blend": blended, "ranker": ranked}
-    ndcg = {name: _per_user(candidates.item_idx, score, relevant, some) for name, score in lists.items()}
+    lists = {"retrieval": queries.features[:, :, 0], "blend": blended, "ranker": ranked}
+    ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
     info |= _judged(ndcg, seed) | {"trees": best}
     if not info["served"]:
         return RankerResult(None, info)
     blend = fit_blend(queries.features, queries.hits, queries.real)
-    data = queries.sample(NEGATIVES, seed).dataset(blend)
+    data = queries.dataset(blend, queries.sample(NEGATIVES, seed))
     booster = lgb.train(parameters, data, best) if best else lgb.Booster(parameters, data)
     gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
     info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
-    return RankerResult(Ranker(booster.model_to_string(), blend, info), info)
+    return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
 
 
 def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: int, threads: int) -> dict[str, Any]:
@@ -278,7 +261,8 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
         "num_leaves": leaves,
         "learning_rate": learning_rate,
         "min_data_in_leaf": min_data_in_leaf,
-        "monotone_constraints": [MONOTONE.get(name, 0) for name in FEATURES],
+        "feature_fraction": 0.5,
+        "lambdarank_truncation_level": 30,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
@@ -288,7 +272,7 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
 
 
 def _cross_fit(
-    queries: _Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int
+    queries: Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best."""
     blended = np.full(queries.hits.shape, -np.inf)
@@ -298,21 +282,20 @@ def _cross_fit(
     for number in range(len(curves)):
         learn, held = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
         blend = fit_blend(learn.features, learn.hits, learn.real)
-        data = learn.sample(NEGATIVES, number).dataset(blend)
+        data = learn.dataset(blend, learn.sample(NEGATIVES, number))
         seen: dict[str, dict[str, list[float]]] = {}
-        held_data = held.dataset(blend, data)
+        held_data = held.dataset(blend, held.real, data)
         booster = lgb.train(parameters, data, trees, [held_data], ["held"], callbacks=[lgb.record_evaluation(seen)])
         without = lgb.Booster(parameters, data).add_valid(held_data, "held").eval_valid()[0][2]
         curves[number] = np.array([without, *seen["held"][f"ndcg@{K}"]]) * len(held.hits)
         models.append((booster, blend))
     for number, (booster, blend) in enumerate(models):
-        held = queries.take(np.flatnonzero(fold == number))
+        place = queries.real & (fold == number)[:, None]
+        rows = queries.features[place]
         few = _fewest_trees(np.delete(curves, number, axis=0))  # chosen without the users that it is judged on
-        rows = held.features[held.real]
         sums: Any = 0.0
         if few:
             sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
-        place = queries.real & (fold == number)[:, None]
         blended[place] = blend.scores(rows)
         ranked[place] = blended[place] + sums
     return blended, ranked, _fewest_trees(curves)
@@ -327,14 +310,6 @@ def _fewest_trees(curves: np.ndarray) -> int:
     behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
     return int(np.argmax(behind.mean(axis=0) <= error))
-
-
-def _per_user(item_idx: np.ndarray, score: np.ndarray, relevant: Rows, some: np.ndarray) -> np.ndarray:
-    """(n,) NDCG@10 with the lists of the users ``some`` in the order of their (s, c) scores; 0 for the other users."""
-    order = np.argsort(-score, axis=1, kind="stable")
-    lists = np.full_like(item_idx, -1)
-    lists[some] = np.take_along_axis(item_idx[some], order, axis=1)
-    return ranking_metrics(lists, relevant, (K,))[f"ndcg@{K}"]
 
 
 def _judged(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:

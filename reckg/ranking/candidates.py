@@ -1,0 +1,170 @@
+"""Candidates: the union of the best items of several sources, and how many each gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reckg.compressed_rows import Rows
+from reckg.ranking.tables import FeatureTables
+from reckg.ranking.user_scores import UserScores
+from reckg.retrieval.exact import empty_result, exact_search, pair_scores
+from reckg.retrieval.index import ItemIndex
+from reckg.retrieval.scored_items import ScoredItems
+
+SOURCES: dict[str, str] = {
+    "vectors": "inner product of the model's vectors, by the index",
+    "profile": "the graph's vectors of the history's items, the latest counting most, by the index",
+    "cooccurrence": "items next to those of the history in other histories",
+    "walk": "two steps from the history: item, user, item",
+    "entities": "items that share rare attributes with the history",
+    "text": "items whose text is like that of the history",
+    "linear": "EASE; small catalogues only",
+    "factors": "weighted matrix factorisation; catalogues up to 50,000 items",
+    "popular": "the most popular items, recently where times are known",
+}
+FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
+STEP = 20  # candidates by which a source is extended at a time
+DEEPEST = 200  # candidates of a source other than the vectors at most
+LABEL_USERS = 4000  # over whom the depths are chosen, at most
+
+Depths = Mapping[str, int]  # source -> candidates that it gives; "vectors" always gives some
+
+
+def available_sources(tables: FeatureTables) -> tuple[str, ...]:
+    """The sources that these tables can answer from."""
+    lacking = {
+        "entities": not tables.entity_neighbours.nnz,
+        "text": tables.text_neighbours is None,
+        "linear": tables.linear is None,
+        "factors": not tables.factors.shape[1] or len(tables.items) > FACTOR_ITEMS,
+    }
+    return tuple(name for name in SOURCES if not lacking.get(name, False))
+
+
+def source_top(
+    name: str, scores: UserScores, index: ItemIndex, k: int, seen: Rows | None, allowed: np.ndarray | None = None
+) -> ScoredItems:
+    """(n, k): the best k items of one source for the users of ``scores``; fewer where it knows of fewer.
+
+    Args:
+        name: one of ``available_sources``.
+        seen: compressed rows of the items that each user leaves out.
+        allowed: (n_items,) bool: the only items that may be given.
+    """
+    tables = scores.tables
+    if name == "vectors":
+        return index.search(scores.vectors, k, seen)
+    if name == "profile":
+        profile = np.zeros_like(scores.vectors)
+        profile[:, : tables.graph_dim] = scores.profiles[0]
+        return _without_history(index.search(profile, k, seen), scores)
+    if name == "factors":
+        return _without_history(exact_search(scores.factors, tables.factors, k, seen), scores)
+    if name == "popular":
+        return _popular(tables, scores.n, k, seen)
+    sums = {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name)
+    return getattr(scores, sums).top(0 if name != "cooccurrence" or not scores.ahead else 1, k, seen)
+
+
+def retrieve(
+    scores: UserScores, index: ItemIndex, depths: Depths, seen: Rows | None, allowed: np.ndarray | None = None
+) -> ScoredItems:
+    """(n, c): each user's candidates, the union over the sources, in the order of the vectors' scores.
+
+    c is what the longest union needs; shorter rows are padded.
+    """
+    parts = [source_top(name, scores, index, k, seen, allowed).item_idx for name, k in depths.items() if k]
+    item_idx = np.sort(np.concatenate(parts, axis=1), axis=1)
+    new = item_idx >= 0
+    new[:, 1:] &= item_idx[:, 1:] != item_idx[:, :-1]
+    length = new.sum(axis=1)
+    row, place = np.nonzero(new)
+    item = item_idx[row, place]
+    score = pair_scores(scores.vectors, scores.item_vectors, row, item)
+    order = np.lexsort((item, -score, row))
+    found = empty_result(scores.n, max(1, int(length.max(initial=0))))
+    column = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+    found.item_idx[row, column], found.score[row, column] = item[order], score[order]
+    return found
+
+
+def choose_depths(
+    lists: Mapping[str, np.ndarray], relevant: Rows, budget: int
+) -> tuple[dict[str, int], dict[str, float]]:
+    """How many candidates each source should give, so that their union has at most ``budget`` on average.
+
+    Greedy: as long as the budget lasts, the source is extended that finds most further relevant items for every
+    candidate that it adds. Where no source finds any more, the rest goes to the vectors.
+
+    Args:
+        lists: of each source (n, DEEPEST) item_idx, best first, -1 is padding; "vectors" (n, at least budget).
+        relevant: compressed rows of the n users' relevant items.
+        budget: candidates of a user.
+    Returns:
+        The depths; and the recall: the share of the relevant items that each source's whole depth finds alone, and
+        that the union ("union") and the vectors with the whole budget ("vectors alone") find.
+    """
+    ranks, hit, users, n_relevant = _ranks(lists, relevant)
+    names = list(lists)
+    depths = dict.fromkeys(names, 0) | {"vectors": min(STEP, budget)}
+    chosen = ranks[:, names.index("vectors")] < depths["vectors"]
+    while True:
+        best, gain = None, 0.0
+        for place, name in enumerate(names):
+            deepest = budget if name == "vectors" else min(DEEPEST, budget)
+            more = (ranks[:, place] < min(depths[name] + STEP, deepest)) & ~chosen
+            added = int(more.sum())
+            if depths[name] < deepest and added and chosen.sum() + added <= budget * users:
+                found = int((more & hit).sum()) / added
+                if found > gain:
+                    best, gain = name, found
+        if best is None:
+            break
+        depths[best] = min(depths[best] + STEP, budget if best == "vectors" else DEEPEST)
+        chosen |= ranks[:, names.index(best)] < depths[best]
+    room = budget - int(chosen.sum() / max(users, 1))
+    depths["vectors"] = min(depths["vectors"] + max(room, 0), budget)
+    chosen |= ranks[:, names.index("vectors")] < depths["vectors"]
+    recall = {name: (ranks[:, place] < depths[name])[hit].sum() for place, name in enumerate(names) if depths[name]}
+    recall |= {"union": chosen[hit].sum(), "vectors alone": (ranks[:, names.index("vectors")] < budget)[hit].sum()}
+    return {name: depth for name, depth in depths.items() if depth}, {
+        name: round(float(found) / max(n_relevant, 1), 4) for name, found in recall.items()
+    }
+
+
+def _ranks(lists: Mapping[str, np.ndarray], relevant: Rows) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Of every (user, item) pair of any list: (p, sources) its rank in each, a large number where it is in none; (p,)
+    whether it is relevant; the users; the relevant items."""
+    widths = [items.shape[1] for items in lists.values()]
+    n_items = max(int(items.max(initial=0)) for items in lists.values()) + 1
+    every = np.concatenate(list(lists.values()), axis=1)
+    user, column = np.nonzero(every >= 0)
+    keys, place = np.unique(user * n_items + every[user, column], return_inverse=True)
+    ranks = np.full((len(keys), len(lists)), np.iinfo(np.int32).max, dtype=np.int32)
+    start = np.cumsum([0, *widths])
+    for number in range(len(widths)):
+        mine = (column >= start[number]) & (column < start[number + 1])
+        ranks[place[mine], number] = column[mine] - start[number]
+    wanted = np.repeat(np.arange(len(relevant[0]) - 1), np.diff(relevant[0])) * n_items + relevant[1]
+    hit = np.isin(keys, wanted[relevant[1] < n_items])
+    return ranks, hit, len(every), len(relevant[1])
+
+
+def _popular(tables: FeatureTables, n: int, k: int, seen: Rows | None) -> ScoredItems:
+    """The most popular items, for every user those that are not seen."""
+    found = empty_result(n, k)
+    for row in range(n):
+        left_out = seen[1][seen[0][row] : seen[0][row + 1]] if seen is not None else np.empty(0, dtype=np.int64)
+        first = tables.popular[: k + len(left_out)]
+        first = first[~np.isin(first, left_out)][:k]
+        found.item_idx[row, : len(first)] = first
+        found.score[row, : len(first)] = -np.arange(len(first))
+    return found
+
+
+def _without_history(found: ScoredItems, scores: UserScores) -> ScoredItems:
+    """Nothing for users without a history, of whom these sources know nothing."""
+    empty = (scores.length == 0)[:, None]
+    return ScoredItems(np.where(empty, -1, found.item_idx), np.where(empty, -np.inf, found.score).astype(np.float32))

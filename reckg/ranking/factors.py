@@ -1,0 +1,59 @@
+"""Factors: weighted matrix factorisation of the user-item matrix (iALS), and the vector of a history."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reckg.compressed_rows import Rows, take_rows
+from reckg.data.history import History
+from reckg.ranking.linear import user_item_matrix
+
+DIMENSIONS = 64
+REGULARISATION = 35.0
+CONFIDENCE = 5.0  # of an interaction, against 1 of every other pair
+ITERATIONS = 15
+FEWEST = 4  # dimensions stay below the smaller side of the matrix
+
+
+def fit_factors(history: History, n_items: int, seed: int, threads: int) -> np.ndarray:
+    """(n_items, f) float32 item factors; f is 0 where there is too little to factorise.
+
+    Source: Hu, Koren & Volinsky 2008, doi:10.1109/ICDM.2008.22, by the library `implicit`.
+    """
+    matrix = user_item_matrix(history, n_items)
+    dimensions = min(DIMENSIONS, min(matrix.shape) - 1)
+    if dimensions < FEWEST or not matrix.nnz:
+        return np.zeros((n_items, 0), dtype=np.float32)
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):  # the library has threads of its own
+        model = AlternatingLeastSquares(
+            factors=dimensions,
+            regularization=REGULARISATION,
+            alpha=CONFIDENCE,
+            iterations=ITERATIONS,
+            num_threads=threads,
+            random_state=seed,
+        )
+        model.fit(matrix, show_progress=False)
+    return np.asarray(model.item_factors, dtype=np.float32)
+
+
+def factor_gram(factors: np.ndarray) -> np.ndarray:
+    """(f, f) float64: what every history's equations have in common."""
+    wide = factors.astype(np.float64)
+    return wide.T @ wide + REGULARISATION * np.eye(factors.shape[1])
+
+
+def history_factors(rows: Rows, factors: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """(n, f) float32: the least-squares vectors of n histories, each as it would be alone; zeros of an empty one.
+
+    Args:
+        rows: compressed rows of item_idx; an item counts once.
+    """
+    out = np.zeros((len(rows[0]) - 1, factors.shape[1]), dtype=np.float32)
+    for row in np.flatnonzero(np.diff(rows[0])) if factors.shape[1] else ():
+        own = factors[np.unique(take_rows(rows, slice(row, row + 1))[1])].astype(np.float64)
+        out[row] = np.linalg.solve(gram + (CONFIDENCE - 1) * (own.T @ own), CONFIDENCE * own.sum(axis=0))
+    return out

@@ -1,0 +1,90 @@
+"""Sums of rows of a sparse matrix, one sum a query, with the same bits for a query alone and in a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from reckg.compressed_rows import Rows, row_positions
+from reckg.retrieval.exact import empty_result, write_best
+from reckg.retrieval.scored_items import ScoredItems
+
+FEW_ENTRIES = 2**16  # up to here NumPy beats scipy's product, which has a price per call
+SPARSE = 16  # columns an entry from which on only those that occur are held
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """values (w, n, u) float64 of n queries under w weightings; columns (u,): which, sorted; None: all of them."""
+
+    values: np.ndarray
+    columns: np.ndarray | None
+
+    def at(self, columns: np.ndarray) -> np.ndarray:
+        """(w, n, c): the sums at (n, c) columns."""
+        query = np.broadcast_to(np.arange(self.values.shape[1])[:, None], columns.shape)
+        return np.stack([self.of(weighting, query, columns) for weighting in range(len(self.values))])
+
+    def of(self, weighting: int, query: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """(p,): the sums of (p,) pairs of a query and a column."""
+        if self.columns is None:
+            return self.values[weighting, query, column]
+        if not len(self.columns):
+            return np.zeros(len(query))
+        place = np.minimum(np.searchsorted(self.columns, column), len(self.columns) - 1)
+        return np.where(self.columns[place] == column, self.values[weighting, query, place], 0.0)
+
+    def top(self, weighting: int, k: int, blocked: Rows | None) -> ScoredItems:
+        """(n, k): the columns of the largest sums above 0, equal ones by the lower column.
+
+        blocked: compressed rows of the columns that each query leaves out.
+        """
+        sums = self.values[weighting].copy()
+        n, width = sums.shape
+        if blocked is not None and width:
+            query, column = np.repeat(np.arange(n), np.diff(blocked[0])), blocked[1]
+            if self.columns is not None:
+                place = np.minimum(np.searchsorted(self.columns, column), width - 1)
+                there = self.columns[place] == column
+                query, column = query[there], place[there]
+            sums[query, column] = 0
+        floor = np.partition(sums, width - k, axis=1)[:, [width - k]] if k < width else np.zeros((n, 1))
+        query, column = np.nonzero((sums >= floor) & (sums > 0))
+        found = empty_result(n, k)
+        score = sums[query, column].astype(np.float32)
+        write_best(found, 0, query, column if self.columns is None else self.columns[column], score)
+        return found
+
+
+def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> RowSums:
+    """Of each of n queries the sum of its rows of a (m, columns) matrix, each times its weight.
+
+    Args:
+        query, row: (h,) which query takes which row, queries rising.
+        weights: (w, h): weightings, each of which gives sums of its own.
+    """
+    columns = matrix.shape[1]
+    entries = int((matrix.indptr[row + 1] - matrix.indptr[row]).sum())
+    if entries > FEW_ENTRIES:
+        length = np.bincount(query, minlength=n)
+        indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
+        parts = weights.ravel(), np.tile(row, len(weights)), indptr
+        left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
+        return RowSums((left @ matrix).toarray().reshape(len(weights), n, columns), None)
+    place, column, value = row_entries(matrix, row)
+    touched = None
+    if n * columns > SPARSE * entries:
+        touched, column = np.unique(column, return_inverse=True)
+        columns = len(touched)
+    key = query[place] * columns + column
+    sums = [np.bincount(key, value * weight[place], minlength=n * columns) for weight in weights]
+    return RowSums(np.stack(sums).reshape(len(weights), n, columns), touched)
+
+
+def row_entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
+    ends, position = row_positions(matrix.indptr, rows)
+    place = np.repeat(np.arange(len(rows)), np.diff(ends))
+    return place, matrix.indices[position].astype(np.int64), matrix.data[position]
