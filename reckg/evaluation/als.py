@@ -10,7 +10,7 @@ import numpy as np
 from reckg.data.history import History
 from reckg.ranking.linear import user_item_matrix
 
-ITERATIONS = 15
+ITERATIONS = 10
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What accuracy does not tell of lists: how much of the catalogue they show, how popular, alike, new and balanced it is.
+"""What accuracy does not tell of lists: how much of the catalogue they show, how popular, alike, new and balanced.
 
 Lists are (n, k) item_idx, best first, padded with -1. Figures of a user are (n,) float64, NaN where they are not
 defined for the user. Users' blocks bound the memory.
@@ -25,8 +25,8 @@ SMOOTHING = 0.01  # of the history's distribution in the list's, so that the div
 class Catalogue:
     """What the figures need of the items.
 
-    users_of (n_items,) float: users of each item in training, of ``n_users``. vectors (n_items, d) sparse or dense: what
-    two items' likeness is the cosine of; a zero row is an item of which nothing is known. values (n_items, v) sparse:
+    users_of (n_items,) float: users of each item in training, of ``n_users``. vectors (n_items, d) sparse or dense:
+    two items' likeness is their cosine; a zero row is an item of which nothing is known. values (n_items, v) sparse:
     the calibration column, each row summing to 1, or empty where the item has none; None: there is no such column. tail
     (n_items,) bool: the items of the long tail.
     """
@@ -125,7 +125,7 @@ def gini_index(exposure: np.ndarray) -> float:
 
 
 def shannon_entropy(exposure: np.ndarray) -> float:
-    """Entropy of the places over the items, in nats. RecBole's ShannonEntropy is this over the number of items shown."""
+    """Entropy of the places over the items, in nats. RecBole's ShannonEntropy divides it by the items shown."""
     share = exposure[exposure > 0] / max(exposure.sum(), 1)
     return float(-(share * np.log(share)).sum()) + 0.0
 
