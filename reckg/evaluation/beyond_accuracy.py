@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -87,13 +88,12 @@ def intra_list_diversity(listed: sparse.csr_matrix, unit: sparse.csr_matrix | np
     Args:
         listed: (n, n_items) of ones. unit: (n_items, d) rows of length 1, or 0.
     """
-    known = np.asarray((unit.multiply(unit) if sparse.issparse(unit) else unit**2).sum(axis=1)).ravel() > 0
+    known = _squared_length(unit) > 0
     m = listed @ known.astype(np.float64)
     total = listed @ unit
-    squared = total.multiply(total).sum(axis=1) if sparse.issparse(total) else (total**2).sum(axis=1)
     pairs = m * (m - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = 1 - (np.asarray(squared).ravel() - m) / pairs
+        found = 1 - (_squared_length(total) - m) / pairs
     return np.where(pairs > 0, np.clip(found, 0.0, 2.0), np.nan)
 
 
@@ -180,8 +180,14 @@ def _mean(rows: sparse.csr_matrix, value: np.ndarray) -> np.ndarray:
 
 
 def _unit_rows(vectors: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    length = np.sqrt(_squared_length(vectors))
+    scale = 1 / np.where(length > 0, length, 1)
     if sparse.issparse(vectors):
-        length = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-        return (sparse.diags_array(1 / np.where(length > 0, length, 1)) @ vectors).tocsr()
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors.astype(np.float64) / np.where(length > 0, length, 1)
+        return sparse.csr_matrix(sparse.diags_array(scale) @ vectors)
+    return np.asarray(vectors, dtype=np.float64) * scale[:, None]
+
+
+def _squared_length(rows: Any) -> np.ndarray:
+    """(n,) float64 of (n, d) sparse or dense."""
+    squared = rows.multiply(rows) if sparse.issparse(rows) else np.asarray(rows, dtype=np.float64) ** 2
+    return np.asarray(squared.sum(axis=1)).ravel()

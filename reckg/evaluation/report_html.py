@@ -36,7 +36,7 @@ def render_html(report: Report) -> str:
     made = " · ".join(escape(str(report[key])) for key in ("created", "version") if report.get(key))
     written = [(title, section(report)) for title, section in SECTIONS]
     shown = [(title, title.lower().replace(" ", "-"), content) for title, content in written if content]
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for title, anchor, _ in shown)
+    links = " ".join(f'<a href="#{anchor}">{title}</a>' for title, anchor, _ in shown)
     body = "\n".join(f'<h2 id="{anchor}">{title}</h2>{content}' for title, anchor, content in shown)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

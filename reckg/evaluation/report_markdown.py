@@ -7,6 +7,7 @@ from typing import Any
 
 from reckg.evaluation.report_words import (
     BEYOND,
+    first_titles,
     headline_metrics,
     metric_label,
     p_words,
@@ -202,7 +203,7 @@ def _samples(report: Report) -> list[str]:
         history = [f"history, the latest last ({user['history_length']:,} in all)", "; ".join(user["history"])]
         parts += [
             f"### {_plain(user['name'])}",
-            _table(["", ""], [history, ["took later", "; ".join(user["held_out"])], *rows]),
+            _table(["", ""], [history, ["took later", "; ".join(first_titles(user["held_out"]))], *rows]),
         ]
     return ["## Sample users", "Drawn by chance. ✓: the user took it later.", *parts] if parts else []
 

@@ -21,6 +21,7 @@ from reckg.evaluation.report_parts import (
 from reckg.evaluation.report_svg import dot_plot
 from reckg.evaluation.report_words import (
     BEYOND,
+    first_titles,
     headline_metrics,
     metric_label,
     p_words,
@@ -137,7 +138,8 @@ def differences_section(report: Report) -> str:
         f"do not tell which of the two is better.</p>{plots(drawn)}"
         + table(["reckg minus", *(metric_label(m) for m in metrics), "corrected p"], rows)
         + f'<p class="soft">Corrected p: the chance of so large a difference in {metric_label(primary)} between '
-        f"equally good systems, by a paired t-test, corrected by Holm's method for the {len(comparisons)} comparisons.</p>"
+        f"equally good systems, by a paired t-test, corrected by Holm's method for the {len(comparisons)} comparisons."
+        "</p>"
     )
 
 
@@ -151,10 +153,11 @@ def beyond_section(report: Report) -> str:
     plotted = [n for n in ("coverage", "popularity_lift", "diversity", "miscalibration") if n in names]
     drawn = [
         dot_plot(
-            f"{BEYOND[n][0]}@{told['k']}",
+            f"{_capital(BEYOND[n][0])}@{told['k']}",
             [(s["label"], [mark(s["beyond"][n], kind(x, s))]) for x, s in systems.items() if n in s["beyond"]],
             say=BEYOND[n][3].format,
         )
+        + f"<p>{escape(_capital(BEYOND[n][1]))}.</p>"
         for n in plotted
     ]
     rows = [
@@ -162,7 +165,7 @@ def beyond_section(report: Report) -> str:
     ]
     wanted = {1: "more is usually wanted", -1: "less is usually wanted", 0: ""}
     words = [
-        f"{BEYOND[n][0].capitalize()}: {BEYOND[n][1]}" + (f"; {wanted[BEYOND[n][2]]}." if BEYOND[n][2] else ".")
+        f"{_capital(BEYOND[n][0])}: {BEYOND[n][1]}" + (f"; {wanted[BEYOND[n][2]]}." if BEYOND[n][2] else ".")
         for n in names
     ]
     head = ["system", *(BEYOND[n][0] for n in names)]
@@ -174,6 +177,10 @@ def beyond_section(report: Report) -> str:
         + folded("What they mean", listed(words))
         + _exposure(report)
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _exposure(report: Report) -> str:
@@ -265,7 +272,7 @@ def worst_section(report: Report) -> str:
     label = report["systems"][report["best_baseline"]]["label"]
     drawn = dot_plot(
         f"{metric}: reckg minus {label}",
-        [(row["name"], [mark(row["difference"], "ours", f"{row['slice']}: {row['name']}")]) for row in worst],
+        [(_group(row), [mark(row["difference"], "ours", f"{row['slice']}: {row['name']}")]) for row in worst],
         signed=True,
         zero=True,
     )
@@ -286,6 +293,12 @@ def worst_section(report: Report) -> str:
         f"nothing is proven.</p>{plots([drawn])}"
         + table(["group", "users", f"minus {label}", "reckg", label, "reckg minus its average"], rows)
     )
+
+
+def _group(row: Report) -> str:
+    """A group in few words: the attribute and its value, or the name alone."""
+    column = row["slice"].partition(" by ")[2]
+    return f"{column}: {row['name']}" if column else row["name"].split(" (")[0]
 
 
 def slices_section(report: Report) -> str:
@@ -340,10 +353,10 @@ def samples_section(report: Report) -> str:
     cards = []
     for user in users:
         columns = [
-            f"<div><h4>history, the latest last ({user['history_length']:,} in all)</h4><ul>"
+            f"<div><h4>History, the latest last ({user['history_length']:,} in all)</h4><ul>"
             + "".join(f"<li>{escape(title)}</li>" for title in user["history"])
-            + "</ul><h4>took later</h4><ul>"
-            + "".join(f"<li>{escape(title)}</li>" for title in user["held_out"])
+            + "</ul><h4>Took later</h4><ul>"
+            + "".join(f"<li>{escape(title)}</li>" for title in first_titles(user["held_out"]))
             + "</ul></div>"
         ]
         for system, shown in user["lists"].items():

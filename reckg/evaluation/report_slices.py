@@ -17,7 +17,6 @@ HISTORY_EDGES = (0, 1, 5, 10, 20, 50, 100)
 DAY_EDGES = (0, 1, 7, 30, 90, 365)
 DAY_NAMES = ("the same day", "1 to 6 days", "7 to 29 days", "30 to 89 days", "90 to 364 days", "a year and more")
 VALUES = 8  # of an attribute: the most frequent
-QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 WORST_USERS = 30  # users of a slice at least, to be among the worst
 WORST = 8
 
@@ -133,7 +132,7 @@ def by_days(days: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def by_value(column: pl.Series) -> list[tuple[str, np.ndarray]]:
     """Groups of rows by a column: the most frequent values of texts and lists, quarters of numbers; and the unknown.
 
-    Rows of a list are in the group of each of its values.
+    Rows of a list are in the group of each of its values. A number on the edge of two quarters is in the lower one.
     """
     unknown = column.is_null().to_numpy()
     groups: list[tuple[str, np.ndarray]] = []
@@ -142,7 +141,9 @@ def by_value(column: pl.Series) -> list[tuple[str, np.ndarray]]:
         unknown = unknown | ~np.isfinite(value)
         edges = np.quantile(value[~unknown], [0.25, 0.5, 0.75]) if (~unknown).any() else np.zeros(3)
         place = np.where(unknown, -1, np.searchsorted(edges, np.where(unknown, 0.0, value), "left"))
-        groups = [(name, place == number) for number, name in enumerate(QUARTERS)]
+        low, middle, high = (f"{edge:.6g}" for edge in edges)
+        names = (f"up to {low}", f"{low} to {middle}", f"{middle} to {high}", f"above {high}")
+        groups = [(name, place == number) for number, name in enumerate(names) if (place == number).any()]
     else:
         rows = column.to_frame("value").with_row_index("row")
         rows = rows.explode("value") if column.dtype == pl.List else rows

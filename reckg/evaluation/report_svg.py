@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 380
-LETTER = 6.6  # width of a letter of a label, about
-LABEL = (92, 150)  # width of the labels' column, at least and at most
+LETTER = 7.3  # width of a letter of a label, about
+LABEL = (92, 160)  # width of the labels' column, at least and at most
 VALUE = 60  # width of the values' column
 ROW = 26
 TOP = 22
@@ -63,6 +63,7 @@ def dot_plot(
     told = say or ("{:+.4f}" if signed else "{:.4f}").format
     low, high = min(m.low for m in marks), max(m.high for m in marks)
     left = label_width([label for label, _ in rows])
+    several = len({row[0].kind for _, row in rows if row}) > 1
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     ticks = nice_ticks(low, high)
@@ -78,15 +79,13 @@ def dot_plot(
         parts.append(_text(place(tick), bottom + 15, _tick(tick, say), "tick", "middle"))
     for r, (label, row) in enumerate(rows):
         middle = TOP + step * (r + 0.5)
-        kind = "label" + (" strong" if _is_ours(row) else "")
-        parts.append(_text(left, middle + 4, _cut(label, int(left / LETTER)), kind, "end", label))
+        strong = " strong" if several and row and row[0].kind == "ours" else ""
+        parts.append(_text(left, middle + 4, _cut(label, int(left / LETTER)), "label" + strong, "end", label))
         for m, mark in enumerate(row):
             y = middle + (m - (len(row) - 1) / 2) * 11
             parts.append(_dot(place, mark, y, label, told))
         if row:
-            parts.append(
-                _text(WIDTH - 2, middle + 4, told(row[0].mean), "value" + (" strong" if _is_ours(row) else ""), "end")
-            )
+            parts.append(_text(WIDTH - 2, middle + 4, told(row[0].mean), "value" + strong, "end"))
     return _svg(height, title, parts)
 
 
@@ -206,10 +205,6 @@ def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str, told
     ends = f'x1="{place(mark.low):.1f}" x2="{place(mark.high):.1f}"'
     interval = f'<line class="span {mark.kind}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>'
     return f"<g><title>{escape(said)}</title>{interval}{shape}</g>"
-
-
-def _is_ours(row: Sequence[Mark]) -> bool:
-    return len(row) == 1 and row[0].kind == "ours"
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 UPPER = ("ndcg", "mrr", "map")
+TITLES = 9  # of the items that a sample user took later, at most
 
 # figure -> its name, what it says, whether more is usually wanted (0: neither), and how a value is written.
 BEYOND: dict[str, tuple[str, str, int, str]] = {
@@ -44,12 +45,25 @@ def headline_metrics(report: Mapping[str, Any]) -> list[str]:
     primary = str(report["protocol"]["primary_metric"])
     k, ks = primary.split("@")[1], report["protocol"]["k"]
     longer = 20 if 20 in ks else max(ks)
-    return list(dict.fromkeys([primary, f"recall@{longer}", f"hit@{k}", f"mrr@{k}", f"map@{k}", f"precision@{k}"]))
+    return list(dict.fromkeys([primary, f"recall@{longer}", f"hit@{k}", f"mrr@{k}", f"map@{k}"]))
 
 
 def settings_words(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A system's settings for reading: what was tried is a number."""
-    return {name: f"{len(value)} settings" if name == "tried" else value for name, value in settings.items()}
+    """A system's settings for reading: what was tried is a number, and why a ranker is served is said elsewhere."""
+    words: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name == "tried":
+            value = f"{len(value)} settings"
+        elif isinstance(value, Mapping):
+            value = {key: entry for key, entry in value.items() if key != "why"}
+        words[name] = value
+    return words
+
+
+def first_titles(titles: Sequence[str]) -> list[str]:
+    """A few titles, and how many more there are."""
+    more = len(titles) - TITLES
+    return [*titles[:TITLES], f"and {more:,} more"] if more > 1 else list(titles)
 
 
 def p_words(p: float) -> str:

@@ -230,8 +230,15 @@ def tune_als(
         return fit_als(train, n_items, seed=seed, threads=threads)
 
     def fit(setting: Setting) -> Als:
-        whole = {"factors": int(setting["factors"])}
-        return fit_als(train, n_items, seed=seed, threads=threads, **(setting | whole))
+        return fit_als(
+            train,
+            n_items,
+            factors=int(setting["factors"]),
+            regularisation=setting["regularisation"],
+            alpha=setting["alpha"],
+            seed=seed,
+            threads=threads,
+        )
 
     best, said = tune("als", fit, train, n_items, valid, budget, seed, track)
     model = fit(best)
