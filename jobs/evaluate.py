@@ -19,6 +19,7 @@ import reckg
 from jobs.bundle import recent_popularity
 from jobs.evaluate_sections import (
     beyond_sections,
+    check_columns,
     data_section,
     filter_words,
     index_figures,
@@ -85,6 +86,7 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """
     began = perf_counter()
     test = read_run(config, run)
+    check_columns(config, test)
     popularity = fit_popularity(test.train, test.n_items)
     groups = popularity_groups(popularity.count)
     bundle = bundle_at_test_time(config, run, test)
@@ -221,15 +223,14 @@ def tuning_budget(config: Config, test: RunData) -> int:
 
 def settings_bar() -> Callable[[str, int], None]:
     """Shows how many of a baseline's settings have been tried."""
-    bar: tqdm[Any] | None = None
+    bars: dict[str, Any] = {}
 
     def track(name: str, total: int) -> None:
-        nonlocal bar
-        if bar is None or bar.desc != f"{name}, settings: ":
-            if bar is not None:
-                bar.close()
-            bar = tqdm(total=total, desc=f"{name}, settings", unit="setting", leave=False)
-        bar.update()
+        if name not in bars:
+            bars[name] = tqdm(total=total, desc=f"{name}, settings", unit="setting", leave=False)
+        bars[name].update()
+        if bars[name].n == total:
+            bars.pop(name).close()
 
     return track
 

@@ -59,11 +59,7 @@ def beyond_sections(
     k: int,
     item_vectors: np.ndarray,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """For every system its figures beside accuracy; and the report's section ``beyond``.
-
-    Raises:
-        ConfigError: a configured column does not exist, or does not fit.
-    """
+    """For every system its figures beside accuracy; and the report's section ``beyond``."""
     entities = item_entities(run, test.prepared)
     likeness = "the cosine of their attributes in the knowledge graph"
     if not entities.nnz:
@@ -92,11 +88,7 @@ def beyond_sections(
 
 
 def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]) -> list[dict[str, Any]]:
-    column = _item_column(test, "evaluate.provider_column", config.evaluate.provider_column)
-    if column.dtype == pl.List:
-        raise ConfigError(
-            f"evaluate.provider_column: {column.name!r} holds lists; a provider is one value of an item. Name another."
-        )
+    column = test.prepared.items[config.evaluate.provider_column]
     text = column.cast(pl.String)
     names = text.drop_nulls().value_counts(name="items").sort(["items", column.name], descending=[True, False])
     shown = names[column.name].head(PROVIDERS).to_list()
@@ -110,19 +102,27 @@ def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]
     return exposure_section(shares, labels, catalogue, taken, samples, seed)
 
 
-def calibration_column(config: Config, test: RunData) -> str | None:
-    """The configured column, else the catalogue's first list column, else its first categorical one. ConfigError."""
-    kinds = test.prepared.info.get("item_columns", {})
-    if config.evaluate.calibration_column:
-        return _item_column(test, "evaluate.calibration_column", config.evaluate.calibration_column).name
-    return next(iter([*kinds.get("list", []), *kinds.get("categorical", [])]), None)
-
-
-def _item_column(test: RunData, setting: str, name: str) -> pl.Series:
+def check_columns(config: Config, test: RunData) -> None:
+    """Raises ConfigError where a configured column of the items does not exist, or does not fit."""
     columns = [column for column in test.prepared.items.columns if column != "item_id"]
-    if name not in columns:
-        raise ConfigError(f"{setting}: the catalogue has no column {name!r}; it has {', '.join(columns) or 'none'}.")
-    return test.prepared.items[name]
+    for setting in ("provider_column", "calibration_column"):
+        name = getattr(config.evaluate, setting)
+        if name and name not in columns:
+            raise ConfigError(
+                f"evaluate.{setting}: the catalogue has no column {name!r}; it has {', '.join(columns) or 'none'}."
+            )
+    name = config.evaluate.provider_column
+    if name and test.prepared.items[name].dtype == pl.List:
+        raise ConfigError(
+            f"evaluate.provider_column: {name!r} holds lists; a provider is one value of an item. Name another."
+        )
+
+
+def calibration_column(config: Config, test: RunData) -> str | None:
+    """The configured column, else the catalogue's first list column, else its first categorical one."""
+    kinds = test.prepared.info.get("item_columns", {})
+    usual = [*kinds.get("list", []), *kinds.get("categorical", []), None]
+    return config.evaluate.calibration_column or usual[0]
 
 
 def value_shares(column: pl.Series) -> sparse.csr_matrix:

@@ -65,4 +65,5 @@ def fit_als(
         )
         model.fit(matrix, show_progress=False)
     count = np.asarray(matrix.sum(axis=0), dtype=np.float32).ravel()
+    model.item_factors[count == 0] = 0.0  # the solution, of which the solver leaves some of its random start
     return Als(model, count, {"factors": factors, "regularisation": regularisation, "alpha": alpha})

@@ -44,7 +44,8 @@ th,td{padding:6px 10px;text-align:right;border-bottom:1px solid var(--line);whit
 th{font-weight:600;color:var(--soft)}.words th,.words td{text-align:left}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;
 background:var(--card)}tr:last-child td{border-bottom:0}td.text{white-space:normal;text-align:left;min-width:14rem}
-td small{display:block;color:var(--soft);font-size:.87em;font-weight:400}td.best{font-weight:700}tr.ours td{color:var(--ours)}
+td small{display:block;color:var(--soft);font-size:.87em;font-weight:400}td.best{font-weight:700}
+tr.ours td{color:var(--ours)}
 tr.ours td small{color:var(--soft)}
 .ok{color:var(--good);font-weight:600}.no{color:var(--bad);font-weight:700}
 details{margin:10px 0}summary{cursor:pointer;color:var(--ours);font-size:.95rem;padding:4px 0}

@@ -10,7 +10,7 @@ from tests.unit.test_baselines import DENSE, TRAIN, history_of
 
 
 def solved(model: Als, row: np.ndarray, regularisation: float, alpha: float) -> np.ndarray:
-    """One user's normal equations, written out: (Y'Y + (alpha - 1) sum of own yy' + lambda I) x = alpha sum of own y."""
+    """One user's normal equations: (Y'Y + (alpha - 1) sum of own yy' + lambda I) x = alpha sum of own y."""
     items = model.model.item_factors.astype(np.float64)
     mine = items[row > 0]
     left = items.T @ items + (alpha - 1) * mine.T @ mine + regularisation * np.eye(items.shape[1])
@@ -30,6 +30,11 @@ def test_a_user_is_the_solution_for_the_history_that_is_given() -> None:
 
 def test_without_history_the_order_is_that_of_popularity() -> None:
     np.testing.assert_array_equal(fit_als(TRAIN, 5, factors=2).scores(TRAIN, np.array([4]))[0], [3, 2, 3, 2, 0])
+
+
+def test_items_without_users_all_score_nothing() -> None:
+    scores = fit_als(TRAIN, 5, factors=3).scores(TRAIN, np.arange(4))
+    assert (scores[:, 4] == 0).all() and (scores[:, :4] != 0).all()
 
 
 def test_the_seed_decides_and_threads_do_not() -> None:
