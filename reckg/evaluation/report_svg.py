@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 380
-LETTER = 7.3  # width of a letter of a label, about
+LETTER = 7.6  # width of a letter of a label, about
 LABEL = (92, 160)  # width of the labels' column, at least and at most
 VALUE = 60  # width of the values' column
 ROW = 26

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-CHUNK_VALUES = 4_000_000  # resampling counts held at once: 32 MB
+CHUNK_VALUES = 2_000_000  # resampling counts held at once: 64 MB with the draws
 
 
 def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -36,12 +36,11 @@ def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> n
     rng = np.random.default_rng(seed)
     out = np.empty((samples, values.shape[1]))
     chunk = max(1, min(samples, CHUNK_VALUES // n))
-    counts = np.empty((chunk, n))
     for start in range(0, samples, chunk):
         size = min(chunk, samples - start)
-        for row in range(size):
-            counts[row] = np.bincount(rng.integers(0, n, n), minlength=n)
-        out[start : start + size] = counts[:size] @ values / n
+        drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        out[start : start + size] = counts.astype(np.float64) @ values / n
     return out
 
 
