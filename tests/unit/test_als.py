@@ -47,9 +47,11 @@ def test_the_seed_decides_and_threads_do_not() -> None:
 
 def test_implicit_has_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """It warns once of a BLAS with threads of its own; while it works, BLAS has one."""
-    utils = pytest.importorskip("implicit.utils")
+    from implicit import utils
+    from threadpoolctl import threadpool_limits
+
     monkeypatch.setattr(utils, "_checked_blas_config", False)
-    with warnings.catch_warnings():
+    with threadpool_limits(2, "blas"), warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_als(TRAIN, 5, factors=2)
     assert utils._checked_blas_config
