@@ -244,7 +244,7 @@ class EvaluateConfig(Section):
     tuning_settings: int = Field(
         0,
         ge=0,
-        description="Settings that every baseline may try on validation; 0: 12 up to 4,000 items, else 6.",
+        description="Settings that every baseline may try on validation; 0: 10 up to 4,000 items, else 6.",
     )
     provider_column: str = Field(
         "", description="Item column whose values' share of the lists is reported; empty: none."

@@ -296,9 +296,10 @@ def worst_section(report: Report) -> str:
 
 
 def _group(row: Report) -> str:
-    """A group in few words: the attribute and its value, or the name alone."""
-    column = row["slice"].partition(" by ")[2]
-    return f"{column}: {row['name']}" if column else row["name"].split(" (")[0]
+    """A group in few words."""
+    name = row["name"].split(" (")[0]
+    short = {"history_length": f"{name} in history", "item_popularity": f"{name} items", "last_event": f"{name} ago"}
+    return short.get(row["key"], f"{row['key'].partition(':')[2]}: {row['name']}")
 
 
 def slices_section(report: Report) -> str:

@@ -15,7 +15,7 @@ from reckg.evaluation.significance import Resampled, resample
 
 HISTORY_EDGES = (0, 1, 5, 10, 20, 50, 100)
 DAY_EDGES = (0, 1, 7, 30, 90, 365)
-DAY_NAMES = ("the same day", "1 to 6 days", "7 to 29 days", "30 to 89 days", "90 to 364 days", "a year and more")
+DAY_NAMES = ("same day", "1 to 6 days", "7 to 29 days", "30 to 89 days", "90 to 364 days", "a year or more")
 VALUES = 8  # of an attribute: the most frequent
 WORST_USERS = 30  # users of a slice at least, to be among the worst
 WORST = 8
@@ -98,6 +98,7 @@ def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: f
     rows = [
         {
             "slice": part["title"],
+            "key": key,
             "name": row["name"],
             "users": row["users"],
             "reckg": row["systems"]["reckg"][metric],
@@ -105,7 +106,7 @@ def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: f
             "difference": row["difference"],
             "against_average": row["systems"]["reckg"][metric]["mean"] - average,
         }
-        for part in slices.values()
+        for key, part in slices.items()
         for row in part["rows"]
         if row["users"] >= WORST_USERS
     ]

@@ -29,7 +29,7 @@ from reckg.evaluation.protocol import HeldOut, evaluate_system
 from reckg.ranking.linear import user_item_matrix
 
 SMALL_CATALOGUE = 4_000  # items up to which the larger budget is the usual one
-SETTINGS, SETTINGS_LARGE = 12, 6
+SETTINGS, SETTINGS_LARGE = 10, 6
 TUNING_USERS = 5_000  # validation users that choose the settings, at most
 
 Setting = dict[str, float]
@@ -51,11 +51,17 @@ GRIDS: dict[str, tuple[Grid, Setting]] = {
     ),
     "als": (
         {
-            "regularisation": (0.1, 1.0, 3.0, 10.0, 35.0, 100.0),
-            "alpha": (1.0, 2.0, 5.0, 10.0, 20.0),
+            "alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
             "factors": (32, 64, 128),
+            "regularisation": (0.1, 1.0, 3.0, 10.0, 35.0, 100.0),
         },
-        {"regularisation": 10.0, "alpha": 5.0, "factors": 64},
+        {"alpha": 5.0, "factors": 64, "regularisation": 35.0},
+    ),
+}
+LARGE: dict[str, tuple[Grid, Setting]] = {
+    "als": (
+        {**GRIDS["als"][0], "factors": (64, 128, 256)},
+        {"alpha": 5.0, "factors": 128, "regularisation": 35.0},
     ),
 }
 
@@ -70,8 +76,8 @@ def search(
 ) -> list[tuple[Setting, float]]:
     """Tries settings of a grid, each once, until so many are tried or none is left; in the order of trial.
 
-    From the start it goes along one axis after another, up and down, as long as that is better. What is left of the
-    budget when no neighbour is better goes to settings of the grid by chance.
+    From the start it goes along one axis after another, up and down, as long as that is better. When no neighbour is
+    better, the rest of the budget goes to the settings with the fewest steps to the best one, among equals by chance.
 
     Raises:
         ValueError: budget < 1, or the start is not in the grid.
@@ -95,10 +101,17 @@ def search(
                 if value(place) <= tried[best]:
                     break
                 best, moved = place, True
-    rest = [place for place in itertools.product(*grid.values()) if place not in tried]
-    for chosen in np.random.default_rng(seed).permutation(len(rest)).tolist():
-        value(rest[chosen])
+    places = list(itertools.product(*grid.values()))
+    chance = dict(zip(places, np.random.default_rng(seed).random(len(places)).tolist(), strict=True))
+    while len(tried) < min(budget, len(places)):
+        best = max(tried, key=lambda place: tried[place])
+        value(min((p for p in places if p not in tried), key=lambda place: (_steps(grid, place, best), chance[place])))
     return [(dict(zip(grid, place, strict=True)), found) for place, found in tried.items()]
+
+
+def _steps(grid: Grid, a: tuple[float, ...], b: tuple[float, ...]) -> int:
+    """Steps along the axes from one place to another."""
+    return sum(abs(values.index(x) - values.index(y)) for values, x, y in zip(grid.values(), a, b, strict=True))
 
 
 def _along(grid: Grid, place: tuple[float, ...], axis: int, direction: int) -> Iterator[tuple[float, ...]]:
@@ -119,10 +132,15 @@ def tune(
     budget: int,
     seed: int,
     track: Track | None,
+    large: bool = False,
 ) -> tuple[Setting, dict[str, Any]]:
-    """The setting of GRIDS[name] with the best NDCG@10 on validation, and what the report prints of the choice."""
+    """The setting of GRIDS[name] with the best NDCG@10 on validation, and what the report prints of the choice.
+
+    Args:
+        large: take LARGE[name], which large catalogues have in place of it.
+    """
     sample = valid.sample(TUNING_USERS, seed)
-    grid, start = GRIDS[name]
+    grid, start = LARGE[name] if large else GRIDS[name]
     most = min(budget, len(list(itertools.product(*grid.values()))))
 
     def score(setting: Setting) -> float:
@@ -240,7 +258,8 @@ def tune_als(
             threads=threads,
         )
 
-    best, said = tune("als", fit, train, n_items, valid, budget, seed, track)
+    large = n_items > SMALL_CATALOGUE
+    best, said = tune("als", fit, train, n_items, valid, budget, seed, track, large)
     model = fit(best)
     return replace(model, settings=model.settings | said)
 

@@ -185,8 +185,8 @@ def test_the_stage_reports_on_a_run(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     baselines = ["popularity", "popularity_recent", "item_knn", "ease", "als"]
     assert list(report["systems"]) == ["reckg", "model", "retrieval", *baselines] and "cold_items" not in report
-    assert report["protocol"]["tuning_settings"] == 12
-    assert all(len(report["systems"][name]["settings"]["tried"]) == 12 for name in baselines[1:])
+    assert report["protocol"]["tuning_settings"] == 10
+    assert all(len(report["systems"][name]["settings"]["tried"]) == 10 for name in baselines[1:])
     assert report["protocol"]["history"] == "train+valid"
     assert report["protocol"]["test"]["users"] == counts["users"] == 39  # the last user has no interaction
     assert report["protocol"]["candidates"] == 60

@@ -74,7 +74,7 @@ def test_groups_by_history_and_days() -> None:
     found = members(by_history(np.array([0, 1, 4, 5, 100, 99])))
     assert found["0"] == [0] and found["1 to 4"] == [1, 2] and found["100 and more"] == [4] and found["50 to 99"] == [5]
     days = members(by_days(np.array([0.0, 0.9, 1.0, np.nan, 400.0])))
-    assert days["the same day"] == [0, 1] and days["1 to 6 days"] == [2] and days["a year and more"] == [4]
+    assert days["same day"] == [0, 1] and days["1 to 6 days"] == [2] and days["a year or more"] == [4]
     assert sum(len(rows) for rows in days.values()) == 4  # who has no history is in none
 
 
