@@ -1,11 +1,10 @@
-"""Stage evaluate: full-ranking figures of what is served, of its stages and of the baselines, on the test part."""
+"""Stage evaluate: full-ranking figures of what is served, of its parts and of the baselines, on the test part."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,22 +17,30 @@ from tqdm import tqdm
 
 import reckg
 from jobs.bundle import recent_popularity
+from jobs.evaluate_sections import (
+    beyond_sections,
+    check_columns,
+    data_section,
+    filter_words,
+    index_figures,
+    read_lines,
+    read_object,
+    read_timing,
+    samples_section,
+    shap_section,
+    slices_section,
+)
 from jobs.index import index_of
 from jobs.questions import asked, new_items
 from jobs.rank_files import feature_tables
-from jobs.run_folder import Prepared, read_embeddings, read_prepared, read_text_vectors
+from jobs.run_data import RunData, read_run
+from jobs.run_folder import n_threads, read_embeddings, read_text_vectors
+from jobs.run_state import peak_memory_mb
 from reckg.bundle import Bundle, load_bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
-from reckg.data.history import History
 from reckg.errors import ArtifactError, DataError
-from reckg.evaluation.baselines import (
-    Popularity,
-    fit_popularity,
-    recommend_by_scores,
-    tune_ease,
-    tune_item_knn,
-)
+from reckg.evaluation.baselines import Popularity, fit_popularity, recommend_by_scores
 from reckg.evaluation.cold_items import (
     RandomOrder,
     Scores,
@@ -43,112 +50,94 @@ from reckg.evaluation.cold_items import (
     order_as_scores,
 )
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
-from reckg.evaluation.protocol import (
-    HeldOut,
-    Recommend,
-    SystemResult,
-    evaluate_system,
-)
+from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, evaluate_system
 from reckg.evaluation.report import (
-    comparison_section,
-    history_slices,
-    popularity_groups,
-    popularity_slices,
+    best_baseline,
     primary_metric,
     protocol_section,
-    system_section,
+    systems_and_comparisons,
     write_report,
 )
+from reckg.evaluation.report_slices import popularity_groups, worst_slices
+from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.recommend import recommend_batch
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
+System = tuple[Recommend, dict[str, Any]]  # what makes the lists, and the settings that the report prints
 
-@dataclass(frozen=True)
-class RunData:
-    """A run's data as of test time: what is known, and what is asked."""
 
-    prepared: Prepared
-    parts: tuple[str, ...]  # split parts in a user's history at test time
-    train: History
-    history: History
-    held: HeldOut
-    new_items: np.ndarray | None  # (c,) item_idx of the test part's items, where the items are split
+@dataclass
+class Measured:
+    """What has been measured so far, by the system's name; among: over the new items alone, where items are split."""
 
-    @property
-    def n_users(self) -> int:
-        return len(self.prepared.users)
-
-    @property
-    def n_items(self) -> int:
-        return len(self.prepared.items)
+    results: dict[str, SystemResult] = field(default_factory=dict)
+    among: dict[str, SystemResult] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes report/report.json and report/report.html. ``data`` is not read: the run folder holds all it needs.
+    """Writes report/ with report.json, .md and .html. ``data`` is not read: the run folder holds all it needs.
 
     Raises:
         ArtifactError: an earlier stage's output is missing or damaged.
+        ConfigError: a column that the configuration names does not exist.
         DataError: the test part asks for nothing.
     """
     began = perf_counter()
     test = read_run(config, run)
+    check_columns(config, test)
     popularity = fit_popularity(test.train, test.n_items)
     groups = popularity_groups(popularity.count)
-    k = max(config.evaluate.k)
-    results: dict[str, SystemResult] = {}
-    among: dict[str, SystemResult] = {}
-    settings: dict[str, dict[str, Any]] = {}
-    new, chance = test.new_items, RandomOrder(test.n_items, config.run.seed)
+    bundle = bundle_at_test_time(config, run, test)
+    measured = measure_all(config, run, test, bundle, popularity, groups)
+    report = build_report(config, run, test, bundle, measured, popularity, groups)
+    if test.new_items is not None:
+        report["cold_items"] = new_items_section(config, test, measured)
+    mine = {"seconds": round(perf_counter() - began, 3), "peak_memory_mb": round(peak_memory_mb(), 1)}
+    report["timing"] = read_timing(run) | {"evaluate": mine}
+    return stage_counts(write_report(report, run / "report"))
+
+
+def measure_all(
+    config: Config, run: Path, test: RunData, bundle: Bundle, popularity: Popularity, groups: ItemGroups
+) -> Measured:
+    """Every system over the test part: reckg and its parts, then the baselines, one in memory at a time."""
+    ks, n_items, new = config.evaluate.k, test.n_items, test.new_items
+    primary_k = int(primary_metric(ks).split("@")[1])
+    chance = RandomOrder(n_items, config.run.seed)
+    measured = Measured()
 
     def measure(name: str, recommend: Recommend, scores: Scores, described: dict[str, Any]) -> None:
         with tqdm(total=len(test.held.users), desc=name, unit="user", leave=False) as bar:
-            results[name] = evaluate_system(
+            measured.results[name] = evaluate_system(
                 recommend,
                 test.held.users,
                 test.held.relevant,
-                config.evaluate.k,
-                n_items=test.n_items,
+                ks,
+                n_items=n_items,
                 excluded=test.held.excluded,
                 groups=groups,
-                group_k=int(primary_metric(config.evaluate.k).split("@")[1]),
+                group_k=primary_k,
                 watched=new,
+                keep=primary_k,
                 block_users=config.evaluate.block_users,
                 progress=bar.update,
             )
-        settings[name] = described
+        measured.settings[name] = described
         if new is not None and name != "retrieval":  # which is what is served, for lack of a ranker
-            among[name] = evaluate_among(scores, new, test.held, config.evaluate.k, chance)
+            measured.among[name] = evaluate_among(scores, new, test.held, ks, chance)
 
-    bundle = bundle_at_test_time(config, run, test)
-    whole = own_systems(bundle, test.held, test.n_items)
-    for name, (recommend, described) in own_systems(bundle, test.held, k).items():
-        measure(name, recommend, order_as_scores(whole[name][0], test.n_items), described)
+    whole = own_systems(bundle, test.held, n_items)
+    for name, (recommend, described) in own_systems(bundle, test.held, max(ks)).items():
+        measure(name, recommend, order_as_scores(whole[name][0], n_items), described)
     for name, fit in baseline_fits(config, run, test, popularity).items():
         fitting = perf_counter()
         model = fit()
         described = {**model.settings, "fit_seconds": round(perf_counter() - fitting, 1)}
-        recommend = recommend_by_scores(model, test.history, test.held, test.n_items, k)
+        recommend = recommend_by_scores(model, test.history, test.held, n_items, max(ks))
         measure(name, recommend, partial(model.scores, test.history), described)
-    report = build_report(config, run, test, results, settings, groups)
-    if new is not None:
-        report["cold_items"] = new_items_section(config, test, among, results, settings)
-    report["timing"] = read_timing(run) | {"evaluate": {"seconds": round(perf_counter() - began, 3)}}
-    written = write_report(report, run / "report")
-    return stage_counts(written)
-
-
-def read_run(config: Config, run: Path) -> RunData:
-    """What prepared/ holds, as of test time. Raises ArtifactError or DataError."""
-    prepared = read_prepared(run)
-    return RunData(
-        prepared=prepared,
-        parts=prepared.parts("test", config),
-        train=prepared.history("train", config),
-        history=prepared.history("test", config),
-        held=asked(prepared, "test"),
-        new_items=new_items(prepared, "test") if prepared.cold_items else None,
-    )
+    return measured
 
 
 def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
@@ -171,8 +160,8 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
     )
 
 
-def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, tuple[Recommend, dict[str, Any]]]:
-    """reckg as served, the embeddings alone, and the candidates in retrieval order, with their settings."""
+def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
+    """reckg as served and its parts alone, k places each; what the report calls them is in report.SYSTEMS."""
 
     def excluded(user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return take_rows(held.excluded, np.searchsorted(held.users, user_idx))
@@ -198,63 +187,95 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, tuple[Recomm
 def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
     """The baselines, each fitted and tuned when called, so that one large model is held at a time.
 
-    Where the items are split, item-kNN and EASE find no new item with any setting: they are not tuned; and a random
-    order and, where the run has texts, the text kNN join them.
+    Where the items are split, the others find no new item with any setting: they are not tuned; and a random order
+    and, where the run has texts, the text kNN join them.
     """
-    seed = config.run.seed
-    valid: HeldOut | None = None
-    more: dict[str, Callable[[], Any]] = {}
+    seed, n_items, train = config.run.seed, test.n_items, test.train
+    valid = None if test.prepared.cold_items else tuning_part(test)
+    common: dict[str, Any] = {"budget": tuning_budget(config, test), "seed": seed, "track": settings_bar()}
+    fits: dict[str, Callable[[], Any]] = {"popularity": lambda: popularity}
+    if test.prepared.info["time"] == "utc" and "timestamp" in test.prepared.interactions.columns:
+        fits["popularity_recent"] = lambda: tune_recent_popularity(train, test.history, n_items, valid, **common)
+    fits |= {
+        "item_knn": lambda: tune_item_knn(train, n_items, valid, **common),
+        "ease": lambda: tune_ease(train, n_items, valid, max_items=config.evaluate.linear_items, **common),
+        "als": lambda: tune_als(train, n_items, valid, threads=n_threads(config), **common),
+    }
     if test.prepared.cold_items:
-        more["random"] = lambda: RandomOrder(test.n_items, seed)
+        fits["random"] = lambda: RandomOrder(n_items, seed)
         texts = read_text_vectors(run)
         if texts is not None:
-            more["text_knn"] = lambda: fit_text_knn(texts)
-    else:
-        with suppress(DataError):
-            valid = asked(test.prepared, "valid")
-    most = config.evaluate.linear_items
-    return {
-        "popularity": lambda: popularity,
-        "item_knn": lambda: tune_item_knn(test.train, test.n_items, valid, seed=seed, track=settings_bar("item_knn")),
-        "ease": lambda: tune_ease(
-            test.train, test.n_items, valid, max_items=most, seed=seed, track=settings_bar("ease")
-        ),
-        **more,
-    }
+            fits["text_knn"] = lambda: fit_text_knn(texts)
+    return fits
 
 
-def settings_bar(name: str) -> Callable[[Sequence[float]], Iterable[float]]:
+def tuning_part(test: RunData) -> HeldOut | None:
+    """The validation part, where it asks for anything."""
+    with suppress(DataError):
+        return asked(test.prepared, "valid")
+    return None
+
+
+def tuning_budget(config: Config, test: RunData) -> int:
+    """Settings that every baseline may try."""
+    return config.evaluate.tuning_settings or usual_budget(test.n_items)
+
+
+def settings_bar() -> Callable[[str, int], None]:
     """Shows how many of a baseline's settings have been tried."""
-    return lambda values: tqdm(values, desc=f"{name}, settings", unit="setting", leave=False)
+    bars: dict[str, Any] = {}
+
+    def track(name: str, total: int) -> None:
+        if name not in bars:
+            bars[name] = tqdm(total=total, desc=f"{name}, settings", unit="setting", leave=False)
+        bars[name].update()
+        if bars[name].n == total:
+            bars.pop(name).close()
+
+    return track
 
 
 def build_report(
     config: Config,
     run: Path,
     test: RunData,
-    results: dict[str, SystemResult],
-    settings: dict[str, dict[str, Any]],
-    groups: Any,
+    bundle: Bundle,
+    measured: Measured,
+    popularity: Popularity,
+    groups: ItemGroups,
 ) -> dict[str, Any]:
     """Everything measured and everything the run folder tells of how it was made, but for the timing."""
     samples, seed, ks = config.evaluate.bootstrap_samples, config.run.seed, config.evaluate.k
-    metric = primary_metric(ks)
-    length = np.diff(test.history.indptr)[test.held.users]
-    sliced = (metric, metric.replace("ndcg", "recall"))
+    metric, results = primary_metric(ks), measured.results
+    systems, comparisons = systems_and_comparisons(results, measured.settings, metric, samples, seed)
+    best, k = best_baseline(systems, metric), int(metric.split("@")[1])
+    figures, beyond = beyond_sections(config, run, test, results, groups, popularity.count, k, bundle.item_vectors)
+    for name, found in figures.items():
+        systems[name]["beyond"] = found
+    slices = slices_section(config, test, results, groups, best, [metric, f"recall@{k}"])
     split = test.prepared.info.get("split", {})
     triples = run / "graph" / "triples.parquet"
+    tuned = any("tried" in settings for settings in measured.settings.values())
     return {
         "name": test.prepared.info.get("name", ""),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": f"reckg {reckg.__version__}",
-        "systems": {n: system_section(n, result, settings[n], samples, seed) for n, result in results.items()},
-        "comparisons": comparison_section(results, samples, seed),
-        "slices": {
-            "history_length": history_slices(results, length, sliced, samples, seed),
-            "item_popularity": popularity_slices(results, groups, samples, seed),
-        },
+        "systems": systems,
+        "comparisons": comparisons,
+        "beyond": beyond,
+        "slices": slices,
+        "worst": worst_slices(slices, metric, best, systems["reckg"]["test"][metric]["mean"]),
         "protocol": protocol_section(
-            test.held, test.parts, str(split.get("kind", "unknown")), test.n_items, ks, samples, seed
+            test.held,
+            test.parts,
+            str(split.get("kind", "unknown")),
+            test.n_items,
+            ks,
+            samples,
+            seed,
+            budget=tuning_budget(config, test) if tuned else 0,
+            systems=len(comparisons),
+            filters=filter_words(test),
         ),
         "leakage_checks": checks_from_preparation(test.prepared.info.get("checks"))
         + leakage_checks(
@@ -266,19 +287,17 @@ def build_report(
             test.n_users,
             test.n_items,
         ),
-        "data": data_section(run, test),
-        "training": read_lines(run / "model" / "log.jsonl"),
+        "samples": samples_section(config, test, results, bundle, ("reckg", best)),
         "ranker": read_object(run / "ranker" / "ranker.json").get("info", {}),
+        "shap": shap_section(run, bundle, test, max(ks), seed),
+        "index": index_figures(bundle, test, seed),
+        "training": read_lines(run / "model" / "log.jsonl"),
+        "data": data_section(run, test, bundle),
+        "configuration": config.model_dump(mode="json"),
     }
 
 
-def new_items_section(
-    config: Config,
-    test: RunData,
-    among: dict[str, SystemResult],
-    everywhere: dict[str, SystemResult],
-    settings: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+def new_items_section(config: Config, test: RunData, measured: Measured) -> dict[str, Any]:
     """The report's section on new items."""
     assert test.new_items is not None
     counts = {
@@ -289,53 +308,7 @@ def new_items_section(
         "interactions": len(test.prepared.interactions),
     }
     samples, seed, ks = config.evaluate.bootstrap_samples, config.run.seed, config.evaluate.k
-    return cold_items_section(among, everywhere, settings, test.held, counts, ks, samples, seed)
-
-
-def data_section(run: Path, test: RunData) -> dict[str, Any]:
-    """What the data are: source, split and counts of the preparation and the graph."""
-    size = test.prepared.interactions.group_by("split").len()
-    parts = dict(zip(size["split"].to_list(), size["len"].to_list(), strict=True))
-    known = ("source", "licence", "time", "split", "counts", "data_hash")
-    graph = read_object(run / "graph" / "graph.json")
-    return {
-        "users": test.n_users,
-        "items": test.n_items,
-        "interactions": {part: parts.get(part, 0) for part in ("train", "valid", "test")},
-        **{name: test.prepared.info[name] for name in known if test.prepared.info.get(name) not in (None, "")},
-        **{f"graph_{name}": graph[name] for name in ("n_entities", "counts") if name in graph},
-    }
-
-
-def read_timing(run: Path) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory of the stages that are done, from state.json; empty without one."""
-    stages = read_object(run / "state.json").get("stages", {})
-    return {
-        name: {"seconds": stage["seconds"], "peak_memory_mb": stage.get("peak_memory_mb", 0.0)}
-        for name, stage in stages.items()
-        if stage.get("seconds") and name != "evaluate"
-    }
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file. Raises ArtifactError where it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}.") from error
-    return value if isinstance(value, dict) else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; empty where there is no such file."""
-    if not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}.") from error
+    return cold_items_section(measured.among, measured.results, measured.settings, test.held, counts, ks, samples, seed)
 
 
 def stage_counts(report: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.run_state import RunState, StageRecord, locked, write_atomically
+from jobs.run_state import RunState, StageRecord, locked, peak_memory_mb, write_atomically
 from jobs.stages import STAGES, Stage, changes, key_of, key_parts
 from reckg.config import Config
 from reckg.errors import ConfigError
@@ -208,12 +206,6 @@ def _in_words(counts: dict[str, Any]) -> str:
 def _is_sentence(value: Any) -> bool:
     """Whether a count is a text that deserves a line of its own."""
     return isinstance(value, str) and len(value) > 40
-
-
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far, in MB of 10^6 bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def config_toml(config: Config) -> str:

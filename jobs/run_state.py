@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -153,3 +155,9 @@ def write_atomically(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(beside, path)
+
+
+def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far, in MB of 10^6 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -271,6 +271,21 @@ class EvaluateConfig(Section):
     bootstrap_samples: int = Field(1000, ge=100, description="Bootstrap samples over users of the 95% intervals.")
     block_users: int = Field(1024, ge=1, description="Users scored at once.")
     linear_items: int = Field(20000, ge=1, description="EASE models at most this many items, the most popular.")
+    tuning_settings: int = Field(
+        0,
+        ge=0,
+        description="Settings that every baseline may try on validation; 0: 10 up to 4,000 items, else 6.",
+    )
+    provider_column: str = Field(
+        "", description="Item column whose values' share of the lists is reported; empty: none."
+    )
+    calibration_column: str = Field(
+        "",
+        description="Item column in whose values lists are compared with histories; empty: the first list column, else "
+        "the first categorical one.",
+    )
+    sample_users: int = Field(4, ge=0, description="Users that the report shows with history and lists, by chance.")
+    show_user_ids: bool = Field(False, description="Call them by their ids instead of user A, user B.")
 
 
 class Config(Section):

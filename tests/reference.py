@@ -36,6 +36,18 @@ def slow_ndcg(ranked: Sequence[int], relevant: set[int], k: int) -> float:
     return gain / ideal
 
 
+def slow_precision(ranked: Sequence[int], relevant: set[int], k: int) -> float:
+    return len([item for item in ranked[:k] if item in relevant]) / k
+
+
+def slow_map(ranked: Sequence[int], relevant: set[int], k: int) -> float:
+    total = 0.0
+    for place, item in enumerate(ranked[:k], start=1):
+        if item in relevant:
+            total += slow_precision(ranked, relevant, place)
+    return total / min(k, len(relevant))
+
+
 def slow_coverage(lists: Sequence[Sequence[int]], n_items: int, k: int) -> float:
     shown: set[int] = set()
     for ranked in lists:
@@ -90,3 +102,64 @@ def slow_calibrated(
                 worth[i] = (1 - weight) * sum(scores[j] for j in [*chosen, i]) - weight * divergence([*chosen, i])
         chosen.append(max(worth, key=lambda i: worth[i]))
     return chosen
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What RecBole 1.2 publishes for a set of full lists (recbole/evaluator/metrics.py), one cut-off, in words of our own:
+# means over users for the metrics above, which it defines alike; and the following of the lists together.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def slow_average_popularity(lists: Sequence[Sequence[int]], count: dict[int, int]) -> float:
+    """Training interactions of the shown items, the mean within a list, then over the lists."""
+    return sum(sum(count.get(item, 0) for item in ranked) / len(ranked) for ranked in lists) / len(lists)
+
+
+def slow_entropy(lists: Sequence[Sequence[int]]) -> float:
+    """Entropy in nats of the shown items' shares of the places, over the number of different items shown."""
+    places = [item for ranked in lists for item in ranked]
+    shares = [places.count(item) / len(places) for item in set(places)]
+    return -sum(share * math.log(share) for share in shares) / len(shares)
+
+
+def slow_gini(lists: Sequence[Sequence[int]], n_items: int) -> float:
+    """Gini index of the places over all n_items items, as the mean difference of all pairs over twice the mean."""
+    places = [item for ranked in lists for item in ranked]
+    counts = [places.count(item) for item in range(n_items)]
+    differences = sum(abs(a - b) for a in counts for b in counts)
+    return differences / (2 * n_items * sum(counts))
+
+
+def slow_tail_share(lists: Sequence[Sequence[int]], tail: set[int]) -> float:
+    return sum(sum(item in tail for item in ranked) / len(ranked) for ranked in lists) / len(lists)
+
+
+def slow_tail_items(count: dict[int, int], ratio: float) -> set[int]:
+    """The least popular ratio of the items of training, equal ones by lower item, one at least."""
+    ordered = sorted(count, key=lambda item: (count[item], item))
+    return set(ordered[: max(int(len(ordered) * ratio), 1)])
+
+
+def slow_intra_list_diversity(vectors: Sequence[Sequence[float]]) -> float:
+    """Mean of 1 - cosine over the pairs of different vectors, none of them zero."""
+    total, pairs = 0.0, 0
+    for a in range(len(vectors)):
+        for b in range(a):
+            dot = sum(x * y for x, y in zip(vectors[a], vectors[b], strict=True))
+            total += 1 - dot / math.sqrt(sum(x * x for x in vectors[a]) * sum(y * y for y in vectors[b]))
+            pairs += 1
+    return total / pairs
+
+
+def slow_miscalibration(history: Sequence[set[str]], ranked: Sequence[set[str]], smoothing: float = 0.01) -> float:
+    """Steck 2018: KL of the list's mix of values from the history's, an item's values having equal parts of it."""
+
+    def mix(items: Sequence[set[str]]) -> dict[str, float]:
+        share: dict[str, float] = {}
+        for values in items:
+            for value in values:
+                share[value] = share.get(value, 0.0) + 1 / len(values)
+        return {value: mass / sum(share.values()) for value, mass in share.items()}
+
+    p, q = mix(history), mix(ranked)
+    return sum(p[v] * math.log(p[v] / ((1 - smoothing) * q.get(v, 0.0) + smoothing * p[v])) for v in p)

@@ -11,7 +11,7 @@ import numpy as np
 from reckg.compressed_rows import Rows, take_rows
 from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import HeldOut
-from reckg.evaluation.report import popularity_groups
+from reckg.evaluation.report_slices import popularity_groups
 from reckg.evaluation.significance import bootstrap_interval, paired_difference
 
 METRIC = "ndcg@10"  # decides; the others are told beside it

@@ -1,13 +1,12 @@
-"""The baselines that every report shows beside the model: popularity, item-kNN and EASE.
+"""The baselines that every report shows beside the model: popularity, item-kNN and EASE; ALS is in ``als.py``.
 
 Each is fitted on training interactions and scores the items for a history given when it is asked, so that the same
-fit serves validation and test. Interactions are binary: repeats and weights are ignored. A user without history gets
-the order of popularity from all three.
+fit serves validation and test; what is popular of late is counted in all that is known. Interactions are binary:
+repeats and weights are ignored. A user without history gets the order of popularity from all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,22 +15,13 @@ from scipy import sparse
 
 from reckg.data.history import History
 from reckg.errors import DataError
-from reckg.evaluation.protocol import HeldOut, Recommend, evaluate_system
+from reckg.evaluation.protocol import HeldOut, Recommend
 from reckg.ranking.linear import ease_weights, inverse_precision, user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
 BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with what orders them
 PAIRS_AT_ONCE = 4_000_000  # item pairs held at once while neighbours are looked for: about 200 MB
-SMALL_CATALOGUE = 4_000  # up to here the full grids of settings are tried
-TUNING_USERS = 5_000  # validation users that choose the settings, at most
-KNN_NEIGHBOURS = (10, 20, 50, 100, 200, 400)
-KNN_SHRINK = (0.0, 10.0, 50.0, 100.0, 200.0)
-KNN_NEIGHBOURS_LARGE = (20, 100, 400)
-KNN_SHRINK_LARGE = (0.0, 10.0, 50.0)
-EASE_LAMBDA = (50.0, 100.0, 200.0, 250.0, 300.0, 400.0, 500.0, 1000.0)
-EASE_LAMBDA_LARGE = (500.0, 150.0, 50.0)  # in this order, until NDCG@10 falls
 Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # item, neighbour, cosine, rank from 0
-Track = Callable[[Sequence[float]], Iterable[float]]  # passes the settings on and shows the progress, as tqdm does
 
 
 class Baseline(Protocol):
@@ -99,13 +89,35 @@ def fit_popularity(train: History, n_items: int) -> Popularity:
     return Popularity(count, {"score": "users of the item in training"})
 
 
+def fit_recent_popularity(known: History, n_items: int, *, share: float = 0.1) -> Popularity:
+    """Popularity among the latest interactions alone; equal items are ordered by their popularity in all.
+
+    Args:
+        known: with times that are comparable between users.
+        share: of the interactions that count, in (0, 1]; those at the first one's very time count too.
+    Raises:
+        ValueError: share is not in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of recent interactions must be in (0, 1], got {share}")
+    whole = fit_popularity(known, n_items).count
+    user = np.repeat(np.arange(known.n_users), np.diff(known.indptr))
+    n = len(known.timestamp)
+    first = np.partition(known.timestamp, n - max(1, int(n * share)))[n - max(1, int(n * share))] if n else 0
+    late = known.timestamp >= first
+    pairs = np.unique(user[late] * n_items + known.item_idx[late])
+    count = np.bincount(pairs % n_items, minlength=n_items) + whole / (whole.max(initial=0) + 1)
+    days = (int(known.timestamp.max()) - int(first)) / 86_400 if n else 0.0
+    return Popularity(count.astype(np.float32), {"share": share, "days": round(days, 1)})
+
+
 def fit_item_knn(train: History, n_items: int, *, neighbours: int = 100, shrink: float = 0.0) -> ItemKnn:
     """Item-kNN with the cosine c_ij / (sqrt(c_i c_j) + shrink), the best ``neighbours`` kept for each item.
 
     Source: Sarwar et al. 2001, doi:10.1145/371920.372071; the shrink term as in Bell & Koren 2007.
     """
-    table = _nearest(user_item_matrix(train, n_items), neighbours, shrink)
-    return _knn_of(table, fit_popularity(train, n_items).count, neighbours, shrink)
+    table = nearest(user_item_matrix(train, n_items), neighbours, shrink)
+    return knn_of(table, fit_popularity(train, n_items).count, neighbours, shrink)
 
 
 def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max_items: int = 20_000) -> Ease:
@@ -134,68 +146,6 @@ def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max
         "inverse_in": np.dtype(inverse_precision(len(modelled))).name,
     }
     return Ease(weights, modelled.astype(np.int64), count, settings)
-
-
-def tune_item_knn(
-    train: History, n_items: int, valid: HeldOut | None, *, seed: int = 0, track: Track | None = None
-) -> ItemKnn:
-    """Item-kNN with neighbours and shrink chosen by NDCG@10 on validation; without any, the defaults."""
-    if valid is None:
-        return fit_item_knn(train, n_items)
-    small = n_items <= SMALL_CATALOGUE
-    sizes = KNN_NEIGHBOURS if small else KNN_NEIGHBOURS_LARGE
-    shrinks = KNN_SHRINK if small else KNN_SHRINK_LARGE
-    matrix, count = user_item_matrix(train, n_items), fit_popularity(train, n_items).count
-    sample = valid.sample(TUNING_USERS, seed)
-    best, best_ndcg = None, -1.0
-    for shrink in track(shrinks) if track else shrinks:
-        table = _nearest(matrix, max(sizes), shrink)
-        for neighbours in sizes:
-            model = _knn_of(table, count, neighbours, shrink)
-            ndcg = validation_ndcg(model, train, sample, n_items)
-            if ndcg > best_ndcg:
-                best, best_ndcg = model, ndcg
-    assert best is not None  # NDCG is never below 0
-    grid = {"neighbours": list(sizes), "shrink": list(shrinks)}
-    return ItemKnn(best.transition, count, best.settings | _chosen(grid, best_ndcg, sample))
-
-
-def tune_ease(
-    train: History,
-    n_items: int,
-    valid: HeldOut | None,
-    *,
-    max_items: int = 20_000,
-    seed: int = 0,
-    track: Track | None = None,
-) -> Ease:
-    """EASE with lambda chosen by NDCG@10 on validation; fewer values are tried where an inverse takes long."""
-    if valid is None:
-        return fit_ease(train, n_items, max_items=max_items)
-    small = min(n_items, max_items) <= SMALL_CATALOGUE
-    sample = valid.sample(TUNING_USERS, seed)
-    tried: dict[float, float] = {}
-    model: Ease | None = None
-    grid = EASE_LAMBDA if small else EASE_LAMBDA_LARGE
-    for regularisation in track(grid) if track else grid:
-        model = None  # free one matrix before the next is made
-        model = fit_ease(train, n_items, regularisation=regularisation, max_items=max_items)
-        tried[regularisation] = validation_ndcg(model, train, sample, n_items)
-        if not small and tried[regularisation] < max(tried.values()):
-            break
-    best = max(tried, key=lambda value: tried[value])
-    if model is None or model.settings["lambda"] != best:
-        model = None
-        model = fit_ease(train, n_items, regularisation=best, max_items=max_items)
-    settings = model.settings | _chosen({"lambda": list(tried)}, tried[best], sample)
-    return Ease(model.weights, model.modelled, model.count, settings)
-
-
-def validation_ndcg(model: Baseline, history: History, held: HeldOut, n_items: int) -> float:
-    """Mean NDCG@10 of a baseline over held-out users."""
-    recommend = recommend_by_scores(model, history, held, n_items, 10)
-    result = evaluate_system(recommend, held.users, held.relevant, (10,), n_items=n_items)
-    return float(result.per_user["ndcg@10"].mean())
 
 
 def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_items: int, k: int) -> Recommend:
@@ -257,11 +207,7 @@ def _popularity_without_history(scores: np.ndarray, matrix: sparse.csr_matrix, c
     return scores
 
 
-def _chosen(grid: dict[str, Any], ndcg: float, sample: HeldOut) -> dict[str, Any]:
-    return {"tried": grid, "valid_ndcg@10": ndcg, "validation_users": len(sample.users)}
-
-
-def _nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neighbours:
+def nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neighbours:
     """The nearest neighbours of every item: (item, neighbour, cosine), by item, then falling cosine, then neighbour."""
     n_items = matrix.shape[1]
     columns = matrix.T.tocsr()
@@ -285,7 +231,7 @@ def _nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neigh
     return row, other, value, rank
 
 
-def _knn_of(table: Neighbours, count: np.ndarray, neighbours: int, shrink: float) -> ItemKnn:
+def knn_of(table: Neighbours, count: np.ndarray, neighbours: int, shrink: float) -> ItemKnn:
     item, other, value, rank = table
     near = rank < neighbours
     shape = (len(count), len(count))

@@ -16,7 +16,7 @@ import numpy as np
 from reckg.data.history import History
 from reckg.evaluation.baselines import BLOCK_VALUES
 from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, evaluate_system
-from reckg.evaluation.report import best_baseline, comparison_section, primary_metric, system_section
+from reckg.evaluation.report import best_baseline, primary_metric, systems_and_comparisons
 from reckg.evaluation.significance import bootstrap_intervals
 from reckg.ranking.linear import user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
@@ -124,9 +124,9 @@ def cold_items_section(
         Each system's ``test`` holds the metrics among the new items, ``all`` recall and exposure at every cut-off in
         the ranking of all items.
     """
-    systems: dict[str, Any] = {}
-    for name, result in among.items():
-        systems[name] = system_section(name, replace(result, coverage={}), settings[name], samples, seed)
+    bare = {name: replace(result, coverage={}) for name, result in among.items()}
+    systems, comparisons = systems_and_comparisons(bare, settings, primary_metric(ks), samples, seed)
+    for name in among:
         shown = {f"recall@{k}": everywhere[name].per_user[f"recall@{k}"] for k in ks} | everywhere[name].exposure
         systems[name]["all"] = bootstrap_intervals(shown, samples, seed)
     return {
@@ -136,7 +136,7 @@ def cold_items_section(
         "share_of_catalogue": counts["new_items"] / counts["items"],
         "share_of_interactions": counts["new_interactions"] / counts["interactions"],
         "systems": systems,
-        "comparisons": comparison_section(among, samples, seed),
+        "comparisons": comparisons,
         "best_baseline": best_baseline(systems, primary_metric(ks)),
     }
 

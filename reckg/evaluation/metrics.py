@@ -12,7 +12,7 @@ import numpy as np
 
 from reckg.compressed_rows import Rows
 
-METRICS = ("recall", "ndcg", "mrr", "hit")
+METRICS = ("recall", "ndcg", "mrr", "hit", "map", "precision")
 
 
 def recall_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
@@ -59,6 +59,22 @@ def hit_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
     return float(_hits(ranked, relevant, k).any())
 
 
+def map_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Average precision at k: precision at the rank of every hit, summed and divided by min(k, m).
+
+    The ideal list has average precision 1, also where more items are held out than the list has places. (TREC divides
+    by m alone; the mean over users is MAP.) Arguments and errors as in `recall_at_k`.
+    """
+    hits = _hits(ranked, relevant, k)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float((precision * hits).sum() / min(k, len(relevant)))
+
+
+def precision_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """hits / k, also where the list is shorter than k. Arguments and errors as in `recall_at_k`."""
+    return float(_hits(ranked, relevant, k).sum() / k)
+
+
 def coverage_at_k(item_idx: np.ndarray, n_items: int, k: int) -> float:
     """Share of the n_items candidates that are in the first k places of at least one of the (n, K) lists.
 
@@ -75,7 +91,7 @@ def coverage_at_k(item_idx: np.ndarray, n_items: int, k: int) -> float:
 
 
 def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Recall, NDCG, MRR and Hit of n lists at every cut-off.
+    """Every metric of METRICS for n lists at every cut-off.
 
     Args:
         item_idx: (n, K) int64 ranked lists, padded with -1. A list shorter than a cut-off simply ends.
@@ -100,6 +116,7 @@ def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> 
     dcg = np.cumsum(hits * discount, axis=1)
     count = np.cumsum(hits, axis=1)
     first = np.argmax(hits, axis=1)
+    precision = np.cumsum(hits * count / np.arange(1, hits.shape[1] + 1), axis=1)  # summed over the hits so far
     out: dict[str, np.ndarray] = {}
     for k in ks:
         n_hits = count[:, k - 1]
@@ -107,6 +124,8 @@ def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> 
         out[f"ndcg@{k}"] = dcg[:, k - 1] / ideal[np.minimum(held, k) - 1]
         out[f"mrr@{k}"] = np.where(n_hits > 0, 1.0 / (first + 1.0), 0.0)
         out[f"hit@{k}"] = (n_hits > 0).astype(np.float64)
+        out[f"map@{k}"] = precision[:, k - 1] / np.minimum(held, k)
+        out[f"precision@{k}"] = n_hits / k
     return out
 
 

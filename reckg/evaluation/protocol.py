@@ -57,7 +57,8 @@ class SystemResult:
     per_user: metric -> (n,) float64. coverage: "coverage@10" -> {"mean", "low", "high"}. per_group: group -> metric ->
     (n,) float64 over the held-out items of that group alone, NaN for users without any. excluded_items: how often a
     list held an item that it must not hold. short_lists: lists with fewer places filled than asked. exposure:
-    "exposure@10" -> (n,) float64, the share of a list's places that the watched items have.
+    "exposure@10" -> (n,) float64, the share of a list's places that the watched items have. lists: (n, keep) int32, the
+    first places, where they were asked for.
     """
 
     per_user: dict[str, np.ndarray]
@@ -67,6 +68,7 @@ class SystemResult:
     excluded_items: int = 0
     short_lists: int = 0
     exposure: dict[str, np.ndarray] = field(default_factory=dict)
+    lists: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int32))
 
 
 def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
@@ -155,6 +157,7 @@ def evaluate_system(
     groups: ItemGroups | None = None,
     group_k: int = 10,
     watched: np.ndarray | None = None,
+    keep: int = 0,
     block_users: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> SystemResult:
@@ -169,6 +172,7 @@ def evaluate_system(
         excluded: items that a list must not hold, a row for each of ``users``; violations are counted.
         groups: also measure recall and NDCG at ``group_k`` over each group's held-out items alone.
         watched: (w,) item_idx whose share of the places is measured.
+        keep: the first so many places of every list are part of the result.
         block_users: users asked for at once.
         progress: called with the number of users after each block.
     Raises:
@@ -182,6 +186,7 @@ def evaluate_system(
     shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
     is_watched = np.isin(np.arange(n_items + 1), watched) if watched is not None else None  # the last stands for -1
     exposure = {f"exposure@{k}": np.zeros(n) for k in ks} if watched is not None else {}
+    kept = np.full((n, keep), -1, dtype=np.int32)
     seconds, violations, short = 0.0, 0, 0
     for start in range(0, n, block_users):
         block = np.arange(start, min(start + block_users, n))
@@ -189,6 +194,7 @@ def evaluate_system(
         lists = recommend(users[block]).item_idx
         seconds += time.perf_counter() - began
         _check_lists(lists, len(block), n_items)
+        kept[block, : min(keep, lists.shape[1])] = lists[:, :keep]
         targets = take_rows(relevant, block)
         for name, values in ranking_metrics(lists, targets, ks).items():
             per_user.setdefault(name, np.full(n, np.nan))[block] = values
@@ -206,7 +212,7 @@ def evaluate_system(
         if progress is not None:
             progress(len(block))
     coverage = {f"coverage@{k}": coverage_interval(times[k], shown_to[k], n) for k in ks}
-    return SystemResult(per_user, coverage, seconds, per_group, violations, short, exposure)
+    return SystemResult(per_user, coverage, seconds, per_group, violations, short, exposure, kept)
 
 
 def _check_lists(lists: np.ndarray, n_users: int, n_items: int) -> None:

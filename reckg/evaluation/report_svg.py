@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 380
-LABEL = 92  # width of the labels' column
-VALUE = 58  # width of the values' column
+LETTER = 7.6  # width of a letter of a label, about
+LABEL = (92, 160)  # width of the labels' column, at least and at most
+VALUE = 60  # width of the values' column
 ROW = 26
 TOP = 22
 
@@ -40,7 +41,12 @@ class Line:
 
 
 def dot_plot(
-    title: str, rows: Sequence[tuple[str, Sequence[Mark]]], *, signed: bool = False, zero: bool = False
+    title: str,
+    rows: Sequence[tuple[str, Sequence[Mark]]],
+    *,
+    signed: bool = False,
+    zero: bool = False,
+    say: Callable[[float], str] | None = None,
 ) -> str:
     """Means with intervals, a row for each label; several marks of a row lie above each other.
 
@@ -49,33 +55,37 @@ def dot_plot(
         rows: label, and its marks; the first mark's mean is printed at the end of the row.
         signed: print the values with their sign.
         zero: the axis includes zero, drawn as a line.
+        say: writes a value; None: with four decimals.
     """
     marks = [mark for _, row in rows for mark in row]
     if not marks:
         return ""
+    told = say or ("{:+.4f}" if signed else "{:.4f}").format
     low, high = min(m.low for m in marks), max(m.high for m in marks)
+    left = label_width([label for label, _ in rows])
+    several = len({row[0].kind for _, row in rows if row}) > 1
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     step = max(ROW, max(len(row) for _, row in rows) * 13)
     height = TOP + step * len(rows) + 24
-    place = _scale(low, high, LABEL + 8, WIDTH - VALUE - 8)
+    place = _scale(low, high, left + 10, WIDTH - VALUE - 10)
     parts = [_title(title)]
     bottom = TOP + step * len(rows)
     for tick in ticks:
         kind = "zero" if zero and abs(tick) < 1e-12 else "grid"
         parts.append(_line(place(tick), TOP - 2, place(tick), bottom, kind))
-        parts.append(_text(place(tick), bottom + 15, _short(tick), "tick", "middle"))
+        parts.append(_text(place(tick), bottom + 15, _tick(tick, say), "tick", "middle"))
     for r, (label, row) in enumerate(rows):
         middle = TOP + step * (r + 0.5)
-        parts.append(_text(LABEL, middle + 4, label, "label" + (" strong" if _is_ours(row) else ""), "end"))
+        strong = " strong" if several and row and row[0].kind == "ours" else ""
+        parts.append(_text(left, middle + 4, _cut(label, int(left / LETTER)), "label" + strong, "end", label))
         for m, mark in enumerate(row):
             y = middle + (m - (len(row) - 1) / 2) * 11
-            parts.append(_dot(place, mark, y, label))
+            parts.append(_dot(place, mark, y, label, told))
         if row:
-            value = f"{row[0].mean:+.4f}" if signed else f"{row[0].mean:.4f}"
-            parts.append(_text(WIDTH - 2, middle + 4, value, "value" + (" strong" if _is_ours(row) else ""), "end"))
+            parts.append(_text(WIDTH - 2, middle + 4, told(row[0].mean), "value" + strong, "end"))
     return _svg(height, title, parts)
 
 
@@ -121,19 +131,54 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], say: Callable[[floa
         return ""
     if min(value for _, value in rows) < 0:
         raise ValueError("bars are for values >= 0")
-    label, step = 150, 22
+    label, step = label_width([name for name, _ in rows]), 23
     place = _scale(0.0, max(max(value for _, value in rows), 1e-12), label + 8, WIDTH - 64)
     parts = [_title(title)]
     for r, (name, value) in enumerate(rows):
         y = TOP + step * r
         width = max(1.0, place(value) - place(0.0))
-        parts.append(_text(label, y + 15, _cut(name, 24), "label", "end", name))
+        parts.append(_text(label, y + 15, _cut(name, int(label / LETTER)), "label", "end", name))
         parts.append(
-            f'<rect class="bar" x="{label + 8}" y="{y + 4}" width="{width:.1f}" height="14" rx="3">'
+            f'<rect class="bar" x="{label + 8:.1f}" y="{y + 4}" width="{width:.1f}" height="14" rx="3">'
             f"<title>{escape(name)}: {escape(say(value))}</title></rect>"
         )
         parts.append(_text(label + 8 + width + 6, y + 15, say(value), "value", "start"))
     return _svg(TOP + step * len(rows) + 4, title, parts)
+
+
+def beeswarm(title: str, rows: Sequence[tuple[str, Sequence[tuple[float, float | None]]]]) -> str:
+    """Single values as dots, a row for each label, beside each other where they would lie on one another.
+
+    Args:
+        rows: label, and (value, shade): a shade from 0 to 1 is one of five colours, None a colour of its own.
+    """
+    values = [value for _, points in rows for value, _ in points]
+    if not values:
+        return ""
+    left, step, size = label_width([label for label, _ in rows]), 26, 2.3
+    ticks = nice_ticks(min(*values, 0.0), max(*values, 0.0), 3)
+    place = _scale(ticks[0], ticks[-1], left + 10, WIDTH - 8)
+    bottom = TOP + step * len(rows)
+    parts = [_title(title)]
+    for tick in ticks:
+        parts.append(_line(place(tick), TOP - 2, place(tick), bottom, "zero" if abs(tick) < 1e-12 else "grid"))
+        parts.append(_text(place(tick), bottom + 15, _short(tick), "tick", "middle"))
+    for r, (label, points) in enumerate(rows):
+        middle = TOP + step * (r + 0.5)
+        parts.append(_text(left, middle + 4, _cut(label, int(left / LETTER)), "label", "end", label))
+        taken: dict[int, int] = {}
+        for value, shade in sorted(points, key=lambda point: point[0]):
+            column = round(place(value) / (2 * size))
+            count = taken[column] = taken.get(column, 0) + 1
+            shift = min(count // 2, 5) * 2 * (1 if count % 2 else -1)
+            kind = "none" if shade is None else f"v{min(4, int(shade * 5))}"
+            parts.append(f'<circle class="bee {kind}" cx="{place(value):.1f}" cy="{middle + shift:.1f}" r="{size}"/>')
+    return _svg(bottom + 22, title, parts)
+
+
+def label_width(labels: Sequence[str]) -> float:
+    """Width of a column of labels; those that are too long are cut."""
+    return min(max(LABEL[0], max((len(label) for label in labels), default=0) * LETTER), LABEL[1])
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4, whole: bool = False) -> list[float]:
@@ -151,8 +196,8 @@ def nice_ticks(low: float, high: float, wanted: int = 4, whole: bool = False) ->
     return [step * i for i in range(first, last + 1)]
 
 
-def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str) -> str:
-    said = f"{mark.name or label}: {mark.mean:.4f} ({mark.low:.4f} to {mark.high:.4f})"
+def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str, told: Callable[[float], str]) -> str:
+    said = f"{mark.name or label}: {told(mark.mean)} ({told(mark.low)} to {told(mark.high)})"
     x = place(mark.mean)
     shape = f'<circle class="dot {mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
     if mark.kind == "rival":
@@ -160,10 +205,6 @@ def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str) -> s
     ends = f'x1="{place(mark.low):.1f}" x2="{place(mark.high):.1f}"'
     interval = f'<line class="span {mark.kind}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>'
     return f"<g><title>{escape(said)}</title>{interval}{shape}</g>"
-
-
-def _is_ours(row: Sequence[Mark]) -> bool:
-    return len(row) == 1 and row[0].kind == "ours"
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -188,6 +229,11 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def _text(x: float, y: float, text: str, kind: str, anchor: str, tip: str = "") -> str:
     inside = escape(text) + (f"<title>{escape(tip)}</title>" if tip else "")
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{inside}</text>'
+
+
+def _tick(value: float, say: Callable[[float], str] | None) -> str:
+    """A tick as a number, or in per cent where the values are."""
+    return f"{_short(value * 100)}%" if say is not None and say(value).endswith("%") else _short(value)
 
 
 def _short(value: float) -> str:

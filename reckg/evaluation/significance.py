@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
-CHUNK_VALUES = 4_000_000  # resampling counts held at once: 32 MB
+CHUNK_VALUES = 2_000_000  # resampling counts held at once: 64 MB with the draws
 
 
 def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -34,27 +36,49 @@ def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> n
     rng = np.random.default_rng(seed)
     out = np.empty((samples, values.shape[1]))
     chunk = max(1, min(samples, CHUNK_VALUES // n))
-    counts = np.empty((chunk, n))
     for start in range(0, samples, chunk):
         size = min(chunk, samples - start)
-        for row in range(size):
-            counts[row] = np.bincount(rng.integers(0, n, n), minlength=n)
-        out[start : start + size] = counts[:size] @ values / n
+        drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        out[start : start + size] = counts.astype(np.float64) @ values / n
     return out
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Means of named values over the same users, and over bootstrap samples of them: name -> (samples,) float64."""
+
+    mean: dict[str, float]
+    samples: dict[str, np.ndarray]
+
+    def intervals(self) -> dict[str, dict[str, float]]:
+        """{"mean", "low", "high"} of every name: the 95% percentile interval."""
+        return {name: self.difference(name) for name in self.mean}
+
+    def difference(self, a: str, b: str | None = None) -> dict[str, float]:
+        """The interval of the mean of a, or of a - b over the same users."""
+        samples = self.samples[a] - (self.samples[b] if b is not None else 0.0)
+        low, high = np.quantile(samples, [0.025, 0.975])
+        mean = self.mean[a] - (self.mean[b] if b is not None else 0.0)
+        return {"mean": mean, "low": float(low), "high": float(high)}
+
+
+def resample(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0) -> Resampled:
+    """Bootstraps named (n,) arrays of the same users. Errors as in `bootstrap_means`."""
+    if not values:
+        return Resampled({}, {})
+    matrix = np.column_stack([np.asarray(column, dtype=np.float64) for column in values.values()])
+    means, mean = bootstrap_means(matrix, samples, seed), matrix.mean(axis=0)
+    return Resampled(
+        {name: float(mean[i]) for i, name in enumerate(values)}, {name: means[:, i] for i, name in enumerate(values)}
+    )
 
 
 def bootstrap_intervals(
     values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """For each named (n,) array of the same users: {"mean", "low", "high"}, the 95% percentile interval."""
-    if not values:
-        return {}
-    matrix = np.column_stack([np.asarray(column, dtype=np.float64) for column in values.values()])
-    low, high = np.quantile(bootstrap_means(matrix, samples, seed), [0.025, 0.975], axis=0)
-    mean = matrix.mean(axis=0)
-    return {
-        name: {"mean": float(mean[i]), "low": float(low[i]), "high": float(high[i])} for i, name in enumerate(values)
-    }
+    return resample(values, samples, seed).intervals()
 
 
 def bootstrap_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
@@ -94,6 +118,49 @@ def paired_differences(
 def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
     """Mean of a - b over the same (n,) users: {"mean", "low", "high", "p"}, as in `paired_differences`."""
     return paired_differences({"value": a}, {"value": b}, samples, seed)["value"]
+
+
+def known_intervals(
+    values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """As `bootstrap_intervals`, each over the users for whom it is known (not NaN), with their number as "users".
+
+    A name that is known of nobody is left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    known = {name: ~np.isnan(value) for name, value in values.items()}
+    for some in {mask.tobytes(): mask for mask in known.values()}.values():
+        if some.any():
+            alike = {name: values[name][some] for name, mask in known.items() if (mask == some).all()}
+            for name, interval in bootstrap_intervals(alike, samples, seed).items():
+                found[name] = interval | {"users": int(some.sum())}
+    return {name: found[name] for name in values if name in found}
+
+
+def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of Student's t-test of the mean of a - b over the same (n,) users; 1 where all are equal.
+
+    Source: Student 1908; for rankings, Smucker et al. 2007, doi:10.1145/1321440.1321528.
+    """
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    mean, n = difference.mean(), len(difference)
+    error = difference.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    if error == 0:
+        return 1.0 if mean == 0 or n < 2 else 0.0
+    return float(2 * special.stdtr(n - 1, -abs(mean / error)))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """p-values of several comparisons, corrected so that 0.05 bounds the chance of any false one among them.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(sorted(p, key=lambda name: p[name])):
+        highest = max(highest, min(1.0, (len(p) - place) * p[name]))
+        corrected[name] = highest
+    return {name: corrected[name] for name in p}
 
 
 def coverage_interval(times: np.ndarray, some_user: np.ndarray, n_users: int) -> dict[str, float]:

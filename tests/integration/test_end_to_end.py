@@ -44,9 +44,10 @@ trees = 20
 candidates = 50
 
 [evaluate]
+tuning_settings = 3
 bootstrap_samples = 100
 """
-SYSTEMS = {"reckg", "model", "retrieval", "popularity", "item_knn", "ease"}
+SYSTEMS = {"reckg", "model", "retrieval", "popularity", "popularity_recent", "item_knn", "ease", "als"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def arrays(world: list[tuple[list[int], set[int]]]) -> tuple[np.ndarray, metrics
 def test_fast_metrics_equal_slow_ones(world: list[tuple[list[int], set[int]]], ks: list[int]) -> None:
     lists, relevant = arrays(world)
     found = metrics.ranking_metrics(lists, relevant, ks)
-    one = {"recall": metrics.recall_at_k, "ndcg": metrics.ndcg_at_k, "mrr": metrics.mrr_at_k, "hit": metrics.hit_at_k}
+    one = {name: getattr(metrics, f"{name}_at_k") for name in metrics.METRICS}
     for k in ks:
         for name in metrics.METRICS:
             slow = [getattr(reference, f"slow_{name}")(ranked, target, k) for ranked, target in world]
@@ -53,6 +53,7 @@ def test_metrics_lie_between_zero_and_one_and_order_as_they_must(
     for k in ks:
         assert (found[f"mrr@{k}"] <= found[f"hit@{k}"]).all()
         assert (found[f"recall@{k}"] <= found[f"hit@{k}"]).all()
+        assert (found[f"precision@{k}"] * k <= found[f"recall@{k}"] * N_ITEMS + 1e-12).all()
         for longer in (other for other in ks if other > k):
             assert (found[f"recall@{k}"] <= found[f"recall@{longer}"]).all()
             assert (found[f"mrr@{k}"] <= found[f"mrr@{longer}"]).all()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -13,13 +11,11 @@ from reckg.evaluation.baselines import (
     fit_ease,
     fit_item_knn,
     fit_popularity,
+    fit_recent_popularity,
     recommend_by_scores,
     top_items,
-    tune_ease,
-    tune_item_knn,
-    validation_ndcg,
 )
-from reckg.evaluation.protocol import HeldOut, evaluate_system, held_out
+from reckg.evaluation.protocol import evaluate_system, held_out
 from reckg.ranking import linear
 from reckg.ranking.linear import user_item_matrix
 
@@ -57,6 +53,20 @@ def test_popularity_counts_distinct_users() -> None:
     np.testing.assert_array_equal(fit_popularity(repeated, 3).count, [1, 2, 0])
     model = fit_popularity(TRAIN, 5)
     np.testing.assert_array_equal(model.scores(TRAIN, np.array([4, 0])), [[3, 2, 3, 2, 0]] * 2)
+
+
+def test_recent_popularity_counts_the_latest_share_and_breaks_ties_by_all() -> None:
+    frame = pl.DataFrame(
+        {"user_idx": [0, 1, 2, 0, 1, 2, 0], "item_idx": [0, 0, 0, 1, 1, 2, 3], "timestamp": [1, 2, 3, 4, 86404, 5, 5]}
+    )
+    known = History.from_interactions(frame, 3)
+    # The latest 3 of 7 are at 5, 5 and 86404: items 2, 3 and 1. Of the items not among them 0 has most users in all.
+    model = fit_recent_popularity(known, 5, share=3 / 7)
+    np.testing.assert_allclose(model.count, [3 / 4, 1 + 2 / 4, 1 + 1 / 4, 1 + 1 / 4, 0])
+    assert model.settings == {"share": 3 / 7, "days": 1.0}
+    np.testing.assert_allclose(fit_recent_popularity(known, 5, share=1.0).count, np.array([3, 2, 1, 1, 0]) * 1.25)
+    with pytest.raises(ValueError, match=r"share of recent interactions must be in \(0, 1\], got 0"):
+        fit_recent_popularity(known, 5, share=0)
 
 
 def test_interaction_matrix_is_binary_and_leaves_the_history_alone() -> None:
@@ -160,87 +170,6 @@ def test_lists_leave_out_the_excluded_items_and_equal_one_user_at_a_time(monkeyp
     assert result.excluded_items == 0
 
 
-@pytest.mark.parametrize("fit", [fit_item_knn, fit_ease, tune_item_knn, tune_ease])
-def test_the_checkerboard_is_learnt_and_popularity_does_not_learn_it(fit: object) -> None:
-    frame, n = checkerboard()
-    train = History.from_interactions(frame.filter(pl.col("split") == "train"), n)
-    valid, test = held_out(frame, "valid", ("train",), n), held_out(frame, "test", ("train", "valid"), n)
-    model = fit(train, n, valid) if fit in (tune_item_knn, tune_ease) else fit(train, n)  # type: ignore[operator]
-    assert validation_ndcg(model, train, test, n) == 1.0
-    assert validation_ndcg(fit_popularity(train, n), train, test, n) < 0.6
-
-
-def test_tuning_takes_the_best_setting_on_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
-
-    def ndcg(model: baselines.Baseline, *_: object) -> float:
-        asked.append(model.settings["lambda"])
-        return -abs(model.settings["lambda"] - 250.0)
-
-    monkeypatch.setattr(baselines, "validation_ndcg", ndcg)
-    held = HeldOut(np.array([0]), (np.array([0, 1]), np.array([4])), (np.array([0, 0]), np.array([])), {})
-    shown: list[float] = []
-    model = tune_ease(TRAIN, 5, held, track=lambda values: (shown.append(value) or value for value in values))
-    assert shown == list(baselines.EASE_LAMBDA)
-    assert asked == list(baselines.EASE_LAMBDA)
-    assert model.settings["lambda"] == 250.0
-    assert model.settings["tried"] == {"lambda": list(baselines.EASE_LAMBDA)}
-    np.testing.assert_allclose(model.weights, slow_ease(DENSE, 250.0), rtol=1e-4, atol=1e-9)
-
-
-def test_large_catalogues_try_fewer_values_and_stop_when_it_gets_worse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "SMALL_CATALOGUE", 1)
-    monkeypatch.setattr(baselines, "validation_ndcg", lambda model, *_: model.settings["lambda"])
-    held = HeldOut(np.array([0]), (np.array([0, 1]), np.array([4])), (np.array([0, 0]), np.array([])), {})
-    model = tune_ease(TRAIN, 5, held)
-    assert model.settings["lambda"] == 500.0
-    assert model.settings["tried"] == {"lambda": [500.0, 150.0]}
-    np.testing.assert_allclose(model.weights, slow_ease(DENSE, 500.0), rtol=1e-4, atol=1e-9)
-
-
-def test_without_validation_the_defaults_are_used() -> None:
-    assert tune_ease(TRAIN, 5, None).settings["lambda"] == 300.0
-    assert tune_item_knn(TRAIN, 5, None).settings["neighbours"] == 100
-
-
 def test_top_items_refuses_nan() -> None:
     with pytest.raises(DataError, match="1 of 4 scores are NaN"):
         top_items(np.array([[0.0, np.nan], [1.0, 2.0]], dtype=np.float32), 1)
-
-
-def test_figures_on_ml_100k_are_those_of_other_implementations(shared_data: Path) -> None:
-    """The protocol is right when EASE and item-kNN come out where independent implementations have them."""
-    parts = []
-    for split in ("train", "valid", "test"):
-        path = shared_data / "ml-100k-split" / f"ml-100k.{split}.inter"
-        parts.append(pl.read_csv(path, separator="\t").with_columns(split=pl.lit(split)))
-    frame = pl.concat(parts).select(
-        user_idx=pl.col("user_id:token").rank("dense").cast(pl.Int64) - 1,
-        item_idx=pl.col("item_id:token").rank("dense").cast(pl.Int64) - 1,
-        split="split",
-    )
-    n_users, n_items = frame["user_idx"].n_unique(), frame["item_idx"].n_unique()
-    assert (n_users, n_items) == (938, 1008)
-    train = History.from_interactions(frame.filter(pl.col("split") == "train"), n_users)
-    valid, test = held_out(frame, "valid", ("train",), n_users), held_out(frame, "test", ("train", "valid"), n_users)
-
-    def figures(model: baselines.Baseline) -> dict[str, float]:
-        recommend = recommend_by_scores(model, train, test, n_items, 20)
-        result = evaluate_system(
-            recommend, test.users, test.relevant, (10, 20), n_items=n_items, excluded=test.excluded
-        )
-        assert result.excluded_items == 0
-        return {name: float(values.mean()) for name, values in result.per_user.items()}
-
-    ease = tune_ease(train, n_items, valid)
-    assert ease.settings["lambda"] == 300.0
-    found = figures(ease)
-    assert found["ndcg@10"] == pytest.approx(0.2461, abs=1e-4)
-    assert found["recall@10"] == pytest.approx(0.2854, abs=1e-4)
-    found = figures(fit_ease(train, n_items, regularisation=250.0))
-    assert found["ndcg@10"] == pytest.approx(0.2447, abs=1e-4)
-    assert found["ndcg@20"] == pytest.approx(0.2769, abs=1e-4)
-    assert found["recall@20"] == pytest.approx(0.3994, abs=1e-4)
-    found = figures(fit_item_knn(train, n_items, neighbours=200))
-    assert found["ndcg@10"] == pytest.approx(0.2119, abs=1e-4)
-    assert found["recall@10"] == pytest.approx(0.2511, abs=1e-4)

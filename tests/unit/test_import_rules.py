@@ -47,7 +47,9 @@ RULES = {
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"), ("reckg.data", "reckg.retrieval", "reckg.evaluation")
     ),
     "reckg.evaluation": Rule(
-        ("numpy", "polars", "scipy", "tqdm"), ("reckg.data", "reckg.retrieval", "reckg.ranking"), later=()
+        ("numpy", "polars", "scipy"),
+        ("reckg.data", "reckg.retrieval", "reckg.ranking"),
+        later=("implicit", "lightgbm", "threadpoolctl"),
     ),
     **dict.fromkeys(
         SERVED,

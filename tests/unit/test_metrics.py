@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from reckg.evaluation.metrics import (
+    METRICS,
     coverage_at_k,
     hit_at_k,
     hit_matrix,
+    map_at_k,
     mrr_at_k,
     ndcg_at_k,
+    precision_at_k,
     ranking_metrics,
     recall_at_k,
 )
@@ -26,6 +29,9 @@ def test_values_worked_out_by_hand() -> None:
     assert mrr_at_k(RANKED, RELEVANT, 1) == 0.0
     assert hit_at_k(RANKED, RELEVANT, 2) == 1.0
     assert hit_at_k(RANKED, RELEVANT, 1) == 0.0
+    assert precision_at_k(RANKED, RELEVANT, 5) == pytest.approx(2 / 5)
+    assert map_at_k(RANKED, RELEVANT, 5) == pytest.approx((1 / 2 + 2 / 5) / 3)
+    assert map_at_k(RANKED, RELEVANT, 2) == pytest.approx(1 / 2 / 2)
     gain = 1 / math.log2(3) + 1 / math.log2(6)
     assert ndcg_at_k(RANKED, RELEVANT, 5) == pytest.approx(gain / (1 + 1 / math.log2(3) + 1 / math.log2(4)))
 
@@ -53,7 +59,7 @@ def test_padding_is_never_a_hit() -> None:
 def test_metrics_of_many_users() -> None:
     lists = np.array([[7, 3, 9, 1, 4], [0, 1, 2, 3, 4]])
     found = ranking_metrics(lists, (np.array([0, 3, 4]), np.array([3, 4, 8, 0])), (1, 5))
-    assert sorted(found) == sorted(f"{name}@{k}" for name in ("recall", "ndcg", "mrr", "hit") for k in (1, 5))
+    assert sorted(found) == sorted(f"{name}@{k}" for name in METRICS for k in (1, 5))
     np.testing.assert_allclose(found["recall@5"], [2 / 3, 1.0])
     np.testing.assert_allclose(found["mrr@5"], [0.5, 1.0])
     np.testing.assert_allclose(found["hit@1"], [0.0, 1.0])
@@ -67,6 +73,8 @@ def test_lists_without_any_place() -> None:
         "ndcg@10": 0.0,
         "mrr@10": 0.0,
         "hit@10": 0.0,
+        "map@10": 0.0,
+        "precision@10": 0.0,
     }
 
 

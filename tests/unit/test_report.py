@@ -2,150 +2,56 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
-from safetensors.numpy import save_file
 
 from jobs.evaluate import evaluate
 from reckg.bundle import save_bundle
 from reckg.config import Config, EvaluateConfig
-from reckg.errors import ArtifactError
-from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
-from reckg.evaluation.report import (
-    SYSTEMS,
-    comparison_section,
-    history_slices,
-    popularity_groups,
-    popularity_slices,
-    primary_metric,
-    protocol_section,
-    system_section,
-    verdict,
-    write_report,
-)
-from reckg.evaluation.report_html import metric_label, render_html
-from reckg.evaluation.report_svg import Line, Mark, bar_chart, dot_plot, line_chart, nice_ticks
+from reckg.errors import ArtifactError, ConfigError
+from reckg.evaluation.report import SYSTEMS, mood, primary_metric, systems_and_comparisons, verdict, write_report
+from reckg.evaluation.report_html import SECTIONS, render_html
+from reckg.evaluation.report_svg import Line, Mark, bar_chart, beeswarm, dot_plot, line_chart, nice_ticks
+from reckg.evaluation.report_words import metric_label
 from tests.small_bundle import small_bundle
-
-KS = (10, 20)
-N = 60
-LEVEL = {"reckg": 0.5, "model": 0.45, "retrieval": 0.45, "popularity": 0.1, "item_knn": 0.3, "ease": 0.4}
+from tests.small_report import LEVEL, N, diversity, read_page, result_of, sample_report, small_run
 
 
-def result_of(level: float, seed: int) -> SystemResult:
-    rng = np.random.default_rng(0)  # the same users for every system
-    base = rng.random(N) * 0.2
-    own = np.random.default_rng(seed).normal(0, 0.01, N)
-    names = [f"{name}@{k}" for k in KS for name in ("recall", "ndcg", "mrr", "hit")]
-    per_user = {name: base + level + own for name in names}
-    cold = np.where(np.arange(N) < 5, 0.0, np.nan)
-    per_group = {
-        "head": {"recall@10": base + level, "ndcg@10": base + level},
-        "cold": {"recall@10": cold, "ndcg@10": cold},
-    }
-    coverage = {f"coverage@{k}": {"mean": 0.3, "low": 0.28, "high": 0.32} for k in KS}
-    return SystemResult(per_user, coverage, 0.5, per_group)
-
-
-def sample_report(level: dict[str, float] | None = None, **more: Any) -> dict[str, Any]:
-    results = {name: result_of(value, seed) for seed, (name, value) in enumerate((level or LEVEL).items())}
-    rows = (np.arange(N + 1), np.zeros(N, dtype=np.int64))
-    counts = {
-        "interactions": 64,
-        "repeated": 1,
-        "already_seen": 2,
-        "targets": N,
-        "users": N,
-        "users_without_target": 1,
-    }
-    held = HeldOut(np.arange(N), rows, rows, counts)
-    groups = ItemGroups(("head", "middle", "tail", "cold"), np.array([0, 0, 1, 2, 3]))
-    return {
-        "name": "toy <books>",
-        "systems": {name: system_section(name, result, {"a setting": 3}, 100, 0) for name, result in results.items()},
-        "comparisons": comparison_section(results, 100, 0),
-        "slices": {
-            "history_length": history_slices(results, np.arange(N) % 12, ("ndcg@10", "recall@10"), 100, 0),
-            "item_popularity": popularity_slices(results, groups, 100, 0),
-        },
-        "protocol": protocol_section(held, ("train", "valid"), "leave-last-out", 5, KS, 100, 0),
-        "leakage_checks": [{"name": "nothing known", "passed": True, "detail": "0 of 60"}],
-        "training": [
-            {"epoch": 1, "loss": {"total": 3.0, "l2": 0.0}, "valid_ndcg@10": 0.1, "train_seconds": 1.0},
-            {"epoch": 2, "loss": {"total": 2.0, "l2": 0.0}, "valid_ndcg@10": 0.3, "train_seconds": 1.0},
-            {"epoch": 3, "loss": {"total": 1.5, "l2": 0.0}, "train_seconds": 1.0},
-        ],
-        "ranker": {"served": True, "gain": {"retrieval_score": 8.0, "item_popularity": 2.0}},
-        "timing": {"train": {"seconds": 12.5, "peak_memory_mb": 400.0}, "evaluate": {"seconds": 1.25}},
-        "data": {"users": N, "counts": {"dropped": 3}},
-        **more,
-    }
-
-
-class Page(HTMLParser):
-    """Collects the text and checks that every element is closed in order."""
-
-    VOID = ("meta", "br", "hr")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def read_page(html: str) -> Page:
-    page = Page()
-    page.feed(html)
-    assert not page.open
-    return page
-
-
-def test_both_files_are_written_and_agree(tmp_path: Path) -> None:
-    written = write_report(sample_report(), tmp_path / "report")
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
+def test_all_files_are_written_and_agree(tmp_path: Path) -> None:
+    written = write_report(sample_report(diversity=diversity()), tmp_path / "report")
+    files = ["report.html", "report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == files
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert report == json.loads(json.dumps(written))
     for name in LEVEL:
         assert SYSTEMS[name][0] == report["systems"][name]["label"]
-        for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20", "mrr@10", "hit@20", "coverage@10"):
+        for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20", "mrr@10", "hit@20", "map@10", "coverage@10"):
             values = report["systems"][name]["test"][metric]
             assert sorted(values) == ["high", "low", "mean"]
             assert 0 <= values["low"] <= values["mean"] <= values["high"] <= 1
     page = read_page((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
     text = " ".join(page.text)
-    assert f"{report['systems']['ease']['test']['ndcg@10']['mean']:.4f}" in text
-    for heading in ("Paired differences", "Training", "Ranker", "Leakage checks", "Protocol", "Time and memory"):
-        assert heading in text
-    assert "item_popularity" in text
-    assert page.tags.count("svg") >= 12
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert markdown.startswith(report["verdict"])
+    for shown in (text, markdown):
+        assert f"{report['systems']['ease']['test']['ndcg@10']['mean']:.4f}" in shown
+        assert "as ranked" in shown and "and 3 more" in shown and "Moonrise" in shown and "12 settings" in shown
+        for heading in [title for title, _ in SECTIONS if title not in ("New items", "Index", "Training")]:
+            assert heading in shown
+    assert "Index" in text and "Training" in text and "## Index: hnsw" in markdown
+    assert "item popularity" in text
+    assert page.tags.count("svg") >= 22
 
 
 def test_the_page_needs_no_network_and_escapes_what_it_shows() -> None:
-    report = sample_report() | {"verdict": "said", "best_baseline": "ease"}
+    report = sample_report(diversity=diversity()) | {"verdict": "said", "best_baseline": "ease", "mood": 0}
     html = render_html(report)
     assert not re.search(r"https?:|src=|@import|url\(|<link|<script", html)
     assert "toy &lt;books&gt;" in html
-    assert "toy <books>" not in html
+    assert "toy <books>" not in html and "Rome <x>" not in html
+    assert "@media print" in html
     assert "prefers-color-scheme:dark" in html
     assert 'name="viewport"' in html
 
@@ -158,9 +64,30 @@ def test_the_verdict_comes_first_and_tells_the_three_cases_apart() -> None:
     same = verdict(sample_report(LEVEL | {"reckg": 0.4005}))
     assert same.startswith("No clear difference between reckg and the best baseline, EASE")
     assert verdict(sample_report(LEVEL | {"popularity": 0.45})).startswith("reckg beats the best baseline, popularity")
-    html = render_html(sample_report() | {"verdict": better, "best_baseline": "ease"})
+    html = render_html(sample_report() | {"verdict": better, "best_baseline": "ease", "mood": 1})
     page = html[html.index("<main>") :]
     assert page.startswith(f'<main><p class="verdict good">{better}')
+
+
+def test_what_chance_may_do_among_so_many_is_not_called_better() -> None:
+    report = sample_report()
+    assert mood(report) == 1
+    report["comparisons"]["ease"]["ndcg@10"]["p_holm"] = 0.06
+    assert verdict(report).startswith("No clear difference") and mood(report) == 0
+
+
+def test_comparisons_are_corrected_for_their_number() -> None:
+    results = {name: result_of(level, seed) for seed, (name, level) in enumerate(LEVEL.items())}
+    results["model"].per_user["ndcg@10"] = results["reckg"].per_user["ndcg@10"] + np.random.default_rng(5).normal(
+        0, 1, N
+    )
+    settings = {name: {} for name in results}
+    _, found = systems_and_comparisons(results, settings, "ndcg@10", 200, 0)
+    assert found["model"]["ndcg@10"]["p_holm"] > 0.05 > found["ease"]["ndcg@10"]["p_holm"]
+    assert "p_holm" not in found["ease"]["recall@10"]
+    alone = systems_and_comparisons({n: results[n] for n in ("reckg", "model")}, settings, "ndcg@10", 200, 0)[1]
+    assert alone["model"]["ndcg@10"]["p_holm"] == found["model"]["ndcg@10"]["p_holm"]  # the largest p is not multiplied
+    assert alone["model"]["ndcg@10"]["low"] == found["model"]["ndcg@10"]["low"]
 
 
 def test_a_failed_check_is_said_before_anything_else() -> None:
@@ -168,41 +95,34 @@ def test_a_failed_check_is_said_before_anything_else() -> None:
     report = sample_report(leakage_checks=leak)
     said = verdict(report)
     assert said.startswith("Do not trust these figures: 1 leakage check(s) failed (nothing known). reckg beats")
-    html = render_html(report | {"verdict": said, "best_baseline": "ease"})
+    html = render_html(report | {"verdict": said, "best_baseline": "ease", "mood": mood(report)})
     assert 'class="verdict bad"' in html
     assert "failed</span>" in html
 
 
 def test_sections_that_are_not_known_are_left_out(tmp_path: Path) -> None:
     report = sample_report()
-    for name in ("slices", "training", "ranker", "timing", "data", "leakage_checks", "name"):
+    must = ("systems", "comparisons", "protocol")
+    for name in [name for name in report if name not in must]:
         del report[name]
+    for system in report["systems"].values():
+        del system["beyond"]
     write_report(report, tmp_path)
     text = " ".join(read_page((tmp_path / "report.html").read_text(encoding="utf-8")).text)
-    assert "Paired differences" in text
-    for heading in ("Training", "Ranker", "Leakage checks", "Time and memory"):
-        assert heading not in text
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for shown in (text, markdown):
+        assert [title for title, _ in SECTIONS if title in shown] == [
+            "Accuracy",
+            "Paired differences",
+            "Protocol",
+            "Settings of the systems",
+        ]
 
 
 def test_numbers_that_are_none_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_report(sample_report(data={"share": float("nan")}), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_slices_hold_the_users_they_name() -> None:
-    report = sample_report()
-    rows = report["slices"]["history_length"]["rows"]
-    assert [(row["name"], row["users"]) for row in rows] == [("0", 5), ("1 to 4", 20), ("5 to 9", 25), ("10 to 19", 10)]
-    rows = report["slices"]["item_popularity"]["rows"]
-    assert [(row["name"], row["users"]) for row in rows] == [("head (2 items)", N), ("cold (1 items)", 5)]
-    assert rows[1]["systems"]["ease"]["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
-
-
-def test_popularity_groups_cut_the_interactions_not_the_items() -> None:
-    groups = popularity_groups(np.array([0.0, 10.0, 50.0, 30.0, 5.0, 5.0]))
-    # By popularity: 50 | 30 | 10, 5, 5 | none: shares before them 0, .5, .8, .9, .95.
-    assert [groups.names[place] for place in groups.group] == ["cold", "tail", "head", "middle", "tail", "tail"]
 
 
 def test_the_primary_metric_is_at_ten_where_that_is_a_cutoff() -> None:
@@ -228,6 +148,21 @@ def test_marks_lie_inside_the_plot_in_the_order_of_their_values() -> None:
     assert low < x[0] < high
 
 
+def test_what_lies_on_each_other_is_shifted_apart() -> None:
+    svg = beeswarm("t", [("a", [(0.1, 0.0), (0.1, 1.0), (0.1, None)]), ("b", [(-0.4, 0.5)])])
+    dots = re.findall(r'class="bee (\w+)" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    assert [kind for kind, _, _ in dots] == ["v0", "v4", "none", "v2"]
+    assert len({x for _, x, _ in dots[:3]}) == 1 and len({y for _, _, y in dots[:3]}) == 3
+    assert float(dots[3][1]) < float(dots[0][1])
+    assert beeswarm("t", []) == ""
+
+
+def test_long_labels_are_cut_and_told_in_full() -> None:
+    svg = dot_plot("t", [("a publisher of a very long name", [Mark(0.1, 0.05, 0.2)])], say="{:.0%}".format)
+    assert "a publisher of a very…" not in svg and "…<title>a publisher of a very long name</title>" in svg
+    assert ">10%</text>" in svg and "10% (5% to 20%)" in svg
+
+
 def test_bars_have_lengths_in_proportion_and_refuse_negative_values() -> None:
     svg = bar_chart("t", [("a", 4.0), ("b", 1.0)], str)
     wide, narrow = (float(value) for value in re.findall(r'width="([\d.]+)" height="14"', svg))
@@ -243,65 +178,61 @@ def test_the_marked_epoch_carries_its_value() -> None:
     assert "<polyline" in line_chart("one point", [Line([1], [0.5])], "epoch")
 
 
-def small_run(run: Path, n_users: int = 40, n_items: int = 60) -> None:
-    """What the earlier stages leave in a run's folder: the last two interactions of each user are held out."""
-    bundle = small_bundle(n_users, n_items, ranked=False)
-    history = bundle.history
-    user = np.repeat(np.arange(n_users), np.diff(history.indptr))
-    age = history.indptr[user + 1] - 1 - np.arange(len(user))  # 0 is a user's latest
-    frame = pl.DataFrame(
-        {
-            "user_idx": user,
-            "item_idx": history.item_idx,
-            "timestamp": history.timestamp,
-            "weight": history.weight,
-            "split": np.array(["test", "valid", "train"])[np.minimum(age, 2)],
-        }
-    )
-    info = {
-        "name": "small",
-        "time": "utc",
-        "item_columns": {"text": ["title"], "categorical": [], "number": [], "list": []},
-        "split": {"kind": "leave-last-out", "valid_before_test": True},
-        "checks": {"partition": {"passed": True, "bad": 0, "of": len(user), "says": "rows lost"}},
-    }
-    for folder in ("prepared", "graph", "embeddings", "model", "ranker"):
-        (run / folder).mkdir(parents=True)
-    frame.write_parquet(run / "prepared" / "interactions.parquet")
-    pl.DataFrame({"user_id": bundle.user_ids.ids}).write_parquet(run / "prepared" / "users.parquet")
-    bundle.items.write_parquet(run / "prepared" / "items.parquet")
-    (run / "prepared" / "prepared.json").write_text(json.dumps(info), encoding="utf-8")
-    node = n_users + np.arange(n_items)
-    triples = {"head": node, "relation": np.zeros(n_items, dtype=np.int64), "tail": n_users + n_items + node % 5}
-    pl.DataFrame(triples).write_parquet(run / "graph" / "triples.parquet")
-    vectors = {"users": bundle.user_vectors, "items": bundle.item_vectors}
-    save_file(vectors, run / "embeddings" / "test.safetensors")
-    (run / "model" / "log.jsonl").write_text(json.dumps({"epoch": 1, "loss": {"total": 2.0}, "valid_ndcg@10": 0.1}))
-    (run / "ranker" / "ranker.json").write_text(json.dumps({"info": {"served": False, "why": "too few labels"}}))
-    (run / "state.json").write_text(json.dumps({"stages": {"train": {"seconds": 3.5, "peak_memory_mb": 200.0}}}))
-    save_bundle(bundle, run / "bundle")
-
-
 def test_the_stage_reports_on_a_run(tmp_path: Path) -> None:
     small_run(tmp_path)
     config = Config(evaluate=EvaluateConfig(k=(5, 10), bootstrap_samples=100, block_users=7))
     counts = evaluate(config, tmp_path / "not read", tmp_path)
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert list(report["systems"]) == list(LEVEL) and "cold_items" not in report
+    baselines = ["popularity", "popularity_recent", "item_knn", "ease", "als"]
+    assert list(report["systems"]) == ["reckg", "model", "retrieval", *baselines] and "cold_items" not in report
+    assert report["protocol"]["tuning_settings"] == 10
+    assert all(len(report["systems"][name]["settings"]["tried"]) == 10 for name in baselines[1:])
     assert report["protocol"]["history"] == "train+valid"
     assert report["protocol"]["test"]["users"] == counts["users"] == 39  # the last user has no interaction
     assert report["protocol"]["candidates"] == 60
     assert [check["passed"] for check in report["leakage_checks"]] == [True] * 6
     # A flat index and no ranker: the three own systems are the same lists, and pairing sees no difference.
+    same = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0}
     for name in ("model", "retrieval"):
         assert report["systems"][name]["test"] == report["systems"]["reckg"]["test"]
-        assert report["comparisons"][name]["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+        assert report["comparisons"][name]["ndcg@10"] == same
     assert report["systems"]["reckg"]["settings"]["ranker"] == {"served": False}
     assert report["ranker"]["why"] == "too few labels"
     assert report["training"][0]["epoch"] == 1
     assert report["timing"]["train"] == {"seconds": 3.5, "peak_memory_mb": 200.0}
-    assert report["timing"]["evaluate"]["seconds"] > 0
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert report["timing"]["evaluate"]["seconds"] > 0 and report["timing"]["evaluate"]["peak_memory_mb"] > 0
+    assert report["beyond"] == {
+        "k": 10,
+        "likeness": "the cosine of their attributes in the knowledge graph",
+        "column": None,
+    }
+    assert report["systems"]["reckg"]["beyond"]["coverage"] == report["systems"]["reckg"]["test"]["coverage@10"]
+    assert [user["name"] for user in report["samples"]] == ["user A", "user B", "user C", "user D"]
+    assert list(report["samples"][0]["lists"]) == ["reckg", report["best_baseline"]]
+    assert [len(shown) for shown in report["samples"][0]["lists"].values()] == [10, 10]
+    assert "last_event" in report["slices"] and report["data"]["data_hash"] == "0" * 64
+    assert report["configuration"]["evaluate"]["k"] == [5, 10]
+    assert [point["recall"] for point in report["index"]["points"]] == [1.0]
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    ids = [raw for raw in (f"u{user:03d}" for user in range(40)) if raw in page]
+    assert ids == [] and "Title of i0" in page and (tmp_path / "report" / "report.md").is_file()
+
+
+def test_user_ids_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    settings = EvaluateConfig(k=(10,), bootstrap_samples=100, sample_users=2, show_user_ids=True, tuning_settings=1)
+    evaluate(Config(evaluate=settings), tmp_path, tmp_path)
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert len(report["samples"]) == 2 and all(re.fullmatch(r"u\d{3}", user["name"]) for user in report["samples"])
+    assert len(report["systems"]["als"]["settings"]["tried"]) == 1
+
+
+def test_columns_that_do_not_exist_or_fit_are_refused(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    for setting in ("provider_column", "calibration_column"):
+        config = Config(evaluate=EvaluateConfig(bootstrap_samples=100, tuning_settings=1, **{setting: "brand"}))
+        with pytest.raises(ConfigError, match=f"evaluate.{setting}: the catalogue has no column 'brand'; it has title"):
+            evaluate(config, tmp_path, tmp_path)
 
 
 def test_the_stage_refuses_a_bundle_of_another_run(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The baseline ALS: matrix factorisation for implicit feedback, fitted by the library ``implicit``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reckg.data.history import History
+from reckg.ranking.linear import user_item_matrix
+
+ITERATIONS = 15  # implicit's own
+
+
+@dataclass(frozen=True)
+class Als:
+    """Score: inner product of the item's factors and the user's, which are solved for the history that is given."""
+
+    model: Any
+    count: np.ndarray
+    settings: dict[str, Any]
+
+    def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
+        from threadpoolctl import threadpool_limits
+
+        matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)
+        with threadpool_limits(1, "blas"):  # implicit has threads of its own
+            factors = self.model.recalculate_user(np.arange(len(user_idx)), matrix)
+        out = factors @ self.model.item_factors.T
+        out[np.diff(matrix.indptr) == 0] = self.count
+        return out
+
+
+def fit_als(
+    train: History,
+    n_items: int,
+    *,
+    factors: int = 64,
+    regularisation: float = 35.0,
+    alpha: float = 5.0,
+    seed: int = 0,
+    threads: int = 0,
+) -> Als:
+    """ALS over binary interactions.
+
+    Args:
+        regularisation: lambda, not scaled by the number of interactions. alpha: confidence of an interaction; that of
+            all other pairs is 1.
+        threads: 0: one per core. The result does not depend on it.
+    Source: Hu, Koren & Volinsky 2008, doi:10.1109/ICDM.2008.22; solved as by Takács et al. 2011.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    matrix = user_item_matrix(train, n_items)
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=regularisation,
+            alpha=alpha,
+            iterations=ITERATIONS,
+            num_threads=threads,
+            random_state=seed,
+        )
+        model.fit(matrix, show_progress=False)
+    count = np.asarray(matrix.sum(axis=0), dtype=np.float32).ravel()
+    model.item_factors[count == 0] = 0.0  # the solution, of which the solver leaves some of its random start
+    return Als(model, count, {"factors": factors, "regularisation": regularisation, "alpha": alpha})

@@ -1,0 +1,67 @@
+"""What the ranker looks at: the contributions of its features to the scores of a sample of candidates.
+
+SHAP values of trees are exact, and LightGBM computes them itself. Source: Lundberg et al. 2020,
+doi:10.1038/s42256-019-0138-9.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+ROWS = 4_000  # candidates that are explained, by chance
+POINTS = 160  # of them that the plot shows
+FEATURES = 12  # shown, the most telling
+
+
+class RecordingRanker:
+    """Stands in for a ranker, and keeps the features of the candidates that it reranks; all else is the ranker's."""
+
+    def __init__(self, ranker: Any) -> None:
+        self._ranker = ranker
+        self.features: list[np.ndarray] = []
+
+    def rerank(self, candidates: Any, features: np.ndarray, *args: Any, **settings: Any) -> Any:
+        self.features.append(features)
+        return self._ranker.rerank(candidates, features, *args, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ranker, name)
+
+
+def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """SHAP values of a LightGBM model over a sample of candidates.
+
+    Args:
+        model: LightGBM's text. features: (r, F) float32; rows of NaN alone are padding, and left out.
+    Returns:
+        {"rows", "trees", "features": [{"name", "mean_abs", "points": [[shap, place]]}]}, the most telling first: the
+        mean of |SHAP| in units of the score, and for some candidates the value with the feature's place among them,
+        from 0 to 1 (null where the feature is missing). Empty where the model has no trees, or there is no candidate.
+    """
+    import lightgbm as lgb
+
+    booster = lgb.Booster(model_str=model)
+    rows = features[~np.isnan(features).all(axis=1)]
+    if not booster.num_trees() or not len(rows):
+        return {}
+    rng = np.random.default_rng(seed)
+    rows = rows[np.sort(rng.choice(len(rows), min(ROWS, len(rows)), replace=False))]
+    shap = np.asarray(booster.predict(rows, pred_contrib=True, num_threads=1))[:, :-1]  # the last is the mean
+    mean_abs = np.abs(shap).mean(axis=0)
+    shown = np.sort(rng.choice(len(rows), min(POINTS, len(rows)), replace=False))
+    names = booster.feature_name()
+    found = []
+    for column in np.argsort(-mean_abs, kind="stable")[:FEATURES].tolist():
+        value = rows[shown, column]
+        known = np.isfinite(value)
+        place = np.full(len(shown), np.nan)
+        order = np.unique(value[known], return_inverse=True)[1]
+        place[known] = order / max(int(order.max(initial=0)), 1)
+        points = [
+            [round(float(s), 5), None if np.isnan(p) else round(float(p), 3)]
+            for s, p in zip(shap[shown, column], place, strict=True)
+        ]
+        found.append({"name": names[column], "mean_abs": float(mean_abs[column]), "points": points})
+    return {"rows": len(rows), "trees": booster.num_trees(), "features": found}

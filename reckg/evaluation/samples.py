@@ -1,0 +1,57 @@
+"""Sample users of the report: who had what, and what the systems show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reckg.compressed_rows import take_rows
+from reckg.data.history import History
+from reckg.evaluation.protocol import HeldOut
+
+LATEST = 8  # items of a history that are shown, the latest
+
+
+def sample_rows(held: HeldOut, users: int, seed: int) -> np.ndarray:
+    """Rows of ``held`` by chance, in the order of drawing; nobody is chosen for what the lists hold."""
+    return np.random.default_rng((seed, 1)).permutation(len(held.users))[:users]
+
+
+def sample_section(
+    rows: np.ndarray,
+    lists: Mapping[str, np.ndarray],
+    held: HeldOut,
+    history: History,
+    titles: Callable[[np.ndarray], list[str]],
+    names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The sample users.
+
+    Args:
+        rows: (s,) of ``held``. lists: system -> (s, k) item_idx. names: (s,) what the users are called.
+        titles: of (n,) item_idx.
+    Returns:
+        A dictionary each: name, history_length, history (titles, the latest last), held_out (titles), lists: system ->
+        [{"title", "hit"}].
+    """
+    users = []
+    for place, row in enumerate(rows.tolist()):
+        taken = history.items(int(held.users[row]))
+        wanted = take_rows(held.relevant, np.array([row]))[1]
+        shown = {}
+        for system, items in lists.items():
+            mine = items[place][items[place] >= 0].astype(np.int64)
+            hits = np.isin(mine, wanted).tolist()
+            shown[system] = [{"title": t, "hit": hit} for t, hit in zip(titles(mine), hits, strict=True)]
+        users.append(
+            {
+                "name": names[place],
+                "history_length": len(taken),
+                "history": titles(taken[-LATEST:]),
+                "held_out": titles(wanted),
+                "lists": shown,
+            }
+        )
+    return users
