@@ -55,7 +55,7 @@ def test_a_query_gets_the_same_bits_alone_and_in_a_batch(monkeypatch: pytest.Mon
     rng = np.random.default_rng(2)
     queries, vectors = rng.normal(size=(50, 48)).astype(np.float32), rng.normal(size=(300, 48)).astype(np.float32)
     batch = exact_search(queries, vectors, 20)
-    monkeypatch.setattr(exact, "SCORES_AT_ONCE", 1000)  # three queries a block, pairs in parts
+    monkeypatch.setattr(exact, "TILE", 1000)  # many tiles
     small = exact_search(queries, vectors, 20)
     for row in range(len(queries)):
         alone = exact_search(queries[row : row + 1], vectors, 20)
