@@ -13,6 +13,7 @@ from reckg.retrieval.scored_items import ScoredItems
 
 TILE = 2**19  # scores of one matrix product: 2 MiB of float32, so that they are read again from the cache
 PAIRS_AT_ONCE = 2**12
+STRIDE = 16
 LEAST = np.finfo(np.float32).min
 MANY_SCORES = 2**26  # from so many on, blocks of queries are searched side by side
 
@@ -57,16 +58,23 @@ def search_checked(
     if n == 0 or m == 0:
         return result
     longest = float(np.sqrt(np.einsum("md,md->m", vectors, vectors).max()))
+    block, many = min(block_users, 2**15), n * m >= MANY_SCORES
+    lifted = None
+    if many and m >= 8 * STRIDE * k:
+        lifted = np.concatenate([vectors, np.ones((m, 1), dtype=np.float32)], axis=1)
 
     def search_block(start: int) -> None:
-        rows = slice(start, min(n, start + block_users))
+        rows = slice(start, min(n, start + block))
         part = None if seen is None else take_rows(seen, rows)
-        row, item = _contenders(queries[rows], vectors, longest, k, part)
+        if lifted is None:
+            row, item = _contenders(queries[rows], vectors, longest, k, part)
+        else:
+            row, item = _guessed(queries[rows], lifted, longest, k, part)
         write_best(result, start, row, item, pair_scores(queries[rows], vectors, row, item))
 
     with one_blas_thread() as threads:
-        starts = range(0, n, block_users)
-        if threads == 1 or len(starts) == 1 or n * m < MANY_SCORES:
+        starts = range(0, n, block)
+        if threads == 1 or len(starts) == 1 or not many:
             for start in starts:
                 search_block(start)
         else:
@@ -75,19 +83,62 @@ def search_checked(
     return result
 
 
-def _contenders(
-    queries: np.ndarray, vectors: np.ndarray, longest: float, k: int, seen: Rows | None
+def _guessed(
+    queries: np.ndarray, lifted: np.ndarray, longest: float, k: int, seen: Rows | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (row, item), both (p,) int64, by rising row, among which are the k best items of every query.
+    """As ``_contenders``, of less work where there are many items: the floors start from a guess.
+
+    The guess is a score of every STRIDE-th item, which probably a few more than k items reach. Rows that fewer reach
+    are searched again without one. lifted: (m, d + 1) the vectors, and a column of ones.
+    """
+    n, dim = queries.shape
+    left_out = None
+    if seen is not None:
+        rows = np.repeat(np.arange(n), np.diff(seen[0]))
+        inside = seen[1] % STRIDE == 0
+        left_out = seen[1][inside] // STRIDE, rows[inside]
+    scores = np.matmul(lifted[::STRIDE, :dim].copy(), queries.T)
+    if left_out is not None:
+        scores[left_out] = -np.inf
+    expected = k / STRIDE  # of the k best, those in the sample
+    guess = _kth_of_groups(scores, int(np.ceil(expected + 4 * np.sqrt(expected) + 2)))
+    out_of_reach = 1 + 2 * longest * np.linalg.norm(queries, axis=1)  # where too few are left to guess from
+    guess = np.where(np.isfinite(guess), guess, out_of_reach)
+    row, item = _contenders(queries, lifted, longest, k, seen, guess)
+    short = np.flatnonzero(np.bincount(row, minlength=n) < k)
+    if len(short):
+        kept, part = ~np.isin(row, short), None if seen is None else take_rows(seen, short)
+        again = _contenders(queries[short], lifted[:, :dim], longest, k, part)
+        row, item = np.append(row[kept], short[again[0]]), np.append(item[kept], again[1])
+    return row, item
+
+
+def _contenders(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    longest: float,
+    k: int,
+    seen: Rows | None,
+    guess: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (row, item), both (p,) int64: the k best items of every query and those that may be.
 
     The items are scored tile by tile. A score below the floor of its query is dropped at once; the floor rises to
     the k-th best score so far, less the error of the matrix product, whose rounding differs from pair to pair.
+
+    guess: (n,) where the floors start; a row of which it is too high gets fewer than k. With it the vectors have a
+    last column of ones, by which the product subtracts the floor: comparing with one number takes half the time.
     """
     n, m = len(queries), len(vectors)
     width = min(m, max(1, TILE // n))
-    scores, above = np.empty((width, n), dtype=np.float32), np.empty((width, n), dtype=bool)
-    error = 2 * np.finfo(np.float32).eps * vectors.shape[1] * longest * np.linalg.norm(queries, axis=1)
+    scores, reached = np.empty((width, n), dtype=np.float32), np.empty((width, n), dtype=bool)
+    norm = np.linalg.norm(queries.astype(np.float64), axis=1)
+    error = (4 * np.finfo(np.float32).eps * vectors.shape[1] * longest * norm).astype(np.float32)
     floor = np.full(n, LEAST, dtype=np.float32)
+    if guess is not None:
+        floor = _raised(floor, guess, error)
+        queries = np.concatenate([queries, -floor[:, None]], axis=1)
+    bar = floor
     left_out = None if seen is None else _by_item(seen)
     kept: list[tuple[np.ndarray, ...]] = []
     for start in range(0, m, width):
@@ -95,21 +146,26 @@ def _contenders(
         if left_out is not None:
             some = slice(*np.searchsorted(left_out[0], [start, start + len(tile)]))
             tile[left_out[0][some] - start, left_out[1][some]] = -np.inf
-        if start == 0:
+        if start == 0 and guess is None:
             floor = bar = _raised(floor, _kth_of_groups(tile, k), error)
-        found = np.flatnonzero(np.greater_equal(tile, bar, out=above[: len(tile)]))
-        item = found // n
-        kept.append((found - item * n, item + start, tile.reshape(-1)[found]))
-        if sum(len(row) for row, _, _ in kept) > 2 * k * n or start + width >= m:
+        least = bar if guess is None else np.float32(0)
+        found = np.flatnonzero(np.greater_equal(tile, least, out=reached[: len(tile)]))
+        item = found.astype(np.uint32) // np.uint32(n)
+        row = (found - item * np.int64(n)).astype(np.uint16)  # NumPy sorts 16 bits by counting
+        score = tile.reshape(-1)[found]
+        kept.append((row, item + np.uint32(start), score if guess is None else score + bar[row]))
+        if sum(len(row) for row, _, _ in kept) > 4 * k * n or start + width >= m:
             row, item, score = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-            order = _by_row(row)
+            order = np.argsort(row, kind="stable")
             row, item, score = row[order], item[order], score[order]
             floor = _raised(floor, _kth_best(row, score, n, k), error)
             good = score >= floor[row]
             kept = [(row[good], item[good], score[good])]
-        # Where nothing is rounded (a query of zeros), a later item of the same score is never among the best.
-        bar = np.where((error == 0) & (floor > LEAST), np.nextafter(floor, np.float32(np.inf)), floor)
-    return kept[0][:2]
+        # A query of zeros scores all items alike: a later one is never among the best.
+        bar = np.where((norm == 0) & (floor > LEAST), np.nextafter(floor, np.float32(np.inf)), floor)
+        if guess is not None:
+            queries[:, -1] = -bar
+    return kept[0][0].astype(np.int64), kept[0][1].astype(np.int64)
 
 
 def _kth_of_groups(tile: np.ndarray, k: int) -> np.ndarray:
@@ -117,10 +173,10 @@ def _kth_of_groups(tile: np.ndarray, k: int) -> np.ndarray:
     m, n = tile.shape
     if k > m:
         return np.full(n, -np.inf, dtype=np.float32)
-    size = max(1, min(8, m // (2 * k)))
+    size = max(1, min(32, m // (2 * k)))
     groups = m // size
     best = np.ascontiguousarray(tile[: groups * size].reshape(groups, size, n).max(axis=1).T)
-    return np.partition(best, groups - k, axis=1)[:, groups - k]
+    return np.sort(best, axis=1)[:, groups - k]
 
 
 def _kth_best(row: np.ndarray, score: np.ndarray, n: int, k: int) -> np.ndarray:
@@ -131,13 +187,7 @@ def _kth_best(row: np.ndarray, score: np.ndarray, n: int, k: int) -> np.ndarray:
         return np.full(n, -np.inf, dtype=np.float32)
     table = np.full((n, width), -np.inf, dtype=np.float32)
     table[row, place] = score
-    return np.partition(table, width - k, axis=1)[:, width - k]
-
-
-def _by_row(row: np.ndarray) -> np.ndarray:
-    """The order (p,) of (p,) row numbers that keeps equal ones as they are."""
-    small = row.astype(np.uint16) if row.max(initial=0) < 2**16 else row  # NumPy sorts 16 bits by counting
-    return np.argsort(small, kind="stable")
+    return np.sort(table, axis=1)[:, width - k]
 
 
 def _place(row: np.ndarray) -> np.ndarray:
@@ -179,7 +229,8 @@ def write_best(result: ScoredItems, start: int, row: np.ndarray, item: np.ndarra
     """
     k = result.item_idx.shape[1]
     order = np.argsort(_falling(score) << np.uint64(32) | item.astype(np.uint64))
-    order = order[_by_row(row[order])]
+    small = row.astype(np.uint16) if row.max(initial=0) < 2**16 else row
+    order = order[np.argsort(small[order], kind="stable")]
     row, item, score = row[order], item[order], score[order]
     place = _place(row)
     keep = place < k
