@@ -164,7 +164,7 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
         bundle,
         user_vectors=users,
         item_vectors=items,
-        index=index_of(items, config),
+        index=index_of(users, items, config),
         history=test.history,
         features=feature_tables(config, run, test.prepared, "test"),
         popularity=recent_popularity(replace(test.prepared, interactions=test.prepared.known("test", config))),

@@ -35,7 +35,7 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
     result = fit_ranker(
         feature_tables(config, run, prepared, "train"),
         prepared.history("train", config),
-        index_of(items, config),
+        index_of(users, items, config),
         users,
         labels.users,
         labels.relevant,

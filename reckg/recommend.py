@@ -17,6 +17,7 @@ from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
 from reckg.retrieval.exact import empty_result
+from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -68,7 +69,13 @@ class UserAnswers:
 
 
 def recommend_users(
-    bundle: Bundle, requests: Sequence[UserRequest], k: int, *, exclude_seen: bool = True, rerank: bool = True
+    bundle: Bundle,
+    requests: Sequence[UserRequest],
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    rerank: bool = True,
+    allowed: np.ndarray | None = None,
 ) -> UserAnswers:
     """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
 
@@ -76,6 +83,8 @@ def recommend_users(
     whole history; without any history the retrieval order is the answer, because rankers learn from users who have
     one. A user of whom nothing is known gets the most popular items. An answer does not depend on the other requests.
 
+    Args:
+        allowed: (n_items,) bool, the items that any of them may get; None: all.
     Raises:
         ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
     """
@@ -89,7 +98,7 @@ def recommend_users(
     parts: list[tuple[np.ndarray, ScoredItems]] = []
     known = np.flatnonzero(plain & (user_idx >= 0))
     if len(known):
-        found = recommend_batch(bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank)
+        found = recommend_batch(bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank, allowed=allowed)
         parts.append((known, found))
         cold[known] = popular[known] = is_cold(bundle, user_idx[known])
         reranked[known] = rerank
@@ -103,11 +112,11 @@ def recommend_users(
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            parts.append((rows[some], _best(bundle, folded, some, k, bundle.candidates, seen, which)))
+            parts.append((rows[some], _best(bundle, folded, some, k, bundle.candidates, seen, which, allowed)))
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
         strangers = np.concatenate([strangers, rows[popular[rows]]])
-    parts.append((strangers, popular_items(bundle, k, n=len(strangers))))
+    parts.append((strangers, popular_items(bundle, k, n=len(strangers), allowed=allowed)))
     found = empty_result(n, k)
     for where, part in parts:
         found.item_idx[where], found.score[where] = part.item_idx, part.score
@@ -136,6 +145,7 @@ def recommend_batch(
     rerank: bool = True,
     candidates: int | None = None,
     exclude: Rows | None = None,
+    allowed: np.ndarray | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
@@ -150,6 +160,7 @@ def recommend_batch(
         rerank: apply the bundle's ranker, where it has one.
         candidates: items that are reranked; None: as many as the ranker was trained for.
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
+        allowed: (n_items,) bool, the items that any of them may get; None: all.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
@@ -166,10 +177,11 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = _best(bundle, users, user_idx, k, candidates, seen, rerank)
+    found = _best(bundle, users, user_idx, k, candidates, seen, rerank, allowed)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
-        popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
+        left_out = None if seen is None else take_rows(seen, cold)
+        popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
     return found
 
@@ -179,8 +191,10 @@ def is_cold(bundle: Bundle, user_idx: np.ndarray) -> np.ndarray:
     return bundle.history.indptr[user_idx + 1] == bundle.history.indptr[user_idx]
 
 
-def popular_items(bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1) -> ScoredItems:
-    """The k most popular items, n times, less those that ``exclude`` names in each of its n rows.
+def popular_items(
+    bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1, allowed: np.ndarray | None = None
+) -> ScoredItems:
+    """The k most popular of the allowed items, n times, less those that ``exclude`` names in each of its n rows.
 
     Returns:
         (n, k) items with their popularity as score; equal ones by lower item_idx.
@@ -191,21 +205,23 @@ def popular_items(bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
+    order = bundle.popular_order if allowed is None else bundle.popular_order[allowed[bundle.popular_order]]
     item_idx = np.full((n, k), -1, dtype=np.int64)
     for row in range(n):
         left_out = exclude[1][exclude[0][row] : exclude[0][row + 1]] if exclude else np.empty(0, dtype=np.int64)
-        first = bundle.popular_order[: k + len(left_out)]
+        first = order[: k + len(left_out)]
         first = first[~np.isin(first, left_out)][:k]
         item_idx[row, : len(first)] = first
     score = np.where(item_idx >= 0, bundle.popularity[item_idx], -np.inf).astype(np.float32)
     return ScoredItems(item_idx=item_idx, score=score)
 
 
-def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int) -> ScoredItems:
+def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:
     """The k items closest to each of n items by inner product of their vectors, never the item itself.
 
     Args:
         item_idx: (n,) int, 0..n_items-1.
+        allowed: (n_items,) bool, the items that may be found; None: all.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
@@ -216,7 +232,7 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int) -> ScoredItems:
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
     itself = np.arange(len(item_idx) + 1), item_idx
-    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself), k)
+    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself, allowed=allowed), k)
 
 
 class Recommender:
@@ -238,6 +254,7 @@ class Recommender:
         rerank: bool = True,
         recent_items: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
+        filters: Filters | None = None,
     ) -> Recommendations:
         """The best k items of one user.
 
@@ -248,14 +265,19 @@ class Recommender:
             recent_items: raw item ids, oldest first: what the user did last, after what the bundle knows. They are
                 left out of the answer with ``exclude_seen``. The answer names those that the bundle does not know.
             attributes: a column of the users table to a value or a list of values, in place of the bundle's.
+            filters: what every item of the answer must satisfy; k items come back where k do.
         Raises:
             ValueError: k < 1, or nothing of the user is given.
+            DataError: a filter on an unknown column, or one that does not fit it.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
         """
         request = UserRequest(user_id, recent_items, attributes or {})
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
-        answers = recommend_users(self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank)
+        allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
+        answers = recommend_users(
+            self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank, allowed=allowed
+        )
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
         return replace(answer, **unknown)
@@ -297,11 +319,18 @@ class Recommender:
 
 
 def _best(
-    bundle: Bundle, users: Users, rows: np.ndarray, k: int, candidates: int, seen: Rows | None, rerank: bool
+    bundle: Bundle,
+    users: Users,
+    rows: np.ndarray,
+    k: int,
+    candidates: int,
+    seen: Rows | None,
+    rerank: bool,
+    allowed: np.ndarray | None,
 ) -> ScoredItems:
     """(n, k) for (n,) rows of users: retrieved and, where asked, reranked."""
     depth = min(max(k, candidates), len(bundle.item_ids))
-    found = bundle.index.search(users.vectors[rows], depth, seen=seen)
+    found = bundle.index.search(users.vectors[rows], depth, seen=seen, allowed=allowed)
     if rerank and bundle.ranker is not None:
         found = _reranked(bundle.ranker, users, rows, found, candidates)
     return _resized(found, k)

@@ -44,7 +44,7 @@ def test_flat_equals_exact_search_in_scores_where_items_tie() -> None:
 
 
 def test_flat_answers_small_searches_through_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "exact_search", None)
+    monkeypatch.setattr(index_module, "search_checked", None)
     assert build_index(unit_vectors(50, 8, 0)).search(unit_vectors(4, 8, 1), 5).item_idx.shape == (4, 5)
 
 
@@ -139,8 +139,16 @@ def test_what_is_refused_when_searching() -> None:
         index.search(unit_vectors(2, 4, 1), 0)
     with pytest.raises(DataError, match="seen items are not in"):
         index.search(unit_vectors(1, 4, 1), 3, (np.array([0, 1]), np.array([10])))
-    with pytest.raises(ConfigError, match="flat, hnsw, got 'ivf'"):
-        build_index(unit_vectors(2, 4, 1), kind="ivf")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="flat, ivf, hnsw .*got 'tree'"):
+        build_index(unit_vectors(2, 4, 1), kind="tree")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="flat' is exact and takes no compression"):
+        build_index(unit_vectors(2, 4, 1), compression="sq8")
+    with pytest.raises(ConfigError, match="divide and 256 items; there are 2 items of 4 dimensions"):
+        build_index(unit_vectors(2, 4, 1), kind="ivf", compression="pq", pq_bytes=2)
+    with pytest.raises(ConfigError, match=r"ivf_lists must be 1\.\.2"):
+        build_index(unit_vectors(2, 4, 1), kind="ivf", ivf_lists=3)
+    with pytest.raises(DataError, match="must be 10 bool"):
+        index.search(unit_vectors(2, 4, 1), 3, allowed=np.ones(9, dtype=bool))
 
 
 def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
@@ -159,7 +167,9 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
     [
         ({"n_items": 31}, "30 vectors of 4 dimensions, index.json says 31"),
         ({"kind": "hnsw", "settings": {"ef_search": 1}}, "IndexFlatIP, index.json says hnsw"),
-        ({"kind": "ivf"}, "kind 'ivf'"),
+        ({"kind": "tree"}, "kind 'tree'"),
+        ({"kind": "ivf"}, "lacks settings.ivf_lists"),
+        ({"vectors_sha256": "0"}, r"vectors\.npy is missing"),
         ({"format_version": 99}, "format 99"),
     ],
 )
