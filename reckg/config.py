@@ -211,8 +211,8 @@ class IndexConfig(Section):
 
     kind: Literal["auto", "flat", "ivf", "hnsw"] = Field(
         "auto",
-        description="flat: exact; ivf and hnsw: approximate; auto: flat up to 100,000 items, then hnsw, or ivf where "
-        "hnsw takes more than memory_gb.",
+        description="flat: exact; ivf and hnsw: approximate; auto: flat up to 100,000 items that fit memory_gb, then "
+        "ivf.",
     )
     compression: Literal["auto", "none", "sq8", "pq"] = Field(
         "auto",

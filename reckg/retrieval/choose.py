@@ -26,16 +26,20 @@ def choose_index(
     hnsw_m: int = 32,
     pq_bytes: int = 16,
 ) -> tuple[Kind, Compression]:
-    """The first kind that fits the memory, the fastest first: flat for small catalogues, hnsw, compressed hnsw, ivf.
+    """The first kind that fits the memory: flat for small catalogues, then ivf, then compressed ivf.
+
+    hnsw is for those who ask for it: at the recall of hundreds of candidates it answers no faster than ivf, takes more
+    memory and many times as long to build (docs/performance.md).
 
     Args:
         memory_gb: GiB that FAISS's index may take; 0: any. The exact vectors are beside it in a mapped file.
     Raises:
         ConfigError: none fits, or flat is to be compressed.
     """
-    order = [pair for small in ("hnsw", "ivf") for pair in CLASSES if pair[0] == small]
-    order = [("flat", "none"), *order] if n_items <= FLAT_ITEMS or kind == "flat" else order
-    fits_kind = [p for p in order if kind in ("auto", p[0]) and compression in ("auto", p[1])]
+    order = [pair for pair in CLASSES if pair[0] == kind or (kind == "auto" and pair[0] == "ivf")]
+    if kind == "auto" and n_items <= FLAT_ITEMS:
+        order = [("flat", "none"), *order]
+    fits_kind = [pair for pair in order if compression in ("auto", pair[1])]
     if not fits_kind:
         raise ConfigError("index.kind 'flat' is exact and takes no compression; set index.kind = 'ivf' or 'hnsw'.")
     for chosen_kind, chosen_compression in fits_kind:
@@ -103,7 +107,7 @@ def meet_target(index: ItemIndex, queries: np.ndarray, k: int, target: float, fi
                 if reached(cheaper, target):
                     return cheaper
             return found
-    raise ArtifactError(_too_low(found, name, fixed))
+    raise ArtifactError(_too_low(found, fixed))
 
 
 def reached(index: ItemIndex, target: float) -> bool:
@@ -121,12 +125,12 @@ def _efforts(index: ItemIndex, k: int) -> list[int]:
     return [*steps, most]
 
 
-def _too_low(index: ItemIndex, name: str | None, fixed: dict[str, int]) -> str:
+def _too_low(index: ItemIndex, fixed: dict[str, int]) -> str:
     said: dict[str, Any] = index.recall or {}
-    raise_it = f"raise index.{name} (now {index.settings.get(str(name))}) or leave it to be chosen, " if name in fixed else ""
+    raised = "".join(f"raise index.{key} (now {value}) or leave it to be chosen, " for key, value in fixed.items())
     with_what = f"{index.kind}" + ("" if index.compression == "none" else f" with {index.compression}")
     return (
-        f"the index ({with_what}) finds {said['recall']:.4f} of the {said['k']} best items of {said['queries']} queries, "
-        f"under index.recall_target = {said['target']:g}: {raise_it}take another index.kind ('flat' is exact) or less "
-        "compression, or lower the target."
+        f"the index ({with_what}) finds {said['recall']:.4f} of the {said['k']} best items of {said['queries']} "
+        f"queries, under index.recall_target = {said['target']:g}: {raised}take another index.kind ('flat' is exact) "
+        "or less compression, or lower the target."
     )

@@ -14,7 +14,7 @@ Kind = Literal["flat", "ivf", "hnsw"]
 Compression = Literal["none", "sq8", "pq"]
 Device = Literal["auto", "cpu", "gpu"]
 
-CLASSES = {
+CLASSES: dict[tuple[Kind, Compression], str] = {
     ("flat", "none"): "IndexFlatIP",
     ("ivf", "none"): "IndexIVFFlat",
     ("ivf", "sq8"): "IndexIVFScalarQuantizer",
@@ -74,7 +74,8 @@ def trained(vectors: np.ndarray, kind: Kind, compression: Compression, settings:
             "pq": lambda: faiss.IndexIVFPQ(coarse, dim, lists, pq_bytes, 8, inner),
         }[compression]()
         index.referenced_objects = [coarse]  # lives as long as the index
-        index.cp.seed, index.cp.niter, index.cp.min_points_per_centroid = seed, 10, 1
+        index.cp.seed, index.cp.niter = seed, 10
+        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 64
         if compression == "pq":
             index.do_polysemous_training = False
             _set_up(index.pq, seed)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reckg.retrieval.exact import exact_search
-from reckg.retrieval.index import Kind, build_index
+from reckg.retrieval.faiss_parts import Kind
+from reckg.retrieval.index import build_index
 
 
 @settings(max_examples=60, deadline=None)
