@@ -21,7 +21,9 @@ def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
     built = index_of(users, items, config)
     built.save(run / "index")
     said = built.description()
-    return {key: said[key] for key in ("kind", "compression")} | {"items": len(items), **said["settings"]} | said["recall"]
+    return (
+        {key: said[key] for key in ("kind", "compression")} | {"items": len(items), **said["settings"]} | said["recall"]
+    )
 
 
 def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:

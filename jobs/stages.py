@@ -77,7 +77,9 @@ STAGES: tuple[Stage, ...] = (
         ("prepared", "graph", "model", ENCODER),
         ("embeddings",),
     ),
-    Stage("index", "index the items for retrieval", ("run.seed", "index", "rank.candidates"), ("embeddings",), ("index",)),
+    Stage(
+        "index", "index the items for retrieval", ("run.seed", "index", "rank.candidates"), ("embeddings",), ("index",)
+    ),
     Stage(
         "rank",
         "train the ranker and judge it",

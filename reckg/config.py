@@ -223,8 +223,8 @@ class IndexConfig(Section):
         0.95,
         gt=0,
         le=1,
-        description="Share of the rank.candidates best items that the index must find; measured when it is built, which "
-        "fails below it.",
+        description="Share of the rank.candidates best items that the index must find; measured when it is built: "
+        "the stage fails below it.",
     )
     recall_queries: int = Field(500, ge=1, description="User vectors that recall is measured with.")
     memory_gb: float = Field(

@@ -275,9 +275,7 @@ class Recommender:
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
         allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
-        answers = recommend_users(
-            self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank, allowed=allowed
-        )
+        answers = recommend_users(self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank, allowed=allowed)
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
         return replace(answer, **unknown)

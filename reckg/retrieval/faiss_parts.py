@@ -50,8 +50,8 @@ def trained(vectors: np.ndarray, kind: Kind, compression: Compression, settings:
     pq_bytes, lists, links = (settings.get(name, 0) for name in ("pq_bytes", "ivf_lists", "hnsw_m"))
     if compression == "pq" and (dim % pq_bytes or n < CODES):
         raise ConfigError(
-            f"index.compression 'pq' with {pq_bytes} bytes a vector needs a dimension that they divide and {CODES} items; "
-            f"there are {n} items of {dim} dimensions. Set index.pq_bytes, or index.compression = 'sq8'."
+            f"index.compression 'pq' with {pq_bytes} bytes a vector needs a dimension that they divide and "
+            f"{CODES} items; there are {n} items of {dim} dimensions. Set index.pq_bytes, or index.compression = 'sq8'."
         )
     if kind == "ivf" and not 1 <= lists <= n:
         raise ConfigError(f"index.ivf_lists must be 1..{n}, the number of items, got {lists}")
@@ -105,7 +105,7 @@ def search_parameters(kind: Kind, effort: int, bitmap: np.ndarray | None = None)
 
 
 def stored_vectors(index: Any, kind: Kind, compression: Compression) -> np.ndarray | None:
-    """(n, d) float32 read-only view of the vectors in a flat or an uncompressed HNSW index; None: it has none to view."""
+    """(n, d) float32 read-only view of the vectors that a flat or an uncompressed HNSW index holds; None: no such."""
     if compression != "none" or kind == "ivf":
         return None
     if index.ntotal == 0:

@@ -48,7 +48,7 @@ class ItemFilters:
     """
 
     def __init__(self, items: pl.DataFrame, item_ids: IdMap, columns: Mapping[str, Sequence[str]]) -> None:
-        """items: item_idx order. columns: the names of the categorical, number and list columns, as a manifest has them."""
+        """items: item_idx order. columns: the names of categorical, number and list columns, as a manifest has them."""
         self._items = items
         self._ids = item_ids
         kinds = ("categorical", "number", "list")
@@ -64,7 +64,9 @@ class ItemFilters:
         """
         if filters.empty:
             return None
-        allowed = np.ones(len(self._items), dtype=bool) if filters.allow is None else self._listed(filters.allow, "allow")
+        allowed = (
+            np.ones(len(self._items), dtype=bool) if filters.allow is None else self._listed(filters.allow, "allow")
+        )
         if filters.deny:
             allowed &= ~self._listed(filters.deny, "deny")
         for column, wanted in filters.where.items():

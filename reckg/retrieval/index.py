@@ -41,7 +41,7 @@ READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measur
 SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does not decide which comes in last
 PAIRS_AT_ONCE = 2**20
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
-SELECTIVE = {"flat": 0.1, "ivf": 0.1, "hnsw": 0.1}  # up to this share of allowed items, they are searched exactly
+SELECTIVE = 0.1  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
 
 
 class ItemIndex:
@@ -122,7 +122,7 @@ class ItemIndex:
         if n_allowed == self.n_items:
             allowed = None
         dense_batch = self.kind == "flat" and n >= BATCH
-        few = allowed is not None and (self._gpu is not None or n_allowed <= SELECTIVE[self.kind] * self.n_items)
+        few = allowed is not None and (self._gpu is not None or n_allowed <= SELECTIVE * self.n_items)
         if dense_batch or few:
             return self._search_exactly(queries, k, seen, allowed)
         return self._search_faiss(queries, k, seen, allowed, n_allowed)
@@ -169,8 +169,8 @@ class ItemIndex:
             exact |= (result.item_idx < 0).any(axis=1)
             rows = np.flatnonzero(exact)
             if len(rows):
-                found = self._search_exactly(queries[rows], k, None if seen is None else take_rows(seen, rows), allowed)
-                result.item_idx[rows], result.score[rows] = found.item_idx, found.score
+                again = self._search_exactly(queries[rows], k, None if seen is None else take_rows(seen, rows), allowed)
+                result.item_idx[rows], result.score[rows] = again.item_idx, again.score
         return result
 
     def _found(self, queries: np.ndarray, fetch: int, bitmap: np.ndarray | None, n_allowed: int) -> np.ndarray:
@@ -361,8 +361,8 @@ def _read_description(path: Path) -> dict[str, Any]:
             f"{path} has format {version!r} and kind {kind!r} with compression {compression!r}; this version of reckg "
             f"reads the formats {READ_VERSIONS} and the kinds {', '.join(get_args(Kind))}. Run 'reckg index' again."
         )
-    effort = {"hnsw": {"ef_search"}, "ivf": {"ivf_lists", "nprobe"}, "flat": set()}[kind]
-    lacking = effort - set(description["settings"])
+    efforts = {"hnsw": {"ef_search"}, "ivf": {"ivf_lists", "nprobe"}}
+    lacking = efforts.get(str(kind), set()) - set(description["settings"])
     if lacking:
         raise ArtifactError(f"{path} lacks settings.{min(lacking)}. Run 'reckg index' again.")
     return description

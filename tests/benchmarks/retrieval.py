@@ -1,10 +1,10 @@
 """What each kind of index costs: build time, memory, and recall@200 against the latency of one query.
 
 Items and queries are normal vectors whose variance falls from dimension to dimension as 1 / rank, as a spectrum does,
-brought to unit length. Each kind is built with
-reckg's defaults, its effort raised until it reaches the recall target, and then one query is searched at a time, on one
-thread, as a server does. ``--filters`` times a search with a filter instead, over allowed items exactly and through FAISS's selector,
-for several shares of allowed items: from that comes reckg.retrieval.index.SELECTIVE.
+brought to unit length. Each kind is built with reckg's defaults, its effort raised until it reaches the recall target,
+and then one query is searched at a time, on one thread, as a server does. ``--filters`` times searches with a filter
+instead, over the allowed items exactly and through FAISS's selector, for several shares of allowed items: from that
+comes SELECTIVE of reckg.retrieval.index.
 <kind>_ms, _recall, _mb, _build_s: the median milliseconds of a query, recall, FAISS's file, seconds of the build.
 """
 
@@ -83,7 +83,7 @@ def filtered(index: ItemIndex, queries: np.ndarray, k: int, seed: int) -> dict[s
         ways = {"exact": 1.0, "selector": 0.0}
 
         def search(limit: float, allowed: np.ndarray = allowed) -> None:
-            index_module.SELECTIVE[index.kind] = limit
+            index_module.SELECTIVE = limit
             for query in queries[:20]:
                 index.search(query[None], k, allowed=allowed)
 

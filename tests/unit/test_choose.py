@@ -27,7 +27,9 @@ def test_auto_goes_by_size_and_memory() -> None:
 
 
 def test_what_cannot_be_chosen_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"memory_gb = 0\.01 is too little for 1_000_000 items .*0\.0224 GiB at least"):
+    with pytest.raises(
+        ConfigError, match=r"memory_gb = 0\.01 is too little for 1_000_000 items .*0\.0224 GiB at least"
+    ):
         choose_index(1_000_000, 64, memory_gb=0.01)
     with pytest.raises(ConfigError, match="'flat' is exact and takes no compression"):
         choose_index(10, 64, kind="flat", compression="pq")
@@ -71,7 +73,7 @@ def test_effort_rises_until_the_target_is_reached(name: str, tmp_path: Path) -> 
     [
         ("ivf", {"nprobe": 1}, r"index \(ivf\) finds 0\.\d+ of the 10 best items of 40 queries, under "
          r"index\.recall_target = 1: raise index\.nprobe \(now 1\) or leave it to be chosen, .*'flat' is exact"),
-        ("ivf_pq", {"rescore": 1}, r"index \(ivf with pq\) finds .*raise index\.rescore \(now 1\).* or lower the target"),
+        ("ivf_pq", {"rescore": 1}, r"index \(ivf with pq\) finds .*raise index\.rescore \(now 1\).* lower the target"),
     ],
 )  # fmt: skip
 def test_a_target_that_is_not_reached_is_refused(name: str, fixed: dict[str, int], message: str) -> None:

@@ -118,7 +118,9 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "TILE", 300)
 
 
-@pytest.mark.parametrize("trick", ["none", "sample is best", "sample is worst", "best come last", "all tie", "long seen"])
+@pytest.mark.parametrize(
+    "trick", ["none", "sample is best", "sample is worst", "best come last", "all tie", "long seen"]
+)
 def test_a_large_search_equals_the_slow_reference(trick: str, large: None) -> None:
     rng = np.random.default_rng(3)
     vectors = rng.integers(-3, 4, (400, 4)).astype(np.float32)

@@ -18,7 +18,6 @@ from reckg.retrieval.exact import exact_search
 from reckg.retrieval.faiss_parts import Device, Kind, faiss_module, n_gpus
 from reckg.retrieval.index import BATCH, ItemIndex, build_index, load_index
 
-
 SMALL: dict[str, dict[str, Any]] = {  # every kind, as quick as it can be built
     "flat": {},
     "ivf": {"kind": "ivf", "ivf_lists": 16},
@@ -300,7 +299,7 @@ def test_what_is_refused_when_searching() -> None:
         index.search(unit_vectors(2, 4, 1), 0)
     with pytest.raises(DataError, match="seen items are not in"):
         index.search(unit_vectors(1, 4, 1), 3, (np.array([0, 1]), np.array([10])))
-    with pytest.raises(ConfigError, match="flat, ivf, hnsw .*got 'tree'"):
+    with pytest.raises(ConfigError, match=r"flat, ivf, hnsw .*got 'tree'"):
         build_index(unit_vectors(2, 4, 1), kind="tree")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="flat' is exact and takes no compression"):
         build_index(unit_vectors(2, 4, 1), compression="sq8")
