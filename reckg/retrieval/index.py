@@ -41,7 +41,7 @@ READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measur
 SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does not decide which comes in last
 PAIRS_AT_ONCE = 2**20
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
-SELECTIVE = 0.1  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
+SELECTIVE = 0.15  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
 
 
 class ItemIndex:
