@@ -40,6 +40,7 @@ FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measured
 SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does not decide which comes in last
 PAIRS_AT_ONCE = 2**20
+IVF_BATCH = 16  # from 20 on, FAISS takes a matrix product, whose rounding may choose other lists than for one query
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
 SELECTIVE = 0.15  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
 
@@ -161,6 +162,8 @@ class ItemIndex:
         for size in np.unique(fetch[~exact]):
             rows = np.flatnonzero((fetch == size) & ~exact)
             step = max(1, PAIRS_AT_ONCE // int(size))
+            if self.kind == "ivf":
+                step = min(step, IVF_BATCH)
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 found = self._found(queries[part], int(size), bitmap, n_allowed)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reckg.compressed_rows import take_rows
 from reckg.errors import ArtifactError, ConfigError, DataError
 from reckg.retrieval import index as index_module
 from reckg.retrieval.exact import exact_search
@@ -245,6 +246,18 @@ def test_a_filter_is_exact_where_few_are_allowed_and_goes_to_faiss_where_many_ar
         assert few[index.search(queries, 5, allowed=few).item_idx].all()
     monkeypatch.setattr(index_module, "search_checked", None)
     assert many[index.search(queries, 5, allowed=many).item_idx].all()
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_batch_equals_single_searches(name: str) -> None:
+    index, queries = build_index(unit_vectors(2000, 8, 0), **SMALL[name], nprobe=4), unit_vectors(70, 8, 1)
+    seen = random_seen(70, 2000, 50, 2)
+    for allowed in (None, random_mask(2000, 0.6, 3)):
+        batch = index.search(queries, 10, seen, allowed)
+        for row in range(70):
+            alone = index.search(queries[row : row + 1], 10, take_rows(seen, np.array([row])), allowed)
+            assert np.array_equal(alone.item_idx[0], batch.item_idx[row])
+            assert np.array_equal(alone.score[0], batch.score[row])
 
 
 def test_nothing_allowed_is_nothing_found() -> None:
