@@ -28,6 +28,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
     users, items = read_embeddings(run, "serving")
     train = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
     ranker = json.loads((run / "ranker" / "ranker.json").read_text(encoding="utf-8"))["info"]
+    index = load_index(run / "index")
     digest = file_sha256(run / "prepared" / "interactions.parquet")
     made = Bundle(
         version=f"{prepared.info['name']}-{digest[:8]}-{_fingerprint(items)}",
@@ -37,6 +38,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
             "data_hash": digest,
             "item_columns": prepared.info["item_columns"],
             "metrics": {"valid_ndcg@10": train["valid_ndcg@10"]},
+            "index": index.description(),
             "ranker": {key: ranker[key] for key in ("served", "why")},
         },
         user_ids=IdMap(prepared.users["user_id"], "user id"),
@@ -44,7 +46,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
         items=prepared.items,
         user_vectors=users,
         item_vectors=items,
-        index=load_index(run / "index"),
+        index=index,
         history=prepared.history("serving", config),
         features=feature_tables(config, run, prepared, "serving"),
         ranker=load_ranker(run / "ranker"),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import reckg
 from jobs.bundle import recent_popularity
+from jobs.diversity_price import diversity_price
 from jobs.evaluate_sections import (
     beyond_sections,
     check_columns,
@@ -60,7 +61,8 @@ from reckg.evaluation.report import (
 )
 from reckg.evaluation.report_slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
-from reckg.recommend import recommend_batch
+from reckg.ranking.candidates import SOURCES
+from reckg.recommend import recommend_batch, recommend_by_source
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -153,7 +155,7 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
         bundle,
         user_vectors=users,
         item_vectors=items,
-        index=index_of(items, config),
+        index=index_of(users, items, config),
         history=test.history,
         features=feature_tables(config, run, test.prepared, "test"),
         popularity=recent_popularity(replace(test.prepared, interactions=test.prepared.known("test", config))),
@@ -175,13 +177,22 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
     def model(user_idx: np.ndarray) -> ScoredItems:
         return exact_search(bundle.user_vectors[user_idx], bundle.item_vectors, k, seen=excluded(user_idx))
 
+    def source(name: str, user_idx: np.ndarray) -> ScoredItems:
+        return recommend_by_source(bundle, name, user_idx, k, excluded(user_idx))
+
     ranker = bundle.manifest.get("ranker", "served" if bundle.ranker is not None else "none")
     index = {"index": bundle.index.kind, "candidates": bundle.candidates}
     return {
         "reckg": (two_stage, {**index, "ranker": ranker}),
         "model": (model, {"embedding_dim": bundle.item_vectors.shape[1]}),
         "retrieval": (retrieval, index),
+        **{f"source_{name}": (partial(source, name), {"does": SOURCES[name]}) for name in own_sources(bundle)},
     }
+
+
+def own_sources(bundle: Bundle) -> list[str]:
+    """The sources of candidates that are in use beside the vectors, which the report shows as retrieval."""
+    return [] if bundle.ranker is None else [name for name in bundle.ranker.depths if name != "vectors"]
 
 
 def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
@@ -291,6 +302,7 @@ def build_report(
         "ranker": read_object(run / "ranker" / "ranker.json").get("info", {}),
         "shap": shap_section(run, bundle, test, max(ks), seed),
         "index": index_figures(bundle, test, seed),
+        "diversity": diversity_price(bundle, test.held, config),
         "training": read_lines(run / "model" / "log.jsonl"),
         "data": data_section(run, test, bundle),
         "configuration": config.model_dump(mode="json"),

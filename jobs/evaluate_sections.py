@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from jobs.rank_files import item_entities
+from jobs.rank_files import entities_of
 from jobs.run_data import RunData
 from reckg.bundle import Bundle
 from reckg.config import Config
@@ -60,7 +60,7 @@ def beyond_sections(
     item_vectors: np.ndarray,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """For every system its figures beside accuracy; and the report's section ``beyond``."""
-    entities = item_entities(run, test.prepared)
+    entities = entities_of(run, test.prepared)[0]
     likeness = "the cosine of their attributes in the knowledge graph"
     if not entities.nnz:
         likeness = "the cosine of their embeddings, for lack of attributes"

@@ -1,4 +1,4 @@
-"""Stage index: the items' serving vectors to a FAISS index."""
+"""Stage index: the items' serving vectors to a FAISS index that reaches its recall target."""
 
 from __future__ import annotations
 
@@ -7,26 +7,48 @@ from typing import Any
 
 import numpy as np
 
-from jobs.run_folder import read_embeddings
+from jobs.run_folder import n_threads, read_embeddings
 from reckg.config import Config
+from reckg.retrieval.choose import choose_index, default_pq_bytes, meet_target, sample_queries
+from reckg.retrieval.faiss_parts import faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
 
 
 def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes index/."""
-    _, items = read_embeddings(run, "serving")
-    built = index_of(items, config)
+    """Writes index/. Raises ArtifactError: the index does not reach index.recall_target."""
+    faiss_module().omp_set_num_threads(n_threads(config))
+    users, items = read_embeddings(run, "serving")
+    built = index_of(users, items, config)
     built.save(run / "index")
-    return {"kind": config.index.kind, "items": len(items)}
+    said = built.description()
+    return (
+        {key: said[key] for key in ("kind", "compression")} | {"items": len(items), **said["settings"]} | said["recall"]
+    )
 
 
-def index_of(items: np.ndarray, config: Config) -> ItemIndex:
-    """An index over (n_items, d) vectors as configured."""
+def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:
+    """An index over (n_items, d) vectors as configured; its recall is measured with (n_users, d) vectors."""
     settings = config.index
-    return build_index(
-        items,
+    pq_bytes = settings.pq_bytes or default_pq_bytes(items.shape[1])
+    kind, compression = choose_index(
+        *items.shape,
         kind=settings.kind,
+        compression=settings.compression,
+        memory_gb=settings.memory_gb,
+        hnsw_m=settings.hnsw_m,
+        pq_bytes=pq_bytes,
+    )
+    built = build_index(
+        items,
+        kind=kind,
+        compression=compression,
         hnsw_m=settings.hnsw_m,
         ef_construction=settings.ef_construction,
-        ef_search=settings.ef_search,
+        ivf_lists=settings.ivf_lists,
+        pq_bytes=pq_bytes,
+        seed=config.run.seed,
+        device=settings.device,
     )
+    fixed = {name: value for name in ("ef_search", "nprobe", "rescore") if (value := getattr(settings, name))}
+    queries = sample_queries(users, items, settings.recall_queries, config.run.seed)
+    return meet_target(built, queries, config.rank.candidates, settings.recall_target, fixed)

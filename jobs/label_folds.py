@@ -94,7 +94,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
             LabelSet(
                 tables=feature_tables(config, folder, prepared, "train"),
                 history=prepared.history("train", config),
-                index=index_of(items, config),
+                index=index_of(users, items, config),
                 vectors=users,
                 users=held.users,
                 relevant=held.relevant,

@@ -44,7 +44,7 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
     valid = LabelSet(
         tables=feature_tables(config, run, prepared, "train"),
         history=prepared.history("train", config),
-        index=index_of(items, config),
+        index=index_of(users, items, config),
         vectors=users,
         users=labels.users,
         relevant=labels.relevant,

@@ -87,7 +87,9 @@ STAGES: tuple[Stage, ...] = (
         resumes=True,
         module="label_folds",
     ),
-    Stage("index", "index the items for retrieval", ("run.seed", "index"), ("embeddings",), ("index",)),
+    Stage(
+        "index", "index the items for retrieval", ("run.seed", "index", "rank.candidates"), ("embeddings",), ("index",)
+    ),
     Stage(
         "rank",
         "train the ranker and judge it",

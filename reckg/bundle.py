@@ -45,6 +45,8 @@ from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.ranking.ranker import Ranker, load_ranker
 from reckg.ranking.tables import FeatureTables, load_feature_tables
+from reckg.retrieval.faiss_parts import Device
+from reckg.retrieval.filters import ItemFilters
 from reckg.retrieval.index import ItemIndex, load_index
 
 FORMAT_VERSION = 1
@@ -144,6 +146,11 @@ class Bundle:
     def popular_order(self) -> np.ndarray:
         """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
         return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def item_filters(self) -> ItemFilters:
+        """Filters over the catalogue."""
+        return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
 
     @cached_property
     def title_column(self) -> str | None:
@@ -325,6 +332,7 @@ def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
 def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
     users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
     embeddings, history = load_file(path / "embeddings.safetensors"), load_file(path / "history.safetensors")
+    device: Device = "cpu" if manifest.get("config", {}).get("index", {}).get("device", "cpu") == "cpu" else "auto"
     folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(
         version=manifest["version"],
@@ -334,7 +342,7 @@ def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
         items=items,
         user_vectors=embeddings["users"],
         item_vectors=embeddings["items"],
-        index=load_index(path / "index"),
+        index=load_index(path / "index", device),
         history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
         features=load_feature_tables(path / "features"),
         ranker=load_ranker(path / "ranker") if "ranker" in folders else None,

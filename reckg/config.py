@@ -209,10 +209,46 @@ class TrainConfig(Section):
 class IndexConfig(Section):
     """Candidate retrieval."""
 
-    kind: Literal["flat", "hnsw"] = Field("flat", description="flat: exact; hnsw: approximate, for large catalogues.")
+    kind: Literal["auto", "flat", "ivf", "hnsw"] = Field(
+        "auto",
+        description="flat: exact; ivf and hnsw: approximate; auto: flat up to 100,000 items that fit memory_gb, then "
+        "ivf.",
+    )
+    compression: Literal["auto", "none", "sq8", "pq"] = Field(
+        "auto",
+        description="Of an ivf or hnsw index: sq8 a byte a dimension, pq pq_bytes a vector; candidates are scored with "
+        "the exact vectors. auto: none, or what fits memory_gb.",
+    )
+    recall_target: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of the rank.candidates best items that the index must find; measured when it is built: "
+        "the stage fails below it.",
+    )
+    recall_queries: int = Field(500, ge=1, description="User vectors that recall is measured with.")
+    memory_gb: float = Field(
+        0.0, ge=0, description="GiB that the index may take, without the exact vectors, a mapped file; 0: any."
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where it is searched; auto: a GPU where FAISS finds one (flat and ivf)."
+    )
     hnsw_m: int = Field(32, ge=4, description="Links of an HNSW node.")
     ef_construction: int = Field(200, ge=8, description="HNSW build effort.")
-    ef_search: int = Field(256, ge=8, description="HNSW search effort.")
+    ef_search: int = Field(0, ge=0, description="HNSW search effort; 0: the least that reaches recall_target.")
+    ivf_lists: int = Field(
+        0, ge=0, description="Lists of ivf; 0: 4 x sqrt(items), or as many fewer as leave 39 items a list."
+    )
+    nprobe: int = Field(0, ge=0, description="Lists that ivf searches; 0: the fewest that reach recall_target.")
+    pq_bytes: int = Field(
+        0, ge=0, description="Bytes of a vector in pq; they divide the dimension; 0: half a byte a dimension."
+    )
+    rescore: int = Field(
+        0,
+        ge=0,
+        description="Candidates of a compressed index, for each that is wanted, whose exact score is computed; 0: the "
+        "fewest that reach recall_target.",
+    )
 
 
 class RankConfig(Section):

@@ -15,12 +15,13 @@ import numpy as np
 from reckg.compressed_rows import Rows, take_rows
 from reckg.evaluation.metrics import hit_matrix
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
-from reckg.ranking.candidates import retrieve
+from reckg.ranking.candidates import retrieve, source_top
 from reckg.ranking.diversity import Diversity, diversify
 from reckg.ranking.features import block_users, candidate_features
 from reckg.ranking.ranker import Ranker
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.exact import empty_result
+from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def recommend_users(
     exclude_seen: bool = True,
     rerank: bool = True,
     diversity: Diversity | None = None,
+    allowed: np.ndarray | None = None,
 ) -> UserAnswers:
     """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
 
@@ -87,8 +89,9 @@ def recommend_users(
     whole history; without any history the retrieval order is the answer, because rankers learn from users who have
     one. A user of whom nothing is known gets the most popular items. An answer does not depend on the other requests.
 
-    ``rerank`` and ``diversity`` as in recommend_batch.
-
+    Args:
+        rerank, diversity: as in recommend_batch.
+        allowed: (n_items,) bool, the items that any of them may get; None: all.
     Raises:
         ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
     """
@@ -103,7 +106,13 @@ def recommend_users(
     known = np.flatnonzero(plain & (user_idx >= 0))
     if len(known):
         found = recommend_batch(
-            bundle, user_idx[known], k, exclude_seen=exclude_seen, rerank=rerank, diversity=diversity
+            bundle,
+            user_idx[known],
+            k,
+            exclude_seen=exclude_seen,
+            rerank=rerank,
+            diversity=diversity,
+            allowed=allowed,
         )
         parts.append((known, found))
         cold[known] = popular[known] = is_cold(bundle, user_idx[known])
@@ -118,12 +127,12 @@ def recommend_users(
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            found = _best(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY)
+            found = _best(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY, allowed)
             parts.append((rows[some], found))
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
         strangers = np.concatenate([strangers, rows[popular[rows]]])
-    parts.append((strangers, popular_items(bundle, k, n=len(strangers))))
+    parts.append((strangers, popular_items(bundle, k, n=len(strangers), allowed=allowed)))
     found = empty_result(n, k)
     for where, part in parts:
         found.item_idx[where], found.score[where] = part.item_idx, part.score
@@ -152,6 +161,7 @@ def recommend_batch(
     rerank: bool = True,
     exclude: Rows | None = None,
     diversity: Diversity | None = None,
+    allowed: np.ndarray | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
@@ -166,6 +176,7 @@ def recommend_batch(
         rerank: apply the bundle's ranker, where it has one, and ``diversity``; else the retrieval order comes back.
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
         diversity: what is done with the candidates after ranking; None: as the bundle is configured.
+        allowed: (n_items,) bool, the items that any of them may get; None: all.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
@@ -181,11 +192,30 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = _best(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY)
+    found = _best(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
-        popular = popular_items(bundle, k, exclude=None if seen is None else take_rows(seen, cold), n=len(cold))
+        left_out = None if seen is None else take_rows(seen, cold)
+        popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
+    return found
+
+
+def recommend_by_source(bundle: Bundle, name: str, user_idx: np.ndarray, k: int, exclude: Rows) -> ScoredItems:
+    """(n, k): what one source of candidates alone would list; for comparison.
+
+    Args:
+        name: one of candidates.available_sources of the bundle's tables.
+        exclude: item_idx to leave out, one row per user.
+    """
+    block = block_users(bundle.features, k)
+    found = empty_result(len(user_idx), k)
+    for start in range(0, len(user_idx), block):
+        some = slice(start, min(start + block, len(user_idx)))
+        rows = user_idx[some]
+        scores = UserScores(bundle.features, bundle.history, rows, bundle.user_vectors[rows], bundle.item_vectors)
+        part = source_top(name, scores, bundle.index, k, take_rows(exclude, some))
+        found.item_idx[some], found.score[some] = part.item_idx, part.score
     return found
 
 
@@ -194,8 +224,10 @@ def is_cold(bundle: Bundle, user_idx: np.ndarray) -> np.ndarray:
     return bundle.history.indptr[user_idx + 1] == bundle.history.indptr[user_idx]
 
 
-def popular_items(bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1) -> ScoredItems:
-    """The k most popular items, n times, less those that ``exclude`` names in each of its n rows.
+def popular_items(
+    bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1, allowed: np.ndarray | None = None
+) -> ScoredItems:
+    """The k most popular of the allowed items, n times, less those that ``exclude`` names in each of its n rows.
 
     Returns:
         (n, k) items with their popularity as score; equal ones by lower item_idx.
@@ -206,21 +238,23 @@ def popular_items(bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
+    order = bundle.popular_order if allowed is None else bundle.popular_order[allowed[bundle.popular_order]]
     item_idx = np.full((n, k), -1, dtype=np.int64)
     for row in range(n):
         left_out = exclude[1][exclude[0][row] : exclude[0][row + 1]] if exclude else np.empty(0, dtype=np.int64)
-        first = bundle.popular_order[: k + len(left_out)]
+        first = order[: k + len(left_out)]
         first = first[~np.isin(first, left_out)][:k]
         item_idx[row, : len(first)] = first
     score = np.where(item_idx >= 0, bundle.popularity[item_idx], -np.inf).astype(np.float32)
     return ScoredItems(item_idx=item_idx, score=score)
 
 
-def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int) -> ScoredItems:
+def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:
     """The k items closest to each of n items by inner product of their vectors, never the item itself.
 
     Args:
         item_idx: (n,) int, 0..n_items-1.
+        allowed: (n_items,) bool, the items that may be found; None: all.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
@@ -231,7 +265,7 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int) -> ScoredItems:
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
     itself = np.arange(len(item_idx) + 1), item_idx
-    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself), k)
+    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself, allowed=allowed), k)
 
 
 class Recommender:
@@ -254,6 +288,7 @@ class Recommender:
         recent_items: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
         diversity: Diversity | None = None,
+        filters: Filters | None = None,
     ) -> Recommendations:
         """The best k items of one user.
 
@@ -265,15 +300,24 @@ class Recommender:
                 left out of the answer with ``exclude_seen``. The answer names those that the bundle does not know.
             attributes: a column of the users table to a value or a list of values, in place of the bundle's.
             diversity: what is done with the candidates after ranking; None: as the bundle is configured.
+            filters: what every item of the answer must satisfy; k items come back where k do.
         Raises:
             ValueError: k < 1, or nothing of the user is given.
+            DataError: a filter on an unknown column, or one that does not fit it.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
         """
         request = UserRequest(user_id, recent_items, attributes or {})
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
+        allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
         answers = recommend_users(
-            self.bundle, [request], k, exclude_seen=exclude_seen, rerank=rerank, diversity=diversity
+            self.bundle,
+            [request],
+            k,
+            exclude_seen=exclude_seen,
+            rerank=rerank,
+            diversity=diversity,
+            allowed=allowed,
         )
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
@@ -323,13 +367,14 @@ def _best(
     seen: Rows | None,
     rerank: bool,
     diversity: Diversity | None,
+    allowed: np.ndarray | None,
 ) -> ScoredItems:
     """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
     if rerank and bundle.ranker is not None:
-        found = _reranked(bundle, bundle.ranker, users, rows, k, seen)
+        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed)
     else:
         depth = min(max(k, bundle.candidates), len(bundle.item_ids))
-        found = bundle.index.search(users.vectors[rows], depth, seen=seen)
+        found = bundle.index.search(users.vectors[rows], depth, seen=seen, allowed=allowed)
     diversity = bundle.diversity if diversity is None else diversity
     if diversity.strategy != "none":
         found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
@@ -344,10 +389,10 @@ def _reranked(bundle: Bundle, ranker: Ranker, users: Users, rows: np.ndarray, k:
         some = slice(start, min(start + block, len(rows)))
         scores = UserScores(users.features, users.history, rows[some], users.vectors[rows[some]], bundle.item_vectors)
         part_seen = None if seen is None else take_rows(seen, some)
-        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen)
+        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen, allowed)
         features = candidate_features(scores, candidates)
         found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
-        parts.append(_continued(bundle, scores, found, k, part_seen))
+        parts.append(_continued(bundle, scores, found, k, part_seen, allowed))
     width = max((part.item_idx.shape[1] for part in parts), default=k)
     parts = [_resized(part, width) for part in parts]
     return ScoredItems(
@@ -356,12 +401,14 @@ def _reranked(bundle: Bundle, ranker: Ranker, users: Users, rows: np.ndarray, k:
     )
 
 
-def _continued(bundle: Bundle, scores: UserScores, found: ScoredItems, k: int, seen: Rows | None) -> ScoredItems:
+def _continued(
+    bundle: Bundle, scores: UserScores, found: ScoredItems, k: int, seen: Rows | None, allowed: np.ndarray | None
+) -> ScoredItems:
     """Where a row has fewer than k items, the others follow in retrieval order, with scores that go on falling."""
     length = (found.item_idx >= 0).sum(axis=1)
     if not len(length) or k <= length.min():
         return found
-    tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), seen=seen)
+    tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), seen=seen, allowed=allowed)
     order = np.sort(found.item_idx, axis=1)
     listed = hit_matrix(tail.item_idx, (np.concatenate([[0], np.cumsum(length)]), order[order >= 0]))
     out = _resized(found, max(k, found.item_idx.shape[1]))

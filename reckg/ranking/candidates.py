@@ -55,17 +55,17 @@ def source_top(
     """
     tables = scores.tables
     if name == "vectors":
-        return index.search(scores.vectors, k, seen)
+        return index.search(scores.vectors, k, seen, allowed)
     if name == "profile":
         profile = np.zeros_like(scores.vectors)
         profile[:, : tables.graph_dim] = scores.profiles[0]
-        return _without_history(index.search(profile, k, seen), scores)
+        return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
-        return _without_history(exact_search(scores.factors, tables.factors, k, seen), scores)
+        return _less(exact_search(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
     if name == "popular":
-        return _popular(tables, scores.n, k, seen)
-    sums = {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name)
-    return getattr(scores, sums).top(0 if name != "cooccurrence" or not scores.ahead else 1, k, seen)
+        return _less(_popular(tables, scores.n, k, seen), np.zeros(scores.n, dtype=bool), allowed)
+    sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
+    return sums.top(1 if name == "cooccurrence" and scores.ahead else 0, k, seen, allowed)
 
 
 def retrieve(
@@ -164,7 +164,9 @@ def _popular(tables: FeatureTables, n: int, k: int, seen: Rows | None) -> Scored
     return found
 
 
-def _without_history(found: ScoredItems, scores: UserScores) -> ScoredItems:
-    """Nothing for users without a history, of whom these sources know nothing."""
-    empty = (scores.length == 0)[:, None]
-    return ScoredItems(np.where(empty, -1, found.item_idx), np.where(empty, -np.inf, found.score).astype(np.float32))
+def _less(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
+    """Without the items that are not allowed, and with nothing for some (n,) users; the gaps stay."""
+    out = np.broadcast_to(users[:, None], found.item_idx.shape)
+    if allowed is not None:
+        out = out | ~np.append(allowed, False)[found.item_idx]
+    return ScoredItems(np.where(out, -1, found.item_idx), np.where(out, -np.inf, found.score).astype(np.float32))

@@ -181,9 +181,7 @@ def load_ranker(folder: Path) -> Ranker | None:
             raise ArtifactError(f"{folder}: the blend names unknown scores {sorted(blend.weights)}. {again}")
         depths = {str(name): int(depth) for name, depth in description["depths"].items()}
         if not set(depths) <= set(SOURCES) or depths.get("vectors", 0) < 1:
-            raise ArtifactError(
-                f"{folder}: the candidates come from unknown sources {sorted(depths)}. {again}"
-            )
+            raise ArtifactError(f"{folder}: the candidates come from unknown sources {sorted(depths)}. {again}")
         return Ranker(path.read_text(encoding="utf-8"), blend, depths, description["info"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, lgb.basic.LightGBMError) as error:
         raise ArtifactError(

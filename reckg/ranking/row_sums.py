@@ -28,18 +28,18 @@ class RowSums:
         return np.stack([self.of(weighting, query, columns) for weighting in range(len(self.values))])
 
     def of(self, weighting: int, query: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """(p,): the sums of (p,) pairs of a query and a column."""
+        """The sums of pairs of a query and a column, in the shape of both."""
         if self.columns is None:
             return self.values[weighting, query, column]
         if not len(self.columns):
-            return np.zeros(len(query))
+            return np.zeros(query.shape)
         place = np.minimum(np.searchsorted(self.columns, column), len(self.columns) - 1)
         return np.where(self.columns[place] == column, self.values[weighting, query, place], 0.0)
 
-    def top(self, weighting: int, k: int, blocked: Rows | None) -> ScoredItems:
+    def top(self, weighting: int, k: int, blocked: Rows | None, allowed: np.ndarray | None = None) -> ScoredItems:
         """(n, k): the columns of the largest sums above 0, equal ones by the lower column.
 
-        blocked: compressed rows of the columns that each query leaves out.
+        blocked: compressed rows of the columns that each query leaves out. allowed: (columns,) bool, the only ones.
         """
         sums = self.values[weighting].copy()
         n, width = sums.shape
@@ -50,6 +50,8 @@ class RowSums:
                 there = self.columns[place] == column
                 query, column = query[there], place[there]
             sums[query, column] = 0
+        if allowed is not None:
+            sums[:, ~(allowed if self.columns is None else allowed[self.columns])] = 0
         floor = np.partition(sums, width - k, axis=1)[:, [width - k]] if k < width else np.zeros((n, 1))
         query, column = np.nonzero((sums >= floor) & (sums > 0))
         found = empty_result(n, k)

@@ -1,113 +1,202 @@
-"""ItemIndex: candidate retrieval by inner product over a FAISS index, flat (exact) or HNSW (approximate)."""
+"""ItemIndex: candidate retrieval by inner product over a FAISS index: flat (exact), IVF or HNSW (approximate)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
-from reckg.errors import ArtifactError, ConfigError
+from reckg.errors import ArtifactError, ConfigError, DataError
 from reckg.file_hash import file_sha256
 from reckg.retrieval.exact import (
     checked_queries,
     checked_seen,
     checked_vectors,
     empty_result,
-    exact_search,
     pair_scores,
+    search_checked,
     write_best,
+)
+from reckg.retrieval.faiss_parts import (
+    CLASSES,
+    Compression,
+    Device,
+    Kind,
+    OnGpu,
+    faiss_module,
+    mapped,
+    on_device,
+    owned_copy,
+    search_parameters,
+    stored_vectors,
+    trained,
 )
 from reckg.retrieval.scored_items import ScoredItems
 
-Kind = Literal["flat", "hnsw"]
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measured
 SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does not decide which comes in last
 PAIRS_AT_ONCE = 2**20
+IVF_BATCH = 16  # from 20 on, FAISS takes a matrix product, whose rounding may choose other lists than for one query
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
+SELECTIVE = 0.15  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
 
 
 class ItemIndex:
-    """An immutable index over the items' vectors; row i is item_idx i. Searching is safe from several threads."""
+    """An immutable index over the items' vectors; row i is item_idx i. Searching is safe from several threads.
 
-    def __init__(self, index: Any, kind: Kind, settings: dict[str, int]) -> None:
+    ``settings``: hnsw_m, ef_construction, ef_search of hnsw; ivf_lists, nprobe of ivf; of compressed ones also rescore
+    (candidates whose exact score is computed, for each that is wanted) and, of pq, pq_bytes. ``recall``: what
+    ``meet_target`` measured, or None.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        kind: Kind,
+        settings: dict[str, int],
+        *,
+        compression: Compression = "none",
+        vectors: np.ndarray | None = None,
+        recall: dict[str, Any] | None = None,
+        gpu: OnGpu | None = None,
+    ) -> None:
         self._index = index
         self.kind: Kind = kind
-        self.settings = settings  # hnsw: hnsw_m, ef_construction, ef_search
+        self.compression: Compression = compression
+        self.settings = settings
+        self.recall = recall
         self.n_items = int(index.ntotal)
         self.dim = int(index.d)
-        self._vectors = np.zeros((0, self.dim), dtype=np.float32)
-        if self.n_items:
-            self._vectors = np.asarray(_StoredVectors(index, kind))
+        stored = stored_vectors(index, kind, compression)
+        self._beside = stored is None  # FAISS has no vectors to look at: they are kept in a file of their own
+        self._vectors = np.asarray(vectors) if stored is None else stored
+        self._gpu = gpu
 
     def vectors(self) -> np.ndarray:
         """(n_items, dim) float32: the indexed vectors, read-only and without a copy."""
         return self._vectors
 
-    def search(self, queries: np.ndarray, k: int, seen: Rows | None = None) -> ScoredItems:
-        """The k best items of every query by inner product, without those it has seen.
+    def with_settings(self, settings: dict[str, int], recall: dict[str, Any] | None = None) -> ItemIndex:
+        """The same index, searched with other settings."""
+        return ItemIndex(
+            self._index,
+            self.kind,
+            self.settings | settings,
+            compression=self.compression,
+            vectors=self._vectors,
+            recall=recall,
+            gpu=self._gpu,
+        )
 
-        A flat index answers as ``exact_search`` does, up to the choice among equal scores. HNSW may miss items, but
-        never answers fewer than k where k are left: such rows are searched exactly.
+    def search(
+        self, queries: np.ndarray, k: int, seen: Rows | None = None, allowed: np.ndarray | None = None
+    ) -> ScoredItems:
+        """The k best items of every query by inner product, of those allowed and without those it has seen.
+
+        A flat index answers as ``exact_search`` does, up to the choice among equal scores. The others may miss items,
+        but never answer fewer than k where k are left: such rows are searched exactly. Scores are exact inner
+        products in every case.
 
         Args:
             queries: (n, dim) float32, finite.
             k: length of the lists, k >= 1.
             seen: compressed rows (indptr (n + 1,), item_idx) of the items to leave out.
+            allowed: (n_items,) bool, the items that any query may get; None: all. Where they are few they are
+                searched exactly, else FAISS passes over the others.
         Returns:
             item_idx and score (n, k), padded with -1 and -inf where fewer than k items are left.
         Raises:
+            DataError: also where ``allowed`` is not (n_items,) bool.
             DataError, ArtifactError, ValueError: as ``exact_search``.
         """
         queries = checked_queries(queries, self.dim, k)
         n = len(queries)
-        result = empty_result(n, k)
-        if n == 0 or self.n_items == 0:
-            return result
-        if seen is None:
-            n_seen = np.zeros(n, dtype=np.int64)
-        else:
+        if seen is not None:
             seen = checked_seen(seen, n, self.n_items)
-            n_seen = np.diff(seen[0])
-        if self.kind == "flat" and n >= BATCH:
-            return exact_search(queries, self._vectors, k, seen)
+        n_allowed = self.n_items if allowed is None else self._checked_allowed(allowed)
+        if n == 0 or n_allowed == 0:
+            return empty_result(n, k)
+        if n_allowed == self.n_items:
+            allowed = None
+        dense_batch = self.kind == "flat" and n >= BATCH
+        few = allowed is not None and (self._gpu is not None or n_allowed <= SELECTIVE * self.n_items)
+        if dense_batch or few:
+            return self._search_exactly(queries, k, seen, allowed)
+        return self._search_faiss(queries, k, seen, allowed, n_allowed)
+
+    def _checked_allowed(self, allowed: np.ndarray) -> int:
+        """How many items are allowed."""
+        if not isinstance(allowed, np.ndarray) or allowed.dtype != bool or allowed.shape != (self.n_items,):
+            raise DataError(f"allowed items must be {self.n_items} bool, one an item, got {np.asarray(allowed).shape}")
+        return int(np.count_nonzero(allowed))
+
+    def _search_exactly(
+        self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None
+    ) -> ScoredItems:
+        """Exact search over the allowed items alone."""
+        if allowed is None:
+            return search_checked(queries, self._vectors, k, seen)
+        items = np.flatnonzero(allowed)
+        if seen is not None:
+            row = np.repeat(np.arange(len(queries)), np.diff(seen[0]))
+            inside = allowed[seen[1]]
+            counts = np.bincount(row[inside], minlength=len(queries))
+            seen = np.concatenate([[0], np.cumsum(counts)]), np.searchsorted(items, seen[1][inside])
+        found = search_checked(queries, self._vectors[items], k, seen)
+        return ScoredItems(np.where(found.item_idx < 0, -1, items[found.item_idx]), found.score)
+
+    def _search_faiss(
+        self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None, n_allowed: int
+    ) -> ScoredItems:
+        n, result = len(queries), empty_result(len(queries), k)
+        n_seen = np.zeros(n, dtype=np.int64) if seen is None else np.diff(seen[0])
+        bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
         # FAISS knows no exclusion by row: fetch as many more as the row has seen, in a few groups of like length.
-        wanted = np.minimum(k + n_seen + SPARE, self.n_items)
-        fetch = np.minimum(2 ** np.ceil(np.log2(wanted)).astype(np.int64), self.n_items)
-        exact = (fetch > self.n_items // 4) if self.kind == "hnsw" else np.zeros(n, dtype=bool)
+        wanted = np.minimum((k + n_seen + SPARE) * self.settings.get("rescore", 1), n_allowed)
+        fetch = np.minimum(2 ** np.ceil(np.log2(wanted)).astype(np.int64), n_allowed)
+        exact = np.zeros(n, dtype=bool) if self.kind == "flat" else (k + n_seen + SPARE > n_allowed // 4)
         for size in np.unique(fetch[~exact]):
             rows = np.flatnonzero((fetch == size) & ~exact)
             step = max(1, PAIRS_AT_ONCE // int(size))
+            if self.kind == "ivf":
+                step = min(step, IVF_BATCH)
             for start in range(0, len(rows), step):
-                self._search_group(queries, rows[start : start + step], int(size), seen, result)
-        if self.kind == "hnsw":
+                part = rows[start : start + step]
+                found = self._found(queries[part], int(size), bitmap, n_allowed)
+                self._write(found, queries, part, seen, result)
+        if self.kind != "flat":
             exact |= (result.item_idx < 0).any(axis=1)
             rows = np.flatnonzero(exact)
             if len(rows):
-                found = exact_search(queries[rows], self._vectors, k, None if seen is None else take_rows(seen, rows))
-                result.item_idx[rows], result.score[rows] = found.item_idx, found.score
+                again = self._search_exactly(queries[rows], k, None if seen is None else take_rows(seen, rows), allowed)
+                result.item_idx[rows], result.score[rows] = again.item_idx, again.score
         return result
 
-    def _search_group(
-        self, queries: np.ndarray, rows: np.ndarray, fetch: int, seen: Rows | None, result: ScoredItems
+    def _found(self, queries: np.ndarray, fetch: int, bitmap: np.ndarray | None, n_allowed: int) -> np.ndarray:
+        """(n, fetch) item_idx from FAISS, -1 where it finds none."""
+        # What is looked at holds allowed items by their share: look at more, so that as many are found.
+        effort = -(-self.settings.get("nprobe", self.settings.get("ef_search", 0)) * self.n_items // n_allowed)
+        effort = min(effort, self.settings["ivf_lists"]) if self.kind == "ivf" else max(effort, fetch)
+        parameters, _alive = search_parameters(self.kind, effort, bitmap)
+        if self._gpu is None or fetch > OnGpu.MOST:
+            return self._index.search(queries, fetch, params=parameters)[1]
+        return self._gpu.search(queries, fetch, parameters)
+
+    def _write(
+        self, found: np.ndarray, queries: np.ndarray, rows: np.ndarray, seen: Rows | None, result: ScoredItems
     ) -> None:
-        """Searches some rows with one call to FAISS and writes their lists into ``result``."""
-        parameters = None
-        if self.kind == "hnsw":
-            effort = max(self.settings["ef_search"], fetch)
-            parameters = _faiss().SearchParametersHNSW(efSearch=effort)
-        _, found = self._index.search(queries[rows], fetch, params=parameters)
-        keep = found >= 0  # FAISS answers -1 where it finds nothing
-        row, place = np.nonzero(keep)
+        """Scores what was found for some rows exactly and writes their lists into ``result``."""
+        row, place = np.nonzero(found >= 0)
         item = found[row, place]
         part = None if seen is None else take_rows(seen, rows)
         if part is not None and len(part[1]):
             seen_pairs = np.repeat(np.arange(len(rows)), np.diff(part[0])) * self.n_items + part[1]
-            allowed = ~np.isin(row * self.n_items + item, seen_pairs)
-            row, item = row[allowed], item[allowed]
+            unseen = ~np.isin(row * self.n_items + item, seen_pairs)
+            row, item = row[unseen], item[unseen]
         best = empty_result(len(rows), result.item_idx.shape[1])
         write_best(best, 0, row, item, pair_scores(queries[rows], self._vectors, row, item))
         result.item_idx[rows], result.score[rows] = best.item_idx, best.score
@@ -117,91 +206,148 @@ class ItemIndex:
         vectors = checked_vectors(vectors)
         if vectors.shape[1] != self.dim:
             raise ArtifactError(f"{vectors.shape[1]} dimensions are added to an index of {self.dim}: from another run?")
-        faiss = _faiss()
-        cloned = faiss.clone_index(self._index)
-        index = faiss.downcast_index(cloned)
-        index.referenced_objects = [cloned]  # the memory is freed with that object
+        index = owned_copy(self._index)
         index.add(vectors)
-        return ItemIndex(index, self.kind, self.settings)
+        beside = np.concatenate([self._vectors, vectors]) if self._beside else None
+        return ItemIndex(
+            index, self.kind, self.settings, compression=self.compression, vectors=beside, recall=self.recall
+        )
 
     def save(self, folder: Path) -> None:
-        """Writes ``index.faiss`` and ``index.json`` (kind, sizes, settings, sha256) into ``folder``."""
+        """Writes ``index.faiss`` and ``index.json`` (kind, sizes, settings, recall, sha256) into ``folder``.
+
+        The vectors of IVF and compressed indexes are beside them, in ``vectors.npy``. An index on a GPU is written in
+        its CPU form.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "index.faiss"
-        _faiss().write_index(self._index, str(path))
+        path, beside = folder / "index.faiss", folder / "vectors.npy"
+        for old in (path, beside):
+            old.unlink(missing_ok=True)  # who has it mapped keeps it
+        faiss_module().write_index(self._index, str(path))
+        if self._beside:
+            np.save(beside, self._vectors)
         description = {
             "format_version": FORMAT_VERSION,
-            "kind": self.kind,
+            **self.description(),
             "n_items": self.n_items,
             "dim": self.dim,
-            "settings": self.settings,
             "sha256": file_sha256(path),
+            "vectors_sha256": file_sha256(beside) if self._beside else None,
         }
         (folder / "index.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+    def description(self) -> dict[str, Any]:
+        """kind, compression, settings, and recall: of what was measured, or None."""
+        return {
+            "kind": self.kind,
+            "compression": self.compression,
+            "settings": self.settings,
+            "recall": self.recall,
+        }
 
 
 def build_index(
     vectors: np.ndarray,
     *,
     kind: Kind = "flat",
+    compression: Compression = "none",
     hnsw_m: int = 32,
     ef_construction: int = 200,
     ef_search: int = 256,
+    ivf_lists: int = 0,
+    nprobe: int = 16,
+    pq_bytes: int = 16,
+    rescore: int = 4,
+    seed: int = 0,
+    device: Device = "cpu",
 ) -> ItemIndex:
     """Indexes (n_items, d) float32 vectors, item_idx by row, for search by inner product.
 
+    Args:
+        ivf_lists: 0: 4 sqrt(n_items), or as many fewer as leave 39 items a list.
+        seed: of the training of ivf and pq. The links of hnsw depend on which of several threads comes first.
+        device: where ``search`` runs; auto: a GPU where faiss finds one and has the kind.
     Raises:
         ArtifactError: the vectors are not finite or not a matrix; faiss is not installed.
-        ConfigError: an unknown kind.
-    Source: HNSW, Malkov & Yashunin 2018, arXiv:1603.09320.
+        ConfigError: an unknown kind, or settings that do not fit the vectors.
+    Source: HNSW, Malkov & Yashunin 2018, arXiv:1603.09320. IVF and PQ, Jegou et al. 2011, doi:10.1109/TPAMI.2010.57.
     """
-    if kind not in get_args(Kind):
-        raise ConfigError(f"index.kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if kind not in get_args(Kind) or compression not in get_args(Compression):
+        raise ConfigError(
+            f"index.kind must be one of {', '.join(get_args(Kind))} and index.compression one of "
+            f"{', '.join(get_args(Compression))}, got {kind!r} and {compression!r}"
+        )
+    if (kind, compression) not in CLASSES:
+        raise ConfigError("index.kind 'flat' is exact and takes no compression; set index.kind = 'ivf' or 'hnsw'.")
     vectors = checked_vectors(vectors)
-    faiss = _faiss()
-    if kind == "flat":
-        index, settings = faiss.IndexFlatIP(vectors.shape[1]), {}
-    else:
-        index = faiss.IndexHNSWFlat(vectors.shape[1], hnsw_m, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = ef_construction
+    if len(vectors) == 0:  # nothing to train on
+        return ItemIndex(faiss_module().IndexFlatIP(vectors.shape[1]), "flat", {})
+    settings: dict[str, int] = {}
+    if kind == "hnsw":
         settings = {"hnsw_m": hnsw_m, "ef_construction": ef_construction, "ef_search": ef_search}
-    index.add(vectors)
-    return ItemIndex(index, kind, settings)
+    if kind == "ivf":
+        n = len(vectors)
+        lists = ivf_lists or max(1, min(int(4 * n**0.5), n // 39))
+        settings = {"ivf_lists": lists, "nprobe": min(nprobe, lists)}
+    if compression != "none":
+        settings["rescore"] = rescore
+    if compression == "pq":
+        settings["pq_bytes"] = pq_bytes
+    index = trained(vectors, kind, compression, settings, seed)
+    gpu = on_device(index, kind, device)
+    return ItemIndex(index, kind, settings, compression=compression, vectors=vectors, gpu=gpu)
 
 
-def load_index(folder: Path) -> ItemIndex:
-    """Reads an index that ``ItemIndex.save`` wrote.
+def load_index(folder: Path, device: Device = "cpu") -> ItemIndex:
+    """Opens an index that ``ItemIndex.save`` wrote: read-only, its files mapped into memory.
 
     Raises:
         ArtifactError: a file is missing, was changed, or does not fit its description.
+        ConfigError: device is gpu, and there is none.
     """
     description = _read_description(folder / "index.json")
-    path = folder / "index.faiss"
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing. Run 'reckg index' again.")
-    found = file_sha256(path)
-    if found != description["sha256"]:
-        raise ArtifactError(
-            f"{path} is damaged: its sha256 is {found[:12]}, index.json says {str(description['sha256'])[:12]}. "
-            "Run 'reckg index' again."
-        )
-    faiss = _faiss()
-    try:
-        read = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise ArtifactError(f"{path} cannot be read by faiss: {error}. Run 'reckg index' again.") from error
-    index = faiss.downcast_index(read)
-    index.referenced_objects = [read]  # the memory is freed with that object
-    kind: Kind = description["kind"]
-    expected = faiss.IndexFlatIP if kind == "flat" else faiss.IndexHNSWFlat
-    if not isinstance(index, expected) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise ArtifactError(f"{path} holds {type(index).__name__}, index.json says {kind}. Run 'reckg index' again.")
+    path, beside = folder / "index.faiss", folder / "vectors.npy"
+    _check_hash(path, description["sha256"])
+    index = mapped(path)
+    kind, compression = description["kind"], description.get("compression", "none")
+    expected = getattr(faiss_module(), CLASSES[kind, compression])
+    if type(index) is not expected or index.metric_type != faiss_module().METRIC_INNER_PRODUCT:
+        said = kind if compression == "none" else f"{kind} with {compression}"
+        raise ArtifactError(f"{path} holds {type(index).__name__}, index.json says {said}. Run 'reckg index' again.")
     if (index.ntotal, index.d) != (description["n_items"], description["dim"]):
         raise ArtifactError(
             f"{path} has {index.ntotal} vectors of {index.d} dimensions, index.json says {description['n_items']} of "
             f"{description['dim']}. Run 'reckg index' again."
         )
-    return ItemIndex(index, kind, description["settings"])
+    vectors = None
+    if description.get("vectors_sha256"):
+        _check_hash(beside, description["vectors_sha256"])
+        vectors = np.load(beside, mmap_mode="r", allow_pickle=False)
+    if (vectors is None) != (stored_vectors(index, kind, compression) is not None) or (
+        vectors is not None and (vectors.shape != (index.ntotal, index.d) or vectors.dtype != np.float32)
+    ):
+        raise ArtifactError(f"{beside} does not fit {path}. Run 'reckg index' again.")
+    return ItemIndex(
+        index,
+        kind,
+        description["settings"],
+        compression=compression,
+        vectors=vectors,
+        recall=description.get("recall"),
+        gpu=on_device(index, kind, device),
+    )
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    """Before any parser reads the file: FAISS's does not survive every damaged one."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing. Run 'reckg index' again.")
+    found = file_sha256(path)
+    if found != expected:
+        raise ArtifactError(
+            f"{path} is damaged: its sha256 is {found[:12]}, index.json says {str(expected)[:12]}. "
+            "Run 'reckg index' again."
+        )
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -212,35 +358,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     needed = {"format_version", "kind", "n_items", "dim", "settings", "sha256"}
     if not isinstance(description, dict) or not needed <= set(description):
         raise ArtifactError(f"{path} lacks some of {sorted(needed)}. Run 'reckg index' again.")
-    if description["format_version"] != FORMAT_VERSION or description["kind"] not in get_args(Kind):
+    version, kind, compression = (description.get(name) for name in ("format_version", "kind", "compression"))
+    if version not in READ_VERSIONS or (kind, compression or "none") not in CLASSES:
         raise ArtifactError(
-            f"{path} has format {description['format_version']!r} and kind {description['kind']!r}; this version of "
-            f"reckg reads format {FORMAT_VERSION} and the kinds {', '.join(get_args(Kind))}. Run 'reckg index' again."
+            f"{path} has format {version!r} and kind {kind!r} with compression {compression!r}; this version of reckg "
+            f"reads the formats {READ_VERSIONS} and the kinds {', '.join(get_args(Kind))}. Run 'reckg index' again."
         )
-    if description["kind"] == "hnsw" and "ef_search" not in description["settings"]:
-        raise ArtifactError(f"{path} lacks settings.ef_search. Run 'reckg index' again.")
+    efforts = {"hnsw": {"ef_search"}, "ivf": {"ivf_lists", "nprobe"}}
+    lacking = efforts.get(str(kind), set()) - set(description["settings"])
+    if lacking:
+        raise ArtifactError(f"{path} lacks settings.{min(lacking)}. Run 'reckg index' again.")
     return description
-
-
-class _StoredVectors:
-    """The vectors that FAISS keeps, for NumPy to look at; keeps the index alive as long as an array does."""
-
-    def __init__(self, index: Any, kind: Kind) -> None:
-        faiss = _faiss()
-        flat = index if kind == "flat" else faiss.downcast_index(index.storage)
-        view = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-        view.flags.writeable = False
-        self.__array_interface__ = view.__array_interface__
-        self._index = index
-
-
-def _faiss() -> Any:
-    """The faiss module, imported when it is needed. Raises ArtifactError with both ways to install it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ArtifactError(
-            f"faiss cannot be imported ({error}): install it with pip install 'reckg[cpu]' (faiss-cpu) "
-            "or pip install 'reckg[gpu]' (faiss-gpu)."
-        ) from error
-    return faiss

@@ -111,6 +111,13 @@ def test_the_model_learned_something(shop: Shop) -> None:
     assert systems["model"]["test"]["recall@20"]["mean"] > 1.5 * 20 / 200  # a random order finds a tenth
 
 
+def test_the_manifest_says_which_index_and_what_it_finds(shop: Shop) -> None:
+    said = json.loads((shop.run / "bundle/manifest.json").read_text())["index"]
+    assert (said["kind"], said["compression"]) == ("flat", "none")
+    assert (said["recall"]["recall"], said["recall"]["k"], said["recall"]["target"]) == (1.0, 50, 0.95)
+    assert said["recall"]["queries"] > 0
+
+
 def test_a_second_run_computes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in shop.run.rglob("*") if path.is_file()}
     assert main(["run", *shop.arguments(shop.run)]) == 0

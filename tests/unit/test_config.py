@@ -28,7 +28,7 @@ def test_every_problem_is_reported_at_once_with_a_suggestion() -> None:
     assert message.startswith("4 problems in train.toml: ")
     assert "unknown key 'train.learnign_rate' (did you mean 'learning_rate'?)" in message
     assert "train.epochs: Input should be greater than or equal to 1, got 0" in message
-    assert "index.kind: Input should be 'flat' or 'hnsw', got 'tree'" in message
+    assert "index.kind: Input should be 'auto', 'flat', 'ivf' or 'hnsw', got 'tree'" in message
     assert "unknown key 'colour' (known: run, data, split," in message
 
 

