@@ -381,7 +381,15 @@ def _best(
     return _resized(found, k)
 
 
-def _reranked(bundle: Bundle, ranker: Ranker, users: Users, rows: np.ndarray, k: int, seen: Rows | None) -> ScoredItems:
+def _reranked(
+    bundle: Bundle,
+    ranker: Ranker,
+    users: Users,
+    rows: np.ndarray,
+    k: int,
+    seen: Rows | None,
+    allowed: np.ndarray | None,
+) -> ScoredItems:
     """The candidates of all sources, reranked; at least k columns."""
     parts = []
     block = block_users(users.features, bundle.candidates)
