@@ -28,7 +28,6 @@ STAGE_COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 2 for an error that reckg explains, 130 after Ctrl-C."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on a busy machine
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's arrays in huge pages: fewer page faults
     options = build_parser().parse_args(arguments)
     command: Command = options.command
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import sys
@@ -168,6 +169,18 @@ def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.server.serve", lambda *args, **options: calls.append((args, options)))
     assert main(["serve", "bundle", "--port", "0", "--grace", "2"]) == 0
     assert calls == [((Path("bundle"), "127.0.0.1", 0), {"threads": 4, "grace_s": 2.0})]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    stand_in(monkeypatch, "jobs.demo", "demo")
+    assert main(["demo"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "ten"])
