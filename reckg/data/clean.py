@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from reckg.data.ids import codes_of
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
 _LABEL = "interactions"
+LARGEST = 2**62  # a key that is packed of several is below
 DUPLICATES = ("keep", "first", "last", "sum")
 
 
@@ -20,10 +22,10 @@ def clean_interactions(
     The frame stays lazy, but where duplicates are dropped: they are found in memory, and the rest stays there.
 
     Args:
-        frame: user_id, item_id and optional timestamp, weight, event, split.
+        frame: user_id, item_id (strings, or codes of them) and optional timestamp, weight, event, split.
         min_weight: interactions with a lower weight are dropped.
         duplicates: of a user's repeated (item, event), within one part of a given split: keep all, the first, the
-            last (by time, else as the rows come), or the last with the weights summed.
+            last (by time, of equal times as the rows come), or the last with the weights summed.
         k_core: users and items with fewer interactions than this are dropped, until none is left that has fewer.
     Returns:
         (frame, counts): counts has rows_read, dropped_below_min_weight, dropped_duplicates, dropped_k_core,
@@ -44,7 +46,7 @@ def clean_interactions(
     light = counts["rows_read"] if min_weight is None else _rows(frame)
     counts["dropped_below_min_weight"] = counts["rows_read"] - light
     if duplicates != "keep":
-        frame = collect(_deduplicate(frame, columns, duplicates), _LABEL).lazy()
+        frame = _deduplicate(frame, duplicates).lazy()
     single = light if duplicates == "keep" else _rows(frame)
     counts["dropped_duplicates"] = light - single
     frame, rounds = _k_core(frame, k_core)
@@ -67,39 +69,66 @@ def _rows(frame: pl.LazyFrame) -> int:
     return int(collect(frame.select(pl.len()), _LABEL).item())
 
 
-def _deduplicate(frame: pl.LazyFrame, columns: list[str], duplicates: str) -> pl.LazyFrame:
-    key = [name for name in ("user_id", "item_id", "event", "split") if name in columns]
-    if "timestamp" in columns:
-        frame = frame.sort("timestamp", maintain_order=True)
-    if duplicates == "sum" and "weight" not in columns:
-        frame = frame.with_columns(pl.lit(1.0, pl.Float32).alias("weight"))
-        columns = [*columns, "weight"]
-    if duplicates != "sum":
-        return frame.unique(key, keep="first" if duplicates == "first" else "last", maintain_order=True)
-    rest = [pl.col(name).last() for name in columns if name not in key and name != "weight"]
-    total = pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32)
-    return frame.group_by(key, maintain_order=True).agg(total, *rest).select(columns)
+def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
+    """In the order of the rows; a row keeps its own values, but for a sum of weights."""
+    rows = collect(frame, _LABEL)
+    first, order = _runs(_pairs(rows))
+    last, run = np.append(first, True)[1:], np.cumsum(first)
+    if "timestamp" in rows.columns:  # a run is in the order of its rows; of equal times that stays
+        several = np.flatnonzero(~(first & last))
+        of, time = order[several], rows["timestamp"].to_numpy()
+        order[several] = of[np.lexsort((time[of], run[several]))]
+    kept = order[first if duplicates == "first" else last]
+    keep = np.zeros(len(rows), dtype=bool)
+    keep[kept] = True
+    if duplicates == "sum":
+        weight = rows["weight"].to_numpy() if "weight" in rows.columns else np.ones(len(rows))
+        total = np.zeros(len(rows), dtype=np.float32)
+        total[kept] = np.bincount(run, weights=weight[order])[1:]
+        rows = rows.with_columns(pl.Series("weight", total))
+    return rows.filter(pl.Series(keep))
+
+
+def _pairs(rows: pl.DataFrame) -> np.ndarray:
+    """(n,) int64, equal where a user's interactions are of one item, event and part."""
+    key = np.zeros(len(rows), dtype=np.int64)
+    for name in ("user_id", "item_id", "event", "split"):
+        if name in rows.columns:
+            codes = codes_of(rows[name])
+            size = int(codes.max(initial=0)) + 1
+            if (int(key.max(initial=0)) + 1) * size > LARGEST:
+                key = np.unique(key, return_inverse=True)[1]
+            key = key * size + codes
+    return key
+
+
+def _runs(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) rows ordered by key, equal ones as they come; and for each of them whether it is the first of its key."""
+    n = len(key)
+    if (int(key.max(initial=0)) + 1) * n > LARGEST:
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+    else:
+        ordered, order = np.divmod(pl.Series(key * n + np.arange(n)).sort().to_numpy(), max(n, 1))
+    return np.append(True, ordered[1:] != ordered[:-1])[:n], order
 
 
 def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
     """The rounds count those that dropped something. In memory are two integers an interaction."""
     if k < 2:
         return frame, 0
-    users = collect(frame.select("user_id").unique().sort("user_id"), _LABEL).with_row_index("user")
-    items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL).with_row_index("item")
-    codes = frame.select("user_id", "item_id").join(users.lazy(), on="user_id").join(items.lazy(), on="item_id")
-    pairs = collect(codes.select("user", "item"), _LABEL)
-    user, item = pairs["user"].to_numpy(), pairs["item"].to_numpy()
-    rounds = 0
-    while len(user):
-        enough_users = np.bincount(user, minlength=len(users)) >= k
-        enough_items = np.bincount(item, minlength=len(items)) >= k
-        keep = enough_users[user] & enough_items[item]
+    ids = collect(frame.select("user_id", "item_id"), _LABEL)
+    user, item = codes_of(ids["user_id"]), codes_of(ids["item_id"])
+    rows, rounds = np.arange(len(user)), 0
+    while len(rows):
+        enough_users = np.bincount(user[rows]) >= k
+        enough_items = np.bincount(item[rows]) >= k
+        keep = enough_users[user[rows]] & enough_items[item[rows]]
         if keep.all():
             break
-        user, item = user[keep], item[keep]
+        rows = rows[keep]
         rounds += 1
-    left_users = users.filter(pl.Series(np.bincount(user, minlength=len(users)) > 0)).select("user_id")
-    left_items = items.filter(pl.Series(np.bincount(item, minlength=len(items)) > 0)).select("item_id")
-    kept = frame.join(left_users.lazy(), on="user_id", how="semi").join(left_items.lazy(), on="item_id", how="semi")
-    return kept, rounds
+    kept = ids[rows]
+    for name in ("user_id", "item_id"):
+        frame = frame.join(kept.lazy().select(pl.col(name).unique()), on=name, how="semi")
+    return frame, rounds

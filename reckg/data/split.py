@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from reckg.data.ids import codes_of
 from reckg.data.schema import SPLITS, TimeKind
 from reckg.data.text_table import collect
 from reckg.errors import DataError
@@ -141,8 +142,8 @@ def check_split(
             checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
     if kind == "cold-items":
         checks |= _check_cold_items(frame)
-    pairs = frame.select("user_id", "item_id", "split").unique()
-    both = pairs.filter(label == "train").join(pairs.filter(label == "test"), on=["user_id", "item_id"], how="semi")
+    tested = frame.filter(label == "test").select("user_id", "item_id").unique()
+    both = tested.join(frame.filter(label == "train"), on=["user_id", "item_id"], how="semi")
     repeated = collect(both.select(pl.len()), _LABEL).item()
     checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test") | {
         "passed": None
@@ -161,7 +162,7 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     the set of all ids: with other users or items it is another one.
     """
     rows = collect(frame, _LABEL)
-    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
     chance = pl.Series("chance", _mixed(_mixed(user, seed) ^ item, seed))
     ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
     order, place, size = _places(user, [chance, *ties])
@@ -191,19 +192,11 @@ def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFram
 def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
     rows = collect(frame, _LABEL)
-    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
     order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
     from_end = size - 1 - place
     part = np.where((size < 3) | (from_end > 1), 0, np.where(from_end == 0, 2, 1))
     return _labelled(rows, order, part)
-
-
-def _codes(rows: pl.DataFrame, column: str) -> np.ndarray:
-    """(n,) uint64: the place of each id among the sorted distinct ids."""
-    ids = rows.select(column).unique().sort(column).with_row_index("code")
-    return (
-        rows.select(column).join(ids, on=column, how="left", maintain_order="left")["code"].to_numpy().astype(np.uint64)
-    )
 
 
 def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -264,12 +257,12 @@ def _refuse_impossible(kind: SplitKind, columns: list[str], time: TimeKind) -> N
 
 
 def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFrame, tuple[int, int]]:
-    times = collect(frame.group_by("timestamp").agg(pl.len().alias("rows")).sort("timestamp"), _LABEL)
-    if len(times) < 3:
-        raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(times)}.")
-    moment = times["timestamp"].to_numpy()
-    before = np.concatenate([[0], np.cumsum(times["rows"].to_numpy())])  # rows earlier than moment[i]
-    total = before[-1]
+    times = np.sort(collect(frame.select("timestamp"), _LABEL)["timestamp"].to_numpy())
+    total = len(times)
+    first = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:total])
+    moment, before = times[first], np.append(first, total)  # before: the rows that are earlier than a moment
+    if len(moment) < 3:
+        raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(moment)}.")
     first_valid = 1 + int(np.argmin(np.abs(before[1:-2] - (1 - valid - test) * total)))
     after = before[first_valid + 1 : -1]
     first_test = first_valid + 1 + int(np.argmin(np.abs(after - (1 - test) * total)))
