@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reckg.data.clean import clean_interactions
 from reckg.data.history import History
 from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
+from reckg.data.row_order import row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
 from reckg.data.split import check_split, split_interactions
 from reckg.graph.numbering import number_nodes
@@ -50,14 +52,14 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     folder = run / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     interactions = split.frame.collect(engine="streaming")
-    users_taken, items_taken = (_taken(interactions[name], getattr(coded, name)) for name in ("user_id", "item_id"))
+    users_taken, items_taken = (taken(interactions[name], getattr(coded, name)) for name in ("user_id", "item_id"))
     items = _items(dataset, items_taken, config.data.catalogue)
     users = _users(dataset, users_taken)
     user_ids, item_ids = IdMap(users["user_id"], "user id"), IdMap(items["item_id"], "item id")
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
-    places = {"user_id": _places(coded.user_id, users), "item_id": _places(coded.item_id, items)}
-    _write_interactions(interactions, places, folder / "interactions.parquet")
+    places = places_in(coded.user_id, users), places_in(coded.item_id, items)
+    indexed_interactions(interactions, places).write_parquet(folder / "interactions.parquet")
     half_life = _half_life(folder / "interactions.parquet", len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
     counts = {
@@ -91,7 +93,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return {**counts, "notes": [*notes, *split.notes]}
 
 
-def _taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
+def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
     """The ids that occur among the codes, in their order."""
     return ids.gather(codes.unique().sort()).to_frame()
 
@@ -112,22 +114,24 @@ def _users(dataset: Dataset, taken: pl.DataFrame) -> pl.DataFrame:
     return users.select("user_id", pl.exclude("user_id")).sort("user_id")
 
 
-def _places(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
+def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
     """The row of each of the ids in the table that has them in its first column; null where it has none."""
     return ids.to_frame().join(
         table.select(ids.name).with_row_index("place"), on=ids.name, how="left", maintain_order="left"
     )["place"]
 
 
-def _write_interactions(frame: pl.DataFrame, places: dict[str, pl.Series], path: Path) -> None:
-    """Writes the interactions with indices in place of codes: places (codes,) has them by column."""
+def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
+    """The interactions by user, time and item, with indices in place of codes: places (codes,) of users and items."""
     timed = ["timestamp"] if "timestamp" in frame.columns else []
     weight = frame["weight"] if "weight" in frame.columns else pl.lit(1.0)
-    user_idx, item_idx = (places[name].gather(frame[name]).cast(pl.Int64) for name in ("user_id", "item_id"))
-    indexed = frame.select(
-        user_idx.alias("user_idx"), item_idx.alias("item_idx"), *timed, weight.cast(pl.Float32).alias("weight"), "split"
+    user_idx, item_idx = (
+        place.gather(frame[name]).cast(pl.Int64).alias(f"{name[:4]}_idx")
+        for name, place in zip(("user_id", "item_id"), places, strict=True)
     )
-    indexed.sort("user_idx", *timed, "item_idx").write_parquet(path)
+    split = pl.col("split").cast(pl.String)
+    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), split)
+    return indexed[row_order(*(indexed[name].to_numpy() for name in ("user_idx", *timed, "item_idx")))]
 
 
 def _half_life(interactions: Path, n_users: int, n_items: int) -> float:

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from reckg.data.ids import codes_of
+from reckg.data.row_order import row_order
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
 _LABEL = "interactions"
-LARGEST = 2**62  # a key that is packed of several is below
 DUPLICATES = ("keep", "first", "last", "sum")
 
 
@@ -72,9 +72,14 @@ def _rows(frame: pl.LazyFrame) -> int:
 def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
     """In the order of the rows; a row keeps its own values, but for a sum of weights."""
     rows = collect(frame, _LABEL)
-    first, order = _runs(_pairs(rows))
+    key = [codes_of(rows[name]) for name in ("user_id", "item_id", "event", "split") if name in rows.columns]
+    order = row_order(*key)
+    first = np.zeros(len(rows), dtype=bool)
+    first[:1] = True
+    for codes in key:
+        first[1:] |= codes[order[1:]] != codes[order[:-1]]
     last, run = np.append(first, True)[1:], np.cumsum(first)
-    if "timestamp" in rows.columns:  # a run is in the order of its rows; of equal times that stays
+    if "timestamp" in rows.columns:  # only repeats are put in order of time; of equal times the order stays
         several = np.flatnonzero(~(first & last))
         of, time = order[several], rows["timestamp"].to_numpy()
         order[several] = of[np.lexsort((time[of], run[several]))]
@@ -87,30 +92,6 @@ def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
         total[kept] = np.bincount(run, weights=weight[order])[1:]
         rows = rows.with_columns(pl.Series("weight", total))
     return rows.filter(pl.Series(keep))
-
-
-def _pairs(rows: pl.DataFrame) -> np.ndarray:
-    """(n,) int64, equal where a user's interactions are of one item, event and part."""
-    key = np.zeros(len(rows), dtype=np.int64)
-    for name in ("user_id", "item_id", "event", "split"):
-        if name in rows.columns:
-            codes = codes_of(rows[name])
-            size = int(codes.max(initial=0)) + 1
-            if (int(key.max(initial=0)) + 1) * size > LARGEST:
-                key = np.unique(key, return_inverse=True)[1]
-            key = key * size + codes
-    return key
-
-
-def _runs(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) rows ordered by key, equal ones as they come; and for each of them whether it is the first of its key."""
-    n = len(key)
-    if (int(key.max(initial=0)) + 1) * n > LARGEST:
-        order = np.argsort(key, kind="stable")
-        ordered = key[order]
-    else:
-        ordered, order = np.divmod(pl.Series(key * n + np.arange(n)).sort().to_numpy(), max(n, 1))
-    return np.append(True, ordered[1:] != ordered[:-1])[:n], order
 
 
 def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from reckg.compressed_rows import row_positions
+from reckg.data.row_order import row_order
 from reckg.errors import DataError
 
 
@@ -63,4 +64,4 @@ def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
     later = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (item[1:] >= item[:-1]))
     if ((user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & later)).all():
         return frame
-    return frame.sort("user_idx", "timestamp", "item_idx")
+    return frame[row_order(user, time, item)]

@@ -15,6 +15,7 @@ from reckg.errors import DataError
 
 SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"]
 KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items")
+PARTS = pl.Enum(SPLITS)
 _LABEL = "interactions"
 
 
@@ -217,7 +218,7 @@ def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.Laz
 
 def _names(part: np.ndarray) -> pl.Series:
     """The column ``split`` of (n,) places in SPLITS."""
-    return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
+    return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=PARTS)
 
 
 def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
@@ -268,9 +269,10 @@ def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFra
     first_test = first_valid + 1 + int(np.argmin(np.abs(after - (1 - test) * total)))
     start_valid, start_test = int(moment[first_valid]), int(moment[first_test])
     time = pl.col("timestamp")
-    label = pl.when(time < start_valid).then(pl.lit("train")).when(time < start_test).then(pl.lit("valid"))
+    train, valid_part, test_part = (pl.lit(name, dtype=PARTS) for name in SPLITS)
+    label = pl.when(time < start_valid).then(train).when(time < start_test).then(valid_part)
     cutoffs = int(moment[first_valid - 1]), int(moment[first_test - 1])
-    return frame.with_columns(label.otherwise(pl.lit("test")).alias("split")), cutoffs
+    return frame.with_columns(label.otherwise(test_part).alias("split")), cutoffs
 
 
 def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:

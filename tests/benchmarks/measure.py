@@ -129,6 +129,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
+def peak_gb() -> float:
+    """The most memory (GiB) that this process had. ru_maxrss would start from the size of what started it."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+
+
 def commit() -> str:
     """The commit that is checked out, with "+changes" if tracked files differ from it; "unknown" outside git."""
 
