@@ -59,7 +59,8 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
     places = places_in(coded.user_id, users), places_in(coded.item_id, items)
-    indexed_interactions(interactions, places).write_parquet(folder / "interactions.parquet")
+    indexed = indexed_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
+    indexed.write_parquet(folder / "interactions.parquet")
     half_life = _half_life(folder / "interactions.parquet", len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
     counts = {
@@ -129,8 +130,7 @@ def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl
         place.gather(frame[name]).cast(pl.Int64).alias(f"{name[:4]}_idx")
         for name, place in zip(("user_id", "item_id"), places, strict=True)
     )
-    split = pl.col("split").cast(pl.String)
-    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), split)
+    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), "split")
     return indexed[row_order(*(indexed[name].to_numpy() for name in ("user_idx", *timed, "item_idx")))]
 
 

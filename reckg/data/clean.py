@@ -50,10 +50,8 @@ def clean_interactions(
     single = light if duplicates == "keep" else _rows(frame)
     counts["dropped_duplicates"] = light - single
     frame, rounds = _k_core(frame, k_core)
-    query = frame.select(
-        pl.len(), pl.col("user_id").n_unique().alias("users"), pl.col("item_id").n_unique().alias("items")
-    )
-    rows, users, items = collect(query, _LABEL).row(0)
+    rows = _rows(frame)
+    users, items = (_distinct(frame, name) for name in ("user_id", "item_id"))
     counts |= {"dropped_k_core": single - rows, "k_core_rounds": rounds, "rows": rows, "users": users, "items": items}
     if not rows:
         raise DataError(
@@ -67,6 +65,12 @@ def clean_interactions(
 
 def _rows(frame: pl.LazyFrame) -> int:
     return int(collect(frame.select(pl.len()), _LABEL).item())
+
+
+def _distinct(frame: pl.LazyFrame, name: str) -> int:
+    if frame.collect_schema()[name].is_integer():
+        return int(np.count_nonzero(np.bincount(codes_of(collect(frame.select(name), _LABEL)[name]))))
+    return int(collect(frame.select(pl.col(name).n_unique()), _LABEL).item())
 
 
 def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
@@ -109,7 +113,9 @@ def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
             break
         rows = rows[keep]
         rounds += 1
-    kept = ids[rows]
+    if ids["user_id"].dtype.is_integer():  # codes are in memory anyway
+        return collect(frame, _LABEL)[rows].lazy(), rounds
+    kept = ids[rows].lazy()
     for name in ("user_id", "item_id"):
-        frame = frame.join(kept.lazy().select(pl.col(name).unique()), on=name, how="semi")
+        frame = frame.join(kept.select(pl.col(name).unique()), on=name, how="semi")
     return frame, rounds

@@ -26,7 +26,7 @@ def row_order(*keys: np.ndarray) -> np.ndarray:
         packed += key
         packed -= low
     if total * n > LARGEST:
-        return np.argsort(packed, kind="stable")
+        return pl.DataFrame({"key": packed}).select(pl.arg_sort_by("key", maintain_order=True))["key"].to_numpy()
     packed *= n
     packed += np.arange(n)
     return pl.Series(packed).sort().to_numpy() % n

@@ -276,26 +276,28 @@ def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFra
 
 
 def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:
-    label = pl.col("split")
-    per_user = frame.group_by("user_id").agg(
-        pl.len().alias("rows"), *[(label == name).sum().alias(name) for name in SPLITS]
-    )
-    counted = per_user.select(
-        pl.col("rows").sum(),
-        *[pl.col(name).sum() for name in SPLITS],
-        pl.len().alias("users"),
-        (pl.col("rows") < 3).sum().alias("whole_users"),
-        (pl.col("train") == 0).sum().alias("users_without_train"),
-        (pl.col("test") > 0).sum().alias("test_users"),
-        ((pl.col("test") > 0) & (pl.col("train") == 0)).sum().alias("test_users_without_train"),
-    )
-    counts = {name: int(count) for name, count in collect(counted, _LABEL).row(0, named=True).items()}
-    in_train = frame.filter(label == "train").select("item_id").unique()
-    cold = frame.filter(label == "test").select("item_id").unique().join(in_train, on="item_id", how="anti")
-    counts["test_items_without_train"] = int(collect(cold.select(pl.len()), _LABEL).item())
-    if kind not in ("leave-last-out", "per-user-ratio"):
-        counts["whole_users"] = 0
-    return counts
+    rows = collect(frame.select("user_id", "item_id", pl.col("split").cast(PARTS, strict=False)), _LABEL)
+    part = rows["split"].to_physical().cast(pl.Int64).fill_null(len(SPLITS)).to_numpy()
+    of_user, of_item = (_by_part(codes_of(rows[name]), part) for name in ("user_id", "item_id"))
+    size, (train, _, test, _) = of_user.sum(axis=1), of_user.T
+    return {
+        "rows": len(rows),
+        **dict(zip(SPLITS, np.bincount(part, minlength=len(SPLITS)).tolist(), strict=False)),
+        "users": len(of_user),
+        "whole_users": int((size < 3).sum()) if kind in ("leave-last-out", "per-user-ratio") else 0,
+        "users_without_train": int((train == 0).sum()),
+        "test_users": int((test > 0).sum()),
+        "test_users_without_train": int(((test > 0) & (train == 0)).sum()),
+        "test_items_without_train": int(((of_item[:, 2] > 0) & (of_item[:, 0] == 0)).sum()),
+    }
+
+
+def _by_part(codes: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """(m, parts and one for none): the rows of each of the m codes that occur."""
+    width = len(SPLITS) + 1
+    counts = np.bincount(codes * width + part)
+    counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width)
+    return counts[counts.any(axis=1)]
 
 
 def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, dict[str, Any]]:
