@@ -159,9 +159,11 @@ def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: p
     calls = stand_in(monkeypatch, "jobs.recommend", "recommend_all", {"users": 3, "unknown_users": 0})
     given = ["--users", "ids.txt", "--new-items", "items.csv", "--k", "7"]
     assert main(["recommend", "bundle", "--out", "recs.parquet", *given]) == 0
-    options = {"users": Path("ids.txt"), "new_items": Path("items.csv"), "k": 7, "overwrite": False}
+    options = {"users": Path("ids.txt"), "new_items": Path("items.csv"), "k": 7, "rerank": True, "overwrite": False}
     assert calls == [((Path("bundle"), Path("recs.parquet")), options)]
     assert capsys.readouterr().out == "users 3, unknown users 0\n"
+    assert main(["recommend", "bundle", "--out", "recs.parquet", "--no-rerank"]) == 0
+    assert calls[1][1]["rerank"] is False
 
 
 def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
