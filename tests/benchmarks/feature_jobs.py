@@ -12,13 +12,11 @@ which reads Parquet and checks, writes and makes the graph besides, is measured 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +30,7 @@ from reckg.data.ids import code_ids
 from reckg.data.split import split_interactions
 from reckg.ranking.tables import DAY, RECENT_SHARE, item_age, item_popularity, user_recency
 from tests.benchmarks.events import write_events
-from tests.benchmarks.measure import Result, finish, parser, peak_gb
+from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
 
 K_CORE, VALID, TEST = 5, 0.1, 0.1
 COMPARED = 300_000  # events of the comparison
@@ -140,15 +138,6 @@ def _timed(work: Callable[[], Features], out: Path, keep: Path | None, read: flo
 
 def write_csv(folder: Path) -> None:
     pl.scan_parquet(folder / "interactions.parquet").sink_csv(folder / "events.csv", maintain_order=True)
-
-
-def in_a_process(work: Callable[..., None], *arguments: Any, **named: Any) -> None:
-    """Runs work in a new process. Raises RuntimeError where that fails."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, kwargs=named)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{work.__name__} ended with {process.exitcode}")
 
 
 def check_equal(folder: Path) -> None:
