@@ -124,9 +124,10 @@ def main(arguments: list[str] | None = None) -> Result:
     words = parser("Batch recommendations with and without reranking.")
     words.add_argument("--users", type=int, default=1_000_000, help="users in the order of retrieval")
     words.add_argument("--reranked", type=int, default=20_000, help="users that are reranked")
+    words.add_argument("--items", type=int, default=100_000, help="of the catalogue")
     words.add_argument("--folder", type=Path, help="keeps the bundle there, and uses what is there")
     given = words.parse_args(arguments)
-    n_users, n_items = (2000, 500) if given.small else (1_000_000, 100_000)
+    n_users, n_items = (2000, 500) if given.small else (1_000_000, given.items)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
