@@ -53,8 +53,8 @@ def derived_half_life(history: History, n_items: int) -> float:
         items = history.items(one)[-LATEST - 1 :]
         weights = 0.5 ** (np.arange(len(items) - 2, -1, -1) / np.array(HALF_LIVES)[:, None])
         near = of_item[items[:-1]]
-        users, place = np.unique(near.indices, return_inverse=True)
-        near = sparse.csr_matrix((near.data, place, near.indptr), shape=(len(items) - 1, len(users)))
+        users, where = np.unique(near.indices, return_inverse=True)
+        near = sparse.csr_matrix((near.data, where, near.indptr), shape=(len(items) - 1, len(users)))
         scores = (of_user[users].T @ (near.T @ weights.T)).T
         scores[:, items[:-1]] = 0  # neither an item to itself nor one that was taken
         target = scores[:, items[-1:]]

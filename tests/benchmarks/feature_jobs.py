@@ -2,11 +2,11 @@
 
 The work of both: of repeated events the last one, the 5-core, the split by global time, interactions by index in order
 of user and time, the training histories, and of them popularity overall and in the latest tenth, its trend, the age of
-items, the length and the recency of histories. Both read one CSV file, by Polars' and pandas' readers, and turn ids
-into numbers first (pandas: into categories). speedup_vs_pandas is from the file to the features,
-speedup_vs_pandas_in_memory leaves out the reading of pandas alone. Every run is a process of its own, so that a peak is
-that run's; the events come from another one. Results are compared before anything is timed. The stage build-graph,
-which reads Parquet and checks, writes and makes the graph besides, is measured alone.
+items, the length and the recency of histories. Both read one CSV file, by Polars' and pandas' readers. In pandas the ids
+stay the strings that they are (speedup_vs_pandas), or are made categories first (speedup_vs_pandas_categories). Every
+run is a process of its own, so that a peak is that run's; the events come from another one. Results are compared before
+anything is timed. The stage build-graph, which reads Parquet and checks, writes and makes the graph besides, is
+measured alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_
 
 K_CORE, VALID, TEST = 5, 0.1, 0.1
 COMPARED = 300_000  # events of the comparison
+RIVALS = ("pandas", "pandas_categories")
 Features = dict[str, np.ndarray]
 
 
@@ -59,8 +60,9 @@ def reckg_features(folder: Path) -> Features:
     }
 
 
-def pandas_features(events: pd.DataFrame) -> Features:
-    for name in ("user_id", "item_id"):
+def pandas_features(file: Path, categories: bool) -> Features:
+    events = pd.read_csv(file)
+    for name in ("user_id", "item_id") if categories else ():
         events[name] = events[name].astype("category")
     events = events.sort_values("timestamp", kind="stable").drop_duplicates(["user_id", "item_id"], keep="last")
     while True:
@@ -75,8 +77,8 @@ def pandas_features(events: pd.DataFrame) -> Features:
     first_valid = 1 + (before.iloc[1:-1] - (1 - VALID - TEST) * total).abs().to_numpy().argmin()
     first_test = first_valid + 1 + (before.iloc[first_valid + 1 :] - (1 - TEST) * total).abs().to_numpy().argmin()
     events = events.assign(
-        user_idx=events["user_id"].cat.remove_unused_categories().cat.codes.astype("int64"),
-        item_idx=events["item_id"].cat.remove_unused_categories().cat.codes.astype("int64"),
+        user_idx=_numbered(events["user_id"]),
+        item_idx=_numbered(events["item_id"]),
     ).sort_values(["user_idx", "timestamp", "item_idx"])
     n_users, n_items = events["user_idx"].max() + 1, events["item_idx"].max() + 1
     part = np.where(
@@ -107,15 +109,21 @@ def pandas_features(events: pd.DataFrame) -> Features:
     }
 
 
+def _numbered(ids: pd.Series) -> pd.Series:
+    category = ids.cat.remove_unused_categories() if ids.dtype == "category" else ids.astype("category")
+    return category.cat.codes.astype("int64")
+
+
 def run_reckg(folder: Path, keep: Path | None) -> None:
     _timed(lambda: reckg_features(folder), folder / "reckg.npz", keep)
 
 
 def run_pandas(folder: Path, keep: Path | None) -> None:
-    began = time.perf_counter()
-    events = [pd.read_csv(folder / "events.csv")]
-    read = time.perf_counter() - began
-    _timed(lambda: pandas_features(events.pop()), folder / "pandas.npz", keep, read)
+    _timed(lambda: pandas_features(folder / "events.csv", False), folder / "pandas.npz", keep)
+
+
+def run_pandas_categories(folder: Path, keep: Path | None) -> None:
+    _timed(lambda: pandas_features(folder / "events.csv", True), folder / "pandas_categories.npz", keep)
 
 
 def run_stage(folder: Path, keep: Path | None) -> None:
@@ -128,11 +136,11 @@ def run_stage(folder: Path, keep: Path | None) -> None:
     _timed(stage, folder / "stage.npz", keep)
 
 
-def _timed(work: Callable[[], Features], out: Path, keep: Path | None, read: float = 0) -> None:
-    """Leaves seconds, CPU seconds of the process so far, GiB, and the seconds of ``read``, which are in the first."""
-    began = time.perf_counter()
+def _timed(work: Callable[[], Features], out: Path, keep: Path | None) -> None:
+    """Leaves seconds, CPU seconds and GiB in ``out``, and, where they are to be kept, the features."""
+    began, cpu = time.perf_counter(), time.process_time()
     found = work()
-    told = [read + time.perf_counter() - began, time.process_time(), peak_gb(), read]
+    told = [time.perf_counter() - began, time.process_time() - cpu, peak_gb()]
     np.savez(out, told=told, **(found if keep else {}))
 
 
@@ -142,38 +150,39 @@ def write_csv(folder: Path) -> None:
 
 def check_equal(folder: Path) -> None:
     """Raises AssertionError where reckg and pandas find different features."""
-    in_a_process(run_reckg, folder, folder)
-    in_a_process(run_pandas, folder, folder)
-    ours, theirs = np.load(folder / "reckg.npz"), np.load(folder / "pandas.npz")
-    for name in ours.files:
-        if name != "told":
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, err_msg=name)
+    for work in (run_reckg, run_pandas, run_pandas_categories):
+        in_a_process(work, folder, folder)
+    ours = np.load(folder / "reckg.npz")
+    for rival in RIVALS:
+        theirs = np.load(folder / f"{rival}.npz")
+        for name in ours.files:
+            if name != "told":
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, err_msg=name)
     print(f"the same in pandas: {len(ours['user_idx']):,} interactions, {len(ours['indptr']) - 1:,} users")
 
 
 def measured(folder: Path, rounds: int) -> dict[str, float]:
     """Figures over rounds in which reckg and pandas take turns."""
-    told: dict[str, list[np.ndarray]] = {"reckg": [], "pandas": [], "stage": []}
+    runs = {"reckg": run_reckg, "pandas": run_pandas, "pandas_categories": run_pandas_categories}
+    told: dict[str, list[np.ndarray]] = {name: [] for name in (*runs, "stage")}
+
+    def run(name: str, work: Callable[..., None]) -> None:
+        in_a_process(work, folder, None)
+        told[name].append(np.load(folder / f"{name}.npz")["told"])
+        print("{:18} {:7.2f} s, {:7.2f} CPU s, {:.2f} GB".format(name, *told[name][-1]), flush=True)
+
     for turn in range(rounds):
-        pair = [("reckg", run_reckg), ("pandas", run_pandas)]
-        for name, work in pair if turn % 2 == 0 else pair[::-1]:
-            in_a_process(work, folder, None)
-            told[name].append(np.load(folder / f"{name}.npz")["told"])
-            seconds, cpu, peak, read = told[name][-1]
-            print(f"{name:8} {seconds:7.2f} s ({read:.2f} to read), {cpu:7.2f} CPU s, {peak:.2f} GB", flush=True)
-    in_a_process(run_stage, folder, None)
-    told["stage"].append(np.load(folder / "stage.npz")["told"])
+        for name in list(runs)[:: -1 if turn % 2 else 1]:
+            run(name, runs[name])
+    run("stage", run_stage)
     figures: dict[str, float] = {}
     for name, each in told.items():
-        for what, values in zip(("seconds", "cpu_seconds", "peak_rss_gb"), zip(*each, strict=True), strict=False):
+        for what, values in zip(("seconds", "cpu_seconds", "peak_rss_gb"), zip(*each, strict=True), strict=True):
             figures[f"{name}_{what}"] = max(values) if what == "peak_rss_gb" else statistics.median(values)
-    pairs = list(zip(told["reckg"], told["pandas"], strict=True))
-    for what, ratios in (
-        ("speedup_vs_pandas", [theirs[0] / ours[0] for ours, theirs in pairs]),
-        ("speedup_vs_pandas_cpu", [theirs[1] / ours[1] for ours, theirs in pairs]),
-        ("speedup_vs_pandas_in_memory", [(theirs[0] - theirs[3]) / ours[0] for ours, theirs in pairs]),
-    ):
-        figures[what] = statistics.median(ratios)
+    for rival in RIVALS:
+        for what, column in (("", 0), ("_cpu", 1)):
+            ratios = [theirs[column] / ours[column] for ours, theirs in zip(told["reckg"], told[rival], strict=True)]
+            figures[f"speedup_vs_{rival}{what}"] = statistics.median(ratios)
     figures["peak_rss_gb"] = max(figures["reckg_peak_rss_gb"], figures["stage_peak_rss_gb"])
     return {name: float(value) for name, value in figures.items()}
 
