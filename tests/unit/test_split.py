@@ -271,3 +271,10 @@ def test_pairs_in_both_parts_are_counted_not_refused() -> None:
     }  # fmt: skip
     renamed = split(frame, "leave-last-out").frame.rename({"user_id": "user_idx", "item_id": "item_idx"})
     assert check_split(renamed, kind="leave-last-out", time="utc")["partition"]["passed"]
+
+
+def test_codes_of_ids_that_cleaning_dropped_are_no_users_and_no_items() -> None:
+    frame = pl.LazyFrame({"user_id": [1, 1, 5, 5], "item_id": [9, 3, 9, 3], "timestamp": [1, 2, 3, 4]})
+    split = split_interactions(frame, kind="global-time", valid=0.25, test=0.25, time="utc", seed=0)
+    counted = {name: split.counts[name] for name in ("users", "users_without_train", "test_items_without_train")}
+    assert counted == {"users": 2, "users_without_train": 1, "test_items_without_train": 0}
