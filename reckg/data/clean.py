@@ -19,7 +19,7 @@ def clean_interactions(
 ) -> tuple[pl.LazyFrame, dict[str, int]]:
     """Drops light, repeated and rare interactions, in this order.
 
-    The frame stays lazy, but where duplicates are dropped: they are found in memory, and the rest stays there.
+    The frame stays lazy, but where duplicates are dropped, or codes of ids are cut to a core: that is done in memory.
 
     Args:
         frame: user_id, item_id (strings, or codes of them) and optional timestamp, weight, event, split.

@@ -42,7 +42,8 @@ def split_interactions(
 ) -> Split:
     """Labels every interaction ``train``, ``valid`` or ``test``.
 
-    Global-time, cold-items and given splits stay lazy; the two per-user kinds sort all rows, hence hold them in memory.
+    Global-time, cold-items and given splits stay lazy, though the ids and times of all rows are in memory once; the
+    two per-user kinds sort all rows, hence hold them in memory.
 
     Args:
         frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
