@@ -164,7 +164,8 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     the set of all ids: with other users or items it is another one.
     """
     rows = collect(frame, _LABEL)
-    user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
+    codes = (codes_of(rows[name]) for name in ("user_id", "item_id"))
+    user, item = (np.unique(each, return_inverse=True)[1].astype(np.uint64) for each in codes)
     chance = pl.Series("chance", _mixed(_mixed(user, seed) ^ item, seed))
     ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
     order, place, size = _places(user, [chance, *ties])
