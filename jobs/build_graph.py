@@ -16,7 +16,7 @@ from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
 from reckg.data.row_order import row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
-from reckg.data.split import check_split, split_interactions
+from reckg.data.split import Split, check_split, split_interactions
 from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import derived_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
@@ -32,23 +32,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
         duplicates=config.data.duplicates,
         k_core=config.data.k_core,
     )
-    split = split_interactions(
-        cleaned,
-        kind=config.split.kind,
-        valid=config.split.valid,
-        test=config.split.test,
-        cold_share=config.split.cold_share,
-        time=dataset.time,
-        seed=config.run.seed,
-    )
-    checks = check_split(
-        split.frame,
-        kind=split.kind,
-        time=dataset.time,
-        cutoff_time=split.cutoff_time,
-        valid_cutoff_time=split.valid_cutoff_time,
-        n_rows=cleaning["rows"],
-    )
+    split, checks = _split(config, dataset, cleaned, cleaning["rows"])
     folder = run / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     interactions = split.frame.collect(engine="streaming")
@@ -61,7 +45,7 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     places = places_in(coded.user_id, users), places_in(coded.item_id, items)
     indexed = indexed_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
     indexed.write_parquet(folder / "interactions.parquet")
-    half_life = _half_life(folder / "interactions.parquet", len(users), len(items)) if split.valid_before_test else 0.0
+    half_life = _half_life(indexed, len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
     counts = {
         "users": len(users),
@@ -92,6 +76,28 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
         },
     )
     return {**counts, "notes": [*notes, *split.notes]}
+
+
+def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -> tuple[Split, dict[str, Any]]:
+    """The split that is configured, and its checks."""
+    split = split_interactions(
+        cleaned,
+        kind=config.split.kind,
+        valid=config.split.valid,
+        test=config.split.test,
+        cold_share=config.split.cold_share,
+        time=dataset.time,
+        seed=config.run.seed,
+    )
+    checks = check_split(
+        split.frame,
+        kind=split.kind,
+        time=dataset.time,
+        cutoff_time=split.cutoff_time,
+        valid_cutoff_time=split.valid_cutoff_time,
+        n_rows=rows,
+    )
+    return split, checks
 
 
 def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
@@ -134,9 +140,9 @@ def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl
     return indexed[row_order(*(indexed[name].to_numpy() for name in ("user_idx", *timed, "item_idx")))]
 
 
-def _half_life(interactions: Path, n_users: int, n_items: int) -> float:
+def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:
     """What the training histories say of how fast an interaction's weight should fall."""
-    training = pl.read_parquet(interactions).filter(pl.col("split") == "train")
+    training = interactions.filter(pl.col("split") == "train")
     return derived_half_life(History.from_interactions(training, n_users), n_items)
 
 
