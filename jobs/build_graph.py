@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from jobs.run_folder import write_json
 from reckg.config import Config
 from reckg.data.clean import clean_interactions
 from reckg.data.history import History
-from reckg.data.ids import IdMap
+from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
+from reckg.data.row_order import row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
 from reckg.data.split import Split, check_split, split_interactions
 from reckg.graph.numbering import number_nodes
@@ -23,38 +25,27 @@ from reckg.graph.triples import attribute_triples, node_names, outside_triples, 
 def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes prepared/ and graph/; returns the counts."""
     dataset, notes = read_dataset(data)
+    coded = code_ids(dataset.interactions)
     cleaned, cleaning = clean_interactions(
-        dataset.interactions,
+        coded.frame.lazy(),
         min_weight=config.data.min_weight,
         duplicates=config.data.duplicates,
         k_core=config.data.k_core,
     )
-    split = split_interactions(
-        cleaned,
-        kind=config.split.kind,
-        valid=config.split.valid,
-        test=config.split.test,
-        cold_share=config.split.cold_share,
-        time=dataset.time,
-        seed=config.run.seed,
-    )
-    checks = check_split(
-        split.frame,
-        kind=split.kind,
-        time=dataset.time,
-        cutoff_time=split.cutoff_time,
-        valid_cutoff_time=split.valid_cutoff_time,
-        n_rows=cleaning["rows"],
-    )
+    split, checks = _split(config, dataset, cleaned, cleaning["rows"])
     folder = run / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
-    items = _items(dataset, split, config.data.catalogue)
-    users = _users(dataset, split)
+    interactions = split.frame.collect(engine="streaming")
+    users_taken, items_taken = (taken(interactions[name], getattr(coded, name)) for name in ("user_id", "item_id"))
+    items = _items(dataset, items_taken, config.data.catalogue)
+    users = _users(dataset, users_taken)
     user_ids, item_ids = IdMap(users["user_id"], "user id"), IdMap(items["item_id"], "item id")
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
-    _write_interactions(split.frame, user_ids, item_ids, folder / "interactions.parquet")
-    half_life = _half_life(folder / "interactions.parquet", len(users), len(items)) if split.valid_before_test else 0.0
+    places = places_in(coded.user_id, users), places_in(coded.item_id, items)
+    indexed = indexed_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
+    indexed.write_parquet(folder / "interactions.parquet")
+    half_life = _half_life(indexed, len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
     counts = {
         "users": len(users),
@@ -87,40 +78,71 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return {**counts, "notes": [*notes, *split.notes]}
 
 
-def _items(dataset: Dataset, split: Split, catalogue: str) -> pl.DataFrame:
+def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -> tuple[Split, dict[str, Any]]:
+    """The split that is configured, and its checks."""
+    split = split_interactions(
+        cleaned,
+        kind=config.split.kind,
+        valid=config.split.valid,
+        test=config.split.test,
+        cold_share=config.split.cold_share,
+        time=dataset.time,
+        seed=config.run.seed,
+    )
+    checks = check_split(
+        split.frame,
+        kind=split.kind,
+        time=dataset.time,
+        cutoff_time=split.cutoff_time,
+        valid_cutoff_time=split.valid_cutoff_time,
+        n_rows=rows,
+    )
+    return split, checks
+
+
+def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
+    """The ids that occur among the codes, in their order."""
+    return ids.gather(codes.unique().sort()).to_frame()
+
+
+def _items(dataset: Dataset, taken: pl.DataFrame, catalogue: str) -> pl.DataFrame:
     """The candidates, by item_id; a dataset has a row for every item that occurs in its interactions."""
     listed = dataset.items.collect()
-    interacted = split.frame.select(pl.col("item_id").unique()).collect()
     if catalogue == "interacted":
-        listed = listed.join(interacted, on="item_id", how="semi")
+        listed = listed.join(taken, on="item_id", how="semi")
     return listed.select("item_id", pl.exclude("item_id")).sort("item_id")
 
 
-def _users(dataset: Dataset, split: Split) -> pl.DataFrame:
+def _users(dataset: Dataset, taken: pl.DataFrame) -> pl.DataFrame:
     """The users with interactions, by user_id, with their attributes where there are any."""
-    users = split.frame.select(pl.col("user_id").unique()).collect()
+    users = taken
     if dataset.users is not None:
         users = users.join(dataset.users.collect(), on="user_id", how="left")
     return users.select("user_id", pl.exclude("user_id")).sort("user_id")
 
 
-def _write_interactions(frame: pl.LazyFrame, user_ids: IdMap, item_ids: IdMap, path: Path) -> None:
-    """Streams the interactions with indices in place of ids."""
-    columns = frame.collect_schema().names()
-    users = pl.LazyFrame({"user_id": user_ids.ids}).with_row_index("user_idx")
-    items = pl.LazyFrame({"item_id": item_ids.ids}).with_row_index("item_idx")
-    weight = pl.col("weight") if "weight" in columns else pl.lit(1.0)
-    kept = [pl.col("user_idx").cast(pl.Int64), pl.col("item_idx").cast(pl.Int64)]
-    kept += [pl.col("timestamp")] if "timestamp" in columns else []
-    joined = frame.join(users, on="user_id", how="inner").join(items, on="item_id", how="inner")
-    joined.select(*kept, weight.cast(pl.Float32).alias("weight"), "split").sort(
-        "user_idx", *(["timestamp"] if "timestamp" in columns else []), "item_idx"
-    ).sink_parquet(path)
+def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
+    """The row of each of the ids in the table that has them in its first column; null where it has none."""
+    return ids.to_frame().join(
+        table.select(ids.name).with_row_index("place"), on=ids.name, how="left", maintain_order="left"
+    )["place"]
 
 
-def _half_life(interactions: Path, n_users: int, n_items: int) -> float:
+def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
+    """The interactions by user, time and item, with indices in place of codes: places (codes,) of users and items."""
+    timed = ["timestamp"] if "timestamp" in frame.columns else []
+    weight = frame["weight"] if "weight" in frame.columns else pl.lit(1.0)
+    user_idx, item_idx = (
+        place.gather(frame[name]).cast(pl.Int64).alias(f"{name[:4]}_idx")
+        for name, place in zip(("user_id", "item_id"), places, strict=True)
+    )
+    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), "split")
+    return indexed[row_order(*(indexed[name].to_numpy() for name in ("user_idx", *timed, "item_idx")))]
+
+
+def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:
     """What the training histories say of how fast an interaction's weight should fall."""
-    training = pl.read_parquet(interactions).filter(pl.col("split") == "train")
+    training = interactions.filter(pl.col("split") == "train")
     return derived_half_life(History.from_interactions(training, n_users), n_items)
 
 

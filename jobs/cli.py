@@ -28,7 +28,6 @@ STAGE_COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 2 for an error that reckg explains, 130 after Ctrl-C."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on a busy machine
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's arrays in huge pages: fewer page faults
     options = build_parser().parse_args(arguments)
     command: Command = options.command
     try:
@@ -167,6 +166,7 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--new-items", type=Path, help="table of items that the bundle does not have yet")
     parser.add_argument("--k", type=positive_integer, default=10, help="items a user (default: 10)")
+    parser.add_argument("--no-rerank", action="store_true", help="in the order of retrieval, which is faster")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
@@ -250,6 +250,7 @@ def _recommend(options: argparse.Namespace) -> None:
         users=options.users,
         new_items=options.new_items,
         k=options.k,
+        rerank=not options.no_rerank,
         overwrite=options.overwrite,
     )
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
 from reckg.inductive.embedder import conformed
 from reckg.inductive.fold_in import UserRequest
-from reckg.recommend import recommend_users
+from reckg.recommend import is_cold, popular_items, recommend_batch, recommend_users
+from reckg.retrieval.exact import empty_result
+from reckg.retrieval.scored_items import ScoredItems
 
 RECENT = "recent_item_ids"
+USER_IDX = "__user_idx__"  # the user's place in the bundle; null: unknown
+PLAIN = ["user_id", USER_IDX]
 EXAMPLES = 5  # unknown values that the counts name
 SCHEMA = {
     "user_id": pl.String,
@@ -40,7 +45,8 @@ def recommend_all(
     k: int = 10,
     users: Path | None = None,
     new_items: Path | None = None,
-    block_users: int = 1024,
+    rerank: bool = True,
+    block_users: int = 4096,
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -55,6 +61,7 @@ def recommend_all(
             is repeated is answered once. A list column ``recent_item_ids`` and the columns of the users' attributes
             are used as by Recommender.recommend, for users that the bundle knows and others.
         new_items: a table of items that the bundle does not have, to be recommended as well; see Bundle.with_items.
+        rerank: apply the bundle's ranker, where it has one.
         overwrite: replace ``out``.
     Returns:
         Counts: ``users`` answered, of them ``unknown_users`` (not in the bundle; ``unknown_examples`` names up to
@@ -78,6 +85,9 @@ def recommend_all(
     bundle = load_bundle(Path(bundle_path))
     asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
     counts = _no_counts(given, asked)
+    users_of_bundle = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)
+    asked = asked.join(users_of_bundle, on="user_id", how="left", maintain_order="left")
+    asked = asked.select(*PLAIN, pl.exclude(PLAIN))
     if new_items is not None:
         bundle = _with_new_items(bundle, Path(new_items), counts)
     parts = out.with_name(f".{out.name}.writing-{os.getpid()}")
@@ -87,7 +97,7 @@ def recommend_all(
     try:
         with tqdm(total=len(asked), unit="users", desc="recommend", disable=not progress) as bar:
             for number, block in enumerate(asked.iter_slices(block_users)):
-                _recommend_block(bundle, block, k, counts).write_parquet(parts / f"{number:08d}.parquet")
+                _recommend_block(bundle, block, k, rerank, counts).write_parquet(parts / f"{number:08d}.parquet")
                 bar.update(len(block))
         _join(parts, out)
     finally:
@@ -124,35 +134,65 @@ def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundl
     return grown
 
 
-def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, counts: dict[str, Any]) -> pl.DataFrame:
+def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]) -> pl.DataFrame:
     """The rows of one block of users; adds to ``counts``."""
-    requests = [_request(row) for row in block.iter_rows(named=True)]
-    answers = recommend_users(bundle, requests, k)
-    item_idx, fallback = answers.found.item_idx, np.array([each is not None for each in answers.fallback])
-    known = np.array([user_id in bundle.user_ids for user_id in block["user_id"]])
-    _count(counts, "unknown_users", "unknown_examples", block["user_id"].filter(pl.Series(~known)).to_list())
-    for what in ("recent_items", "attributes"):
-        unknown = [value for values in getattr(answers, f"unknown_{what}") for value in values]
-        _count(counts, f"unknown_{what}", f"unknown_{what}_examples", unknown)
+    if block.columns == PLAIN:
+        found, fallback = _plain(bundle, block[USER_IDX], k, rerank)
+    else:
+        found, fallback = _requested(bundle, block, k, rerank, counts)
+    known = block[USER_IDX].is_not_null().to_numpy()
+    _count(counts, "unknown_users", "unknown_examples", block["user_id"].filter(pl.Series(~known)))
     counts["cold_users"] += int((fallback & known).sum())
-    counts["folded_users"] += sum(not request.is_plain for request in requests)
-    filled = item_idx >= 0
+    filled = found.item_idx >= 0
     counts["short_users"] += int((~filled[:, -1]).sum())
     counts["rows"] += int(filled.sum())
     row, place = np.nonzero(filled)
     columns = {
         "user_id": block["user_id"].gather(row),
-        "rank": place + 1,
-        "item_id": bundle.item_ids.ids.gather(item_idx[filled]),
-        "score": answers.found.score[filled],
-        "fallback": pl.Series(answers.fallback, dtype=pl.String).gather(row),
+        "rank": pl.Series(place + 1, dtype=pl.Int32),
+        "item_id": bundle.item_ids.ids.gather(found.item_idx[filled]),
+        "score": found.score[filled],
+        "fallback": pl.Series(["popular", None], dtype=pl.String).gather(np.where(fallback, 0, 1)[row]),
     }
-    return pl.DataFrame(columns, schema=SCHEMA, strict=False)
+    return pl.DataFrame(columns, schema=SCHEMA)
 
 
-def _count(counts: dict[str, Any], number: str, examples: str, found: list[str]) -> None:
+def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[ScoredItems, np.ndarray]:
+    """(n, k) items of users of whom there is an id alone, and (n,) whether the popular ones; as recommend_users.
+
+    block: (n,) their places in the bundle, null where it does not know them.
+    """
+    user_idx = block.cast(pl.Int64).fill_null(-1).to_numpy()
+    popular, known = user_idx < 0, np.flatnonzero(user_idx >= 0)
+    found = empty_result(len(block), k)
+    ranked = rerank and bundle.ranker is not None
+    retrieved = None if ranked or bundle.index.kind != "flat" else k  # exact search finds the same, however many
+    part = recommend_batch(bundle, user_idx[known], k, rerank=rerank, candidates=retrieved)
+    found.item_idx[known], found.score[known] = part.item_idx, part.score
+    popular[known] = is_cold(bundle, user_idx[known])
+    strangers = user_idx < 0
+    if strangers.any():
+        most = popular_items(bundle, k)
+        found.item_idx[strangers], found.score[strangers] = most.item_idx, most.score
+    return found, popular
+
+
+def _requested(
+    bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]
+) -> tuple[ScoredItems, np.ndarray]:
+    """The same of users who may have recent items and attributes; adds to ``counts``."""
+    requests = [_request(row) for row in block.drop(USER_IDX).iter_rows(named=True)]
+    answers = recommend_users(bundle, requests, k, rerank=rerank)
+    for what in ("recent_items", "attributes"):
+        unknown = [value for values in getattr(answers, f"unknown_{what}") for value in values]
+        _count(counts, f"unknown_{what}", f"unknown_{what}_examples", unknown)
+    counts["folded_users"] += sum(not request.is_plain for request in requests)
+    return answers.found, np.array([each is not None for each in answers.fallback])
+
+
+def _count(counts: dict[str, Any], number: str, examples: str, found: Sequence[str] | pl.Series) -> None:
     counts[number] += len(found)
-    counts[examples] += found[: EXAMPLES - len(counts[examples])]
+    counts[examples] += list(found[: EXAMPLES - len(counts[examples])])
 
 
 def _request(row: dict[str, Any]) -> UserRequest:

@@ -25,7 +25,7 @@ from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.joint_model import Embeddings, JointModel
-from reckg.model.memory import Plan
+from reckg.model.memory import Plan, keep_freed_memory
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
@@ -42,6 +42,7 @@ HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-l
 
 def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes model/: the best epoch's weights, the log and train.json. Resumes its own checkpoint."""
+    keep_freed_memory()
     torch.set_num_threads(n_threads(config))
     torch.manual_seed(config.run.seed)
     device = pick_device(config)
@@ -66,13 +67,13 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         progress=tqdm,
     )
     torch.set_num_threads(n_threads(config))
-    n_examples, n_interactions = len(objective.histories.examples()), len(objective.histories.item)
-    del objective, tensors, graph  # what follows builds its own, and has the memory for it
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
     half_life = _served_half_life(config, run, model, prepared, validate)
-    tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
+    if half_life != prepared.half_life(config):
+        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
     linear = _linear_part(config, run, model, tensors, prepared, validate)
+    n_examples = len(objective.histories.examples())
     counts = {
         "epochs": result.epoch,
         "best_epoch": result.best_epoch,
@@ -83,7 +84,7 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "linear_share_new_items": linear["new_share"],
         "content_weights": linear["content_weights"],
         "examples": n_examples,
-        "interactions_without_history": n_interactions - n_examples,
+        "interactions_without_history": len(objective.histories.item) - n_examples,
         "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "texts": 0 if model.text is None else len(model.text.tokens),

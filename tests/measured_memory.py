@@ -16,7 +16,7 @@ from reckg.model import train as module
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.histories import Histories
 from reckg.model.joint_model import JointModel
-from reckg.model.memory import Sizes, estimate, held_memory
+from reckg.model.memory import Sizes, estimate, held_memory, keep_freed_memory
 from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
@@ -101,11 +101,11 @@ def train(counts: Sizes, propagation: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = schedule(epochs=1, batch_size=BATCH, average_decay=0.9)
         module.train(model, tensors, made, plan, folder=Path(folder), validate=lambda found: 0.0, key="k")
-    del made, told
     weighed(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
 
 
 def main(users: int, propagation: str, attention: str) -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     counts, held = sizes(users, attention), held_memory()
     train(counts, propagation)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from reckg.data.ids import codes_of
+from reckg.data.row_order import row_order
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
@@ -17,13 +19,13 @@ def clean_interactions(
 ) -> tuple[pl.LazyFrame, dict[str, int]]:
     """Drops light, repeated and rare interactions, in this order.
 
-    The frame stays lazy, but where duplicates are dropped: they are found in memory, and the rest stays there.
+    The frame stays lazy, but where duplicates are dropped, or codes of ids are cut to a core: that is done in memory.
 
     Args:
-        frame: user_id, item_id and optional timestamp, weight, event, split.
+        frame: user_id, item_id (strings, or codes of them) and optional timestamp, weight, event, split.
         min_weight: interactions with a lower weight are dropped.
         duplicates: of a user's repeated (item, event), within one part of a given split: keep all, the first, the
-            last (by time, else as the rows come), or the last with the weights summed.
+            last (by time, of equal times as the rows come), or the last with the weights summed.
         k_core: users and items with fewer interactions than this are dropped, until none is left that has fewer.
     Returns:
         (frame, counts): counts has rows_read, dropped_below_min_weight, dropped_duplicates, dropped_k_core,
@@ -44,14 +46,12 @@ def clean_interactions(
     light = counts["rows_read"] if min_weight is None else _rows(frame)
     counts["dropped_below_min_weight"] = counts["rows_read"] - light
     if duplicates != "keep":
-        frame = collect(_deduplicate(frame, columns, duplicates), _LABEL).lazy()
+        frame = _deduplicate(frame, duplicates).lazy()
     single = light if duplicates == "keep" else _rows(frame)
     counts["dropped_duplicates"] = light - single
     frame, rounds = _k_core(frame, k_core)
-    query = frame.select(
-        pl.len(), pl.col("user_id").n_unique().alias("users"), pl.col("item_id").n_unique().alias("items")
-    )
-    rows, users, items = collect(query, _LABEL).row(0)
+    rows = _rows(frame)
+    users, items = (_distinct(frame, name) for name in ("user_id", "item_id"))
     counts |= {"dropped_k_core": single - rows, "k_core_rounds": rounds, "rows": rows, "users": users, "items": items}
     if not rows:
         raise DataError(
@@ -67,39 +67,55 @@ def _rows(frame: pl.LazyFrame) -> int:
     return int(collect(frame.select(pl.len()), _LABEL).item())
 
 
-def _deduplicate(frame: pl.LazyFrame, columns: list[str], duplicates: str) -> pl.LazyFrame:
-    key = [name for name in ("user_id", "item_id", "event", "split") if name in columns]
-    if "timestamp" in columns:
-        frame = frame.sort("timestamp", maintain_order=True)
-    if duplicates == "sum" and "weight" not in columns:
-        frame = frame.with_columns(pl.lit(1.0, pl.Float32).alias("weight"))
-        columns = [*columns, "weight"]
-    if duplicates != "sum":
-        return frame.unique(key, keep="first" if duplicates == "first" else "last", maintain_order=True)
-    rest = [pl.col(name).last() for name in columns if name not in key and name != "weight"]
-    total = pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32)
-    return frame.group_by(key, maintain_order=True).agg(total, *rest).select(columns)
+def _distinct(frame: pl.LazyFrame, name: str) -> int:
+    if frame.collect_schema()[name].is_integer():
+        return int(np.count_nonzero(np.bincount(codes_of(collect(frame.select(name), _LABEL)[name]))))
+    return int(collect(frame.select(pl.col(name).n_unique()), _LABEL).item())
+
+
+def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
+    """In the order of the rows; a row keeps its own values, but for a sum of weights."""
+    rows = collect(frame, _LABEL)
+    key = [codes_of(rows[name]) for name in ("user_id", "item_id", "event", "split") if name in rows.columns]
+    order = row_order(*key)
+    first = np.zeros(len(rows), dtype=bool)
+    first[:1] = True
+    for codes in key:
+        first[1:] |= codes[order[1:]] != codes[order[:-1]]
+    last, run = np.append(first, True)[1:], np.cumsum(first)
+    if "timestamp" in rows.columns:  # only repeats are put in order of time; of equal times the order stays
+        several = np.flatnonzero(~(first & last))
+        of, time = order[several], rows["timestamp"].to_numpy()
+        order[several] = of[np.lexsort((time[of], run[several]))]
+    kept = order[first if duplicates == "first" else last]
+    keep = np.zeros(len(rows), dtype=bool)
+    keep[kept] = True
+    if duplicates == "sum":
+        weight = rows["weight"].to_numpy() if "weight" in rows.columns else np.ones(len(rows))
+        total = np.zeros(len(rows), dtype=np.float32)
+        total[kept] = np.bincount(run, weights=weight[order])[1:]
+        rows = rows.with_columns(pl.Series("weight", total))
+    return rows.filter(pl.Series(keep))
 
 
 def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
     """The rounds count those that dropped something. In memory are two integers an interaction."""
     if k < 2:
         return frame, 0
-    users = collect(frame.select("user_id").unique().sort("user_id"), _LABEL).with_row_index("user")
-    items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL).with_row_index("item")
-    codes = frame.select("user_id", "item_id").join(users.lazy(), on="user_id").join(items.lazy(), on="item_id")
-    pairs = collect(codes.select("user", "item"), _LABEL)
-    user, item = pairs["user"].to_numpy(), pairs["item"].to_numpy()
-    rounds = 0
-    while len(user):
-        enough_users = np.bincount(user, minlength=len(users)) >= k
-        enough_items = np.bincount(item, minlength=len(items)) >= k
-        keep = enough_users[user] & enough_items[item]
+    ids = collect(frame.select("user_id", "item_id"), _LABEL)
+    user, item = codes_of(ids["user_id"]), codes_of(ids["item_id"])
+    rows, rounds = np.arange(len(user)), 0
+    while len(rows):
+        enough_users = np.bincount(user[rows]) >= k
+        enough_items = np.bincount(item[rows]) >= k
+        keep = enough_users[user[rows]] & enough_items[item[rows]]
         if keep.all():
             break
-        user, item = user[keep], item[keep]
+        rows = rows[keep]
         rounds += 1
-    left_users = users.filter(pl.Series(np.bincount(user, minlength=len(users)) > 0)).select("user_id")
-    left_items = items.filter(pl.Series(np.bincount(item, minlength=len(items)) > 0)).select("item_id")
-    kept = frame.join(left_users.lazy(), on="user_id", how="semi").join(left_items.lazy(), on="item_id", how="semi")
-    return kept, rounds
+    if ids["user_id"].dtype.is_integer():  # codes are in memory anyway
+        return collect(frame, _LABEL)[rows].lazy(), rounds
+    kept = ids[rows].lazy()
+    for name in ("user_id", "item_id"):
+        frame = frame.join(kept.select(pl.col(name).unique()), on=name, how="semi")
+    return frame, rounds

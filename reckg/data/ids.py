@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from reckg.errors import DataError, UnknownIdError
+
+_IDS = ("user_id", "item_id")
+
+
+@dataclass(frozen=True)
+class CodedIds:
+    """A table in memory whose ids are codes (UInt32): places among the sorted ids, which are ``user_id`` and
+    ``item_id`` (strings). Codes sort as the ids do, and a table of many rows takes a fraction of the memory."""
+
+    frame: pl.DataFrame
+    user_id: pl.Series
+    item_id: pl.Series
+
+
+def code_ids(frame: pl.LazyFrame) -> CodedIds:
+    """Replaces the columns user_id and item_id (strings) by codes."""
+    ids = {name: frame.select(pl.col(name).unique()).collect(engine="streaming")[name].sort() for name in _IDS}
+    coded = [pl.col(name).cast(pl.Enum(ids[name])).to_physical().cast(pl.UInt32) for name in _IDS]
+    return CodedIds(frame.select(*coded, pl.exclude(_IDS)).collect(engine="streaming"), *ids.values())
+
+
+def codes_of(column: pl.Series) -> np.ndarray:
+    """(n,) int64: whole numbers as they are, others as places among the sorted distinct ones."""
+    if column.dtype.is_integer():
+        return column.cast(pl.Int64).to_numpy()
+    ids = column.unique().sort().alias("id").to_frame().with_row_index("code")
+    joined = column.alias("id").to_frame().join(ids, on="id", how="left", maintain_order="left", nulls_equal=True)
+    return joined["code"].cast(pl.Int64).to_numpy()
 
 
 class IdMap:

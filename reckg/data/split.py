@@ -8,12 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from reckg.data.ids import codes_of
 from reckg.data.schema import SPLITS, TimeKind
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
 SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"]
 KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items")
+PARTS = pl.Enum(SPLITS)
 _LABEL = "interactions"
 
 
@@ -40,7 +42,8 @@ def split_interactions(
 ) -> Split:
     """Labels every interaction ``train``, ``valid`` or ``test``.
 
-    Global-time, cold-items and given splits stay lazy; the two per-user kinds sort all rows, hence hold them in memory.
+    Global-time, cold-items and given splits stay lazy, though the ids and times of all rows are in memory once; the
+    two per-user kinds sort all rows, hence hold them in memory.
 
     Args:
         frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
@@ -141,8 +144,8 @@ def check_split(
             checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
     if kind == "cold-items":
         checks |= _check_cold_items(frame)
-    pairs = frame.select("user_id", "item_id", "split").unique()
-    both = pairs.filter(label == "train").join(pairs.filter(label == "test"), on=["user_id", "item_id"], how="semi")
+    tested = frame.filter(label == "test").select("user_id", "item_id").unique()
+    both = tested.join(frame.filter(label == "train"), on=["user_id", "item_id"], how="semi")
     repeated = collect(both.select(pl.len()), _LABEL).item()
     checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test") | {
         "passed": None
@@ -161,7 +164,8 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     the set of all ids: with other users or items it is another one.
     """
     rows = collect(frame, _LABEL)
-    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    codes = (codes_of(rows[name]) for name in ("user_id", "item_id"))
+    user, item = (np.unique(each, return_inverse=True)[1].astype(np.uint64) for each in codes)
     chance = pl.Series("chance", _mixed(_mixed(user, seed) ^ item, seed))
     ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
     order, place, size = _places(user, [chance, *ties])
@@ -191,19 +195,11 @@ def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFram
 def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
     rows = collect(frame, _LABEL)
-    user, item = _codes(rows, "user_id"), _codes(rows, "item_id")
+    user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
     order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
     from_end = size - 1 - place
     part = np.where((size < 3) | (from_end > 1), 0, np.where(from_end == 0, 2, 1))
     return _labelled(rows, order, part)
-
-
-def _codes(rows: pl.DataFrame, column: str) -> np.ndarray:
-    """(n,) uint64: the place of each id among the sorted distinct ids."""
-    ids = rows.select(column).unique().sort(column).with_row_index("code")
-    return (
-        rows.select(column).join(ids, on=column, how="left", maintain_order="left")["code"].to_numpy().astype(np.uint64)
-    )
 
 
 def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -224,7 +220,7 @@ def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.Laz
 
 def _names(part: np.ndarray) -> pl.Series:
     """The column ``split`` of (n,) places in SPLITS."""
-    return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
+    return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=PARTS)
 
 
 def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
@@ -264,43 +260,46 @@ def _refuse_impossible(kind: SplitKind, columns: list[str], time: TimeKind) -> N
 
 
 def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFrame, tuple[int, int]]:
-    times = collect(frame.group_by("timestamp").agg(pl.len().alias("rows")).sort("timestamp"), _LABEL)
-    if len(times) < 3:
-        raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(times)}.")
-    moment = times["timestamp"].to_numpy()
-    before = np.concatenate([[0], np.cumsum(times["rows"].to_numpy())])  # rows earlier than moment[i]
-    total = before[-1]
+    times = np.sort(collect(frame.select("timestamp"), _LABEL)["timestamp"].to_numpy())
+    total = len(times)
+    first = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:total])
+    moment, before = times[first], np.append(first, total)  # before: the rows that are earlier than a moment
+    if len(moment) < 3:
+        raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(moment)}.")
     first_valid = 1 + int(np.argmin(np.abs(before[1:-2] - (1 - valid - test) * total)))
     after = before[first_valid + 1 : -1]
     first_test = first_valid + 1 + int(np.argmin(np.abs(after - (1 - test) * total)))
     start_valid, start_test = int(moment[first_valid]), int(moment[first_test])
     time = pl.col("timestamp")
-    label = pl.when(time < start_valid).then(pl.lit("train")).when(time < start_test).then(pl.lit("valid"))
+    train, valid_part, test_part = (pl.lit(name, dtype=PARTS) for name in SPLITS)
+    label = pl.when(time < start_valid).then(train).when(time < start_test).then(valid_part)
     cutoffs = int(moment[first_valid - 1]), int(moment[first_test - 1])
-    return frame.with_columns(label.otherwise(pl.lit("test")).alias("split")), cutoffs
+    return frame.with_columns(label.otherwise(test_part).alias("split")), cutoffs
 
 
 def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:
-    label = pl.col("split")
-    per_user = frame.group_by("user_id").agg(
-        pl.len().alias("rows"), *[(label == name).sum().alias(name) for name in SPLITS]
-    )
-    counted = per_user.select(
-        pl.col("rows").sum(),
-        *[pl.col(name).sum() for name in SPLITS],
-        pl.len().alias("users"),
-        (pl.col("rows") < 3).sum().alias("whole_users"),
-        (pl.col("train") == 0).sum().alias("users_without_train"),
-        (pl.col("test") > 0).sum().alias("test_users"),
-        ((pl.col("test") > 0) & (pl.col("train") == 0)).sum().alias("test_users_without_train"),
-    )
-    counts = {name: int(count) for name, count in collect(counted, _LABEL).row(0, named=True).items()}
-    in_train = frame.filter(label == "train").select("item_id").unique()
-    cold = frame.filter(label == "test").select("item_id").unique().join(in_train, on="item_id", how="anti")
-    counts["test_items_without_train"] = int(collect(cold.select(pl.len()), _LABEL).item())
-    if kind not in ("leave-last-out", "per-user-ratio"):
-        counts["whole_users"] = 0
-    return counts
+    rows = collect(frame.select("user_id", "item_id", pl.col("split").cast(PARTS, strict=False)), _LABEL)
+    part = rows["split"].to_physical().cast(pl.Int64).fill_null(len(SPLITS)).to_numpy()
+    of_user, of_item = (_by_part(codes_of(rows[name]), part) for name in ("user_id", "item_id"))
+    size, (train, _, test, _) = of_user.sum(axis=1), of_user.T
+    return {
+        "rows": len(rows),
+        **dict(zip(SPLITS, np.bincount(part, minlength=len(SPLITS)).tolist(), strict=False)),
+        "users": len(of_user),
+        "whole_users": int((size < 3).sum()) if kind in ("leave-last-out", "per-user-ratio") else 0,
+        "users_without_train": int((train == 0).sum()),
+        "test_users": int((test > 0).sum()),
+        "test_users_without_train": int(((test > 0) & (train == 0)).sum()),
+        "test_items_without_train": int(((of_item[:, 2] > 0) & (of_item[:, 0] == 0)).sum()),
+    }
+
+
+def _by_part(codes: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """(m, parts and one for none): the rows of each of the m codes that occur."""
+    width = len(SPLITS) + 1
+    counts = np.bincount(codes * width + part)
+    counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width)
+    return counts[counts.any(axis=1)]
 
 
 def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, dict[str, Any]]:

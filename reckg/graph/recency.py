@@ -45,15 +45,18 @@ def derived_half_life(history: History, n_items: int) -> float:
     place = history.item_idx[earlier], user[earlier]
     taken = sparse.csr_matrix((np.ones(len(place[0])), place), shape=(n_items, history.n_users))
     taken.data[:] = 1  # repeats were added up
-    taken = sparse.diags(1 / np.sqrt(np.maximum(taken.getnnz(axis=1), 1))) @ taken
+    of_item = (sparse.diags(1 / np.sqrt(np.maximum(taken.getnnz(axis=1), 1))) @ taken).tocsr()
+    of_user = of_item.T.tocsr()
     n_asked = int(min(max(ASKED_SCORES / n_items, 200), 4000, len(asked)))
     gains = np.zeros(len(HALF_LIVES))
     for one in asked[np.linspace(0, len(asked) - 1, n_asked).astype(np.int64)].tolist():
         items = history.items(one)[-LATEST - 1 :]
         weights = 0.5 ** (np.arange(len(items) - 2, -1, -1) / np.array(HALF_LIVES)[:, None])
-        similar = (taken[items[:-1]] @ taken.T).toarray()
-        similar[:, items[:-1]] = 0  # neither an item to itself nor one that was taken
-        scores = weights @ similar
+        near = of_item[items[:-1]]
+        users, where = np.unique(near.indices, return_inverse=True)
+        near = sparse.csr_matrix((near.data, where, near.indptr), shape=(len(items) - 1, len(users)))
+        scores = (of_user[users].T @ (near.T @ weights.T)).T
+        scores[:, items[:-1]] = 0  # neither an item to itself nor one that was taken
         target = scores[:, items[-1:]]
         rank = 1 + (scores > target).sum(axis=1) + ((scores == target).sum(axis=1) - 1) / 2
         gains += 1 / np.log2(1 + rank)

@@ -5,6 +5,7 @@ The estimate adds up the arrays that are alive at the fullest moment; docs/perfo
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ STEPS = 128  # of an epoch, about, where the batch is derived
 ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
 SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
 TAUGHT_BY = 4000  # as reckg.model.content.TAUGHT_BY
 
 
@@ -192,6 +194,17 @@ def _ways_out(sizes: Sizes, smallest: Plan, softmax: bool) -> str:
         needed += " and model.attention 'uniform'" if sizes.attention == "relation" else ""
         ways.append(f"train.propagation 'sampled'{needed} takes {_gb(other)} GB")
     return "What would help: " + "; ".join(ways) + "; more memory, and train.memory_gb raised to it."
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what is freed for the next arrays: given back, each would fault in anew, page by page.
+
+    For the rest of the process, whose memory does not shrink then. Where the C library is another, nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, -1)
 
 
 def held_memory() -> int:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class TextEncoder(nn.Module):
     def trains(self) -> bool:
         return self.policy != "frozen"
 
-    @property
+    @cached_property
     def work_per_token(self) -> int:
         """Multiplications of a token on its way through the trained layers and back; frozen: as if the last trained.
 

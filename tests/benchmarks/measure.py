@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -127,6 +128,20 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         found["cuda_device"] = torch.cuda.get_device_name(device)
     return found
+
+
+def in_a_process(work: Callable[..., None], *arguments: Any, **named: Any) -> None:
+    """Runs work in a new process. Raises RuntimeError where that fails."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, kwargs=named)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{work.__name__} ended with {process.exitcode}")
+
+
+def peak_gb() -> float:
+    """The most memory (GiB) that this process had. ru_maxrss would start from the size of what started it."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def commit() -> str:

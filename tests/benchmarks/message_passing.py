@@ -1,7 +1,7 @@
 """One propagation, forward and backward: reckg's kernel beside DGL's, torch's CSR product and the copy bandwidth.
 
 python -m tests.benchmarks.message_passing [--small] [--device cuda] [--out FILE]
-What the figures mean is in docs/performance.md.
+Freed memory is kept for the next arrays, as the stage train has it. What the figures mean is in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from reckg.model.dgl_compat import dgl
+from reckg.model.memory import keep_freed_memory
 from reckg.model.message_passing import Adjacency, propagate
 from tests.benchmarks import measure
 
@@ -148,6 +149,7 @@ def main(arguments: list[str] | None = None) -> measure.Result:
     parser = measure.parser("Forward and backward of one propagation.")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)
+    keep_freed_memory()
     sizes, copied = (SMALL, 2**16) if given.small else (FULL, 2**26)
     figures = {}
     for size in sizes:

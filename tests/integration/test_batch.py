@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -131,12 +133,24 @@ def test_memory_grows_with_the_block_not_with_the_users(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = jobs.recommend.recommend_users
+    original = jobs.recommend.recommend_batch
 
-    def watched(bundle: Bundle, requests: object, k: int) -> object:
-        sizes.append(len(requests))  # type: ignore[arg-type]
-        return original(bundle, requests, k)  # type: ignore[arg-type]
+    def watched(bundle: Bundle, user_idx: np.ndarray, *words: Any, **named: Any) -> Any:
+        sizes.append(len(user_idx))
+        return original(bundle, user_idx, *words, **named)
 
-    monkeypatch.setattr(jobs.recommend, "recommend_users", watched)
+    monkeypatch.setattr(jobs.recommend, "recommend_batch", watched)
     recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=16, progress=False)
     assert sizes == [16, 16, 8]
+
+
+def test_without_reranking_the_order_is_retrieval_s(bundle: Bundle, bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text("u003\nnobody\n")
+    for name, users in (("all", None), ("two", tmp_path / "users.txt")):
+        recommend_all(bundle_path, tmp_path / name, k=30, rerank=False, users=users, progress=False)
+    every, two = pl.read_parquet(tmp_path / "all"), pl.read_parquet(tmp_path / "two")
+    ordered, reranked = (Recommender(bundle).recommend("u003", 30, rerank=which).items for which in (False, True))
+    assert ordered != reranked
+    expected = [(rank, item.item_id, item.score) for rank, item in enumerate(ordered, start=1)]
+    assert rows_of(every, "u003") == rows_of(two, "u003") == expected
+    assert two.filter(user_id="nobody")["fallback"].to_list() == ["popular"] * 30

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from reckg.data.clean import clean_interactions
+from reckg.data.ids import code_ids
 from reckg.errors import DataError
 
 # user, item, time, weight, event:  u1 bought a twice; u4 has one item only; e is u3's alone.
@@ -68,6 +69,34 @@ def test_duplicates(how: str, time: int, weight: float) -> None:
     chosen = frame.filter((pl.col("user_id") == "u1") & (pl.col("item_id") == "a") & (pl.col("event") == "buy"))
     assert chosen.collect().row(0) == ("u1", "a", time, weight, "buy")
     assert frame.collect_schema() == EVENTS.collect_schema()
+
+
+@pytest.mark.parametrize("ids", [pl.String, pl.UInt32])
+@pytest.mark.parametrize(("how", "weights"), [("first", [2, 3, 9]), ("last", [2, 4, 7]), ("sum", [2, 8, 17])])
+def test_of_equal_times_the_rows_order_counts_and_rows_stay_in_order(
+    ids: pl.DataType, how: str, weights: list[float]
+) -> None:
+    rows = [
+        (7, 1, 5, 1.0),
+        (8, 1, 5, 2.0),
+        (7, 1, 4, 3.0),
+        (9, 1, 6, 9.0),
+        (7, 1, 5, 4.0),
+        (9, 1, 6, 1.0),
+        (9, 1, 6, 7.0),
+    ]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "weight"], orient="row").lazy()
+    frame = frame.with_columns(pl.col("user_id", "item_id").cast(ids), pl.col("weight").cast(pl.Float32))
+    cleaned, counts = clean_interactions(frame, duplicates=how)
+    assert sorted(cleaned.collect()["weight"].to_list()) == weights and counts["users"] == 3
+    assert cleaned.collect()["user_id"].cast(pl.Int64).to_list() == [8, 7, 9]
+
+
+def test_codes_and_strings_have_the_same_k_core() -> None:
+    coded = code_ids(EVENTS).frame.lazy()
+    frame, counts = clean_interactions(coded, k_core=2)
+    expected, same = clean_interactions(EVENTS, k_core=2)
+    assert counts == same and frame.collect()["timestamp"].equals(expected.collect()["timestamp"])
 
 
 def test_duplicates_without_times_weights_and_events() -> None:

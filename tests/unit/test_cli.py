@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import sys
@@ -178,9 +179,11 @@ def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: p
     calls = stand_in(monkeypatch, "jobs.recommend", "recommend_all", {"users": 3, "unknown_users": 0})
     given = ["--users", "ids.txt", "--new-items", "items.csv", "--k", "7"]
     assert main(["recommend", "bundle", "--out", "recs.parquet", *given]) == 0
-    options = {"users": Path("ids.txt"), "new_items": Path("items.csv"), "k": 7, "overwrite": False}
+    options = {"users": Path("ids.txt"), "new_items": Path("items.csv"), "k": 7, "rerank": True, "overwrite": False}
     assert calls == [((Path("bundle"), Path("recs.parquet")), options)]
     assert capsys.readouterr().out == "users 3, unknown users 0\n"
+    assert main(["recommend", "bundle", "--out", "recs.parquet", "--no-rerank"]) == 0
+    assert calls[1][1]["rerank"] is False
 
 
 def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +191,18 @@ def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.server.serve", lambda *args, **options: calls.append((args, options)))
     assert main(["serve", "bundle", "--port", "0", "--grace", "2"]) == 0
     assert calls == [((Path("bundle"), "127.0.0.1", 0), {"threads": 4, "grace_s": 2.0})]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    stand_in(monkeypatch, "jobs.demo", "demo")
+    assert main(["demo"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "ten"])

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reckg.data.ids import IdMap
+from reckg.data.ids import IdMap, code_ids, codes_of
 from reckg.errors import DataError, UnknownIdError
 
 
@@ -47,3 +47,15 @@ def test_unknown_ids_are_named() -> None:
     for out in (-1, 2):
         with pytest.raises(UnknownIdError, match=r"out of range 0\.\.1"):
             ids.raw(np.array([0, out]))
+
+
+def test_codes_are_places_among_the_sorted_ids_and_rows_stay() -> None:
+    frame = pl.LazyFrame({"weight": [1, 2, 3], "item_id": ["b", "a", "b"], "user_id": ["9", "10", "x"]})
+    coded = code_ids(frame)
+    assert coded.frame.rows() == [(1, 1, 1), (0, 0, 2), (2, 1, 3)] and coded.frame.columns[2] == "weight"
+    assert coded.user_id.to_list() == ["10", "9", "x"] and coded.item_id.to_list() == ["a", "b"]
+
+
+def test_whole_numbers_are_their_own_codes() -> None:
+    assert codes_of(pl.Series([7, 3])).tolist() == [7, 3]
+    assert codes_of(pl.Series(["b", None, "b", "a"])).tolist() == [2, 0, 2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,6 +38,28 @@ def test_the_estimate_is_near_what_a_process_grows_by(propagation: str, attentio
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
         estimated, grown = (int(word) for word in done.stdout.split())
         assert 0.9 < estimated / grown < at_most, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
+
+
+def test_freed_memory_is_kept_for_the_next_array() -> None:
+    """In new processes: how many pages a second array of 64 MB faults in, after the first was freed."""
+    program = (
+        "import resource, numpy as np; from reckg.model.memory import keep_freed_memory; {}\n"
+        "del_me = np.ones(1 << 23); del del_me; before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "again = np.ones(1 << 23); print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = []
+    for call in ("", "keep_freed_memory()"):
+        environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(call)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
+            env=environment,
+        )
+        faults.append(int(done.stdout))
+    assert faults[0] > 10_000 and faults[1] < 100, faults
 
 
 def plan(budget_gb: float, propagation: str = "auto", softmax: bool = False, held: int = 0, batch: int = 0) -> str:

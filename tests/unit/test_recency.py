@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reckg.data.history import History
-from reckg.graph.recency import derived_half_life, recency_weights
+from reckg.graph.recency import HALF_LIVES, derived_half_life, recency_weights
 
 
 def test_every_later_interaction_of_the_same_user_halves_the_weight_at_half_life_one() -> None:
@@ -56,3 +56,23 @@ def test_an_item_that_is_taken_again_counts_at_each_of_its_places() -> None:
     again = np.repeat(history.item_idx, 2)
     doubled = History(history.indptr * 2, again, np.zeros(len(again), np.int64), np.ones(len(again), np.float32))
     assert derived_half_life(doubled, 40) > 0
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_the_half_life_is_that_of_the_definition(step: int) -> None:
+    """Every user is asked, with dense matrices; some take the item before their last one twice."""
+    history = walks(step, n_users=60, n_items=12, length=7)
+    items = history.item_idx.reshape(60, 7)
+    items[::3, 2] = items[::3, 5]
+    taken = np.zeros((12, 60))
+    for user, row in enumerate(items):
+        taken[row[:-1], user] = 1
+    unit = taken / np.sqrt(np.maximum(taken.sum(axis=1, keepdims=True), 1))
+    gains = dict.fromkeys(HALF_LIVES, 0.0)
+    for row in items:
+        for half_life in HALF_LIVES:
+            scores = sum(0.5 ** ((5 - place) / half_life) * unit[item] @ unit.T for place, item in enumerate(row[:-1]))
+            scores = np.where(np.isin(np.arange(12), row[:-1]), 0, scores)
+            better, equal = (scores > scores[row[-1]]).sum(), (scores == scores[row[-1]]).sum()
+            gains[half_life] += 1 / np.log2(2 + better + (equal - 1) / 2)
+    assert derived_half_life(history, 12) == max(gains, key=lambda each: gains[each])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -271,3 +272,25 @@ def test_pairs_in_both_parts_are_counted_not_refused() -> None:
     }  # fmt: skip
     renamed = split(frame, "leave-last-out").frame.rename({"user_id": "user_idx", "item_id": "item_idx"})
     assert check_split(renamed, kind="leave-last-out", time="utc")["partition"]["passed"]
+
+
+def test_codes_of_ids_that_cleaning_dropped_are_no_users_and_no_items() -> None:
+    frame = pl.LazyFrame({"user_id": [1, 1, 5, 5], "item_id": [9, 3, 9, 3], "timestamp": [1, 2, 3, 4]})
+    split = split_interactions(frame, kind="global-time", valid=0.25, test=0.25, time="utc", seed=0)
+    counted = {name: split.counts[name] for name in ("users", "users_without_train", "test_items_without_train")}
+    assert counted == {"users": 2, "users_without_train": 1, "test_items_without_train": 0}
+
+
+@pytest.mark.parametrize("kind", ["per-user-ratio", "cold-items", "leave-last-out", "global-time"])
+def test_codes_are_split_as_the_ids_that_they_stand_for(kind: str) -> None:
+    """Codes of which cleaning has left gaps give the same parts as strings in the same order."""
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 20, 300), rng.integers(0, 15, 300)
+    rows = {"timestamp": rng.permutation(300)}
+    ids = pl.LazyFrame({"user_id": [f"u{u:02}" for u in user], "item_id": [f"i{i:02}" for i in item], **rows})
+    codes = pl.LazyFrame({"user_id": 3 * user, "item_id": 5 * item + 2, **rows})
+    parts = [
+        split_interactions(frame, kind=kind, valid=0.2, test=0.2, time="utc", seed=1).frame.sort("timestamp").collect()
+        for frame in (ids, codes)
+    ]
+    assert parts[0]["split"].equals(parts[1]["split"])

@@ -13,6 +13,7 @@ import torch
 import jobs.train
 from jobs.embed import embed
 from jobs.run_folder import read_embeddings, read_prepared
+from reckg.model.dgl_compat import dgl
 from tests.benchmarks import training_speed
 from tests.benchmarks.kgat_loop import RECBOLE
 from tests.benchmarks.training_speed import Epoch, Rival, Work, changed, compare, rival, to_quality, train_reckg
@@ -110,13 +111,13 @@ def test_the_small_benchmark_ends_with_its_json_line(tmp_path: Path, capsys: pyt
 
 
 def test_the_rival_has_its_threads_in_its_turn_and_gives_ours_back() -> None:
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
 
     class Loop:
         model = SimpleNamespace(vectors=lambda: (np.zeros((1, 2)), np.zeros((1, 2))))
 
         def epoch(self) -> dict[str, float]:
-            seen.append(torch.get_num_threads())
+            seen.append((torch.get_num_threads(), dgl.utils.get_num_threads()))
             return {}
 
     before = torch.get_num_threads()
@@ -124,5 +125,5 @@ def test_the_rival_has_its_threads_in_its_turn_and_gives_ours_back() -> None:
     kgat = Rival("any", Loop(), lambda users, items: 0.5, 1)  # type: ignore[arg-type]
     torch.set_num_threads(1)
     kgat.step()
-    assert (seen, torch.get_num_threads()) == ([2], 1)
+    assert (seen, torch.get_num_threads(), dgl.utils.get_num_threads()) == ([(2, 2)], 1, 1)
     torch.set_num_threads(before)
