@@ -165,9 +165,7 @@ def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[Scor
     user_idx = block.cast(pl.Int64).fill_null(-1).to_numpy()
     popular, known = user_idx < 0, np.flatnonzero(user_idx >= 0)
     found = empty_result(len(block), k)
-    ranked = rerank and bundle.ranker is not None
-    retrieved = None if ranked or bundle.index.kind != "flat" else k  # exact search finds the same, however many
-    part = recommend_batch(bundle, user_idx[known], k, rerank=rerank, candidates=retrieved)
+    part = recommend_batch(bundle, user_idx[known], k, rerank=rerank)
     found.item_idx[known], found.score[known] = part.item_idx, part.score
     popular[known] = is_cold(bundle, user_idx[known])
     strangers = user_idx < 0

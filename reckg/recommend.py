@@ -370,13 +370,15 @@ def _best(
     allowed: np.ndarray | None,
 ) -> ScoredItems:
     """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
+    diversity = bundle.diversity if diversity is None else diversity
+    plain = diversity.strategy == "none"
     if rerank and bundle.ranker is not None:
         found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed)
     else:
-        depth = min(max(k, bundle.candidates), len(bundle.item_ids))
-        found = bundle.index.search(users.vectors[rows], depth, seen=seen, allowed=allowed)
-    diversity = bundle.diversity if diversity is None else diversity
-    if diversity.strategy != "none":
+        few = plain and bundle.index.kind == "flat"  # exact search finds the same, however many are asked for
+        depth = k if few else max(k, bundle.candidates)
+        found = bundle.index.search(users.vectors[rows], min(depth, len(bundle.item_ids)), seen, allowed)
+    if not plain:
         found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
     return _resized(found, k)
 

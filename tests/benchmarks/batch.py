@@ -24,14 +24,17 @@ from reckg.bundle import Bundle, save_bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.ranking.blend import Blend
-from reckg.ranking.features import extract_features
+from reckg.ranking.build_tables import build_feature_tables
+from reckg.ranking.candidates import retrieve
+from reckg.ranking.features import candidate_features
 from reckg.ranking.ranker import Ranker
-from reckg.ranking.tables import build_feature_tables
+from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.index import build_index
 from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
 
 DIM, CLUSTERS, TAKEN, CANDIDATES, K = 64, 200, 10, 200, 10
-LABELLED, TREES = 4000, 100  # users, and trees of 31 leaves
+LABELLED, TREES = 64, 100  # users, and trees of 31 leaves
+DEPTHS = {"vectors": 60, "profile": 80, "cooccurrence": 60, "walk": 40, "entities": 20}
 START, SECONDS = 1_600_000_000, 2 * 365 * 86_400
 
 
@@ -58,11 +61,13 @@ def write_bundle(folder: Path, *, users: int, items: int, seed: int = 0) -> None
         n_users=users,
         n_items=items,
         item_entities=entities,
+        user_entities=sparse.csr_matrix((users, 0), dtype=np.float32),
         numbers=rng.random((items, 2)).astype(np.float32),
         now=START + SECONDS,
         neighbours=50,
-        ordered=True,
+        order="ahead",
         item_vectors=item_vectors,
+        graph_dim=DIM,
     )
     item_ids = pl.Series("item_id", [f"i{number:06d}" for number in range(items)])
     bundle = Bundle(
@@ -91,12 +96,13 @@ def _around(centre: np.ndarray, of: np.ndarray, rng: np.random.Generator) -> np.
 
 def _ranker(bundle: Bundle, rng: np.random.Generator) -> Ranker:
     users = np.arange(min(LABELLED, len(bundle.user_ids)))
-    found = bundle.index.search(bundle.user_vectors[users], CANDIDATES)
-    features = extract_features(bundle.features, bundle.history, users, found)
-    labels = rng.normal(size=len(features)) + found.score.ravel().clip(-1)
+    scores = UserScores(bundle.features, bundle.history, users, bundle.user_vectors[users], bundle.item_vectors)
+    found = retrieve(scores, bundle.index, DEPTHS, None)
+    features = candidate_features(scores, found)[found.item_idx >= 0]
+    labels = rng.normal(size=len(features)) + found.score[found.item_idx >= 0].clip(-1)
     settings = {"num_leaves": 31, "num_threads": 2, "verbose": -1, "seed": 0, "deterministic": True}
     booster = lgb.train(settings, lgb.Dataset(features, label=labels), num_boost_round=TREES)
-    return Ranker(booster.model_to_string(), Blend({"retrieval_score": 1.0}), {"served": True})
+    return Ranker(booster.model_to_string(), Blend({"retrieval_score_z": 1.0}), DEPTHS, {"served": True})
 
 
 def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:

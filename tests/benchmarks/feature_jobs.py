@@ -28,7 +28,7 @@ from reckg.data.clean import clean_interactions
 from reckg.data.history import History
 from reckg.data.ids import code_ids
 from reckg.data.split import split_interactions
-from reckg.ranking.tables import DAY, RECENT_SHARE, item_age, item_popularity, user_recency
+from reckg.ranking.columns import DAY, RECENT_SHARES, item_age, item_popularity, user_recency
 from tests.benchmarks.events import write_events
 from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
 
@@ -47,13 +47,13 @@ def reckg_features(folder: Path) -> Features:
     indexed = indexed_interactions(interactions, (places_in(coded.user_id, users), places_in(coded.item_id, items)))
     history = History.from_interactions(indexed.filter(pl.col("split") == "train"), len(users))
     now = int(history.timestamp.max())
-    popularity = item_popularity(history, len(items), now)
+    overall, recent, _, trend = item_popularity(history, len(items), now)
     return {
         "user_idx": indexed["user_idx"].to_numpy(),
         "item_idx": indexed["item_idx"].to_numpy(),
         "indptr": history.indptr,
         "history": history.item_idx,
-        **dict(zip(("popularity", "recent_popularity", "trend"), popularity, strict=True)),
+        **{"popularity": overall, "recent_popularity": recent, "trend": trend},
         "age": item_age(history, len(items), now),
         "recency": user_recency(history, now),
         "length": np.log1p(np.diff(history.indptr)),
@@ -90,7 +90,7 @@ def pandas_features(file: Path, categories: bool) -> Features:
     train = events[events["split"] == "train"]
     now, by_item, by_user = train["timestamp"].max(), train.groupby("item_idx"), train.groupby("user_idx")
     overall = by_item.size().reindex(range(n_items), fill_value=0)
-    latest = train[train["timestamp"] >= train["timestamp"].quantile(1 - RECENT_SHARE)]
+    latest = train[train["timestamp"] >= train["timestamp"].quantile(1 - RECENT_SHARES[0])]
     recent = latest.groupby("item_idx").size().reindex(range(n_items), fill_value=0)
     length = by_user.size().reindex(range(n_users), fill_value=0)
     age = (now - by_item["timestamp"].min().reindex(range(n_items))) / DAY
