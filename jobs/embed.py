@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from jobs.model_files import build_model, load_graph, pick_device, served_half_life
+from jobs.refresh import refreshed
 from jobs.run_folder import STATES, Prepared, n_threads, read_prepared
 from reckg.config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
@@ -28,9 +29,9 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
     embeddings/inductive/; and the text encoder, where there is one.
 
-    The three differ in the interactions that the graph holds; the weights are those of training. Where there are
-    texts, also embeddings/text.safetensors: what the encoder made of the items' texts before training, for ranking and
-    the evaluation's text kNN.
+    The three differ in the interactions that the graph holds; for test time and service the model is trained on over
+    them (jobs/refresh.py). Where there are texts, also embeddings/text.safetensors: what the encoder made of the items'
+    texts before training, for ranking and the evaluation's text kNN.
     """
     prepared = read_prepared(run)
     half_life = served_half_life(run)
@@ -43,13 +44,14 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     load_weights(model, run)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
-        tensors = attended(model, graph)
+        now = model if name == "train" else refreshed(config, run, prepared, model, name)
+        tensors = attended(now, graph)
         if name == "serving":
-            _write_inductive(config, run, prepared, model, tensors)
-        embeddings = joined(model, model.embeddings(tensors), graph)
+            _write_inductive(config, run, prepared, now, tensors)
+        embeddings = joined(now, now.embeddings(tensors), graph)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
-    if model.text is not None:
-        model.text.save(folder / "text_encoder")
+    if now.text is not None:
+        now.text.save(folder / "text_encoder")
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
 
 

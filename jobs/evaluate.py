@@ -89,7 +89,7 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     began = perf_counter()
     test = read_run(config, run)
     check_columns(config, test)
-    popularity = fit_popularity(test.train, test.n_items)
+    popularity = fit_popularity(test.history, test.n_items)
     groups = popularity_groups(popularity.count)
     bundle = bundle_at_test_time(config, run, test)
     measured = measure_all(config, run, test, bundle, popularity, groups)
@@ -198,19 +198,25 @@ def own_sources(bundle: Bundle) -> list[str]:
 def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
     """The baselines, each fitted and tuned when called, so that one large model is held at a time.
 
+    Settings are chosen on validation by fits over training; what is measured is fitted over all that is known at test
+    time, as reckg's own parts are.
+
     Where the items are split, the others find no new item with any setting: they are not tuned; and a random order
     and, where the run has texts, the text kNN join them.
     """
     seed, n_items, train = config.run.seed, test.n_items, test.train
     valid = None if test.prepared.cold_items else tuning_part(test)
+    known, most = test.history, config.evaluate.linear_items
     common: dict[str, Any] = {"budget": tuning_budget(config, test), "seed": seed, "track": settings_bar()}
     fits: dict[str, Callable[[], Any]] = {"popularity": lambda: popularity}
     if test.prepared.info["time"] == "utc" and "timestamp" in test.prepared.interactions.columns:
-        fits["popularity_recent"] = lambda: tune_recent_popularity(train, test.history, n_items, valid, **common)
+        fits["popularity_recent"] = lambda: tune_recent_popularity(train, known, n_items, valid, **common)
     fits |= {
-        "item_knn": lambda: tune_item_knn(train, n_items, valid, **common),
-        "ease": lambda: tune_ease(train, n_items, valid, max_items=config.evaluate.linear_items, **common),
-        "als": lambda: tune_als(train, n_items, valid, threads=n_threads(config), **common),
+        "item_knn": lambda: tune_item_knn(train, known, n_items, valid, **common),
+        "ease": lambda: tune_ease(
+            train, test.history, n_items, valid, max_items=config.evaluate.linear_items, **common
+        ),
+        "als": lambda: tune_als(train, known, n_items, valid, threads=n_threads(config), **common),
     }
     if test.prepared.cold_items:
         fits["random"] = lambda: RandomOrder(n_items, seed)

@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "embed",
         "write the vectors of users and items",
-        ("run.seed", "text", "model", "evaluate.history"),
+        ("run.seed", "text", "model", "train", "evaluate.history"),
         ("prepared", "graph", "model", ENCODER),
         ("embeddings",),
     ),

@@ -53,14 +53,14 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     graph = load_graph(run, prepared, config, "train")
     model = build_model(config, run, prepared, graph, device)
     tensors = GraphTensors(graph, device)
-    objective = _objective(config, model, tensors, prepared, plan)
+    objective = objective_of(config, model, tensors, prepared, plan)
     validate = _validation(prepared, config)
     torch.set_num_threads(_step_threads(config, model, graph))
     result = train_model(
         model,
         tensors,
         objective,
-        _schedule(config, plan.batch_size),
+        schedule_of(config, plan.batch_size),
         folder=run / "model",
         validate=lambda embeddings: float(validate(embeddings).mean()),
         key=key,
@@ -149,7 +149,7 @@ def _linear_part(
     return {"share": share, "new_share": new_share, "valid": valid, "content_weights": weights}
 
 
-def _objective(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared, plan: Plan) -> Objective:
+def objective_of(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared, plan: Plan) -> Objective:
     settings = config.train
     history = prepared.history("train", config)
     histories = Histories(
@@ -186,7 +186,7 @@ def derived_temperature(interactions_per_user: float) -> float:
     return min(max(0.1 * math.sqrt(interactions_per_user / 10), 0.07), 0.25)
 
 
-def _schedule(config: Config, batch_size: int) -> Schedule:
+def schedule_of(config: Config, batch_size: int) -> Schedule:
     settings = config.train
     return Schedule(
         batch_size=batch_size,

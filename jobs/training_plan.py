@@ -28,10 +28,18 @@ def training_plan(config: Config, run: Path, prepared: Prepared, device: torch.d
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if kept.get("key") == key:
         return Plan(**kept["plan"])
+    plan = fitting_plan(config, run, prepared, device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"key": key, "plan": vars(plan)})
+    return plan
+
+
+def fitting_plan(config: Config, run: Path, prepared: Prepared, device: torch.device) -> Plan:
+    """The plan that fits the memory now. Raises ConfigError where nothing fits: see reckg.model.memory."""
     held, budget = held_memory(), int(config.train.memory_gb * GB)
     if device.type == "cuda":
         held, budget = 0, budget or torch.cuda.mem_get_info(device)[0]
-    plan = choose_plan(
+    return choose_plan(
         training_sizes(config, run, prepared),
         propagation=config.train.propagation,
         held=held,
@@ -39,9 +47,6 @@ def training_plan(config: Config, run: Path, prepared: Prepared, device: torch.d
         softmax=config.train.loss == "softmax"
         or (config.train.loss == "auto" and len(prepared.items) <= FULL_SOFTMAX_ITEMS),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"key": key, "plan": vars(plan)})
-    return plan
 
 
 def training_loss(config: Config, n_items: int, plan: Plan) -> str:

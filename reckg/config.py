@@ -194,6 +194,12 @@ class TrainConfig(Section):
     epochs: int = Field(60, ge=1, description="Epochs at most.")
     patience: int = Field(10, ge=1, description="Validations without a better NDCG@10 before stopping.")
     validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    refresh_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="Epochs for which the trained model is trained on over what is known at test time, and in service; "
+        "0: its weights stay as they are. Not set: a sixth of the best epoch, at least 1.",
+    )
     checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
     propagation: Literal["auto", "full", "sampled"] = Field(
         "auto",

@@ -86,7 +86,7 @@ class Ease:
 def fit_popularity(train: History, n_items: int) -> Popularity:
     """Counts the distinct users of every item."""
     count = np.asarray(user_item_matrix(train, n_items).sum(axis=0), dtype=np.float32).ravel()
-    return Popularity(count, {"score": "users of the item in training"})
+    return Popularity(count, {"score": "users of the item so far"})
 
 
 def fit_recent_popularity(known: History, n_items: int, *, share: float = 0.1) -> Popularity:

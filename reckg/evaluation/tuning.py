@@ -186,6 +186,7 @@ def tune_recent_popularity(
 
 def tune_item_knn(
     train: History,
+    known: History,
     n_items: int,
     valid: HeldOut | None,
     *,
@@ -193,9 +194,9 @@ def tune_item_knn(
     seed: int = 0,
     track: Track | None = None,
 ) -> ItemKnn:
-    """Item-kNN with neighbours and shrink chosen on validation; without any, the defaults."""
+    """Item-kNN over ``known``, with its settings chosen on validation from train; without any, the defaults."""
     if valid is None:
-        return fit_item_knn(train, n_items)
+        return fit_item_knn(known, n_items)
     matrix, count = user_item_matrix(train, n_items), fit_popularity(train, n_items).count
     most = int(max(GRIDS["item_knn"][0]["neighbours"]))
     tables: dict[float, Neighbours] = {}  # of the latest shrink alone: what is kept of it depends on the neighbours
@@ -207,12 +208,13 @@ def tune_item_knn(
         return knn_of(tables[setting["shrink"]], count, int(setting["neighbours"]), setting["shrink"])
 
     best, said = tune("item_knn", fit, train, n_items, valid, budget, seed, track)
-    model = fit(best)
+    model = fit_item_knn(known, n_items, neighbours=int(best["neighbours"]), shrink=best["shrink"])
     return replace(model, settings=model.settings | said)
 
 
 def tune_ease(
     train: History,
+    known: History,
     n_items: int,
     valid: HeldOut | None,
     *,
@@ -221,20 +223,21 @@ def tune_ease(
     seed: int = 0,
     track: Track | None = None,
 ) -> Ease:
-    """EASE with lambda chosen on validation; one model is in memory at a time."""
+    """EASE over ``known``, with lambda chosen on validation from train; one model is in memory at a time."""
     if valid is None:
-        return fit_ease(train, n_items, max_items=max_items)
+        return fit_ease(known, n_items, max_items=max_items)
 
-    def fit(setting: Setting) -> Ease:
-        return fit_ease(train, n_items, max_items=max_items, **setting)
+    def fit(setting: Setting, history: History = train) -> Ease:
+        return fit_ease(history, n_items, max_items=max_items, **setting)
 
     best, said = tune("ease", fit, train, n_items, valid, budget, seed, track)
-    model = fit(best)
+    model = fit(best, known)
     return replace(model, settings=model.settings | said)
 
 
 def tune_als(
     train: History,
+    known: History,
     n_items: int,
     valid: HeldOut | None,
     *,
@@ -243,13 +246,13 @@ def tune_als(
     threads: int = 0,
     track: Track | None = None,
 ) -> Als:
-    """ALS with regularisation, alpha and factors chosen on validation; without any, the defaults."""
+    """ALS over ``known``, with its settings chosen on validation from train; without any, the defaults."""
     if valid is None:
-        return fit_als(train, n_items, seed=seed, threads=threads)
+        return fit_als(known, n_items, seed=seed, threads=threads)
 
-    def fit(setting: Setting) -> Als:
+    def fit(setting: Setting, history: History = train) -> Als:
         return fit_als(
-            train,
+            history,
             n_items,
             factors=int(setting["factors"]),
             regularisation=setting["regularisation"],
@@ -260,7 +263,7 @@ def tune_als(
 
     large = n_items > SMALL_CATALOGUE
     best, said = tune("als", fit, train, n_items, valid, budget, seed, track, large)
-    model = fit(best)
+    model = fit(best, known)
     return replace(model, settings=model.settings | said)
 
 

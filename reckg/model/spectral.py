@@ -179,6 +179,13 @@ def weighed(
     return tried[shares], *shares, float(scores[shares].mean())
 
 
+def with_shares(
+    spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph, share: float, new_share: float
+) -> Spectral:
+    """The linear part at given shares of the score's spread, as in weighed."""
+    return _Spread(spectral, embeddings, graph).at(share, new_share) if spectral.users(graph).any() else spectral
+
+
 def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
     """The choice with the highest mean score if it beats the usual one by more than CLEARLY standard errors of their
     difference over users, else the usual: one validation part is noisy. scores: (n,) of the same users each."""

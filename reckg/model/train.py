@@ -181,6 +181,25 @@ def train(
     return now
 
 
+def go_on(
+    model: JointModel,
+    tensors: GraphTensors,
+    objective: Objective,
+    schedule: Schedule,
+    epochs: int,
+    progress: Any = None,
+) -> None:
+    """Trains a trained model for some more epochs, without validation; its parameters are then their moving average."""
+    optimizer = make_optimizer(model, schedule, objective.sampler)
+    average, now = Average(model, schedule.average_decay), Progress()
+    for _ in range(epochs):
+        _epoch(model, tensors, objective, optimizer, average, schedule, now, progress)
+        now.epoch += 1
+    average.swap()
+    if model.text is not None and model.text.trains and epochs % schedule.refresh_every:
+        model.text.refresh()
+
+
 def _epoch(
     model: JointModel,
     tensors: GraphTensors,
