@@ -90,7 +90,7 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     test = read_run(config, run)
     check_columns(config, test)
     popularity = fit_popularity(test.history, test.n_items)
-    groups = popularity_groups(popularity.count)
+    groups = popularity_groups(fit_popularity(test.train, test.n_items).count)
     bundle = bundle_at_test_time(config, run, test)
     measured = measure_all(config, run, test, bundle, popularity, groups)
     report = build_report(config, run, test, bundle, measured, popularity, groups)
@@ -213,9 +213,7 @@ def baseline_fits(config: Config, run: Path, test: RunData, popularity: Populari
         fits["popularity_recent"] = lambda: tune_recent_popularity(train, known, n_items, valid, **common)
     fits |= {
         "item_knn": lambda: tune_item_knn(train, known, n_items, valid, **common),
-        "ease": lambda: tune_ease(
-            train, test.history, n_items, valid, max_items=config.evaluate.linear_items, **common
-        ),
+        "ease": lambda: tune_ease(train, known, n_items, valid, max_items=most, **common),
         "als": lambda: tune_als(train, known, n_items, valid, threads=n_threads(config), **common),
     }
     if test.prepared.cold_items:
