@@ -87,7 +87,7 @@ def _continued(
         places = slice(length[row], length[row] + len(more))
         out.item_idx[row, places] = tail.item_idx[row, more]
         last = found.score[row, length[row] - 1] if length[row] else np.float32(0)
-        out.score[row, places] = last + tail.score[row, more] - tail.score[row, more[:1]]
+        out.score[row, places] = last + (tail.score[row, more] - tail.score[row, more[:1]])
     return out
 
 

@@ -14,9 +14,12 @@ from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.ranking.blend import Blend
 from reckg.ranking.build_tables import build_feature_tables
+from reckg.ranking.candidates import retrieve
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
+from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.index import build_index
+from reckg.retrieval.scored_items import ScoredItems
 
 CANDIDATES = 20
 DEPTHS = {"vectors": 12, "profile": 4, "cooccurrence": 8, "entities": 5, "popular": 5}
@@ -83,6 +86,13 @@ def small_bundle(
         popularity=np.bincount(history.item_idx, minlength=n_items).astype(np.float32),
     )
     return replace(bundle, ranker=small_ranker(bundle, seed)) if ranked else bundle
+
+
+def candidates_of(bundle: Bundle, users: np.ndarray) -> ScoredItems:
+    """The candidates of known users that ``recommend_batch`` reranks."""
+    indptr, positions = bundle.history.rows(users)
+    scores = UserScores(bundle.features, bundle.history, users, bundle.user_vectors[users], bundle.item_vectors)
+    return retrieve(scores, bundle.index, DEPTHS, (indptr, bundle.history.item_idx[positions]))
 
 
 def small_ranker(bundle: Bundle, seed: int) -> Ranker:
