@@ -18,6 +18,7 @@ STAGE_COMMANDS = {
     "build-graph": "clean the data, split it, build the knowledge graph",
     "train": "train the graph model and the text encoder",
     "embed": "write the vectors of users and items",
+    "folds": "train models that have not seen a part of the training interactions, for more labels",
     "index": "index the items for retrieval",
     "rank": "train the ranker and judge it against the retrieval order",
     "bundle": "put together the folder that is served",

@@ -62,9 +62,10 @@ from reckg.evaluation.report import (
 from reckg.evaluation.report_slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.ranking.candidates import SOURCES
-from reckg.recommend import recommend_batch, recommend_by_source
+from reckg.recommend import recommend_batch
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.two_stage import recommend_by_source
 
 System = tuple[Recommend, dict[str, Any]]  # what makes the lists, and the settings that the report prints
 

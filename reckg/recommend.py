@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
-from reckg.evaluation.metrics import hit_matrix
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
-from reckg.ranking.candidates import retrieve, source_top
-from reckg.ranking.diversity import Diversity, diversify
-from reckg.ranking.features import block_users, candidate_features
-from reckg.ranking.ranker import Ranker
-from reckg.ranking.user_scores import UserScores
+from reckg.ranking.diversity import Diversity
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.two_stage import best_items, resized
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,7 +123,7 @@ def recommend_users(
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            found = _best(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY, allowed)
+            found = best_items(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY, allowed)
             parts.append((rows[some], found))
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
@@ -192,30 +188,12 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = _best(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
+    found = best_items(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
     cold = np.flatnonzero(is_cold(bundle, user_idx))
     if len(cold):
         left_out = None if seen is None else take_rows(seen, cold)
         popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
-    return found
-
-
-def recommend_by_source(bundle: Bundle, name: str, user_idx: np.ndarray, k: int, exclude: Rows) -> ScoredItems:
-    """(n, k): what one source of candidates alone would list; for comparison.
-
-    Args:
-        name: one of candidates.available_sources of the bundle's tables.
-        exclude: item_idx to leave out, one row per user.
-    """
-    block = block_users(bundle.features, k)
-    found = empty_result(len(user_idx), k)
-    for start in range(0, len(user_idx), block):
-        some = slice(start, min(start + block, len(user_idx)))
-        rows = user_idx[some]
-        scores = UserScores(bundle.features, bundle.history, rows, bundle.user_vectors[rows], bundle.item_vectors)
-        part = source_top(name, scores, bundle.index, k, take_rows(exclude, some))
-        found.item_idx[some], found.score[some] = part.item_idx, part.score
     return found
 
 
@@ -265,7 +243,7 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndar
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
     itself = np.arange(len(item_idx) + 1), item_idx
-    return _resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself, allowed=allowed), k)
+    return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself, allowed=allowed), k)
 
 
 class Recommender:
@@ -357,87 +335,6 @@ class Recommender:
         rows = zip(item_idx.tolist(), titles, found.score[0].tolist(), strict=False)  # the scores are padded
         items = [RecommendedItem(ids[item], title, score) for item, title, score in rows]
         return Recommendations(items, self.bundle.version, fallback, degraded)
-
-
-def _best(
-    bundle: Bundle,
-    users: Users,
-    rows: np.ndarray,
-    k: int,
-    seen: Rows | None,
-    rerank: bool,
-    diversity: Diversity | None,
-    allowed: np.ndarray | None,
-) -> ScoredItems:
-    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
-    diversity = bundle.diversity if diversity is None else diversity
-    plain = diversity.strategy == "none"
-    if rerank and bundle.ranker is not None:
-        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed)
-    else:
-        few = plain and bundle.index.kind == "flat"  # exact search finds the same, however many are asked for
-        depth = k if few else max(k, bundle.candidates)
-        found = bundle.index.search(users.vectors[rows], min(depth, len(bundle.item_ids)), seen, allowed)
-    if not plain:
-        found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
-    return _resized(found, k)
-
-
-def _reranked(
-    bundle: Bundle,
-    ranker: Ranker,
-    users: Users,
-    rows: np.ndarray,
-    k: int,
-    seen: Rows | None,
-    allowed: np.ndarray | None,
-) -> ScoredItems:
-    """The candidates of all sources, reranked; at least k columns."""
-    parts = []
-    block = block_users(users.features, bundle.candidates)
-    for start in range(0, len(rows), block):
-        some = slice(start, min(start + block, len(rows)))
-        scores = UserScores(users.features, users.history, rows[some], users.vectors[rows[some]], bundle.item_vectors)
-        part_seen = None if seen is None else take_rows(seen, some)
-        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen, allowed)
-        features = candidate_features(scores, candidates)
-        found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
-        parts.append(_continued(bundle, scores, found, k, part_seen, allowed))
-    width = max((part.item_idx.shape[1] for part in parts), default=k)
-    parts = [_resized(part, width) for part in parts]
-    return ScoredItems(
-        np.concatenate([np.zeros((0, width), dtype=np.int64), *(part.item_idx for part in parts)]),
-        np.concatenate([np.zeros((0, width), dtype=np.float32), *(part.score for part in parts)]),
-    )
-
-
-def _continued(
-    bundle: Bundle, scores: UserScores, found: ScoredItems, k: int, seen: Rows | None, allowed: np.ndarray | None
-) -> ScoredItems:
-    """Where a row has fewer than k items, the others follow in retrieval order, with scores that go on falling."""
-    length = (found.item_idx >= 0).sum(axis=1)
-    if not len(length) or k <= length.min():
-        return found
-    tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), seen=seen, allowed=allowed)
-    order = np.sort(found.item_idx, axis=1)
-    listed = hit_matrix(tail.item_idx, (np.concatenate([[0], np.cumsum(length)]), order[order >= 0]))
-    out = _resized(found, max(k, found.item_idx.shape[1]))
-    for row in np.flatnonzero(length < k):
-        more = np.flatnonzero(~listed[row] & (tail.item_idx[row] >= 0))[: k - length[row]]
-        places = slice(length[row], length[row] + len(more))
-        out.item_idx[row, places] = tail.item_idx[row, more]
-        last = found.score[row, length[row] - 1] if length[row] else np.float32(0)
-        out.score[row, places] = last + tail.score[row, more] - tail.score[row, more[:1]]
-    return out
-
-
-def _resized(found: ScoredItems, k: int) -> ScoredItems:
-    """A copy with exactly k columns: cut, or padded."""
-    n, width = found.item_idx.shape
-    resized = empty_result(n, k)
-    resized.item_idx[:, : min(k, width)] = found.item_idx[:, :k]
-    resized.score[:, : min(k, width)] = found.score[:, :k]
-    return resized
 
 
 def _checked(idx: np.ndarray, n: int, what: str) -> np.ndarray:

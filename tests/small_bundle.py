@@ -13,12 +13,16 @@ from reckg.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.ranking.blend import Blend
+from reckg.ranking.build_tables import build_feature_tables
+from reckg.ranking.candidates import retrieve
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
-from reckg.ranking.tables import build_feature_tables
+from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.index import build_index
+from reckg.retrieval.scored_items import ScoredItems
 
 CANDIDATES = 20
+DEPTHS = {"vectors": 12, "profile": 4, "cooccurrence": 8, "entities": 5, "popular": 5}
 
 
 def small_history(n_users: int, n_items: int, seed: int = 0) -> History:
@@ -43,7 +47,7 @@ def unit_vectors(n: int, dim: int, seed: int) -> np.ndarray:
 def small_bundle(
     n_users: int = 40, n_items: int = 60, dim: int = 8, seed: int = 0, *, ranked: bool = True, version: str = "test-1"
 ) -> Bundle:
-    """Users u000.., items i000.. with titles (the second has none); with ``ranked`` a ranker over CANDIDATES items."""
+    """Users u000.., items i000.. with titles (the second has none); with ``ranked`` a ranker of DEPTHS."""
     history = small_history(n_users, n_items, seed)
     item_vectors = unit_vectors(n_items, dim, seed + 1)
     entities = sparse.csr_matrix(np.random.default_rng(seed + 2).random((n_items, 12)) < 0.2, dtype=np.float32)
@@ -70,10 +74,13 @@ def small_bundle(
             n_users=n_users,
             n_items=n_items,
             item_entities=entities,
+            user_entities=sparse.random(n_users, 5, 0.4, format="csr", random_state=seed),
             numbers=np.random.default_rng(seed + 4).random((n_items, 2)).astype(np.float32),
             now=1_610_000_000,
             neighbours=10,
-            ordered=True,
+            order="ahead",
+            item_vectors=item_vectors,
+            graph_dim=dim // 2,
         ),
         ranker=None,
         popularity=np.bincount(history.item_idx, minlength=n_items).astype(np.float32),
@@ -81,12 +88,20 @@ def small_bundle(
     return replace(bundle, ranker=small_ranker(bundle, seed)) if ranked else bundle
 
 
+def candidates_of(bundle: Bundle, users: np.ndarray) -> ScoredItems:
+    """The candidates of known users that ``recommend_batch`` reranks."""
+    indptr, positions = bundle.history.rows(users)
+    scores = UserScores(bundle.features, bundle.history, users, bundle.user_vectors[users], bundle.item_vectors)
+    return retrieve(scores, bundle.index, DEPTHS, (indptr, bundle.history.item_idx[positions]))
+
+
 def small_ranker(bundle: Bundle, seed: int) -> Ranker:
     """A ranker that learnt nothing: a few trees fitted to noise, beside the retrieval score. It changes the order."""
     users = np.arange(bundle.history.n_users)
     found = bundle.index.search(bundle.user_vectors, CANDIDATES)
-    features = extract_features(bundle.features, bundle.history, users, found)
+    vectors = bundle.user_vectors, bundle.item_vectors
+    features = extract_features(bundle.features, bundle.history, users, found, *vectors)
     noise = np.random.default_rng(seed + 5).normal(size=len(features))
     settings = {"num_leaves": 7, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": seed}
     booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=10)
-    return Ranker(booster.model_to_string(), Blend({"retrieval_score": 1.0}), {"served": True})
+    return Ranker(booster.model_to_string(), Blend({"retrieval_score_z": 1.0}), DEPTHS, {"served": True})

@@ -26,7 +26,7 @@ from reckg.model.graph_tensors import GraphTensors
 from reckg.model.inductive_parts import inductive_parts
 from reckg.model.joint_model import Embeddings
 from reckg.model.spectral import fit_spectral, weighed
-from reckg.ranking.tables import build_feature_tables
+from reckg.ranking.build_tables import build_feature_tables
 from reckg.retrieval.index import build_index
 from tests.small_bundle import CANDIDATES, small_ranker
 from tests.small_model import CPU, joint_model, text_encoder
@@ -72,12 +72,15 @@ def interactions(seed: int = 0) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class World:
-    """embeddings: what is stored, the linear part joined. History: of the interactions."""
+    """embeddings: what is stored, the linear part joined, after graph_dim dimensions. history: of the interactions.
+    texts: what the encoder makes of the titles."""
 
     inductive: Inductive
     embeddings: Embeddings
     history: History
     folder: Path
+    graph_dim: int
+    texts: np.ndarray | None
 
 
 def world(
@@ -121,6 +124,7 @@ def world(
     tensors = GraphTensors(graph, CPU)
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)
+    graph_dim = embeddings.items.shape[1]
     if linear:
         fitted = fit_spectral(graph, 3, None if text is None else text.vectors.numpy())
         model.spectral = weighed(fitted, embeddings, graph, lambda _: np.full(4, 0.5))[0]
@@ -144,7 +148,8 @@ def world(
     if model.spectral is not None:
         embeddings = model.spectral.joined(embeddings, graph)
     history = History.from_interactions(frame, USERS)
-    return World(load_inductive(folder / "inductive", ITEM_IDS), embeddings, history, folder)
+    texts = None if text is None else text.vectors.numpy()
+    return World(load_inductive(folder / "inductive", ITEM_IDS), embeddings, history, folder, graph_dim, texts)
 
 
 def bundle(made: World) -> Bundle:
@@ -168,11 +173,14 @@ def bundle(made: World) -> Bundle:
             n_users=USERS,
             n_items=ITEMS,
             item_entities=entities,
+            user_entities=sparse.random(USERS, 6, 0.4, format="csr", random_state=3),
             numbers=items().select("price").to_numpy().astype(np.float32),
             now=1_700_000_000,
             neighbours=10,
-            ordered=True,
+            order="ahead",
             item_vectors=vectors,
+            graph_dim=made.graph_dim,
+            text=made.texts,
         ),
         ranker=None,
         popularity=np.bincount(made.history.item_idx, minlength=ITEMS).astype(np.float32),

@@ -13,7 +13,7 @@ from reckg.evaluation.samples import LATEST, sample_rows, sample_section
 from reckg.recommend import recommend_batch
 from reckg.retrieval.index import build_index
 from tests import toy
-from tests.small_bundle import CANDIDATES, small_bundle, unit_vectors
+from tests.small_bundle import candidates_of, small_bundle, unit_vectors
 
 
 def trained(rows: np.ndarray, label: np.ndarray, trees: int = 20) -> str:
@@ -61,7 +61,8 @@ def test_the_recorder_changes_no_list() -> None:
     users = np.arange(6)
     found = recommend_batch(replace(bundle, ranker=recorder), users, 5)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.item_idx, recommend_batch(bundle, users, 5).item_idx)
-    assert [part.shape[0] for part in recorder.features] == [6 * CANDIDATES]
+    candidates = candidates_of(bundle, users).item_idx
+    assert [part.shape[0] for part in recorder.features] == [candidates.size]
     assert recorder.info == {"served": True}
 
 

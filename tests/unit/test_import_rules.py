@@ -12,8 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("reckg", "jobs", "serving")
-EVERYONE = ("reckg.errors", "reckg.file_hash", "reckg.compressed_rows", "reckg.data.schema", "reckg.data.ids")
-SERVED = ("reckg.bundle", "reckg.recommend", "reckg.artifact_folder", "reckg.golden", "reckg.inductive")
+EVERYONE = (
+    "reckg.errors",
+    "reckg.file_hash",
+    "reckg.compressed_rows",
+    "reckg.mapped_tensors",
+    "reckg.data.schema",
+    "reckg.data.ids",
+)
+SERVED = ("reckg.bundle", "reckg.recommend", "reckg.two_stage", "reckg.artifact_folder", "reckg.golden", "reckg.inductive")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ RULES = {
     "reckg.errors": Rule(),
     "reckg.file_hash": Rule(),
     "reckg.compressed_rows": Rule(("numpy",)),
+    "reckg.mapped_tensors": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",)),
     "reckg.data": Rule(("numpy", "polars")),
     "reckg.graph": Rule(("numpy", "polars", "scipy"), ("reckg.data",)),
@@ -44,7 +52,9 @@ RULES = {
     ),
     "reckg.retrieval": Rule(("numpy", "polars", "safetensors", "threadpoolctl"), later=("faiss",)),
     "reckg.ranking": Rule(
-        ("lightgbm", "numpy", "polars", "safetensors", "scipy"), ("reckg.data", "reckg.retrieval", "reckg.evaluation")
+        ("lightgbm", "numpy", "polars", "safetensors", "scipy"),
+        ("reckg.data", "reckg.retrieval", "reckg.evaluation"),
+        later=("implicit", "threadpoolctl"),
     ),
     "reckg.evaluation": Rule(
         ("numpy", "polars", "scipy"),

@@ -32,7 +32,9 @@ class World:
         self.fail_in = ""
         self.stages = (
             Stage("clean", "cleans", ("data",), (DATASET,), ("prepared",), function=self._stage("clean", "prepared")),
-            Stage("train", "trains", ("train",), ("prepared",), ("model",), True, self._stage("train", "model")),
+            Stage(
+                "train", "trains", ("train",), ("prepared",), ("model",), True, function=self._stage("train", "model")
+            ),
             Stage("index", "indexes", ("index",), ("model",), ("index",), function=self._stage("index", "index")),
         )
 
@@ -265,7 +267,7 @@ def test_every_stage_reads_only_what_an_earlier_one_writes() -> None:
 
 def test_every_stage_has_its_function() -> None:
     for stage in STAGES:
-        source = (ROOT / "jobs" / f"{stage.name}.py").read_text()
+        source = (ROOT / "jobs" / f"{stage.module or stage.name}.py").read_text()
         assert f"def {stage.name}(config: Config, data: Path, run: Path)" in source
 
 
