@@ -20,7 +20,14 @@ EVERYONE = (
     "reckg.data.schema",
     "reckg.data.ids",
 )
-SERVED = ("reckg.bundle", "reckg.recommend", "reckg.two_stage", "reckg.artifact_folder", "reckg.golden", "reckg.inductive")
+SERVED = (
+    "reckg.bundle",
+    "reckg.recommend",
+    "reckg.two_stage",
+    "reckg.artifact_folder",
+    "reckg.golden",
+    "reckg.inductive",
+)
 
 
 @dataclass(frozen=True)

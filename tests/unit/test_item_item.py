@@ -10,7 +10,15 @@ import scipy.sparse as sp
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.ranking import item_item
-from reckg.ranking.item_item import cooccurrence, keep_largest, linear_weights
+from reckg.ranking.item_item import (
+    Order,
+    cooccurrence,
+    entity_neighbours,
+    keep_largest,
+    linear_weights,
+    two_step_walk,
+    vector_neighbours,
+)
 from reckg.ranking.linear import user_item_matrix
 
 
@@ -22,36 +30,90 @@ def history_of(*rows: list[int]) -> History:
 
 def test_unordered_cooccurrence_is_the_cosine_of_the_users() -> None:
     # items 0 and 1: two users have both; three have 0, two have 1. Item 3 nobody has.
-    matrix = cooccurrence(history_of([0, 1], [1, 0, 0], [0, 2]), 4, neighbours=10, ordered=False).toarray()
+    matrix = cooccurrence(history_of([0, 1], [1, 0, 0], [0, 2]), 4, neighbours=10, order="none").toarray()
     expected = np.zeros((4, 4))
     expected[0, 1] = expected[1, 0] = 2 / np.sqrt(3 * 2)
     expected[0, 2] = expected[2, 0] = 1 / np.sqrt(3 * 1)
     assert matrix == pytest.approx(expected, abs=1e-6)
 
 
-def test_ordered_cooccurrence_counts_one_over_the_distance_within_the_window() -> None:
-    matrix = cooccurrence(history_of([0, 1, 2, 3, 4, 5, 6], [1, 0]), 7, neighbours=10, ordered=True).toarray()
-    assert matrix[0, 1] == pytest.approx((1 + 1) / np.sqrt(2 * 2))
+def test_cooccurrence_ahead_counts_one_over_the_distance_to_what_comes_after() -> None:
+    matrix = cooccurrence(history_of([0, 1, 2, 3, 4, 5, 6], [1, 0]), 7, neighbours=10, order="ahead").toarray()
+    assert matrix[0, 1] == matrix[1, 0] == pytest.approx(1 / np.sqrt(2 * 2))
     assert matrix[0, 2] == pytest.approx((1 / 2) / np.sqrt(2 * 1))
     assert matrix[0, 5] == pytest.approx((1 / 5) / np.sqrt(2 * 1))
     assert matrix[0, 6] == 0  # six steps apart
+    assert np.array_equal(np.argwhere(np.tril(matrix)), [[1, 0]])  # nothing else goes back
+
+
+def test_cooccurrence_between_falls_with_the_distance_both_ways() -> None:
+    matrix = cooccurrence(history_of(list(range(22)), [1, 0]), 22, neighbours=30, order="between").toarray()
+    assert matrix[0, 1] == pytest.approx((1 + 1) / np.sqrt(2 * 2))
+    assert matrix[0, 2] == pytest.approx(np.exp(-1 / 3) / np.sqrt(2 * 1))
+    assert matrix[1, 21] == pytest.approx(np.exp(-19 / 3) / np.sqrt(2 * 1))
+    assert matrix[0, 21] == 0  # 21 steps apart
     assert np.array_equal(matrix, matrix.T)
 
 
-def test_cooccurrence_never_pairs_items_of_two_users() -> None:
-    assert cooccurrence(history_of([0, 1], [2, 3]), 4, neighbours=10, ordered=True).toarray()[1, 2] == 0
+@pytest.mark.parametrize("order", ["none", "between", "ahead"])
+def test_cooccurrence_never_pairs_items_of_two_users(order: Order) -> None:
+    matrix = cooccurrence(history_of([0, 1], [2, 3]), 4, neighbours=10, order=order).toarray()
+    assert matrix[0, 1] > 0 and matrix[1, 2] == matrix[2, 1] == 0
 
 
 def test_long_unordered_histories_are_cut_to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_item, "BASKET_ITEMS", 2)
-    matrix = cooccurrence(history_of([0, 1, 2]), 3, neighbours=10, ordered=False).toarray()
+    matrix = cooccurrence(history_of([0, 1, 2]), 3, neighbours=10, order="none").toarray()
     assert (matrix > 0).tolist() == [[False, False, False], [False, False, True], [False, True, False]]
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-def test_an_empty_history_has_no_neighbours(ordered: bool) -> None:
+@pytest.mark.parametrize("order", ["none", "between", "ahead"])
+def test_an_empty_history_has_no_neighbours(order: Order) -> None:
     empty = History.from_interactions(pl.DataFrame(schema={"user_idx": pl.Int64, "item_idx": pl.Int64}), 3)
-    assert cooccurrence(empty, 4, neighbours=2, ordered=ordered).nnz == 0
+    assert cooccurrence(empty, 4, neighbours=2, order=order).nnz == 0
+    assert two_step_walk(empty, 4, neighbours=2).nnz == 0
+
+
+def random_history(seed: int, n_users: int = 30, n_items: int = 25) -> History:
+    rng = np.random.default_rng(seed)
+    return history_of(*[rng.choice(n_items, rng.integers(1, 9), replace=False).tolist() for _ in range(n_users)])
+
+
+def test_a_walk_is_the_product_of_its_steps_over_the_root_of_the_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = random_history(3)
+    taken = user_item_matrix(history, 25).toarray().astype(np.float64)
+    users, items = np.maximum(taken.sum(axis=0), 1), taken.sum(axis=1)
+    expected = (taken / users).T @ (taken / items[:, None]) / np.sqrt(users)
+    np.fill_diagonal(expected, 0)
+    whole = two_step_walk(history, 25, neighbours=25)
+    assert whole.toarray() == pytest.approx(expected, abs=1e-6)
+    monkeypatch.setattr(item_item, "BLOCK_ENTRIES", 40)  # a few rows at a time
+    assert np.array_equal(two_step_walk(history, 25, neighbours=25).toarray(), whole.toarray())
+    few = two_step_walk(history, 25, neighbours=3).toarray()
+    assert ((few != 0).sum(axis=1) <= 3).all() and np.array_equal(few[few != 0], whole.toarray()[few != 0])
+
+
+def test_entity_neighbours_are_the_closest_by_the_cosine_of_the_weights() -> None:
+    weights = np.array([[3.0, 4.0, 0], [3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0], [0, 0, 0]])
+    found = entity_neighbours(sp.csr_matrix(weights), 5).toarray()
+    expected = np.zeros((5, 5))
+    expected[0, 1] = expected[1, 0] = 0.6
+    expected[0, 2] = expected[2, 0] = 0.8
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert np.argwhere(entity_neighbours(sp.csr_matrix(weights), 1).toarray()[0]).tolist() == [[2]]
+
+
+def test_vector_neighbours_are_the_largest_inner_products_above_zero() -> None:
+    vectors = np.random.default_rng(4).normal(size=(30, 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    found = vector_neighbours(vectors, 4).toarray()
+    for row in range(30):
+        best = [item for item in np.argsort(-cosines[row])[:4] if cosines[row, item] > 0]
+        assert set(np.flatnonzero(found[row]).tolist()) == set(best)
+        assert found[row, best] == pytest.approx(cosines[row, best], abs=1e-6)
+    assert vector_neighbours(np.zeros((1, 3)), 4).nnz == 0
 
 
 def test_linear_weights_are_those_of_the_paper() -> None:
@@ -85,7 +147,7 @@ def test_keep_largest_takes_absolute_values_and_the_lower_column_of_equals() -> 
 def test_what_is_refused() -> None:
     history = history_of([0, 5])
     with pytest.raises(DataError, match=r"item_idx 0 to 5, there are 5 items"):
-        cooccurrence(history, 5, 3, ordered=False)
+        cooccurrence(history, 5, 3, order="none")
     with pytest.raises(DataError, match=r"linear weights of 20,001 items"):
         linear_weights(history, 20_001, 1.0, 3)
     with pytest.raises(ValueError, match="regularisation"):
