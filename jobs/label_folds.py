@@ -88,7 +88,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
         folder = run / "folds" / str(fold)
         prepared = read_prepared(folder)
         users, items = read_embeddings(folder, "train")
-        held = held_out(prepared.interactions, HELD, ("train",), len(prepared.users), history_parts=("train",))
+        held = held_out(prepared.interactions, HELD, ("train",), len(prepared.users))
         held = held.sample(config.rank.max_users, config.run.seed)
         sets.append(
             LabelSet(

@@ -21,7 +21,7 @@ from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
 from reckg.inductive.embedder import conformed
 from reckg.inductive.fold_in import UserRequest
-from reckg.recommend import is_cold, popular_items, recommend_batch, recommend_users
+from reckg.recommend import gets_popular, popular_items, recommend_batch, recommend_users
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -167,7 +167,7 @@ def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[Scor
     found = empty_result(len(block), k)
     part = recommend_batch(bundle, user_idx[known], k, rerank=rerank)
     found.item_idx[known], found.score[known] = part.item_idx, part.score
-    popular[known] = is_cold(bundle, user_idx[known])
+    popular[known] = gets_popular(bundle, user_idx[known], rerank)
     strangers = user_idx < 0
     if strangers.any():
         most = popular_items(bundle, k)

@@ -111,7 +111,8 @@ def recommend_users(
             allowed=allowed,
         )
         parts.append((known, found))
-        cold[known] = popular[known] = is_cold(bundle, user_idx[known])
+        cold[known] = is_cold(bundle, user_idx[known])
+        popular[known] = gets_popular(bundle, user_idx[known], rerank)
         reranked[known] = rerank
     strangers = np.flatnonzero(plain & (user_idx < 0))
     rows = np.flatnonzero(~plain)
@@ -119,7 +120,7 @@ def recommend_users(
         folded = fold_in(bundle, [requests[row] for row in rows.tolist()])
         cold[rows] = np.diff(folded.history.indptr) == 0
         popular[rows] = ~folded.vectors.any(axis=1)
-        reranked[rows] = ~cold[rows] & rerank
+        reranked[rows] = (~cold[rows] | ranks_cold(bundle)) & rerank
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
@@ -162,8 +163,8 @@ def recommend_batch(
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
     The candidates of all sources are reranked; beyond them the retrieval order continues, so that k items come back
-    where k exist. Users without any interaction in the bundle's history get the most popular items. Memory grows with
-    n x candidates: call it with blocks of users.
+    where k exist. Users without any interaction in the bundle's history get the most popular items, unless the ranker
+    was shown to rank for them better. Memory grows with n x candidates: call it with blocks of users.
 
     Args:
         user_idx: (n,) int, 0..n_users-1.
@@ -189,12 +190,22 @@ def recommend_batch(
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
     found = best_items(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
-    cold = np.flatnonzero(is_cold(bundle, user_idx))
+    cold = np.flatnonzero(gets_popular(bundle, user_idx, rerank))
     if len(cold):
         left_out = None if seen is None else take_rows(seen, cold)
         popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
     return found
+
+
+def gets_popular(bundle: Bundle, user_idx: np.ndarray, rerank: bool) -> np.ndarray:
+    """(n,) bool: which of (n,) users get the most popular items."""
+    return is_cold(bundle, user_idx) & ~(rerank and ranks_cold(bundle))
+
+
+def ranks_cold(bundle: Bundle) -> bool:
+    """Whether the bundle's ranker is for users without a history too."""
+    return bundle.ranker is not None and bundle.ranker.ranks_cold
 
 
 def is_cold(bundle: Bundle, user_idx: np.ndarray) -> np.ndarray:

@@ -92,6 +92,7 @@ def _grown(bundle: Bundle, items: pl.DataFrame, added: EmbeddedItems) -> Feature
         text=text,
         factors=np.concatenate([tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)]),
         popular=np.concatenate([tables.popular, np.arange(n, n + m)]),
+        popular_score=np.concatenate([tables.popular_score, np.zeros(m, dtype=np.float32)]),
         entity_length=length,
         entities=all_entities,
         cooccurrence=_padded(tables.cooccurrence, m),

@@ -88,7 +88,7 @@ def build_feature_tables(
     text = np.zeros((n_items, 0), dtype=np.float16) if text is None else unit_length(text)
     items = [*item_popularity(history, n_items, now), item_age(history, n_items, now)]
     rare, timed = rarity(entities), order == "between" and now is not None
-    popular = items[0] if now is None else items[1]
+    popular = (items[0] if now is None else items[1]).astype(np.float32)
     return FeatureTables(
         order=order,
         graph_dim=graph_dim,
@@ -102,6 +102,7 @@ def build_feature_tables(
         event_keys=event_keys(history) if timed else np.zeros(0, dtype=np.int64),
         event_times=np.sort(history.timestamp) if timed else np.zeros(0, dtype=np.int64),
         popular=np.argsort(-popular, kind="stable"),
+        popular_score=popular,
         entity_length=row_lengths(rare),
         entities=rare,
         cooccurrence=cooccurrence(history, n_items, neighbours, order),

@@ -38,6 +38,7 @@ SOURCE_SCORES: tuple[str, ...] = (
     "entity_similarity",  # cosine of the entities' weights, summed over the history
     "text_similarity",  # of the text vectors: the candidate with the history's sum, the latest counting most
     "text_similarity_last",  # the same, the last item counting most; histories that are ahead only
+    "popular_score",  # log popularity by which the most popular items are given: recent where times are known
 )
 FEATURES: tuple[str, ...] = (
     *SOURCE_SCORES,
@@ -246,6 +247,10 @@ def _entity_sums(scores: UserScores, item_idx: np.ndarray, weighting: int, squar
     return np.where(some, sums, np.nan)
 
 
+def popular_score(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return scores.tables.popular_score[item_idx]
+
+
 def retrieval_rank(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.arange(item_idx.shape[1]), item_idx.shape)
 
@@ -319,6 +324,7 @@ _COLUMNS: dict[str, Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray | 
         entity_similarity,
         text_similarity,
         text_similarity_last,
+        popular_score,
         retrieval_rank,
         popularity_near,
         attribute_affinity,

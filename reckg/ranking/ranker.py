@@ -48,6 +48,11 @@ class Queries:
     without: int = 0
 
     @property
+    def cold(self) -> np.ndarray:
+        """(n,) bool: whose user had no history."""
+        return self.features[:, :, FEATURES.index("history_length")].max(axis=1, initial=-1, where=self.real) == 0
+
+    @property
     def real(self) -> np.ndarray:
         """(n, c) bool: what is no padding."""
         return self.item_idx >= 0
@@ -87,6 +92,7 @@ class Ranker:
 
     def __init__(self, model: str, blend: Blend, depths: Depths, info: dict[str, Any]) -> None:
         self.depths = depths  # of the sources whose candidates it was trained for
+        self.ranks_cold = bool(info.get("cold_users", {}).get("served", False))  # users without a history too
         self._model = model
         self._booster = lgb.Booster(model_str=model)
         self.blend = blend
@@ -237,9 +243,12 @@ def train_ranker(
     blended, ranked, best = _cross_fit(queries, fold, parameters, trees)
     if not best:
         ranked = blended  # what would be served is the blend, so the blend is what the guard judges
-    lists = {"retrieval": queries.features[:, :, 0], "blend": blended, "ranker": ranked}
+    lists = {"retrieval": _usual(queries), "blend": blended, "ranker": ranked}
     ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
     info |= _judged(ndcg, seed) | {"trees": best}
+    cold = np.append(queries.cold, np.zeros(queries.without, dtype=bool))
+    if cold.sum() >= SMALLEST_FOLD * folds:
+        info["cold_users"] = _judged({name: values[cold] for name, values in ndcg.items()}, seed)
     if not info["served"]:
         return RankerResult(None, info)
     blend = fit_blend(queries.features, queries.hits, queries.real)
@@ -308,6 +317,12 @@ def _fewest_trees(curves: np.ndarray) -> int:
     behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
     return int(np.argmax(behind.mean(axis=0) <= error))
+
+
+def _usual(queries: Queries) -> np.ndarray:
+    """(n, c): the scores of the order without a ranker: the vectors', or popularity for users without a history."""
+    vectors, popular = (queries.features[:, :, FEATURES.index(name)] for name in ("retrieval_score", "popular_score"))
+    return np.where(queries.cold[:, None], popular, vectors)
 
 
 def _judged(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
