@@ -124,9 +124,9 @@ def choose_depths(
             break
         depths[best] = min(depths[best] + STEP, budget if best == "vectors" else DEEPEST)
         chosen |= ranks[:, names.index(best)] < depths[best]
-    room = budget - int(chosen.sum() / max(users, 1))
-    depths["vectors"] = min(depths["vectors"] + max(room, 0), budget)
-    chosen |= ranks[:, names.index("vectors")] < depths["vectors"]
+    while users and depths["vectors"] < budget and (room := (budget * users - int(chosen.sum())) // users):
+        depths["vectors"] = min(depths["vectors"] + room, budget)
+        chosen |= ranks[:, names.index("vectors")] < depths["vectors"]
     recall = {name: (ranks[:, place] < depths[name])[hit].sum() for place, name in enumerate(names) if depths[name]}
     recall |= {"union": chosen[hit].sum(), "vectors alone": (ranks[:, names.index("vectors")] < budget)[hit].sum()}
     return {name: depth for name, depth in depths.items() if depth}, {

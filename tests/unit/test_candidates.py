@@ -1,0 +1,199 @@
+"""Candidates: every source by hand, their union, and how many each gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reckg.compressed_rows import Rows
+from reckg.ranking import candidates as module
+from reckg.ranking.candidates import SOURCES, available_sources, choose_depths, retrieve, source_top
+from reckg.ranking.tables import FeatureTables
+from reckg.ranking.user_scores import UserScores
+from reckg.retrieval.index import build_index
+from reckg.retrieval.scored_items import ScoredItems
+from tests.reference import slow_top_items
+from tests.small_features import ITEM_VECTORS, USER_VECTORS, random_world, toy_history, toy_tables
+
+INDEX = build_index(ITEM_VECTORS)
+FACTORS = np.array([[1.0], [2.0], [0.0], [3.0]], dtype=np.float32)
+
+
+def tables_with_factors(**changes: Any) -> FeatureTables:
+    return replace(toy_tables(**changes), factors=FACTORS, factor_gram=np.array([[49.0]]))
+
+
+def listed(name: str, k: int = 4, seen: Rows | None = None, allowed: np.ndarray | None = None) -> list[list[int]]:
+    """What one source gives each of the toy world's users: 0 with the items 0, 1; 1 with 1, 2, 1; 2 with none."""
+    scores = UserScores(tables_with_factors(), toy_history(), np.arange(3), USER_VECTORS, ITEM_VECTORS)
+    found = source_top(name, scores, INDEX, k, seen, allowed)
+    assert found.item_idx.shape == found.score.shape == (3, k)
+    assert np.isneginf(found.score[found.item_idx < 0]).all() and np.isfinite(found.score[found.item_idx >= 0]).all()
+    return [row[row >= 0].tolist() for row in found.item_idx]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # 47, 50, 33, 30; 46, 47, 33, 30; 45, 52, 29, 30
+        ("vectors", [[1, 0, 2, 3], [1, 0, 2, 3], [1, 0, 3, 2]]),
+        # the graph's (1.3, 0.8) and (0.894, 0.492) with (1, 0), (3, 4), (0, -2), (0, 0)
+        ("profile", [[1, 0, 3, 2], [1, 0, 3, 2], []]),
+        # recent: 1 after 0 counts 0.7, 2 after 1 counts 1; 1 after 2 counts 0.7, 2 after 1 counts 1.49
+        ("cooccurrence", [[2, 1], [2, 1], []]),
+        # 1/4, 0.7/2.8, 1/4 with equal ones by the lower item; 0.3725, 0.2475, 0.3725
+        ("walk", [[0, 2, 1], [0, 2, 1], []]),
+        # the neighbours' cosines 0-1 0.71, 0-2 0.32: 0.71, 0.49, 0.22; 1.05, 0 and 0
+        ("entities", [[0, 1, 2], [0], []]),
+        # the texts' cosines 0-2 0.8, 1-2 0.6: 0.56 + 0.6 for 2; 1.49 x 0.6 for 2, 0.7 x 0.6 for 1, 0.7 x 0.8 for 0
+        ("text", [[2], [2, 0, 1], []]),
+        ("factors", [[3, 1, 0, 2], [3, 1, 0, 2], []]),
+        # one interaction in the latest tenth, of item 1; then by item
+        ("popular", [[1, 0, 2, 3], [1, 0, 2, 3], [1, 0, 2, 3]]),
+    ],
+)
+def test_every_source_by_hand(name: str, expected: list[list[int]]) -> None:
+    found = listed(name)
+    assert found == expected
+    assert listed(name, 1) == [row[:1] for row in expected]
+    seen: Rows = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1])
+    left = [[1], [0, 2], [1]]
+    less = [[item for item in row if item not in out] for row, out in zip(expected, left, strict=True)]
+    assert listed(name, 4, seen) == less
+    assert [row[:1] for row in listed(name, 1, seen)] == [row[:1] for row in less]
+    allowed = np.array([True, False, True, True])
+    assert listed(name, 4, seen, allowed) == [[item for item in row if item != 1] for row in less]
+
+
+def test_the_linear_source_lists_the_largest_positive_scores() -> None:
+    tables = toy_tables()
+    assert tables.linear is not None
+    weights = tables.linear.toarray().astype(np.float64)
+    for user, row in enumerate([weights[0] + weights[1], 2 * weights[1] + weights[2], np.zeros(4)]):
+        assert listed("linear")[user] == slow_top_items(row.tolist(), set(np.flatnonzero(row <= 0).tolist()), 4)
+
+
+def test_every_source_has_its_test() -> None:
+    assert set(SOURCES) == {"vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors"} | {
+        "popular"
+    }
+
+
+def test_the_sources_are_those_that_the_tables_can_answer_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_sources(tables_with_factors()) == tuple(SOURCES)
+    for change, lacking in (
+        ({"item_entities": np.zeros((4, 0))}, "entities"),
+        ({"text": None}, "text"),
+        ({"linear_items": 0}, "linear"),
+    ):
+        assert set(SOURCES) - set(available_sources(tables_with_factors(**change))) == {lacking}
+    assert set(SOURCES) - set(available_sources(toy_tables())) == {"factors"}
+    monkeypatch.setattr(module, "FACTOR_ITEMS", 3)
+    assert set(SOURCES) - set(available_sources(tables_with_factors())) == {"factors"}
+
+
+DEPTHS = {"vectors": 6, "profile": 3, "cooccurrence": 4, "walk": 3, "entities": 3, "text": 2, "linear": 3, "popular": 2}
+
+
+@pytest.mark.parametrize("order", ["ahead", "between", "none"])
+def test_candidates_are_the_union_in_the_vectors_order_without_what_is_left_out(order: str) -> None:
+    tables, history, _, vectors, item_vectors = random_world(5, order)
+    index = build_index(item_vectors)
+    rng = np.random.default_rng(0)
+    depths = DEPTHS | {"factors": 3}
+    blocked = [rng.permutation(50)[: rng.integers(0, 20)] for _ in range(30)]
+    seen = np.cumsum([0, *map(len, blocked)]), np.concatenate(blocked)
+    for allowed in (None, rng.random(50) < 0.5):
+        scores = UserScores(tables, history, np.arange(30), vectors, item_vectors)
+        found = retrieve(scores, index, depths, seen, allowed)
+        lists = {name: source_top(name, scores, index, k, seen, allowed).item_idx for name, k in depths.items()}
+        for user in range(30):
+            items = found.item_idx[user][found.item_idx[user] >= 0]
+            union = {item for some in lists.values() for item in some[user].tolist()} - {-1}
+            assert set(items.tolist()) == union and len(items) == len(union)
+            assert not union & set(blocked[user].tolist()) and (allowed is None or allowed[items].all())
+            products = item_vectors[items].astype(np.float64) @ vectors[user].astype(np.float64)
+            np.testing.assert_allclose(found.score[user, : len(items)], products, rtol=1e-5, atol=1e-5)
+            assert (np.diff(found.score[user, : len(items)]) <= 0).all()
+            assert (found.item_idx[user, len(items) :] == -1).all() and np.isneginf(
+                found.score[user, len(items) :]
+            ).all()
+        assert found.item_idx.shape[1] == max((found.item_idx >= 0).sum(axis=1)) > 8
+        for users in (np.array([3]), np.array([29]), np.array([7, 3, 21])):
+            part = seen[0][users + 1] - seen[0][users]
+            own = np.append(0, np.cumsum(part)), np.concatenate([blocked[user] for user in users])
+            alone = UserScores(tables, history, users, vectors[users], item_vectors)
+            some: ScoredItems = retrieve(alone, index, depths, own, allowed)
+            width = some.item_idx.shape[1]
+            np.testing.assert_array_equal(some.item_idx, found.item_idx[users, :width])
+            np.testing.assert_array_equal(some.score, found.score[users, :width])
+
+
+def test_equal_scores_come_by_item_and_nothing_at_all_is_one_column_of_padding() -> None:
+    scores = UserScores(tables_with_factors(), toy_history(), np.array([0]), np.zeros((1, 3), np.float32), ITEM_VECTORS)
+    assert retrieve(scores, INDEX, {"vectors": 1, "popular": 4}, None).item_idx.tolist() == [[0, 1, 2, 3]]
+    nothing = retrieve(scores, INDEX, {"vectors": 4}, (np.array([0, 4]), np.arange(4)))
+    assert nothing.item_idx.tolist() == [[-1]] and nothing.score.tolist() == [[-np.inf]]
+
+
+def lists_of(**firsts: list[list[int]]) -> dict[str, np.ndarray]:
+    """Of each source the lists of two users."""
+    return {name: np.array(rows) for name, rows in firsts.items()}
+
+
+def test_the_source_that_finds_more_for_a_candidate_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEP", 2)
+    lists = lists_of(
+        vectors=[list(range(10)), list(range(10))],
+        walk=[[20, 21, 22, 23], [30, 31, 32, 33]],
+        text=[[40, 41, 42, 43], [50, 51, 52, 53]],
+    )
+    # the first two of the walk are wanted by both users, of the text one by one; of the vectors nothing after two
+    relevant: Rows = np.array([0, 4, 7]), np.array([0, 20, 21, 41, 1, 30, 31])
+    depths, recall = choose_depths(lists, relevant, 6)
+    assert depths == {"vectors": 2, "walk": 2, "text": 2}
+    assert recall == {
+        "vectors": round(2 / 7, 4),
+        "walk": round(4 / 7, 4),
+        "text": round(1 / 7, 4),
+        "union": 1.0,
+        "vectors alone": round(2 / 7, 4),
+    }
+    # with less to spend the text is left out, and what is left goes to the vectors
+    assert choose_depths(lists, relevant, 5)[0] == {"vectors": 3, "walk": 2}
+    assert choose_depths(lists, relevant, 4)[0] == {"vectors": 2, "walk": 2}
+    assert choose_depths(lists, relevant, 3)[0] == {"vectors": 3}
+
+
+def test_what_is_listed_twice_costs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEP", 2)
+    lists = lists_of(vectors=[[0, 1, 2, 3]], walk=[[1, 5, 0, 6]], text=[[7, 8, 9, 10]])
+    depths, _ = choose_depths(lists, (np.array([0, 2]), np.array([5, 7])), 3)
+    assert depths == {"vectors": 2, "walk": 2}  # the walk adds item 5 alone
+
+
+def test_the_union_never_costs_more_than_the_budget_and_is_no_worse_than_the_vectors() -> None:
+    rng = np.random.default_rng(0)
+    for budget in (5, 20, 37, 60):
+        lists = {name: np.array([rng.permutation(400)[:60] for _ in range(40)]) for name in ("walk", "vectors", "text")}
+        relevant = np.arange(41) * 5, np.concatenate([rng.permutation(400)[:5] for _ in range(40)])
+        depths, recall = choose_depths(lists, relevant, budget)
+        costs = [len({i for name, k in depths.items() for i in lists[name][user, :k].tolist()}) for user in range(40)]
+        assert budget - 1 < np.mean(costs) <= budget
+        found = [
+            len({i for name, k in depths.items() for i in lists[name][user, :k].tolist()} & set(mine.tolist()))
+            for user, mine in enumerate(relevant[1].reshape(40, 5))
+        ]
+        assert recall["union"] == round(sum(found) / 200, 4)
+        assert depths["vectors"] >= 1 and all(depth <= 200 for name, depth in depths.items() if name != "vectors")
+
+
+def test_without_labels_or_other_finds_all_goes_to_the_vectors() -> None:
+    lists = lists_of(vectors=[list(range(50))], walk=[[60, 61, -1, -1]])
+    depths, recall = choose_depths(lists, (np.array([0, 0]), np.array([], dtype=np.int64)), 30)
+    assert depths == {"vectors": 30} and recall["union"] == 0
+    depths, recall = choose_depths(lists, (np.array([0, 1]), np.array([99])), 30)
+    assert depths == {"vectors": 30} and recall == {"vectors": 0, "union": 0, "vectors alone": 0}
