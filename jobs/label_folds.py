@@ -19,8 +19,8 @@ from reckg.evaluation.protocol import held_out
 from reckg.ranking.labels import LabelSet
 
 HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for what came after them
-ENOUGH = 20_000  # labels: where validation has as many, no fold is made
-MOST = 5  # folds
+ENOUGH = 30_000  # labels: where validation has as many, no fold is made
+MOST, MOST_AHEAD = 5, 2  # folds; where labels come after the history, each further fold knows less of it
 
 
 def n_folds(config: Config, prepared: Prepared) -> int:
@@ -30,7 +30,8 @@ def n_folds(config: Config, prepared: Prepared) -> int:
     if config.rank.label_folds is not None:
         return config.rank.label_folds
     labels = int((prepared.interactions["split"] == "valid").sum())
-    return 0 if labels >= ENOUGH else min(MOST, -(-(ENOUGH - labels) // max(labels, 1)))
+    most = MOST_AHEAD if prepared.in_order else MOST
+    return 0 if labels >= ENOUGH else min(most, -(-(ENOUGH - labels) // max(labels, 1)))
 
 
 def fold_parts(prepared: Prepared, fold: int, number: int, seed: int) -> np.ndarray:
