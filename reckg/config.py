@@ -272,7 +272,7 @@ class RankConfig(Section):
         ge=0,
         le=10,
         description="Folds of the training part that give labels as well, each by a model trained without it. Not set: "
-        "as many as bring 30,000 labels, at most 5 and 2 where histories have an order; none where validation has them.",
+        "as many as bring 30,000 labels, at most 5, or 2 where histories have an order.",
     )
     max_users: int = Field(20000, ge=10, description="Users of the validation part that give labels, at most.")
     trees: int = Field(300, ge=1, description="Boosting rounds at most.")

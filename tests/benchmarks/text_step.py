@@ -19,7 +19,7 @@ import torch
 from jobs.build_graph import build_graph
 from jobs.model_files import build_model, load_graph
 from jobs.run_folder import read_prepared
-from jobs.train import _objective, _schedule
+from jobs.train import objective_of, schedule_of
 from jobs.training_plan import training_plan
 from reckg.config import parse_config
 from reckg.model.graph_tensors import GraphTensors
@@ -44,8 +44,8 @@ class Trained:
         self.model = build_model(config, run, prepared, graph, CPU)
         self.tensors = GraphTensors(graph, CPU)
         plan = training_plan(config, run, prepared, self.tensors.head.device, "")
-        self.objective = _objective(config, self.model, self.tensors, prepared, plan)
-        self.schedule = _schedule(config, plan.batch_size)
+        self.objective = objective_of(config, self.model, self.tensors, prepared, plan)
+        self.schedule = schedule_of(config, plan.batch_size)
         self.optimizer = make_optimizer(self.model, self.schedule)
         set_learning_rate(self.optimizer, self.schedule.warmup_steps, self.schedule.warmup_steps)
         self.batches = self._full_batches()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config_reference import configuration_page
-from jobs.train import _schedule
+from jobs.train import schedule_of
 from reckg.config import Config, parse_config, read_config
 from reckg.errors import ConfigError
 
@@ -98,5 +98,5 @@ def test_the_reference_page_names_every_key() -> None:
 
 def test_every_training_setting_reaches_the_schedule() -> None:
     values = {"targets": 3, "learning_rate": 0.5, "warmup_steps": 6, "epochs": 7, "average_decay": 0.25, "patience": 9}
-    schedule = vars(_schedule(parse_config({"train": values}, "test"), 11))
+    schedule = vars(schedule_of(parse_config({"train": values}, "test"), 11))
     assert schedule | values == schedule and schedule["batch_size"] == 11

@@ -145,6 +145,13 @@ def test_popularity() -> None:
     assert feature("popularity")[0] == pytest.approx(np.log1p([1, 3, 1, 0]))
 
 
+def test_popular_score_is_recent_popularity_where_times_are_known_and_orders_the_popular_items() -> None:
+    assert feature("popular_score")[0] == pytest.approx(np.log1p([0, 1, 0, 0]))
+    assert toy_tables().popular.tolist() == [1, 0, 2, 3]
+    untimed = toy_tables(now=None)
+    assert feature("popular_score", untimed)[0] == pytest.approx(np.log1p([1, 3, 1, 0]))
+
+
 def test_recent_popularity_and_trend_look_at_the_latest_tenth() -> None:
     # the 0.9 quantile of the days 10, 90, 95, 99, 100 is 99.6: one interaction, of item 1
     assert feature("recent_popularity")[0] == pytest.approx(np.log1p([0, 1, 0, 0]))

@@ -112,9 +112,10 @@ def config(**rank: Any) -> Config:
 
 def test_there_are_as_many_folds_as_bring_enough_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     data = prepared("leave-last-out")  # 25 labels
-    for enough, expected in ((25, 0), (26, 1), (50, 1), (51, 2), (10_000, 5)):
+    for enough, expected in ((25, 0), (26, 1), (50, 1), (51, 2), (10_000, 2)):
         monkeypatch.setattr(label_folds, "ENOUGH", enough)
         assert n_folds(Config(), data) == expected
+    assert n_folds(Config(), prepared("random")) == 5  # without an order, folds do not grow older
     assert n_folds(config(label_folds=3), data) == 3
     assert n_folds(config(label_folds=0), data) == 0
     assert n_folds(config(enabled=False, label_folds=3), data) == 0

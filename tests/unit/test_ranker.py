@@ -129,6 +129,29 @@ def test_the_guards_figures_are_those_of_all_label_users() -> None:
     assert result.info["candidates"] == C
 
 
+def cold_world(signal: bool) -> Queries:
+    """A world in which half of the users have no history; theirs is the popular order, and a signal or none in it."""
+    queries = World("popularity").queries
+    cold = np.arange(N) % 2 == 0
+    queries.features[:, :, FEATURES.index("history_length")] = np.where(cold, 0.0, np.log1p(3.0))[:, None]
+    popular = queries.features[:, :, FEATURES.index("popular_score")]
+    popular[:] = np.random.default_rng(5).random((N, C)) if signal else 10 * queries.hits
+    return queries
+
+
+def test_users_without_a_history_are_judged_against_the_popular_order() -> None:
+    better = train(cold_world(signal=True))
+    assert better.ranker is not None and better.ranker.ranks_cold
+    queries = cold_world(signal=True)
+    popular = queries.ndcg(queries.features[:, :, FEATURES.index("popular_score")])[queries.cold].mean()
+    assert queries.cold.sum() == N // 2
+    assert better.info["cold_users"]["out_of_fold_ndcg@10"]["retrieval"] == pytest.approx(popular)
+    perfect = train(cold_world(signal=False))  # nothing beats a popular order that knows the hits
+    assert perfect.info["cold_users"]["out_of_fold_ndcg@10"]["retrieval"] == pytest.approx(1.0)
+    assert perfect.ranker is None or not perfect.ranker.ranks_cold
+    assert "cold_users" not in World("popularity").train().info
+
+
 def test_too_few_queries_are_refused_with_their_count() -> None:
     result = train(replace(World("popularity").queries.take(np.arange(5)), without=115))
     assert result.ranker is None

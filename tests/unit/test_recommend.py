@@ -11,6 +11,7 @@ import pytest
 from reckg.bundle import Bundle
 from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.features import extract_features
+from reckg.ranking.ranker import Ranker
 from reckg.recommend import Recommender, popular_items, recommend_batch, similar_items
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
@@ -116,6 +117,21 @@ def test_the_candidates_are_reranked_and_the_rest_follows(bundle: Bundle, unrank
         np.testing.assert_allclose(tail - expected.score[user, length - 1], scores - scores[0], atol=1e-5)
     assert (expected.item_idx != head.item_idx).any(), "the ranker of the fixture changes nothing"
     assert_same(recommend_batch(bundle, users, 40, rerank=False), retrieved)
+
+
+def test_a_ranker_for_users_without_a_history_ranks_for_them(bundle: Bundle) -> None:
+    assert bundle.ranker is not None
+    cold = bundle.user_ids.ids[-1]
+    info = {**bundle.ranker.info, "cold_users": {"served": True}}
+    willing = Ranker(bundle.ranker._model, bundle.ranker.blend, bundle.ranker.depths, info)
+    ranked, plain = Recommender(replace(bundle, ranker=willing)), Recommender(bundle)
+    answer = ranked.recommend(cold, k=5)
+    assert (answer.fallback, answer.degraded) == (None, ("cold_user",)) and len(answer.items) == 5
+    assert [item.item_id for item in answer.items] != [item.item_id for item in plain.recommend(cold, k=5).items]
+    assert ranked.recommend(cold, k=5, rerank=False).fallback == "popular"
+    assert ranked.recommend("nobody", k=5).fallback == "popular"  # of whom not even an id is known
+    user = bundle.user_ids.ids[0]
+    assert ranked.recommend(user).items == plain.recommend(user).items
 
 
 def test_a_cold_user_gets_the_most_popular_items(bundle: Bundle) -> None:

@@ -75,7 +75,7 @@ def test_every_start_is_in_its_grid_and_every_grid_fills_the_budget() -> None:
 def test_tuning_takes_the_best_setting_on_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "validation_ndcg", lambda model, *_: -abs(model.settings["lambda"] - 250.0))
     shown: list[tuple[str, int]] = []
-    model = tune_ease(TRAIN, 5, ASKED, track=lambda name, total: shown.append((name, total)))
+    model = tune_ease(TRAIN, TRAIN, 5, ASKED, track=lambda name, total: shown.append((name, total)))
     assert shown == [("ease", 10)] * 10
     assert model.settings["lambda"] == 250.0 and model.settings["validation_users"] == 1
     assert [t["regularisation"] for t in model.settings["tried"]][:4] == [200.0, 250.0, 300.0, 400.0]
@@ -85,7 +85,7 @@ def test_tuning_takes_the_best_setting_on_validation(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("tune", TUNED)
 @pytest.mark.parametrize("budget", [1, 5])
 def test_every_baseline_tries_as_many_settings_as_the_budget_says(tune: Callable[..., Any], budget: int) -> None:
-    model = tune(TRAIN, 5, ASKED, budget=budget)
+    model = tune(TRAIN, TRAIN, 5, ASKED, budget=budget)
     assert len(model.settings["tried"]) == budget
     assert model.settings["valid_ndcg@10"] == pytest.approx(
         max(t["ndcg@10"] for t in model.settings["tried"]), abs=1e-6
@@ -110,15 +110,31 @@ def test_the_checkerboard_is_learnt_and_popularity_does_not_learn_it(fit: Callab
     frame, n = checkerboard()
     train = History.from_interactions(frame.filter(pl.col("split") == "train"), n)
     valid, test = held_out(frame, "valid", ("train",), n), held_out(frame, "test", ("train", "valid"), n)
-    model = fit(train, n, valid) if fit in TUNED else fit(train, n)
+    model = fit(train, train, n, valid) if fit in TUNED else fit(train, n)
     assert validation_ndcg(model, train, test, n) == 1.0
     assert validation_ndcg(fit_popularity(train, n), train, test, n) < 0.6
 
 
+@pytest.mark.parametrize(("tune", "fit"), [(tune_item_knn, fit_item_knn), (tune_ease, fit_ease), (tune_als, fit_als)])
+@pytest.mark.parametrize("asked", [ASKED, None])
+def test_settings_come_from_training_and_the_model_from_all_that_is_known(
+    tune: Callable[..., Any], fit: Callable[..., Any], asked: HeldOut | None
+) -> None:
+    frame = pl.DataFrame({"user_idx": [0, 1, 2, 2, 3], "item_idx": [4, 4, 3, 4, 0]})
+    known = History.from_interactions(frame, TRAIN.n_users)
+    model, users = tune(TRAIN, known, 5, asked, budget=3), np.arange(TRAIN.n_users)
+    names = {"neighbours", "shrink", "regularisation", "factors", "alpha"}
+    chosen = {name: value for name, value in model.settings.items() if name in names}
+    chosen |= {"regularisation": model.settings["lambda"]} if "lambda" in model.settings else {}
+    np.testing.assert_array_equal(model.scores(known, users), fit(known, 5, **chosen).scores(known, users))
+    if asked is not None:
+        assert model.settings["tried"] == tune(TRAIN, TRAIN, 5, asked, budget=3).settings["tried"]
+
+
 def test_without_validation_the_defaults_are_used() -> None:
-    assert tune_ease(TRAIN, 5, None).settings["lambda"] == 300.0
-    assert tune_item_knn(TRAIN, 5, None).settings["neighbours"] == 100
-    assert tune_als(TRAIN, 5, None).settings == {"factors": 64, "regularisation": 35.0, "alpha": 5.0}
+    assert tune_ease(TRAIN, TRAIN, 5, None).settings["lambda"] == 300.0
+    assert tune_item_knn(TRAIN, TRAIN, 5, None).settings["neighbours"] == 100
+    assert tune_als(TRAIN, TRAIN, 5, None).settings == {"factors": 64, "regularisation": 35.0, "alpha": 5.0}
 
 
 def test_figures_on_ml_100k_are_those_of_other_implementations(shared_data: Path) -> None:
@@ -145,7 +161,7 @@ def test_figures_on_ml_100k_are_those_of_other_implementations(shared_data: Path
         assert result.excluded_items == 0
         return {name: float(values.mean()) for name, values in result.per_user.items()}
 
-    ease = tune_ease(train, n_items, valid)
+    ease = tune_ease(train, train, n_items, valid)
     assert ease.settings["lambda"] == 300.0
     found = figures(ease)
     assert found["ndcg@10"] == pytest.approx(0.2461, abs=1e-4)
