@@ -2,13 +2,12 @@
 
 Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
 does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself;
-``missing_causes`` says why.
+``causes.missing_causes`` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -52,8 +51,6 @@ FEATURES: tuple[str, ...] = (
 CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many of them count
 NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
-
-Cause = Literal["", "absent", "unknown user", "no order", "no times"]
 
 
 def block_users(tables: FeatureTables, candidates: int) -> int:
