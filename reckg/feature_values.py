@@ -41,10 +41,10 @@ def feature_values(bundle: Bundle, request: UserRequest, item_ids: Sequence[str]
     asked = bundle.item_ids.indices(item_ids)
     users, row = _user(bundle, request)
     scores = UserScores(users.features, users.history, row, users.vectors[row], bundle.item_vectors)
-    depths = (
-        {"vectors": min(bundle.candidates, len(bundle.item_ids))} if bundle.ranker is None else bundle.ranker.depths
-    )
-    candidates = retrieve(scores, bundle.index, depths, scores.history_rows)
+    alone = {"vectors": min(bundle.candidates, len(bundle.item_ids))}
+    depths = alone if bundle.ranker is None else bundle.ranker.depths
+    indptr, positions = users.history.rows(row)
+    candidates = retrieve(scores, bundle.index, depths, (indptr, users.history.item_idx[positions]))
     found = candidates.item_idx[0][candidates.item_idx[0] >= 0]
     if not np.isin(asked, found).all():
         found = np.union1d(found, asked)
