@@ -26,7 +26,7 @@ _NEEDS: dict[str, tuple[Cause, Holds]] = {
     "numbers": ("absent", lambda scores: bool(scores.tables.numbers.shape[1])),
     "user entities": ("absent", lambda scores: bool(scores.tables.user_entities.nnz)),
     "history": ("unknown user", lambda scores: scores.length > 0),
-    "attributes": ("unknown user", lambda scores: scores.traits[1] > 0),
+    "attributes": ("unknown user", lambda scores: scores.n_attributes > 0),
     "order": ("too old", lambda scores: scores.ahead),
     "times": ("too old", lambda scores: _some_known(scores, "recent_popularity")),
     "events": ("too old", lambda scores: bool(len(scores.tables.event_keys))),

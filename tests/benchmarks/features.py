@@ -116,7 +116,9 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
     model = ranker(some[0], depths, args.seed)
     seconds: dict[str, list[float]] = {part: [] for part in PARTS}
     sizes = []
-    for turn, user in enumerate(np.random.default_rng(args.seed).permutation(args.users)[: args.requests + 20].tolist()):
+    for turn, user in enumerate(
+        np.random.default_rng(args.seed).permutation(args.users)[: args.requests + 20].tolist()
+    ):
         if turn == 20:  # what came before warmed up
             seconds = {part: [] for part in PARTS}
         sizes.append(request(user, model, seconds))
@@ -149,7 +151,9 @@ def main(words: list[str] | None = None) -> Result:
     print(f"{order}: {figures}")
     names = ("items", "users", "events", "order", "vectors", "depth", "requests")
     settings = {name: getattr(args, name) for name in names}
-    return finish("features", figures, settings, packages=("numpy", "lightgbm", "faiss-cpu"), seed=args.seed, out=args.out)
+    return finish(
+        "features", figures, settings, packages=("numpy", "lightgbm", "faiss-cpu"), seed=args.seed, out=args.out
+    )
 
 
 if __name__ == "__main__":
