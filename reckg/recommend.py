@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
+from reckg.feature_values import FeatureValue, feature_values
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
 from reckg.ranking.diversity import Diversity
 from reckg.retrieval.exact import empty_result
@@ -326,6 +327,20 @@ class Recommender:
             OlderBundleError: the bundle has nothing to embed with.
         """
         return fold_in(self.bundle, requests)
+
+    def explain_features(
+        self,
+        user_id: str | None,
+        item_ids: Sequence[str],
+        *,
+        recent_items: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> dict[str, dict[str, FeatureValue]]:
+        """By item id and feature: what the ranker sees of given items for a user, and why a value is missing.
+
+        Args, Raises: as recommend and feature_values.feature_values.
+        """
+        return feature_values(self.bundle, UserRequest(user_id, recent_items, attributes or {}), item_ids)
 
     def similar_items(self, item_id: str, k: int = 10) -> Recommendations:
         """The k items closest to one item, by the cosine of their vectors; never the item itself.

@@ -85,7 +85,8 @@ def unit_length(vectors: np.ndarray) -> np.ndarray:
 
 
 def attribute_lift(history: History, user_entities: sp.csr_matrix, n_items: int) -> sp.csr_matrix:
-    """(E, I) csr: log of how much likelier users with an attribute have the item than all users; 0 is left out.
+    """(E, I) csr, columns sorted: log of how much likelier users with an attribute have the item than all users; 0 is
+    left out.
 
     With SHRINK interactions at the catalogue's own shares added, so that a few of them say little.
     """
@@ -93,6 +94,7 @@ def attribute_lift(history: History, user_entities: sp.csr_matrix, n_items: int)
     told = user_entities @ sp.diags((owners >= FEWEST_OWNERS).astype(np.float32))
     count = sp.csr_matrix(told.T @ user_item_matrix(history, n_items))
     count.eliminate_zeros()
+    count.sort_indices()
     total = np.asarray(count.sum(axis=1)).ravel()
     share = np.bincount(history.item_idx, minlength=n_items) / max(1, len(history.item_idx))
     row = np.repeat(np.arange(count.shape[0]), np.diff(count.indptr))

@@ -2,19 +2,19 @@
 
 Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
 does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself;
-``missing_causes`` says why.
+``causes.missing_causes`` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.ranking.columns import EVENT_SPAN
+from reckg.ranking.pairs import Pairs
 from reckg.ranking.row_sums import row_entries
 from reckg.ranking.tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
 from reckg.ranking.user_scores import UserScores
@@ -53,8 +53,6 @@ FEATURES: tuple[str, ...] = (
 CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many of them count
 NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
-
-Cause = Literal["", "absent", "unknown user", "no order", "no times"]
 
 
 def block_users(tables: FeatureTables, candidates: int) -> int:
@@ -114,19 +112,18 @@ def check_request(tables: FeatureTables, history: History, user_idx: np.ndarray,
 
 def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
     """(n, c, F) float32 of the users of ``scores`` and their (n, c) candidates in retrieval order."""
-    real = candidates.item_idx >= 0
-    out = np.full((*real.shape, len(FEATURES)), np.nan, dtype=np.float32)
-    if not real.size or not len(scores.tables.items):
+    shape = (*candidates.item_idx.shape, len(FEATURES))
+    out = np.full(shape, np.nan, dtype=np.float32)
+    if not out.size or not len(scores.tables.items):
         return out
-    item_idx = np.maximum(candidates.item_idx, 0)  # padding is taken for item 0 until the end
-    out[:, :, 0] = np.where(real, candidates.score, 0)
+    pairs = Pairs(scores, candidates)
     for name, column in _COLUMNS.items():
-        values = column(scores, item_idx, real)
+        values = column(pairs)
         if values is not None:
             out[:, :, _PLACE[name]] = values
     n_scores = len(SOURCE_SCORES)
-    out[:, :, n_scores : 2 * n_scores] = standardised_scores(out[:, :, :n_scores], real)
-    out[~real] = np.nan
+    out[:, :, n_scores : 2 * n_scores] = standardised_scores(out[:, :, :n_scores], pairs.real)
+    out[~pairs.real] = np.nan
     return out
 
 
@@ -135,129 +132,135 @@ def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
     0 where all are equal; NaN counts for nothing and stays NaN.
     """
-    n, _, s = values.shape
     known = np.isfinite(values) & real[:, :, None]
-    row, _, column = np.nonzero(known)
-    key, value = row * s + column, values[known].astype(np.float64)  # summed one by one: padding changes no bit
-    count = np.maximum(np.bincount(key, minlength=n * s), 1)
-    mean = np.bincount(key, value, minlength=n * s) / count
-    spread = np.sqrt(np.bincount(key, (value - mean[key]) ** 2, minlength=n * s) / count)
-    out = np.full(values.shape, np.nan)
-    out[known] = (value - mean[key]) / np.where(spread > 0, spread, 1)[key]
-    return out
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    value = np.where(known, values, 0).astype(np.float64)
+    off = np.where(known, value - _total(value) / count, 0)
+    spread = np.sqrt(_total(off**2) / count)
+    return np.where(known, off / np.where(spread > 0, spread, 1), np.nan)
 
 
-def graph_score(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+def _total(values: np.ndarray) -> np.ndarray:
+    """(n, 1, s): sums over the candidates, one by one, so that zeros of padding change no bit."""
+    return np.cumsum(values, axis=1)[:, -1:]
+
+
+def retrieval_score(pairs: Pairs) -> np.ndarray:
+    return pairs.score
+
+
+def graph_score(pairs: Pairs) -> np.ndarray:
     """(n, c): inner product of the graph model's part of the vectors."""
-    dim = scores.tables.graph_dim
-    return np.einsum("bd,bcd->bc", scores.vectors[:, :dim], scores.item_vectors[item_idx, :dim])
+    dim, scores = pairs.tables.graph_dim, pairs.scores
+    return np.einsum("bd,bcd->bc", scores.vectors[:, :dim], scores.item_vectors[pairs.item_idx, :dim])
 
 
-def cooccurrence(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return scores.cooccurrence.at(item_idx)[0]
+def cooccurrence(pairs: Pairs) -> np.ndarray:
+    return pairs.scores.cooccurrence.at(0, pairs.item_idx)
 
 
-def cooccurrence_recent(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return scores.cooccurrence.at(item_idx)[1] if scores.ahead else None
+def cooccurrence_recent(pairs: Pairs) -> np.ndarray | None:
+    return pairs.scores.cooccurrence.at(1, pairs.item_idx) if pairs.scores.ahead else None
 
 
-def cooccurrence_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return scores.cooccurrence.at(item_idx)[2] if scores.ahead else None
+def cooccurrence_last(pairs: Pairs) -> np.ndarray | None:
+    return pairs.scores.cooccurrence.at(2, pairs.item_idx) if pairs.scores.ahead else None
 
 
-def walk(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return scores.walk.at(item_idx)[0]
+def walk(pairs: Pairs) -> np.ndarray:
+    return pairs.scores.walk.at(0, pairs.item_idx)
 
 
-def linear(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return None if scores.tables.linear is None else scores.linear.at(item_idx)[0]
+def linear(pairs: Pairs) -> np.ndarray | None:
+    return None if pairs.tables.linear is None else pairs.scores.linear.at(0, pairs.item_idx)
 
 
-def factors(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    if not scores.tables.factors.shape[1]:
+def factors(pairs: Pairs) -> np.ndarray | None:
+    if not pairs.tables.factors.shape[1]:
         return None
-    return np.einsum("bd,bcd->bc", scores.factors, scores.tables.factors[item_idx])
+    return _products(pairs.scores.factors, pairs.tables.factors[pairs.item_idx])
 
 
-def profile_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return _similarity(scores.profiles[0], scores.tables.vectors, item_idx)
+def profile_similarity(pairs: Pairs) -> np.ndarray:
+    return _products(pairs.scores.profiles[0], pairs.vectors)
 
 
-def profile_similarity_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return _similarity(scores.profiles[1], scores.tables.vectors, item_idx) if scores.ahead else None
+def profile_similarity_last(pairs: Pairs) -> np.ndarray | None:
+    return _products(pairs.scores.profiles[1], pairs.vectors) if pairs.scores.ahead else None
 
 
-def text_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return _similarity(scores.text_profiles[0], scores.tables.text, item_idx) if scores.tables.text.shape[1] else None
+def text_similarity(pairs: Pairs) -> np.ndarray | None:
+    return _products(pairs.scores.text_profiles[0], pairs.texts) if pairs.tables.text.shape[1] else None
 
 
-def text_similarity_last(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    if not scores.ahead or not scores.tables.text.shape[1]:
+def text_similarity_last(pairs: Pairs) -> np.ndarray | None:
+    if not pairs.scores.ahead or not pairs.tables.text.shape[1]:
         return None
-    return _similarity(scores.text_profiles[1], scores.tables.text, item_idx)
+    return _products(pairs.scores.text_profiles[1], pairs.texts)
 
 
-def _similarity(profiles: np.ndarray, vectors: np.ndarray, item_idx: np.ndarray) -> np.ndarray:
-    """(n, c): inner product of (n, d) profiles and the candidates' vectors."""
-    return np.einsum("bd,bcd->bc", profiles, vectors[item_idx].astype(np.float32))
+def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """(n, c): inner products of (n, d) users' vectors and (n, c, d) candidates'."""
+    return np.einsum("bd,bcd->bc", users, candidates)
 
 
-def closest_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+def closest_similarity(pairs: Pairs) -> np.ndarray:
     """(n, c): mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
-    result = np.full(item_idx.shape, np.nan)
+    scores = pairs.scores
+    result = np.full(pairs.item_idx.shape, np.nan)
     for user in np.flatnonzero(scores.length):
         stop = scores.start[user] + scores.length[user]
         latest = scores.item[max(scores.start[user], stop - CLOSEST_OF) : stop]
-        own = scores.tables.vectors[latest].astype(np.float32)
-        few = real[user]  # the product's shape, and with it its bits, is the user's own
-        cosines = scores.tables.vectors[item_idx[user, few]].astype(np.float32) @ own.T
+        own = pairs.tables.vectors[latest].astype(np.float32)
+        few = pairs.real[user]  # the product's shape, and with it its bits, is the user's own
+        cosines = pairs.vectors[user, few] @ own.T
         if cosines.shape[1] > CLOSEST:
             cosines = np.partition(cosines, -CLOSEST, axis=1)[:, -CLOSEST:]
         result[user, few] = np.sort(cosines, axis=1).mean(axis=1)
     return result
 
 
-def shared_entities(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return _shared(scores, item_idx, 0, scores.ones)
+def shared_entities(pairs: Pairs) -> np.ndarray:
+    return _shared(pairs, 0, pairs.scores.ones)
 
 
-def shared_entities_recent(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
-    return _shared(scores, item_idx, 1, scores.recent) if scores.ahead else None
+def shared_entities_recent(pairs: Pairs) -> np.ndarray | None:
+    return _shared(pairs, 1, pairs.scores.recent) if pairs.scores.ahead else None
 
 
-def _shared(scores: UserScores, item_idx: np.ndarray, weighting: int, weights: np.ndarray) -> np.ndarray:
+def _shared(pairs: Pairs, weighting: int, weights: np.ndarray) -> np.ndarray:
     """(n, c): rarity of the entities that the candidate shares with an item of the history, in the weighted mean."""
-    total = np.bincount(scores.query, weights, minlength=scores.n)
-    return _entity_sums(scores, item_idx, weighting, squared=False) / np.where(total > 0, total, 1)[:, None]
+    total = np.bincount(pairs.scores.query, weights, minlength=pairs.scores.n)
+    return _entity_sums(pairs, weighting, squared=False) / np.where(total > 0, total, 1)[:, None]
 
 
-def entity_similarity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+def entity_similarity(pairs: Pairs) -> np.ndarray:
     """(n, c): cosine of the weights of the candidate's and an item's entities, summed over the history."""
-    return _entity_sums(scores, item_idx, 2, squared=True) / scores.tables.entity_length[item_idx]
+    return _entity_sums(pairs, 2, squared=True) / pairs.tables.entity_length[pairs.item_idx]
 
 
-def _entity_sums(scores: UserScores, item_idx: np.ndarray, weighting: int, squared: bool) -> np.ndarray:
+def _entity_sums(pairs: Pairs, weighting: int, squared: bool) -> np.ndarray:
     """(n, c): the history's weights of the candidate's entities, summed; NaN without entities or history."""
-    n, c = item_idx.shape
-    entities = scores.tables.entities
-    pair, entity, rarity = row_entries(entities, item_idx.ravel())
-    found = scores.entities.of(weighting, pair // c, entity)
+    n, c = pairs.item_idx.shape
+    pair, entity, rarity = pairs.entities
+    found = pairs.scores.entities.of(weighting, pair // c, entity)
     sums = np.bincount(pair, found * rarity if squared else found, minlength=n * c).reshape(n, c)
-    some = (entities.indptr[item_idx + 1] > entities.indptr[item_idx]) & (scores.length > 0)[:, None]
+    indptr = pairs.tables.entities.indptr
+    some = (indptr[pairs.item_idx + 1] > indptr[pairs.item_idx]) & (pairs.scores.length > 0)[:, None]
     return np.where(some, sums, np.nan)
 
 
-def popular_score(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return scores.tables.popular_score[item_idx]
+def popular_score(pairs: Pairs) -> np.ndarray:
+    return pairs.tables.popular_score[pairs.item_idx]
 
 
-def retrieval_rank(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.arange(item_idx.shape[1]), item_idx.shape)
+def retrieval_rank(pairs: Pairs) -> np.ndarray:
+    return np.arange(pairs.item_idx.shape[1])
 
 
-def popularity_near(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+def popularity_near(pairs: Pairs) -> np.ndarray | None:
     """(n, c): log of the item's interactions within 30 days of the history against what its popularity promises."""
-    keys = scores.tables.event_keys
+    keys, scores = pairs.tables.event_keys, pairs.scores
     if not len(keys):
         return None
     some = np.flatnonzero(scores.length)
@@ -265,50 +268,61 @@ def popularity_near(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) 
     ends = scores.start[some] + scores.length[some]
     low, high = np.minimum.reduceat(times, scores.start[some]) - NEAR, times[ends - 1] + NEAR
     low, high = np.maximum(low, 0)[:, None], np.minimum(high, EVENT_SPAN - 1)[:, None]
-    item = item_idx[some] * EVENT_SPAN
+    item = pairs.item_idx[some] * EVENT_SPAN
     there = np.searchsorted(keys, item + high, side="right") - np.searchsorted(keys, item + low)
-    all_times = scores.tables.event_times
+    all_times = pairs.tables.event_times
     share = (np.searchsorted(all_times, high, side="right") - np.searchsorted(all_times, low)) / len(all_times)
-    overall = np.expm1(scores.tables.items[item_idx[some], ITEM_COLUMNS.index("popularity")].astype(np.float64))
-    result = np.full(item_idx.shape, np.nan)
+    popularity = pairs.tables.items[pairs.item_idx[some], ITEM_COLUMNS.index("popularity")]
+    overall = np.expm1(popularity.astype(np.float64))
+    result = np.full(pairs.item_idx.shape, np.nan)
     result[some] = np.log((1 + there) / (1 + overall * share))
     return result
 
 
-def attribute_affinity(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray | None:
+def attribute_affinity(pairs: Pairs) -> np.ndarray:
     """(n, c): mean log lift of the item among users with one of the user's attributes; NaN without any."""
-    sums, count = scores.traits
-    return np.where(count[:, None] > 0, sums.at(item_idx)[0] / np.maximum(count, 1)[:, None], np.nan)
+    lift, total = pairs.tables.attribute_lift, np.zeros(pairs.item_idx.shape)
+    wanted = pairs.item_idx.astype(lift.indices.dtype)
+    query, entity, _ = row_entries(pairs.tables.user_entities, pairs.scores.user_idx)
+    for user, row in zip(query.tolist(), entity.tolist(), strict=True):  # a user has few; an attribute's row is long
+        part = slice(lift.indptr[row], lift.indptr[row + 1])
+        columns = lift.indices[part]
+        if len(columns):
+            place = np.minimum(np.searchsorted(columns, wanted[user]), len(columns) - 1)
+            total[user] += np.where(columns[place] == wanted[user], lift.data[part][place], 0)
+    count = pairs.scores.n_attributes[:, None]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def number_distance(scores: UserScores, item_idx: np.ndarray, real: np.ndarray) -> np.ndarray:
+def number_distance(pairs: Pairs) -> np.ndarray:
     """(n, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
-    total = np.zeros(item_idx.shape)
-    count = np.zeros(item_idx.shape)
-    for column in scores.tables.numbers.T:
+    scores = pairs.scores
+    total, count = np.zeros(pairs.item_idx.shape), np.zeros(pairs.item_idx.shape)
+    for column in pairs.tables.numbers.T:
         value = column[scores.item]
         known = np.isfinite(value)
         weight = np.bincount(scores.query[known], minlength=scores.n)
         mean = np.bincount(scores.query[known], value[known], minlength=scores.n) / np.maximum(weight, 1)
-        distance = np.abs(column[item_idx] - mean[:, None])
+        distance = np.abs(column[pairs.item_idx] - mean[:, None])
         usable = np.isfinite(distance) & (weight > 0)[:, None]
         total += np.where(usable, distance, 0)
         count += usable
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _item_column(place: int) -> Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray]:
-    return lambda scores, item_idx, real: scores.tables.items[item_idx, place]
+def _item_column(place: int) -> Callable[[Pairs], np.ndarray]:
+    return lambda pairs: pairs.tables.items[pairs.item_idx, place]
 
 
-def _user_column(place: int) -> Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray]:
-    return lambda scores, item_idx, real: scores.tables.users[scores.user_idx, place][:, None]
+def _user_column(place: int) -> Callable[[Pairs], np.ndarray]:
+    return lambda pairs: pairs.tables.users[pairs.scores.user_idx, place][:, None]
 
 
 _PLACE = {name: place for place, name in enumerate(FEATURES)}
-_COLUMNS: dict[str, Callable[[UserScores, np.ndarray, np.ndarray], np.ndarray | None]] = {
+_COLUMNS: dict[str, Callable[[Pairs], np.ndarray | None]] = {
     function.__name__: function
     for function in (
+        retrieval_score,
         graph_score,
         cooccurrence,
         cooccurrence_recent,

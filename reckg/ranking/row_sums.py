@@ -22,17 +22,16 @@ class RowSums:
     values: np.ndarray
     columns: np.ndarray | None
 
-    def at(self, columns: np.ndarray) -> np.ndarray:
-        """(w, n, c): the sums at (n, c) columns."""
-        query = np.broadcast_to(np.arange(self.values.shape[1])[:, None], columns.shape)
-        return np.stack([self.of(weighting, query, columns) for weighting in range(len(self.values))])
+    def at(self, weighting: int, columns: np.ndarray) -> np.ndarray:
+        """(n, c): the sums of each query at its (n, c) columns."""
+        return self.of(weighting, np.arange(self.values.shape[1])[:, None], columns)
 
     def of(self, weighting: int, query: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """The sums of pairs of a query and a column, in the shape of both."""
+        """The sums of pairs of a query and a column, in the shape of the columns."""
         if self.columns is None:
             return self.values[weighting, query, column]
         if not len(self.columns):
-            return np.zeros(query.shape)
+            return np.zeros(column.shape)
         place = np.minimum(np.searchsorted(self.columns, column), len(self.columns) - 1)
         return np.where(self.columns[place] == column, self.values[weighting, query, place], 0.0)
 
@@ -52,12 +51,22 @@ class RowSums:
             sums[query, column] = 0
         if allowed is not None:
             sums[:, ~(allowed if self.columns is None else allowed[self.columns])] = 0
-        floor = np.partition(sums, width - k, axis=1)[:, [width - k]] if k < width else np.zeros((n, 1))
-        query, column = np.nonzero((sums >= floor) & (sums > 0))
+        query, column = np.nonzero((sums >= _floor(sums, k)) & (sums > 0))
         found = empty_result(n, k)
         score = sums[query, column].astype(np.float32)
         write_best(found, 0, query, column if self.columns is None else self.columns[column], score)
         return found
+
+
+def _floor(sums: np.ndarray, k: int) -> np.ndarray:
+    """(n, 1): no more than the k-th largest of every row: the k-th of the largest of at least k groups of columns."""
+    n, width = sums.shape
+    if k >= width:
+        return np.zeros((n, 1))
+    size = max(1, width // (4 * k))
+    groups = width // size
+    best = sums[:, : groups * size].reshape(n, size, groups).max(axis=1)
+    return np.partition(best, groups - k, axis=1)[:, [groups - k]]
 
 
 def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> RowSums:
@@ -80,7 +89,7 @@ def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights:
     if n * columns > SPARSE * entries:
         touched, column = np.unique(column, return_inverse=True)
         columns = len(touched)
-    key = query[place] * columns + column
+    key = column if n == 1 else query[place] * columns + column
     sums = [np.bincount(key, value * weight[place], minlength=n * columns) for weight in weights]
     return RowSums(np.stack(sums).reshape(len(weights), n, columns), touched)
 
@@ -89,4 +98,4 @@ def row_entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np
     """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
     ends, position = row_positions(matrix.indptr, rows)
     place = np.repeat(np.arange(len(rows)), np.diff(ends))
-    return place, matrix.indices[position].astype(np.int64), matrix.data[position]
+    return place, matrix.indices[position], matrix.data[position]

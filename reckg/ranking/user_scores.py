@@ -9,7 +9,7 @@ import numpy as np
 from reckg.compressed_rows import Rows
 from reckg.data.history import History
 from reckg.ranking.factors import history_factors
-from reckg.ranking.row_sums import RowSums, row_entries, row_sums
+from reckg.ranking.row_sums import RowSums, row_sums
 from reckg.ranking.tables import FeatureTables
 
 RECENT, LAST = 0.7, 0.4  # weight of an item of the history against the one after it
@@ -94,11 +94,10 @@ class UserScores:
         return row_sums(self.tables.entities, self.query, self.item, weights, self.n)
 
     @cached_property
-    def traits(self) -> tuple[RowSums, np.ndarray]:
-        """Of an item the summed lift by the user's attributes; and (n,) how many attributes there are."""
-        query, entity, _ = row_entries(self.tables.user_entities, self.user_idx)
-        sums = row_sums(self.tables.attribute_lift, query, entity, np.ones((1, len(query))), self.n)
-        return sums, np.bincount(query, minlength=self.n)
+    def n_attributes(self) -> np.ndarray:
+        """(n,) how many attributes the users have."""
+        indptr = self.tables.user_entities.indptr
+        return indptr[self.user_idx + 1] - indptr[self.user_idx]
 
     @cached_property
     def factors(self) -> np.ndarray:

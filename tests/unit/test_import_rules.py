@@ -24,6 +24,7 @@ SERVED = (
     "reckg.bundle",
     "reckg.recommend",
     "reckg.two_stage",
+    "reckg.feature_values",
     "reckg.artifact_folder",
     "reckg.golden",
     "reckg.inductive",

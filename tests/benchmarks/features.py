@@ -1,0 +1,160 @@
+"""What one request costs beside the network: candidates of every source, their features, and reranking.
+
+A synthetic world: users of groups with tastes, items with rare and common entities, texts, numbers, users with
+attributes. Requests of single users on one thread, as a server answers them; every part is timed on its own, and
+medians over the requests are told. ``features_ms`` is of the request's candidates alone: what the sources and the
+features share is computed when the sources ask for it. ``extract_ms`` is of all that the features need, with a list of
+candidates given: what evaluation and training do.
+retrieve_ms, features_ms, rerank_ms, extract_ms, candidates (mean).
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import time
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
+from reckg.data.history import History
+from reckg.ranking.blend import BLENDED, Blend
+from reckg.ranking.build_tables import build_feature_tables
+from reckg.ranking.candidates import available_sources, retrieve
+from reckg.ranking.features import candidate_features
+from reckg.ranking.item_item import Order
+from reckg.ranking.ranker import Ranker
+from reckg.ranking.tables import FeatureTables
+from reckg.ranking.user_scores import UserScores
+from reckg.retrieval.faiss_parts import faiss_module
+from reckg.retrieval.index import ItemIndex, build_index
+from tests.benchmarks.measure import Result, finish, parser
+
+PARTS = ("retrieve", "features", "rerank", "extract")
+DIM, GRAPH_DIM, TEXT_DIM = 96, 64, 64
+NOW = 100_000_000
+
+
+def history(args: argparse.Namespace, rng: np.random.Generator) -> History:
+    """Users take items mostly of their group, popular ones more often."""
+    n = args.users * args.events
+    user = np.repeat(np.arange(args.users), args.events)
+    group = np.where(rng.random(n) < 0.7, user % 20, rng.integers(0, 20, n))
+    item = (args.items * rng.random(n) ** 2).astype(np.int64) // 20 * 20 + group
+    frame = pl.DataFrame({"user_idx": user, "item_idx": item % args.items, "timestamp": rng.integers(0, NOW, n)})
+    return History.from_interactions(frame, args.users)
+
+
+def world(args: argparse.Namespace) -> tuple[FeatureTables, History, ItemIndex, np.ndarray, np.ndarray]:
+    """Tables, history, index and vectors."""
+    rng = np.random.default_rng(args.seed)
+    told = history(args, rng)
+    items = rng.standard_normal((args.items, DIM), dtype=np.float32)
+    items += 2 * rng.standard_normal((20, DIM), dtype=np.float32)[np.arange(args.items) % 20]
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    users = np.stack([items[told.items(user)].sum(axis=0) for user in range(args.users)])
+    users /= np.linalg.norm(users, axis=1, keepdims=True)
+    entity = (500 * rng.random((args.items, 8)) ** 2).astype(np.int64)
+    ones = np.ones(entity.size, dtype=np.float32)
+    places = np.repeat(np.arange(args.items), 8), entity.ravel()
+    tables = build_feature_tables(
+        told,
+        n_users=args.users,
+        n_items=args.items,
+        item_entities=sp.csr_matrix((ones, places), shape=(args.items, 500)),
+        user_entities=sp.random(args.users, 30, 0.1, format="csr", random_state=args.seed, dtype=np.float32),
+        numbers=rng.random((args.items, 3)),
+        now=NOW,
+        neighbours=200,
+        order=args.order,
+        item_vectors=items,
+        graph_dim=GRAPH_DIM,
+        text=items[:, :TEXT_DIM] + 0.1 * rng.standard_normal((args.items, TEXT_DIM)),
+        threads=1,
+    )
+    return tables, told, build_index(items), users, items
+
+
+def ranker(features: np.ndarray, depths: dict[str, int], seed: int) -> Ranker:
+    """As many trees as are common, of noise."""
+    noise = np.random.default_rng(seed).random(len(features))
+    settings = {"num_leaves": 15, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": seed}
+    booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=60)
+    return Ranker(booster.model_to_string(), Blend(dict.fromkeys(BLENDED, 0.1)), depths, {})
+
+
+def measured(args: argparse.Namespace) -> dict[str, float]:
+    tables, told, index, users, items = world(args)
+    depths = dict.fromkeys(available_sources(tables), args.depth) | {"vectors": args.vectors}
+
+    def of(user: int) -> UserScores:
+        rows = np.array([user])
+        return UserScores(tables, told, rows, users[rows], items)
+
+    def request(user: int, model: Ranker, seconds: dict[str, list[float]]) -> int:
+        seen = np.array([0, len(told.items(user))]), told.items(user)
+        began = time.perf_counter()
+        scores = of(user)
+        found = retrieve(scores, index, depths, seen)
+        at = [began, time.perf_counter()]
+        features = candidate_features(scores, found)
+        at.append(time.perf_counter())
+        model.rerank(found, features.reshape(found.item_idx.size, -1))
+        at.append(time.perf_counter())
+        candidate_features(of(user), found)
+        at.append(time.perf_counter())
+        for part, start, stop in zip(PARTS, at[:-1], at[1:], strict=True):
+            seconds[part].append(stop - start)
+        return found.item_idx.size
+
+    first = of(0)
+    some = candidate_features(first, retrieve(first, index, depths, None))
+    model = ranker(some[0], depths, args.seed)
+    seconds: dict[str, list[float]] = {part: [] for part in PARTS}
+    sizes = []
+    for turn, user in enumerate(
+        np.random.default_rng(args.seed).permutation(args.users)[: args.requests + 20].tolist()
+    ):
+        if turn == 20:  # what came before warmed up
+            seconds = {part: [] for part in PARTS}
+        sizes.append(request(user, model, seconds))
+    if args.profile:
+        with cProfile.Profile() as profile:
+            for user in range(min(200, args.users)):
+                request(user, model, seconds)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+    figures = {f"{part}_ms": round(float(np.median(values)) * 1000, 3) for part, values in seconds.items()}
+    return figures | {"candidates": round(float(np.mean(sizes)), 1)}
+
+
+def main(words: list[str] | None = None) -> Result:
+    options = parser(__doc__ or "")
+    options.add_argument("--items", type=int, default=10_000)
+    options.add_argument("--users", type=int, default=4_000)
+    options.add_argument("--events", type=int, default=50, help="of a user")
+    options.add_argument("--order", choices=("none", "between", "ahead"), default="ahead")
+    options.add_argument("--vectors", type=int, default=60, help="candidates by the vectors")
+    options.add_argument("--depth", type=int, default=30, help="candidates of every other source")
+    options.add_argument("--requests", type=int, default=300)
+    options.add_argument("--profile", action="store_true", help="print where the time goes")
+    args = options.parse_args(words)
+    if args.small:
+        args.items, args.users, args.requests = 400, 60, 20
+    order: Order = args.order
+    with threadpool_limits(1):
+        faiss_module().omp_set_num_threads(1)
+        figures = measured(args)
+    print(f"{order}: {figures}")
+    names = ("items", "users", "events", "order", "vectors", "depth", "requests")
+    settings = {name: getattr(args, name) for name in names}
+    return finish(
+        "features", figures, settings, packages=("numpy", "lightgbm", "faiss-cpu"), seed=args.seed, out=args.out
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Served requests replayed offline: the server's features and scores are those of batch and training, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reckg import two_stage
+from reckg.bundle import Bundle, load_bundle, save_bundle
+from reckg.inductive.fold_in import UserRequest
+from reckg.ranking.features import candidate_features, extract_features
+from reckg.ranking.labels import LabelSet, label_queries
+from reckg.ranking.user_scores import UserScores
+from reckg.recommend import Recommender, recommend_batch, recommend_users
+from reckg.retrieval.scored_items import ScoredItems
+from serving.client import RecommenderClient
+from serving.server import start_server
+from tests import small_world
+from tests.small_bundle import DEPTHS
+from tests.small_world import ITEMS, USER_IDS, USERS
+
+REQUESTS: list[dict[str, Any]] = [
+    *({"user_id": user_id} for user_id in USER_IDS),
+    {"recent_items": ["i07", "i02", "i11"]},
+    {"user_id": "u03", "recent_items": ["i01", "gone", "i01"]},
+    {"user_id": "nobody", "recent_items": ["i05"], "attributes": {"city": "Rome", "age": 24.0}},
+    {"user_id": "u04", "attributes": {"city": ["Oslo"]}},
+    {"attributes": {"city": "Rome"}},
+    {"user_id": "nobody"},
+]
+K = 33  # more than the candidates, so that the lists go on in retrieval order
+
+Seen = list[tuple[UserScores, ScoredItems, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def bundle_path(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = small_world.world(tmp_path_factory.mktemp("world"), encoder=encoder, linear=True)
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    save_bundle(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def offline(bundle_path: Path) -> Bundle:
+    return load_bundle(bundle_path)
+
+
+@pytest.fixture(scope="module")
+def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], Seen]]:
+    """The answer to every request over gRPC, and the features that the server computed on its way to it."""
+    recorded: Seen = []
+
+    def recording(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
+        features = candidate_features(scores, candidates)
+        recorded.append((scores, candidates, features))
+        return features
+
+    running = start_server()
+    with pytest.MonkeyPatch.context() as patch, RecommenderClient(running.address, timeout_s=20.0) as client:
+        patch.setattr(two_stage, "candidate_features", recording)
+        running.ready(Recommender(load_bundle(bundle_path)))
+        recorded.clear()
+        answers = [client.recommend(k=K, **request).items for request in REQUESTS]
+    running.stop(0)
+    yield [[(item.item_id, item.score) for item in items] for items in answers], recorded
+
+
+def as_answers(bundle: Bundle, found: ScoredItems) -> list[list[tuple[str, float]]]:
+    ids = bundle.item_ids.ids
+    return [
+        [(ids[item], value) for item, value in zip(items.tolist(), score.tolist(), strict=True) if item >= 0]
+        for items, score in zip(found.item_idx, found.score, strict=True)
+    ]
+
+
+def test_requests_in_one_batch_have_the_scores_that_were_served(
+    served: tuple[list[list[tuple[str, float]]], Seen], offline: Bundle
+) -> None:
+    answers, _ = served
+    requests = [UserRequest(**request) for request in REQUESTS]
+    found = recommend_users(offline, requests, K).found
+    assert found.score.dtype == np.float32
+    assert as_answers(offline, found) == answers
+    order = np.random.default_rng(0).permutation(len(requests))
+    again = recommend_users(offline, [requests[row] for row in order], K).found
+    assert as_answers(offline, again) == [answers[row] for row in order]
+    assert as_answers(offline, recommend_batch(offline, np.arange(USERS), K)) == answers[:USERS]
+    assert {len(answer) for answer in answers} == {K - 1, K}  # one user has taken eight of the forty items
+
+
+def test_the_served_features_are_those_of_batch_and_training(
+    served: tuple[list[list[tuple[str, float]]], Seen], offline: Bundle
+) -> None:
+    _, recorded = served
+    known = {int(scores.user_idx[0]): (found, features) for scores, found, features in recorded[:USERS]}
+    assert len(recorded) > USERS and len(known) == USERS and all(scores.n == 1 for scores, _, _ in recorded)
+    users = np.arange(USERS - 1)  # the last has no history
+    everything = np.arange(len(users) + 1) * ITEMS, np.tile(np.arange(ITEMS), len(users))
+    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything)
+    queries = label_queries([labels], DEPTHS)
+    assert queries.user.tolist() == users.tolist()
+    widest = queries.item_idx.shape[1]
+    assert len({found.item_idx.shape[1] for found, _ in known.values()}) > 3
+    for user in users.tolist():
+        found, features = known[user]
+        width = found.item_idx.shape[1]
+        np.testing.assert_array_equal(queries.item_idx[user, :width], found.item_idx[0])
+        assert (queries.item_idx[user, width:] == -1).all()
+        assert np.array_equal(queries.features[user, :width], features[0], equal_nan=True)
+        assert features.dtype == np.float32 and width <= widest
+    score = np.where(queries.real, queries.features[:, :, 0], -np.inf).astype(np.float32)
+    vectors = offline.user_vectors[users], offline.item_vectors
+    batch = extract_features(offline.features, offline.history, users, ScoredItems(queries.item_idx, score), *vectors)
+    assert np.array_equal(batch.reshape(queries.features.shape), queries.features, equal_nan=True)
