@@ -9,7 +9,7 @@ import numpy as np
 from reckg.compressed_rows import Rows
 from reckg.ranking.tables import FeatureTables
 from reckg.ranking.user_scores import UserScores
-from reckg.retrieval.exact import empty_result, exact_search, pair_scores
+from reckg.retrieval.exact import empty_result, pair_scores, search_checked
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -61,7 +61,7 @@ def source_top(
         profile[:, : tables.graph_dim] = scores.profiles[0]
         return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
-        return _less(exact_search(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
+        return _less(search_checked(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
     if name == "popular":
         return _less(_popular(tables, scores.n, k, seen), np.zeros(scores.n, dtype=bool), allowed)
     sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))

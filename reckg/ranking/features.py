@@ -141,8 +141,9 @@ def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _total(values: np.ndarray) -> np.ndarray:
-    """(n, 1, s): sums over the candidates, one by one, so that zeros of padding change no bit."""
-    return np.cumsum(values, axis=1)[:, -1:]
+    """(n, 1, s): sums over the candidates, which NumPy adds one by one, as always but along an array's fast axis: so
+    zeros of padding change no bit."""
+    return values.sum(axis=1, keepdims=True)
 
 
 def retrieval_score(pairs: Pairs) -> np.ndarray:
@@ -214,9 +215,7 @@ def closest_similarity(pairs: Pairs) -> np.ndarray:
         own = pairs.tables.vectors[latest].astype(np.float32)
         few = pairs.real[user]  # the product's shape, and with it its bits, is the user's own
         cosines = pairs.vectors[user, few] @ own.T
-        if cosines.shape[1] > CLOSEST:
-            cosines = np.partition(cosines, -CLOSEST, axis=1)[:, -CLOSEST:]
-        result[user, few] = np.sort(cosines, axis=1).mean(axis=1)
+        result[user, few] = np.sort(cosines, axis=1)[:, -CLOSEST:].mean(axis=1)
     return result
 
 
@@ -282,14 +281,15 @@ def popularity_near(pairs: Pairs) -> np.ndarray | None:
 def attribute_affinity(pairs: Pairs) -> np.ndarray:
     """(n, c): mean log lift of the item among users with one of the user's attributes; NaN without any."""
     lift, total = pairs.tables.attribute_lift, np.zeros(pairs.item_idx.shape)
-    wanted = pairs.item_idx.astype(lift.indices.dtype)
+    indptr, indices, data = lift.indptr, lift.indices, lift.data
+    wanted = pairs.item_idx.astype(indices.dtype)
     query, entity, _ = row_entries(pairs.tables.user_entities, pairs.scores.user_idx)
     for user, row in zip(query.tolist(), entity.tolist(), strict=True):  # a user has few; an attribute's row is long
-        part = slice(lift.indptr[row], lift.indptr[row + 1])
-        columns = lift.indices[part]
+        part = slice(indptr[row], indptr[row + 1])
+        columns = indices[part]
         if len(columns):
             place = np.minimum(np.searchsorted(columns, wanted[user]), len(columns) - 1)
-            total[user] += np.where(columns[place] == wanted[user], lift.data[part][place], 0)
+            total[user] += np.where(columns[place] == wanted[user], data[part][place], 0)
     count = pairs.scores.n_attributes[:, None]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
