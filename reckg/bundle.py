@@ -11,7 +11,7 @@
     golden.jsonl            a few requests with their answers
     model/ text_encoder/    what the jobs add
 
-Nothing in it is unpickled. Hashes are checked before FAISS or LightGBM read a file: their parsers do not survive
+Vectors, history and feature tables are mapped into memory. Nothing is unpickled. Hashes are checked before FAISS or LightGBM read a file: their parsers do not survive
 every damaged one.
 """
 
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from reckg import __version__
 from reckg.artifact_folder import check_files, describe_files, written_folder
@@ -42,6 +42,7 @@ from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
 from reckg.inductive.embedder import Inductive, load_inductive
+from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.ranking.ranker import Ranker, load_ranker
 from reckg.ranking.tables import FeatureTables, load_feature_tables
@@ -331,7 +332,7 @@ def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
 
 def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
     users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
-    embeddings, history = load_file(path / "embeddings.safetensors"), load_file(path / "history.safetensors")
+    embeddings, history = mapped_tensors(path / "embeddings.safetensors"), mapped_tensors(path / "history.safetensors")
     device: Device = "cpu" if manifest.get("config", {}).get("index", {}).get("device", "cpu") == "cpu" else "auto"
     folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(

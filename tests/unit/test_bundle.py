@@ -347,3 +347,12 @@ def test_importing_is_light(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_what_requests_read_is_mapped_into_memory(tmp_path: Path) -> None:
+    save_bundle(small_bundle(), tmp_path / "bundle")
+    loaded = load_bundle(tmp_path / "bundle")
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    for name in ("embeddings.safetensors", "history.safetensors", "features/features.safetensors"):
+        assert str(tmp_path / "bundle" / name) in maps, name
+    assert not loaded.item_vectors.flags.writeable
