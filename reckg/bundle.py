@@ -11,8 +11,8 @@
     golden.jsonl            a few requests with their answers
     model/ text_encoder/    what the jobs add
 
-Vectors, history and feature tables are mapped into memory. Nothing is unpickled. Hashes are checked before FAISS or LightGBM read a file: their parsers do not survive
-every damaged one.
+Vectors, history and feature tables are mapped into memory, and nothing is unpickled. Hashes are checked before FAISS or
+LightGBM read a file: their parsers do not survive every damaged one.
 """
 
 from __future__ import annotations
