@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from jobs import label_folds
 from jobs.cli import main
 from jobs.demo import running_server, some_user
+from jobs.embed import embed_train
+from jobs.run_folder import read_prepared
 from jobs.run_state import RunState
 from jobs.stages import STAGES
+from jobs.train import train
+from reckg.config import read_config
 from reckg.data.synthetic import write_bookshop
 from tests.unit.test_docs import ROOT, blocks
 
@@ -42,6 +47,7 @@ learning_rate = 0.02
 [rank]
 trees = 20
 candidates = 50
+label_folds = 1
 
 [evaluate]
 tuning_settings = 3
@@ -89,7 +95,9 @@ def test_the_run_is_whole(shop: Shop) -> None:
     state = RunState.read(shop.run)
     assert [record.status for record in state.stages.values()] == ["done"] * len(STAGES)
     report = json.loads((shop.run / "report/report.json").read_text())
-    assert set(report["systems"]) == SYSTEMS
+    depths = json.loads((shop.run / "ranker/ranker.json").read_text())["info"]["depths"]
+    assert len(depths) > 1 and "vectors" in depths
+    assert set(report["systems"]) == SYSTEMS | {f"source_{name}" for name in depths if name != "vectors"}
     for system in report["systems"].values():
         for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20"):
             interval = system["test"][metric]
@@ -116,6 +124,38 @@ def test_the_manifest_says_which_index_and_what_it_finds(shop: Shop) -> None:
     assert (said["kind"], said["compression"]) == ("flat", "none")
     assert (said["recall"]["recall"], said["recall"]["k"], said["recall"]["target"]) == (1.0, 50, 0.95)
     assert said["recall"]["queries"] > 0
+
+
+def test_a_fold_gives_labels_from_the_training_part(shop: Shop) -> None:
+    whole, fold = read_prepared(shop.run), read_prepared(shop.run / "folds/0")
+    held = (fold.interactions["split"] == "held").to_numpy()
+    assert held.any() and set(whole.interactions.filter(pl.Series(held))["split"]) == {"train"}
+    assert fold.interactions.drop("split").equals(whole.interactions.drop("split"))
+    assert json.loads((shop.run / "folds/folds.json").read_text()) == {"folds": 1}
+    assert json.loads((shop.run / "ranker/ranker.json").read_text())["info"]["label_sets"] == 2
+    assert not (shop.run / "folds/0/model").exists()
+
+
+@pytest.mark.slow
+def test_the_model_of_a_fold_never_saw_its_labels(shop: Shop, tmp_path: Path) -> None:
+    """Trained again with other labels it has the same vectors, bit by bit."""
+    fold, config = read_prepared(shop.run / "folds/0"), read_config(shop.config)
+    label = pl.col("split") == "held"
+    n_items = len(fold.items)
+    other = fold.interactions.with_columns(
+        item_idx=pl.when(label).then(n_items - 1 - pl.col("item_idx")).otherwise("item_idx")
+    )
+    assert not other.equals(fold.interactions)
+    parts = fold.interactions["split"].to_numpy()
+    label_folds._write_data(shop.run, tmp_path / "other", parts, replace(fold, interactions=other))
+    train(label_folds._as_trained(config, shop.run), shop.dataset, tmp_path / "other")
+    embed_train(config, tmp_path / "other")
+    for name in ("train", "text"):
+        path = f"embeddings/{name}.safetensors"
+        assert (tmp_path / "other" / path).read_bytes() == (shop.run / "folds/0" / path).read_bytes()
+    assert (shop.run / "folds/0/embeddings/train.safetensors").read_bytes() != (
+        shop.run / "embeddings/train.safetensors"
+    ).read_bytes()
 
 
 def test_a_second_run_computes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +239,7 @@ def test_two_runs_are_the_same_to_the_bit(shop: Shop, tmp_path: Path) -> None:
     for stage in ("build-graph", "train", "embed"):
         assert main([stage, *shop.arguments(tmp_path / "run")]) == 0
     first, second = trained(shop.run), trained(tmp_path / "run")
-    assert len(first) == 5 and len(first["log"]) == 6
+    assert len(first) == 6 and len(first["log"]) == 6
     assert [name for name in first | second if first.get(name) != second.get(name)] == []
 
 
