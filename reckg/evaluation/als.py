@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from reckg.data.history import History
+from reckg.ranking.factors import fit_implicit_als
 from reckg.ranking.linear import user_item_matrix
-
-ITERATIONS = 15  # implicit's own
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,7 @@ def fit_als(
         threads: 0: one per core. The result does not depend on it.
     Source: Hu, Koren & Volinsky 2008, doi:10.1109/ICDM.2008.22; solved as by Takács et al. 2011.
     """
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
     matrix = user_item_matrix(train, n_items)
-    with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(
-            factors=factors,
-            regularization=regularisation,
-            alpha=alpha,
-            iterations=ITERATIONS,
-            num_threads=threads,
-            random_state=seed,
-        )
-        model.fit(matrix, show_progress=False)
+    model = fit_implicit_als(matrix, factors, regularisation, alpha, seed, threads)
     count = np.asarray(matrix.sum(axis=0), dtype=np.float32).ravel()
-    model.item_factors[count == 0] = 0.0  # the solution, of which the solver leaves some of its random start
     return Als(model, count, {"factors": factors, "regularisation": regularisation, "alpha": alpha})

@@ -108,9 +108,9 @@ def _joined(matrix: sp.csr_matrix, alike: sp.csr_matrix, neighbours: int) -> sp.
     """A square matrix of similarities with m more rows and columns, alike (m, I + m): each new item's largest entries,
     in its own row and, but for the other new items, in those of its neighbours."""
     m, n = alike.shape[0], matrix.shape[0]
-    alike = alike.tolil()
-    alike[np.arange(m), np.arange(n, n + m)] = 0
-    kept = keep_largest(alike.tocsr(), neighbours)
+    row = np.repeat(np.arange(n, n + m), np.diff(alike.indptr))
+    alike.data[alike.indices == row] = 0
+    kept = keep_largest(alike, neighbours)
     of_known = sp.vstack([kept[:, :n].T, sp.csr_matrix((m, m))])
     more = sp.vstack([sp.csr_matrix((n, n + m)), kept]) + sp.hstack([sp.csr_matrix((n + m, n)), of_known])
     return sp.csr_matrix(_padded(matrix, m) + more)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from scipy import sparse
 
 from reckg.compressed_rows import Rows, take_rows
 from reckg.data.history import History
@@ -24,20 +27,35 @@ def fit_factors(history: History, n_items: int, seed: int, threads: int) -> np.n
     dimensions = min(DIMENSIONS, min(matrix.shape) - 1)
     if dimensions < FEWEST or not matrix.nnz:
         return np.zeros((n_items, 0), dtype=np.float32)
+    model = fit_implicit_als(matrix, dimensions, REGULARISATION, CONFIDENCE, seed, threads)
+    return np.asarray(model.item_factors, dtype=np.float32)
+
+
+def fit_implicit_als(
+    matrix: sparse.csr_matrix, factors: int, regularisation: float, confidence: float, seed: int, threads: int
+) -> Any:
+    """The library's model of an (n, m) matrix of ones; zeros for items that nobody has.
+
+    Args:
+        regularisation: lambda, not scaled by the number of interactions. confidence: of an interaction; that of all
+            other pairs is 1.
+        threads: 0: one per core. The result does not depend on it.
+    """
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):  # the library has threads of its own
         model = AlternatingLeastSquares(
-            factors=dimensions,
-            regularization=REGULARISATION,
-            alpha=CONFIDENCE,
+            factors=factors,
+            regularization=regularisation,
+            alpha=confidence,
             iterations=ITERATIONS,
             num_threads=threads,
             random_state=seed,
         )
         model.fit(matrix, show_progress=False)
-    return np.asarray(model.item_factors, dtype=np.float32)
+    model.item_factors[matrix.getnnz(axis=0) == 0] = 0.0  # the solution, of which the solver leaves some random start
+    return model
 
 
 def factor_gram(factors: np.ndarray) -> np.ndarray:

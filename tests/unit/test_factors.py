@@ -68,3 +68,11 @@ def test_too_little_gives_no_factors(rows: list[list[int]]) -> None:
     factors = fit_factors(history, 9, seed=0, threads=1)
     assert factors.shape == (9, 0)
     assert history_factors((history.indptr, history.item_idx), factors, factor_gram(factors)).shape == (len(rows), 0)
+
+
+def test_an_item_that_nobody_has_gets_no_factors_of_the_random_start() -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"user_idx": rng.integers(0, 30, 200), "item_idx": rng.integers(0, 19, 200)})
+    found = fit_factors(History.from_interactions(frame, 30), 20, seed=0, threads=1)
+    assert found.shape[1] > 0 and np.abs(found[:19]).max() > 0
+    assert not found[19].any()
