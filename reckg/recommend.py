@@ -15,6 +15,7 @@ import numpy as np
 from reckg.compressed_rows import Rows, take_rows
 from reckg.feature_values import FeatureValue, feature_values
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
+from reckg.ranking.candidates import first_of_order
 from reckg.ranking.diversity import Diversity
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.filters import Filters
@@ -228,15 +229,7 @@ def popular_items(
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
-    order = bundle.popular_order if allowed is None else bundle.popular_order[allowed[bundle.popular_order]]
-    item_idx = np.full((n, k), -1, dtype=np.int64)
-    for row in range(n):
-        left_out = exclude[1][exclude[0][row] : exclude[0][row + 1]] if exclude else np.empty(0, dtype=np.int64)
-        first = order[: k + len(left_out)]
-        first = first[~np.isin(first, left_out)][:k]
-        item_idx[row, : len(first)] = first
-    score = np.where(item_idx >= 0, bundle.popularity[item_idx], -np.inf).astype(np.float32)
-    return ScoredItems(item_idx=item_idx, score=score)
+    return first_of_order(bundle.popular_order, bundle.popularity, n, k, exclude, allowed)
 
 
 def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:

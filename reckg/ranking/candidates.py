@@ -63,7 +63,7 @@ def source_top(
     if name == "factors":
         return _less(search_checked(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
     if name == "popular":
-        return _less(_popular(tables, scores.n, k, seen), np.zeros(scores.n, dtype=bool), allowed)
+        return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
     sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
     return sums.top(1 if name == "cooccurrence" and scores.ahead else 0, k, seen, allowed)
 
@@ -152,15 +152,22 @@ def _ranks(lists: Mapping[str, np.ndarray], relevant: Rows) -> tuple[np.ndarray,
     return ranks, hit, len(every), len(relevant[1])
 
 
-def _popular(tables: FeatureTables, n: int, k: int, seen: Rows | None) -> ScoredItems:
-    """The most popular items, for every user those that are not seen."""
+def first_of_order(
+    order: np.ndarray, score: np.ndarray, n: int, k: int, seen: Rows | None, allowed: np.ndarray | None
+) -> ScoredItems:
+    """(n, k): the first k allowed items of one order for n users, less those that each has seen.
+
+    Args:
+        order: (n_items,) item_idx by falling score (n_items,).
+    """
+    order = order if allowed is None else order[allowed[order]]
     found = empty_result(n, k)
     for row in range(n):
         left_out = seen[1][seen[0][row] : seen[0][row + 1]] if seen is not None else np.empty(0, dtype=np.int64)
-        first = tables.popular[: k + len(left_out)]
+        first = order[: k + len(left_out)]
         first = first[~np.isin(first, left_out)][:k]
         found.item_idx[row, : len(first)] = first
-        found.score[row, : len(first)] = -np.arange(len(first))
+        found.score[row, : len(first)] = score[first]
     return found
 
 
