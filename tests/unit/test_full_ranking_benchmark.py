@@ -14,7 +14,6 @@ from tests.benchmarks import full_ranking, retrieval
 
 
 def test_full_ranking_compares_and_writes_its_figures(tmp_path: Path) -> None:
-    pytest.importorskip("implicit", reason="implicit is the rival")
     words = ["--small", "--threads", "1", "--out", str(tmp_path / "out.json")]
     result = full_ranking.main(words)
     assert json.loads((tmp_path / "out.json").read_text()) == result
