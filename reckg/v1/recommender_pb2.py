@@ -22,31 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from reckg.v1 import item_pb2 as reckg_dot_v1_dot_item__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1areckg/v1/recommender.proto\x12\x08reckg.v1\"\x97\x01\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_seen\x18\x03 \x01(\x08\x12\x17\n\x0frecent_item_ids\x18\x04 \x03(\t\x12+\n\nattributes\x18\x05 \x03(\x0b\x32\x17.reckg.v1.UserAttribute\">\n\rUserAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\x01\"\xe7\x01\n\x11RecommendResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12$\n\x08\x66\x61llback\x18\x03 \x01(\x0e\x32\x12.reckg.v1.Fallback\x12\x32\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x18.reckg.v1.DegradedReason\x12\x1f\n\x17unknown_recent_item_ids\x18\x05 \x03(\t\x12\x1a\n\x12unknown_attributes\x18\x06 \x03(\t\">\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\"S\n\x14SimilarItemsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\";\n\nScoredItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02*M\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x11\n\rFALLBACK_NONE\x10\x01\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x02*\xc1\x01\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADED_REASON_COLD_USER\x10\x01\x12\x1d\n\x19\x44\x45GRADED_REASON_NO_RERANK\x10\x02\x12(\n$DEGRADED_REASON_UNKNOWN_RECENT_ITEMS\x10\x03\x12&\n\"DEGRADED_REASON_UNKNOWN_ATTRIBUTES\x10\x04\x32\xa9\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.reckg.v1.RecommendRequest\x1a\x1b.reckg.v1.RecommendResponse\x12M\n\x0cSimilarItems\x12\x1d.reckg.v1.SimilarItemsRequest\x1a\x1e.reckg.v1.SimilarItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1areckg/v1/recommender.proto\x12\x08reckg.v1\x1a\x13reckg/v1/item.proto\"\xdc\x02\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_seen\x18\x03 \x01(\x08\x12\x17\n\x0frecent_item_ids\x18\x04 \x03(\t\x12+\n\nattributes\x18\x05 \x03(\x0b\x32\x17.reckg.v1.UserAttribute\x12$\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x14.reckg.v1.ItemFilter\x12&\n\tdiversity\x18\x07 \x01(\x0b\x32\x13.reckg.v1.Diversity\x12\"\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x11.reckg.v1.Context\x12\x1e\n\x16include_feature_values\x18\t \x01(\x08\x12\x1d\n\x15include_source_scores\x18\n \x01(\x08\x12\x12\n\nrequest_id\x18\x0b \x01(\t\".\n\x07\x43ontext\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x11\n\tplacement\x18\x02 \x01(\t\"\x84\x01\n\nItemFilter\x12+\n\rallowed_items\x18\x01 \x01(\x0b\x32\x14.reckg.v1.ItemIdList\x12\x17\n\x0f\x64\x65nied_item_ids\x18\x02 \x03(\t\x12\x30\n\npredicates\x18\x03 \x03(\x0b\x32\x1c.reckg.v1.AttributePredicate\"\x1e\n\nItemIdList\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"k\n\x12\x41ttributePredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\x01\x12$\n\x05range\x18\x04 \x01(\x0b\x32\x15.reckg.v1.NumberRange\"\x8f\x01\n\x0bNumberRange\x12\x15\n\x08\x61t_least\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x61t_most\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61\x62ove\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x62\x65low\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0b\n\t_at_leastB\n\n\x08_at_mostB\x08\n\x06_aboveB\x08\n\x06_below\"\x8d\x01\n\tDiversity\x12-\n\x08strategy\x18\x01 \x01(\x0e\x32\x1b.reckg.v1.DiversityStrategy\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\x12\x17\n\x0fprovider_column\x18\x04 \x01(\t\x12\x18\n\x10max_per_provider\x18\x05 \x01(\x05\">\n\rUserAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\x01\"\xe9\x02\n\x11RecommendResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12$\n\x08\x66\x61llback\x18\x03 \x01(\x0e\x32\x12.reckg.v1.Fallback\x12\x32\n\x10\x64\x65graded_reasons\x18\x04 \x03(\x0e\x32\x18.reckg.v1.DegradedReason\x12\x1f\n\x17unknown_recent_item_ids\x18\x05 \x03(\t\x12\x1a\n\x12unknown_attributes\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x1f\n\x06stages\x18\x08 \x03(\x0e\x32\x0f.reckg.v1.Stage\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\n \x01(\x03\x12 \n\x18unknown_context_item_ids\x18\x0b \x03(\t\"\xb9\x01\n\x15\x42\x61tchRecommendRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_seen\x18\x03 \x01(\x08\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.reckg.v1.ItemFilter\x12&\n\tdiversity\x18\x05 \x01(\x0b\x32\x13.reckg.v1.Diversity\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"_\n\x16\x42\x61tchRecommendResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x34\n\x0frecommendations\x18\x02 \x01(\x0b\x32\x1b.reckg.v1.RecommendResponse\"d\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x16\n\x0emax_item_count\x18\x02 \x01(\x05\x12$\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x14.reckg.v1.ItemFilter\"m\n\x14SimilarItemsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"\xd3\x01\n\x10RankItemsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\x17\n\x0frecent_item_ids\x18\x03 \x03(\t\x12+\n\nattributes\x18\x04 \x03(\x0b\x32\x17.reckg.v1.UserAttribute\x12\"\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x11.reckg.v1.Context\x12\x1e\n\x16include_feature_values\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xf2\x02\n\x11RankItemsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.reckg.v1.ScoredItem\x12\x18\n\x10unknown_item_ids\x18\x02 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12$\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x12.reckg.v1.Fallback\x12\x32\n\x10\x64\x65graded_reasons\x18\x05 \x03(\x0e\x32\x18.reckg.v1.DegradedReason\x12\x1f\n\x17unknown_recent_item_ids\x18\x06 \x03(\t\x12\x1a\n\x12unknown_attributes\x18\x07 \x03(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x1f\n\x06stages\x18\t \x03(\x0e\x32\x0f.reckg.v1.Stage\x12\x18\n\x10\x63\x61talog_revision\x18\n \x01(\x03\x12 \n\x18unknown_context_item_ids\x18\x0b \x03(\t\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"\x92\x01\n\x0fGetItemResponse\x12\x1c\n\x04item\x18\x01 \x01(\x0b\x32\x0e.reckg.v1.Item\x12\r\n\x05title\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\x08\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x08\x12\x16\n\x0e\x62undle_version\x18\x05 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x06 \x01(\x03\"\xaa\x01\n\nScoredItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12.\n\x0e\x66\x65\x61ture_values\x18\x04 \x03(\x0b\x32\x16.reckg.v1.FeatureValue\x12,\n\rsource_scores\x18\x05 \x03(\x0b\x32\x15.reckg.v1.SourceScore\x12\x0f\n\x07variant\x18\x06 \x01(\t\"i\n\x0c\x46\x65\x61tureValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12-\n\rmissing_cause\x18\x03 \x01(\x0e\x32\x16.reckg.v1.MissingCauseB\x08\n\x06_value\":\n\x0bSourceScore\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0c\n\x04rank\x18\x03 \x01(\x05*\xb4\x01\n\x11\x44iversityStrategy\x12\"\n\x1e\x44IVERSITY_STRATEGY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IVERSITY_STRATEGY_NONE\x10\x01\x12\x1a\n\x16\x44IVERSITY_STRATEGY_MMR\x10\x02\x12!\n\x1d\x44IVERSITY_STRATEGY_CALIBRATED\x10\x03\x12\x1f\n\x1b\x44IVERSITY_STRATEGY_PROVIDER\x10\x04*\xa5\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_EVENTS\x10\x01\x12\x11\n\rSTAGE_FOLD_IN\x10\x02\x12\x12\n\x0eSTAGE_RETRIEVE\x10\x03\x12\x12\n\x0eSTAGE_FEATURES\x10\x04\x12\x10\n\x0cSTAGE_RERANK\x10\x05\x12\x13\n\x0fSTAGE_DIVERSIFY\x10\x06\x12\x11\n\rSTAGE_POPULAR\x10\x07*\x82\x01\n\x0cMissingCause\x12\x1d\n\x19MISSING_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n\x14MISSING_CAUSE_ABSENT\x10\x01\x12\x1e\n\x1aMISSING_CAUSE_UNKNOWN_USER\x10\x02\x12\x19\n\x15MISSING_CAUSE_TOO_OLD\x10\x03*M\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x11\n\rFALLBACK_NONE\x10\x01\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x02*\x83\x02\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADED_REASON_COLD_USER\x10\x01\x12\x1d\n\x19\x44\x45GRADED_REASON_NO_RERANK\x10\x02\x12(\n$DEGRADED_REASON_UNKNOWN_RECENT_ITEMS\x10\x03\x12&\n\"DEGRADED_REASON_UNKNOWN_ATTRIBUTES\x10\x04\x12\x1d\n\x19\x44\x45GRADED_REASON_NO_EVENTS\x10\x05\x12!\n\x1d\x44\x45GRADED_REASON_STALE_CATALOG\x10\x06\x32\x86\x03\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.reckg.v1.RecommendRequest\x1a\x1b.reckg.v1.RecommendResponse\x12U\n\x0e\x42\x61tchRecommend\x12\x1f.reckg.v1.BatchRecommendRequest\x1a .reckg.v1.BatchRecommendResponse0\x01\x12M\n\x0cSimilarItems\x12\x1d.reckg.v1.SimilarItemsRequest\x1a\x1e.reckg.v1.SimilarItemsResponse\x12\x44\n\tRankItems\x12\x1a.reckg.v1.RankItemsRequest\x1a\x1b.reckg.v1.RankItemsResponse\x12>\n\x07GetItem\x12\x18.reckg.v1.GetItemRequest\x1a\x19.reckg.v1.GetItemResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reckg.v1.recommender_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FALLBACK']._serialized_start=702
-  _globals['_FALLBACK']._serialized_end=779
-  _globals['_DEGRADEDREASON']._serialized_start=782
-  _globals['_DEGRADEDREASON']._serialized_end=975
-  _globals['_RECOMMENDREQUEST']._serialized_start=41
-  _globals['_RECOMMENDREQUEST']._serialized_end=192
-  _globals['_USERATTRIBUTE']._serialized_start=194
-  _globals['_USERATTRIBUTE']._serialized_end=256
-  _globals['_RECOMMENDRESPONSE']._serialized_start=259
-  _globals['_RECOMMENDRESPONSE']._serialized_end=490
-  _globals['_SIMILARITEMSREQUEST']._serialized_start=492
-  _globals['_SIMILARITEMSREQUEST']._serialized_end=554
-  _globals['_SIMILARITEMSRESPONSE']._serialized_start=556
-  _globals['_SIMILARITEMSRESPONSE']._serialized_end=639
-  _globals['_SCOREDITEM']._serialized_start=641
-  _globals['_SCOREDITEM']._serialized_end=700
-  _globals['_RECOMMENDERSERVICE']._serialized_start=978
-  _globals['_RECOMMENDERSERVICE']._serialized_end=1147
+  _globals['_DIVERSITYSTRATEGY']._serialized_start=3064
+  _globals['_DIVERSITYSTRATEGY']._serialized_end=3244
+  _globals['_STAGE']._serialized_start=3247
+  _globals['_STAGE']._serialized_end=3412
+  _globals['_MISSINGCAUSE']._serialized_start=3415
+  _globals['_MISSINGCAUSE']._serialized_end=3545
+  _globals['_FALLBACK']._serialized_start=3547
+  _globals['_FALLBACK']._serialized_end=3624
+  _globals['_DEGRADEDREASON']._serialized_start=3627
+  _globals['_DEGRADEDREASON']._serialized_end=3886
+  _globals['_RECOMMENDREQUEST']._serialized_start=62
+  _globals['_RECOMMENDREQUEST']._serialized_end=410
+  _globals['_CONTEXT']._serialized_start=412
+  _globals['_CONTEXT']._serialized_end=458
+  _globals['_ITEMFILTER']._serialized_start=461
+  _globals['_ITEMFILTER']._serialized_end=593
+  _globals['_ITEMIDLIST']._serialized_start=595
+  _globals['_ITEMIDLIST']._serialized_end=625
+  _globals['_ATTRIBUTEPREDICATE']._serialized_start=627
+  _globals['_ATTRIBUTEPREDICATE']._serialized_end=734
+  _globals['_NUMBERRANGE']._serialized_start=737
+  _globals['_NUMBERRANGE']._serialized_end=880
+  _globals['_DIVERSITY']._serialized_start=883
+  _globals['_DIVERSITY']._serialized_end=1024
+  _globals['_USERATTRIBUTE']._serialized_start=1026
+  _globals['_USERATTRIBUTE']._serialized_end=1088
+  _globals['_RECOMMENDRESPONSE']._serialized_start=1091
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1452
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=1455
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=1640
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=1642
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=1737
+  _globals['_SIMILARITEMSREQUEST']._serialized_start=1739
+  _globals['_SIMILARITEMSREQUEST']._serialized_end=1839
+  _globals['_SIMILARITEMSRESPONSE']._serialized_start=1841
+  _globals['_SIMILARITEMSRESPONSE']._serialized_end=1950
+  _globals['_RANKITEMSREQUEST']._serialized_start=1953
+  _globals['_RANKITEMSREQUEST']._serialized_end=2164
+  _globals['_RANKITEMSRESPONSE']._serialized_start=2167
+  _globals['_RANKITEMSRESPONSE']._serialized_end=2537
+  _globals['_GETITEMREQUEST']._serialized_start=2539
+  _globals['_GETITEMREQUEST']._serialized_end=2572
+  _globals['_GETITEMRESPONSE']._serialized_start=2575
+  _globals['_GETITEMRESPONSE']._serialized_end=2721
+  _globals['_SCOREDITEM']._serialized_start=2724
+  _globals['_SCOREDITEM']._serialized_end=2894
+  _globals['_FEATUREVALUE']._serialized_start=2896
+  _globals['_FEATUREVALUE']._serialized_end=3001
+  _globals['_SOURCESCORE']._serialized_start=3003
+  _globals['_SOURCESCORE']._serialized_end=3061
+  _globals['_RECOMMENDERSERVICE']._serialized_start=3889
+  _globals['_RECOMMENDERSERVICE']._serialized_end=4279
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RecommenderServiceStub:
-    """Answers from one immutable bundle: the same bundle and the same request give the same answer.
+    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
+    changes give the same answer.
     """
 
     def __init__(self, channel):
@@ -40,15 +41,31 @@ class RecommenderServiceStub:
                 request_serializer=reckg_dot_v1_dot_recommender__pb2.RecommendRequest.SerializeToString,
                 response_deserializer=reckg_dot_v1_dot_recommender__pb2.RecommendResponse.FromString,
                 _registered_method=True)
+        self.BatchRecommend = channel.unary_stream(
+                '/reckg.v1.RecommenderService/BatchRecommend',
+                request_serializer=reckg_dot_v1_dot_recommender__pb2.BatchRecommendRequest.SerializeToString,
+                response_deserializer=reckg_dot_v1_dot_recommender__pb2.BatchRecommendResponse.FromString,
+                _registered_method=True)
         self.SimilarItems = channel.unary_unary(
                 '/reckg.v1.RecommenderService/SimilarItems',
                 request_serializer=reckg_dot_v1_dot_recommender__pb2.SimilarItemsRequest.SerializeToString,
                 response_deserializer=reckg_dot_v1_dot_recommender__pb2.SimilarItemsResponse.FromString,
                 _registered_method=True)
+        self.RankItems = channel.unary_unary(
+                '/reckg.v1.RecommenderService/RankItems',
+                request_serializer=reckg_dot_v1_dot_recommender__pb2.RankItemsRequest.SerializeToString,
+                response_deserializer=reckg_dot_v1_dot_recommender__pb2.RankItemsResponse.FromString,
+                _registered_method=True)
+        self.GetItem = channel.unary_unary(
+                '/reckg.v1.RecommenderService/GetItem',
+                request_serializer=reckg_dot_v1_dot_recommender__pb2.GetItemRequest.SerializeToString,
+                response_deserializer=reckg_dot_v1_dot_recommender__pb2.GetItemResponse.FromString,
+                _registered_method=True)
 
 
 class RecommenderServiceServicer:
-    """Answers from one immutable bundle: the same bundle and the same request give the same answer.
+    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
+    changes give the same answer.
     """
 
     def Recommend(self, request, context):
@@ -58,8 +75,30 @@ class RecommenderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchRecommend(self, request, context):
+        """The same for many users, one message each, in the order of the request. The server works no further ahead than the
+        client reads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SimilarItems(self, request, context):
         """Items closest to one item.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankItems(self, request, context):
+        """The caller's own candidates in the order in which the user is most likely to want them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetItem(self, request, context):
+        """What is known of one item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,10 +112,25 @@ def add_RecommenderServiceServicer_to_server(servicer, server):
                     request_deserializer=reckg_dot_v1_dot_recommender__pb2.RecommendRequest.FromString,
                     response_serializer=reckg_dot_v1_dot_recommender__pb2.RecommendResponse.SerializeToString,
             ),
+            'BatchRecommend': grpc.unary_stream_rpc_method_handler(
+                    servicer.BatchRecommend,
+                    request_deserializer=reckg_dot_v1_dot_recommender__pb2.BatchRecommendRequest.FromString,
+                    response_serializer=reckg_dot_v1_dot_recommender__pb2.BatchRecommendResponse.SerializeToString,
+            ),
             'SimilarItems': grpc.unary_unary_rpc_method_handler(
                     servicer.SimilarItems,
                     request_deserializer=reckg_dot_v1_dot_recommender__pb2.SimilarItemsRequest.FromString,
                     response_serializer=reckg_dot_v1_dot_recommender__pb2.SimilarItemsResponse.SerializeToString,
+            ),
+            'RankItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankItems,
+                    request_deserializer=reckg_dot_v1_dot_recommender__pb2.RankItemsRequest.FromString,
+                    response_serializer=reckg_dot_v1_dot_recommender__pb2.RankItemsResponse.SerializeToString,
+            ),
+            'GetItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetItem,
+                    request_deserializer=reckg_dot_v1_dot_recommender__pb2.GetItemRequest.FromString,
+                    response_serializer=reckg_dot_v1_dot_recommender__pb2.GetItemResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,7 +141,8 @@ def add_RecommenderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecommenderService:
-    """Answers from one immutable bundle: the same bundle and the same request give the same answer.
+    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
+    changes give the same answer.
     """
 
     @staticmethod
@@ -118,6 +173,33 @@ class RecommenderService:
             _registered_method=True)
 
     @staticmethod
+    def BatchRecommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/reckg.v1.RecommenderService/BatchRecommend',
+            reckg_dot_v1_dot_recommender__pb2.BatchRecommendRequest.SerializeToString,
+            reckg_dot_v1_dot_recommender__pb2.BatchRecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SimilarItems(request,
             target,
             options=(),
@@ -134,6 +216,60 @@ class RecommenderService:
             '/reckg.v1.RecommenderService/SimilarItems',
             reckg_dot_v1_dot_recommender__pb2.SimilarItemsRequest.SerializeToString,
             reckg_dot_v1_dot_recommender__pb2.SimilarItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reckg.v1.RecommenderService/RankItems',
+            reckg_dot_v1_dot_recommender__pb2.RankItemsRequest.SerializeToString,
+            reckg_dot_v1_dot_recommender__pb2.RankItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reckg.v1.RecommenderService/GetItem',
+            reckg_dot_v1_dot_recommender__pb2.GetItemRequest.SerializeToString,
+            reckg_dot_v1_dot_recommender__pb2.GetItemResponse.FromString,
             options,
             channel_credentials,
             insecure,

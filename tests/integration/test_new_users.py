@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,6 @@ from pathlib import Path
 import grpc
 import polars as pl
 import pytest
-from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from jobs.cli import main
 from jobs.recommend import recommend_all
@@ -24,7 +20,7 @@ from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from serving import client as client_module
 from serving.client import RecommenderClient
-from serving.generate_stubs import PROTO, ROOT
+from serving.generate_stubs import ROOT
 from serving.server import RunningServer, start_server
 from tests import small_world
 from tests.small_world import USER_IDS
@@ -187,34 +183,6 @@ def test_limits_of_a_request(client: RecommenderClient, running: RunningServer, 
     code, message = failure(client.recommend, recent_items=["i01"])
     running.ready(Recommender(bundle))
     assert code == grpc.StatusCode.FAILED_PRECONDITION and message.endswith("Run 'reckg bundle' again.")
-
-
-def test_a_client_generated_from_the_proto_alone(running: RunningServer, bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "shop").mkdir()
-    shutil.copy(ROOT / "proto" / PROTO, tmp_path / "shop" / "recommender.proto")
-    command = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
-    assert protoc.main([*command, "shop/recommender.proto"]) == 0
-    (tmp_path / "backend.py").write_text(
-        textwrap.dedent(
-            """
-            import json, sys
-            import grpc
-            from shop import recommender_pb2 as pb, recommender_pb2_grpc
-
-            with grpc.insecure_channel(sys.argv[1]) as channel:
-                stub = recommender_pb2_grpc.RecommenderServiceStub(channel)
-                city = pb.UserAttribute(name="city", values=["Rome"])
-                request = pb.RecommendRequest(recent_item_ids=["i07", "gone", "i02"], attributes=[city])
-                response = stub.Recommend(request, timeout=20)
-            print(json.dumps([[item.item_id for item in response.items], list(response.unknown_recent_item_ids)]))
-            """
-        )
-    )
-    command = [sys.executable, "backend.py", running.address]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
-    expected = Recommender(bundle).recommend(recent_items=["i07", "gone", "i02"], attributes={"city": "Rome"})
-    assert json.loads(result.stdout) == [[item.item_id for item in expected.items], ["gone"]]
 
 
 def test_the_client_takes_recent_items_and_prints_what_is_unknown(

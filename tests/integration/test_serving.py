@@ -30,7 +30,7 @@ from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
 from serving import client as client_module
 from serving.client import RecommenderClient
-from serving.generate_stubs import PROTO, ROOT
+from serving.generate_stubs import ROOT
 from serving.server import RunningServer, start_server
 from tests.small_bundle import small_bundle
 
@@ -334,23 +334,23 @@ def test_sigterm_under_load_fails_no_call(bundle_path: Path) -> None:
 
 
 def test_a_client_generated_from_the_proto_alone(address: str, bundle: Bundle, tmp_path: Path) -> None:
-    """A backend that has nothing of this repository but the .proto, in a folder of its own."""
-    (tmp_path / "shop").mkdir()
-    shutil.copy(ROOT / "proto" / PROTO, tmp_path / "shop" / "recommender.proto")
-    command = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
-    assert protoc.main([*command, "shop/recommender.proto"]) == 0
+    """A backend that has nothing of this repository but the .proto files, in a folder of its own."""
+    shutil.copytree(ROOT / "proto", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "reckg" / "__init__.py").touch()
+    outputs = [f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    assert protoc.main(["protoc", *outputs, "reckg/v1/item.proto", "reckg/v1/recommender.proto"]) == 0
     (tmp_path / "backend.py").write_text(
         textwrap.dedent(
             """
-            import json, sys
+            import json, os, sys
             import grpc
-            from shop import recommender_pb2, recommender_pb2_grpc
+            from reckg.v1 import recommender_pb2 as pb, recommender_pb2_grpc
 
             with grpc.insecure_channel(sys.argv[1]) as channel:
                 stub = recommender_pb2_grpc.RecommenderServiceStub(channel)
-                request = recommender_pb2.RecommendRequest(user_id="u005", max_item_count=7)
-                response = stub.Recommend(request, timeout=20)
-            assert not any(name.split(".")[0] in ("reckg", "serving") for name in sys.modules)
+                response = stub.Recommend(pb.RecommendRequest(user_id="u005", max_item_count=7), timeout=20)
+            assert os.path.samefile(os.path.dirname(sys.modules["reckg"].__file__), "reckg")
+            assert not any(name.split(".")[0] in ("numpy", "serving") for name in sys.modules)
             print(json.dumps([item.item_id for item in response.items]))
             """
         )

@@ -50,7 +50,8 @@ RULES = {
     "reckg.file_hash": Rule(),
     "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.mapped_tensors": Rule(("numpy",)),
-    "reckg.config": Rule(("pydantic",)),
+    "reckg.config": Rule(("pydantic",), ("reckg.settings_file",)),
+    "reckg.settings_file": Rule(("pydantic",)),
     "reckg.data": Rule(("numpy", "polars")),
     "reckg.graph": Rule(("numpy", "polars", "scipy"), ("reckg.data",)),
     "reckg.model": Rule(
@@ -80,7 +81,9 @@ RULES = {
     "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server")),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
-        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy"), ("reckg",), later=("faiss",)
+        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
+        ("reckg",),
+        later=("faiss", "opentelemetry", "redis"),
     ),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),

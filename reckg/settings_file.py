@@ -1,0 +1,60 @@
+"""Settings from a TOML file into a pydantic model; all problems at once, with a hint for a misspelt key."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reckg.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of a settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. Raises ConfigError: it cannot be read, or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse_settings(values: dict[str, Any], model: type[Settings], where: str) -> Settings:
+    """Checks values by a model. Raises ConfigError with every problem; ``where`` names their origin in it."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(model, e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
+    noun = "problem" if len(problems) == 1 else "problems"
+    raise ConfigError(f"{len(problems)} {noun} in {where}: " + "; ".join(problems))
+
+
+def _problem(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    name = ".".join(str(part) for part in loc)
+    if not loc:
+        return message.removeprefix("Value error, ")
+    if kind != "extra_forbidden":
+        return f"{name}: {message}, got {value!r}"
+    known = _keys(model, loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)
+    return f"unknown key {name!r} ({hint})"
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = model
+    for part in loc:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)
