@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +24,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from reckg.errors import ConfigError, ReckgError
+from serving.connections import server_options
+from serving.entrance import Entrance, Observer
+from serving.settings import ServerSettings
+from serving.tls import Credentials, check_exposure, is_loopback
 
 if TYPE_CHECKING:
     from reckg.recommend import Recommender
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE = "reckg.v1.RecommenderService"
 THREADS = 4
-MAX_IN_FLIGHT = 256  # running and queued calls; further ones end at once with RESOURCE_EXHAUSTED
-MAX_REQUEST_BYTES = 64 * 1024
+SWITCH_S = 0.0005  # after which gRPC's thread gets its turn beside those that compute
 GRACE_S = 10.0
 
 logger = logging.getLogger("reckg.serving")
@@ -48,6 +49,7 @@ class RunningServer:
     server: grpc.Server
     health: health.HealthServicer
     service: RecommenderService
+    entrance: Entrance
 
     def ready(self, recommender: Recommender) -> None:
         """Starts to answer from a bundle, and says so in the health service."""
@@ -62,44 +64,56 @@ class RunningServer:
 
 
 def start_server(
-    host: str = "127.0.0.1", port: int = 0, *, threads: int = THREADS, reflect: bool = True
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    threads: int = THREADS,
+    reflect: bool = True,
+    settings: ServerSettings | None = None,
+    observe: Observer = lambda call, code: None,
 ) -> RunningServer:
     """Listens at ``host:port`` (port 0: a free one), not ready yet: health is NOT_SERVING, calls end UNAVAILABLE.
 
+    Args:
+        settings: in place of the other arguments.
     Raises:
-        ConfigError: the address cannot be listened at, as when another process does.
+        ConfigError: the address cannot be listened at, as when another process does; or as Entrance and Credentials.
     """
     _one_native_thread()
     from reckg.v1 import recommender_pb2_grpc
     from serving.service import RecommenderService
 
+    settings = settings or ServerSettings(bundle=Path(), host=host, port=port, threads=threads, reflection=reflect)
+    check_exposure(settings)
+    sys.setswitchinterval(SWITCH_S)
+    entrance = Entrance(settings, observe=observe, initializer=_one_faiss_thread)
     server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="request", initializer=_one_faiss_thread),
-        maximum_concurrent_rpcs=MAX_IN_FLIGHT,
+        entrance.others.pool,  # no call is without a lane
+        interceptors=[entrance],
         options=[
             ("grpc.so_reuseport", 0),  # two servers at one port would otherwise share it silently
-            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            *server_options(settings.limits),
         ],
     )
     service = RecommenderService()
     recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(service, server)
-    # Watch streams stay open: they must not hold the threads that answer requests.
-    watchers = ThreadPoolExecutor(1, thread_name_prefix="health")
-    status = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=watchers)
+    status = health.HealthServicer(experimental_non_blocking=True)  # streams of Watch hold no thread
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     for name in ("", SERVICE):
         status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    if reflect:
+    if settings.reflection:
         reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    shown_host = f"[{host}]" if ":" in host else host
+    shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{shown_host}:{settings.port}"
     try:
-        bound = server.add_insecure_port(f"{shown_host}:{port}")
+        if settings.tls.certificate is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, Credentials(settings.tls).for_grpc())
     except RuntimeError as error:
-        raise ConfigError(
-            f"cannot listen at {shown_host}:{port}: {error}; choose another port, or 0 for a free one."
-        ) from error
+        raise ConfigError(f"cannot listen at {address}: {error}; choose another port, or 0 for a free one.") from error
     server.start()
-    return RunningServer(f"{shown_host}:{bound}", server, status, service)
+    return RunningServer(f"{shown_host}:{bound}", server, status, service, entrance)
 
 
 def serve(
@@ -131,7 +145,7 @@ def serve(
 
         running.ready(reckg.load(bundle_path, verify=verify))
         bundle = running.service.recommender.bundle  # type: ignore[union-attr]
-        if not _is_loopback(host):
+        if not is_loopback(host):
             logger.warning("serving beyond this machine at %s, without TLS or authentication", running.address)
         logger.info("ready after %.2f s", time.perf_counter() - started)
         print(f"reckg serves bundle {bundle.version} at {running.address}", flush=True)
@@ -154,13 +168,6 @@ def _one_faiss_thread() -> None:
         import faiss
 
         faiss.omp_set_num_threads(1)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def log_to_stderr() -> None:
