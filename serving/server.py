@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE = "reckg.v1.RecommenderService"
 THREADS = 4
-SWITCH_S = 0.0005  # after which gRPC's thread gets its turn beside those that compute
+SWITCH_S = 0.001  # after which gRPC's thread gets its turn beside those that compute
 GRACE_S = 10.0
 
 logger = logging.getLogger("reckg.serving")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import grpc
 
 from reckg.recommend import Recommendations, Recommender
+from reckg.stages import Stages
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
 from serving.status import ExpiredRequestError, InvalidRequestError, StartingError, with_status
@@ -41,14 +42,14 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             )
         k = _item_count(request.max_item_count)
         attributes = _attributes(request.attributes)
-        remaining_s = _remaining_s(context)
+        stages = Stages(_remaining_s(context), min_rerank_s=RERANK_TIME_S, wanted=context.is_active)
         found = self._recommender().recommend(
             request.user_id or None,
             k,
             exclude_seen=not request.include_seen,
-            rerank=remaining_s >= RERANK_TIME_S,
             recent_items=list(request.recent_item_ids),
             attributes=attributes,
+            stages=stages,
         )
         return pb.RecommendResponse(
             items=_items(found),

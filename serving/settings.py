@@ -25,8 +25,10 @@ class LimitSettings(Section):
     """What one request, and all together, may ask for."""
 
     max_items: int = Field(500, ge=1, le=10_000, description="Items of one answer.")
-    max_request_bytes: int = Field(64 * 1024, ge=1024, description="Size of a request but for events and items.")
-    max_write_bytes: int = Field(1024 * 1024, ge=1024, description="Size of a request with events or items.")
+    max_request_bytes: int = Field(64 * 1024, ge=1024, description="Size of a request but for those of the next.")
+    max_write_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Size of a request with events, items or many users."
+    )
     max_queue_ms: float = Field(
         50.0, gt=0, description="A request that would wait longer for its turn is rejected at once."
     )
@@ -34,7 +36,9 @@ class LimitSettings(Section):
     max_connection_age_s: float = Field(
         300.0, gt=0, description="A connection is closed after so long, so that clients find new workers."
     )
-    requests_per_s: float = Field(0, ge=0, description="Of each caller, over all workers; 0: no limit.")
+    requests_per_s: float = Field(
+        0, ge=0, description="Of each caller over all workers, of which each allows its share; 0: no limit."
+    )
     min_rerank_ms: float = Field(
         10.0, ge=0, description="With less time left than this before ranking, the retrieval order is the answer."
     )

@@ -19,7 +19,7 @@ from jobs.describe import describe
 from jobs.stages import STAGES
 from reckg.errors import ArtifactError, DataError
 
-COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "serve", "demo", "describe")
+COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "serve", "token", "demo", "describe")
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:

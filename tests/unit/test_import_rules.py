@@ -79,7 +79,7 @@ RULES = {
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
-    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server")),
+    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server", "serving.tokens")),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
         ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
