@@ -119,7 +119,14 @@ class VariantSettings(Section):
     share: float = Field(gt=0, description="Its share of the users, as a weight.")
     bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
     rerank: bool = Field(True, description="Whether its candidates are ranked.")
-    diversity: str = Field("", description="none, mmr, calibrated or provider in place of the bundle's setting.")
+    diversity: Literal["", "none", "mmr"] = Field("", description="In place of the bundle's setting; empty: that.")
+    explore: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="The first so many items come in an order by chance, drawn by request_id: the log then holds "
+        "propensities that another system can be judged by.",
+    )
 
 
 class ExperimentSettings(Section):
