@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -136,14 +137,14 @@ class ServedLog:
 def _frame(part: Sequence[Shown], with_users: bool) -> pl.DataFrame:
     """One row an item."""
     lengths = [len(shown.item_ids) for shown in part]
-    repeated = {
+    repeated: dict[str, list[Any]] = {
         "request_id": [shown.request_id for shown in part],
         "user_id": [shown.user_id or None if with_users else None for shown in part],
         "timestamp": [shown.timestamp for shown in part],
         "bundle_version": [shown.bundle_version for shown in part],
         "placement": [shown.placement or None for shown in part],
     }
-    columns = {
+    columns: dict[str, list[Any]] = {
         name: [value for value, n in zip(values, lengths, strict=True) for _ in range(n)]
         for name, values in repeated.items()
     }
