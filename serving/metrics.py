@@ -28,7 +28,7 @@ DRIFT_BINS = 10
 REQUESTS = Counter("reckg_requests", "Calls that ended, by method and status code.", ["method", "code"])
 REQUEST_SECONDS = Histogram(
     "reckg_request_seconds",
-    "From the start of the work on a call to its end, waiting left out.",
+    "From the arrival of a call to its end.",
     ["method"],
     buckets=SLOW,
 )
