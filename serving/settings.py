@@ -87,6 +87,7 @@ class MetricsSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address that is scraped.")
     port: int = Field(0, ge=0, le=65535, description="Its port, path /metrics; 0: no metrics.")
+    recall_probe_s: float = Field(60.0, gt=0, description="How often a worker compares its index with exact search.")
 
 
 class TracingSettings(Section):
