@@ -91,6 +91,7 @@ class MetricsSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address that is scraped.")
     port: int = Field(0, ge=0, le=65535, description="Its port, path /metrics; 0: no metrics.")
+    recall_probe_s: float = Field(60.0, gt=0, description="How often a worker compares its index with exact search.")
 
 
 class TracingSettings(Section):
@@ -123,7 +124,14 @@ class VariantSettings(Section):
     share: float = Field(gt=0, description="Its share of the users, as a weight.")
     bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
     rerank: bool = Field(True, description="Whether its candidates are ranked.")
-    diversity: str = Field("", description="none, mmr, calibrated or provider in place of the bundle's setting.")
+    diversity: Literal["", "none", "mmr"] = Field("", description="In place of the bundle's setting; empty: that.")
+    explore: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="The first so many items come in an order by chance, drawn by request_id: the log then holds "
+        "propensities that another system can be judged by.",
+    )
 
 
 class ExperimentSettings(Section):

@@ -169,7 +169,13 @@ def test_health_and_reflection(address: str) -> None:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
         found = DescriptorPool(database).FindServiceByName(SERVICE)
-        assert [method.name for method in found.methods] == ["Recommend", "SimilarItems"]
+        assert [method.name for method in found.methods] == [
+            "Recommend",
+            "BatchRecommend",
+            "SimilarItems",
+            "RankItems",
+            "GetItem",
+        ]
 
 
 def test_watchers_do_not_hold_the_threads_that_answer(running: RunningServer, bundle: Bundle) -> None:

@@ -82,7 +82,16 @@ RULES = {
     "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server", "serving.tokens")),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
-        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
+        (
+            "google.protobuf",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "numpy",
+            "polars",
+            "prometheus_client",
+            "pydantic",
+        ),
         ("reckg",),
         later=("faiss", "opentelemetry", "redis"),
     ),
