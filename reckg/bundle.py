@@ -37,10 +37,12 @@ from safetensors.numpy import save_file
 
 from reckg import __version__
 from reckg.artifact_folder import check_files, describe_files, written_folder
+from reckg.catalogue import ChangedFilters, changed_traits
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
+from reckg.grown_array import Array
 from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
@@ -88,13 +90,17 @@ class Bundle:
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
     user_vectors: np.ndarray  # (U, d) float32
-    item_vectors: np.ndarray  # (I, d) float32
+    item_vectors: Array  # (I, d) float32
     index: ItemIndex
     history: History
     features: FeatureTables
     ranker: Ranker | None
     popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
     inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
+    # Of a bundle whose catalogue has changed since; none of it is saved. See reckg.catalogue.
+    base: Bundle | None = field(default=None, repr=False)  # what was built
+    unavailable: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)  # sorted item_idx
+    revised: Mapping[int, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # rows in place of the base's
 
     @property
     def embedder(self) -> Inductive:
@@ -118,7 +124,7 @@ class Bundle:
             DataError: an id is empty, repeated, or in the bundle already; or as Inductive.embed_items.
             OlderBundleError: the bundle has nothing to embed with.
         """
-        from reckg.inductive.new_items import with_items
+        from reckg.inductive.grow import with_items
 
         return with_items(self, new_items)
 
@@ -136,7 +142,8 @@ class Bundle:
         """What ``diversity`` needs of the items; kept. Raises ConfigError where the items lack a column."""
         key = diversity.column, diversity.provider_column
         if key not in self._traits:
-            self._traits[key] = item_traits(self.items, self.item_vectors, diversity)
+            whole = item_traits(self.items, self.item_vectors, diversity) if self.base is None else None
+            self._traits[key] = changed_traits(self, diversity) if whole is None else whole
         return self._traits[key]
 
     @cached_property
@@ -146,11 +153,22 @@ class Bundle:
     @cached_property
     def popular_order(self) -> np.ndarray:
         """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
+        if self.base is not None:  # nobody took what was added
+            return np.append(self.base.popular_order, np.arange(len(self.base.popularity), len(self.popularity)))
         return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
-    def item_filters(self) -> ItemFilters:
+    def available(self) -> np.ndarray:
+        """(I,) bool: the items that may be recommended."""
+        available = np.ones(len(self.item_ids), dtype=bool)
+        available[self.unavailable] = False
+        return available
+
+    @cached_property
+    def item_filters(self) -> ItemFilters | ChangedFilters:
         """Filters over the catalogue."""
+        if self.base is not None:
+            return ChangedFilters(self)
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
 
     @cached_property
@@ -163,8 +181,14 @@ class Bundle:
         """Titles of (n,) items; empty where an item has none."""
         if self.title_column is None:
             return [""] * len(item_idx)
-        titles = self.items[self.title_column]
-        return [titles[item] or "" for item in item_idx.tolist()]  # one by one: a gather of a few costs 50 times more
+        titles, column, revised = self.items[self.title_column], self.title_column, self.revised
+        return [  # one by one: a gather of a few costs 50 times more
+            (revised[item][column] if item in revised else titles[item]) or "" for item in item_idx.tolist()
+        ]
+
+    def row(self, item_idx: int) -> dict[str, Any]:
+        """What the catalogue says of an item, by column; item_id is one."""
+        return dict(self.revised.get(item_idx) or self.items.row(item_idx, named=True))
 
 
 def save_bundle(
@@ -260,8 +284,10 @@ def check_bundle(bundle: Bundle) -> None:
     problems = [] if _VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
+    if bundle.base is not None:
+        problems.append("its catalogue was changed: save what it has grown from")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
-    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
+    problems += _array_problems("item vectors", np.asarray(bundle.item_vectors), (n_items, dim), "item ids")
     problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
     if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")

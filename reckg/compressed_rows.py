@@ -15,6 +15,12 @@ def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np
     return ends, np.arange(ends[-1]) - np.repeat(ends[:-1] - start, length)
 
 
+def kept_entries(rows: Rows, kept: np.ndarray) -> Rows:
+    """The rows with those entries alone where ``kept`` (nnz,) is true."""
+    indptr, values = rows
+    return np.concatenate([[0], np.cumsum(kept)])[indptr], values[kept]
+
+
 def take_rows(rows: Rows, which: np.ndarray | slice) -> Rows:
     """The rows ``which``: (n,) row numbers, in that order, or a slice."""
     indptr, values = rows
