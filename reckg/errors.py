@@ -23,3 +23,7 @@ class OlderBundleError(ArtifactError):
 
 class UnknownIdError(ReckgError):
     """A user, item or entity id that the bundle does not know."""
+
+
+class DeadlineError(ReckgError):
+    """The time for a request ran out, or nobody waits for its answer any more, before a stage. Names no ids."""

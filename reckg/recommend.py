@@ -20,6 +20,7 @@ from reckg.ranking.diversity import Diversity
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.stages import Stages
 from reckg.two_stage import best_items, resized
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def recommend_users(
     rerank: bool = True,
     diversity: Diversity | None = None,
     allowed: np.ndarray | None = None,
+    stages: Stages | None = None,
 ) -> UserAnswers:
     """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
 
@@ -90,9 +92,13 @@ def recommend_users(
     Args:
         rerank, diversity: as in recommend_batch.
         allowed: (n_items,) bool, the items that any of them may get; None: all.
+        stages: times the stages and ends them by the deadline; where too little time is left to rank, nobody's items
+            are ranked that were not yet.
     Raises:
         ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
+        DeadlineError: the deadline of ``stages`` passed.
     """
+    stages = stages or Stages()
     n = len(requests)
     ids = [None if request.user_id is None else bundle.user_ids.get(request.user_id) for request in requests]
     user_idx = np.array([-1 if idx is None else idx for idx in ids], dtype=np.int64)
@@ -111,27 +117,35 @@ def recommend_users(
             rerank=rerank,
             diversity=diversity,
             allowed=allowed,
+            stages=stages,
         )
         parts.append((known, found))
         cold[known] = is_cold(bundle, user_idx[known])
-        popular[known] = gets_popular(bundle, user_idx[known], rerank)
-        reranked[known] = rerank
+        reranked[known] = rerank and not stages.rerank_skipped
+        popular[known] = gets_popular(bundle, user_idx[known], rerank and not stages.rerank_skipped)
     strangers = np.flatnonzero(plain & (user_idx < 0))
     rows = np.flatnonzero(~plain)
     if len(rows):
+        stages.begin("fold_in")
         folded = fold_in(bundle, [requests[row] for row in rows.tolist()])
         cold[rows] = np.diff(folded.history.indptr) == 0
         popular[rows] = ~folded.vectors.any(axis=1)
         reranked[rows] = (~cold[rows] | ranks_cold(bundle)) & rerank
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
+            if not len(some):
+                continue
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            found = best_items(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY, allowed)
-            parts.append((rows[some], found))
+            how = diversity if rerank and not stages.rerank_skipped else NO_DIVERSITY
+            parts.append((rows[some], best_items(bundle, folded, some, k, seen, which, how, allowed, stages)))
+            reranked[rows[some]] &= not stages.rerank_skipped
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
         strangers = np.concatenate([strangers, rows[popular[rows]]])
+    if len(strangers):
+        stages.begin("popular")
     parts.append((strangers, popular_items(bundle, k, n=len(strangers), allowed=allowed)))
+    stages.end()
     found = empty_result(n, k)
     for where, part in parts:
         found.item_idx[where], found.score[where] = part.item_idx, part.score
@@ -161,6 +175,7 @@ def recommend_batch(
     exclude: Rows | None = None,
     diversity: Diversity | None = None,
     allowed: np.ndarray | None = None,
+    stages: Stages | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
@@ -176,11 +191,15 @@ def recommend_batch(
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
         diversity: what is done with the candidates after ranking; None: as the bundle is configured.
         allowed: (n_items,) bool, the items that any of them may get; None: all.
+        stages: times the stages and ends them by the deadline; where too little time is left to rank, the answer is as
+            without ``rerank``.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
         ValueError: k below 1, a user_idx out of range, or ``exclude`` of another number of rows.
+        DeadlineError: the deadline of ``stages`` passed.
     """
+    stages = stages or Stages()
     user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
@@ -191,12 +210,14 @@ def recommend_batch(
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = best_items(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
-    cold = np.flatnonzero(gets_popular(bundle, user_idx, rerank))
+    found = best_items(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed, stages)
+    cold = np.flatnonzero(gets_popular(bundle, user_idx, rerank and not stages.rerank_skipped))
     if len(cold):
+        stages.begin("popular")
         left_out = None if seen is None else take_rows(seen, cold)
         popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
         found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
+        stages.end()
     return found
 
 
@@ -272,6 +293,7 @@ class Recommender:
         attributes: Mapping[str, Any] | None = None,
         diversity: Diversity | None = None,
         filters: Filters | None = None,
+        stages: Stages | None = None,
     ) -> Recommendations:
         """The best k items of one user.
 
@@ -284,8 +306,10 @@ class Recommender:
             attributes: a column of the users table to a value or a list of values, in place of the bundle's.
             diversity: what is done with the candidates after ranking; None: as the bundle is configured.
             filters: what every item of the answer must satisfy; k items come back where k do.
+            stages: as in recommend_batch.
         Raises:
             ValueError: k < 1, or nothing of the user is given.
+            DeadlineError: the deadline of ``stages`` passed.
             DataError: a filter on an unknown column, or one that does not fit it.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
         """
@@ -301,6 +325,7 @@ class Recommender:
             rerank=rerank,
             diversity=diversity,
             allowed=allowed,
+            stages=stages,
         )
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}

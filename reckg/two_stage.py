@@ -16,6 +16,7 @@ from reckg.ranking.ranker import Ranker
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.stages import Stages
 
 if TYPE_CHECKING:
     from reckg.bundle import Bundle
@@ -30,18 +31,24 @@ def best_items(
     rerank: bool,
     diversity: Diversity | None,
     allowed: np.ndarray | None,
+    stages: Stages,
 ) -> ScoredItems:
-    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
+    """(n, k) for (n,) rows of users: retrieved and, where asked and in time, reranked and diversified."""
     diversity = bundle.diversity if diversity is None else diversity
-    plain = diversity.strategy == "none"
+    found = None
     if rerank and bundle.ranker is not None:
-        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed)
-    else:
+        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed, stages)
+        diversity = Diversity() if found is None else diversity
+    plain = diversity.strategy == "none"
+    if found is None:
+        stages.begin("retrieve")
         few = plain and bundle.index.kind == "flat"  # exact search finds the same, however many are asked for
         depth = k if few else max(k, bundle.candidates)
         found = bundle.index.search(users.vectors[rows], min(depth, len(bundle.item_ids)), seen, allowed)
     if not plain:
+        stages.begin("diversify")
         found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
+    stages.end()
     return resized(found, k)
 
 
@@ -53,16 +60,24 @@ def _reranked(
     k: int,
     seen: Rows | None,
     allowed: np.ndarray | None,
-) -> ScoredItems:
-    """The candidates of all sources, reranked; at least k columns."""
+    stages: Stages,
+) -> ScoredItems | None:
+    """The candidates of all sources, reranked; at least k columns. None where too little time is left for it."""
     parts = []
     block = block_users(users.features, bundle.candidates)
     for start in range(0, len(rows), block):
+        if not stages.may_rerank():
+            return None
+        stages.begin("retrieve")
         some = slice(start, min(start + block, len(rows)))
         scores = UserScores(users.features, users.history, rows[some], users.vectors[rows[some]], bundle.item_vectors)
         part_seen = None if seen is None else take_rows(seen, some)
         candidates = retrieve(scores, bundle.index, ranker.depths, part_seen, allowed)
+        if not stages.may_rerank():
+            return None
+        stages.begin("features")
         features = candidate_features(scores, candidates)
+        stages.begin("rerank")
         found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
         parts.append(_continued(bundle, scores, found, k, part_seen, allowed))
     width = max((part.item_idx.shape[1] for part in parts), default=k)

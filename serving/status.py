@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from reckg.errors import ArtifactError, DataError, OlderBundleError, UnknownIdError
+from reckg.errors import ArtifactError, DataError, DeadlineError, OlderBundleError, UnknownIdError
 
 logger = logging.getLogger("reckg.serving")
 
@@ -34,6 +34,7 @@ TOLD = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownIdError, grpc.StatusCode.NOT_FOUND),
     (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
+    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
 )

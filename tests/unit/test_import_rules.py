@@ -47,6 +47,7 @@ class Rule:
 RULES = {
     "reckg": Rule(later=("reckg.bundle", "reckg.recommend")),
     "reckg.errors": Rule(),
+    "reckg.stages": Rule(),
     "reckg.file_hash": Rule(),
     "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.mapped_tensors": Rule(("numpy",)),
