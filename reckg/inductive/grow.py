@@ -92,18 +92,13 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
         _joined(added, "entities"),
         _joined(added, "rarity"),
     )
-    return FeatureTables(
-        order=tables.order,
-        graph_dim=tables.graph_dim,
-        users=tables.users,
+    return replace(
+        tables,
         items=_stacked(tables.items, added, "columns"),
         numbers=_stacked(tables.numbers, added, "numbers"),
         vectors=_stacked(tables.vectors, added, "graph_vector"),
         text=_stacked(tables.text, added, "text"),
         factors=GrownArray(tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)),
-        factor_gram=tables.factor_gram,
-        event_keys=tables.event_keys,
-        event_times=tables.event_times,
         popular=np.append(tables.popular, place),
         popular_score=np.append(tables.popular_score, np.zeros(m, dtype=np.float32)),
         entity_length=np.append(tables.entity_length, np.array(length, dtype=np.float32)),
@@ -111,8 +106,6 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
         cooccurrence=grown_matrix(tables.cooccurrence, square),
         walk=grown_matrix(tables.walk, square),
         entity_neighbours=_with_neighbours(tables.entity_neighbours, n, added, "near_entities"),
-        user_entities=tables.user_entities,
-        attribute_lift=tables.attribute_lift,
         linear=None if tables.linear is None else grown_matrix(tables.linear, square),
         text_neighbours=None
         if tables.text_neighbours is None
