@@ -207,9 +207,11 @@ def save_bundle(
         ArtifactError: ``path`` exists and ``overwrite`` is off (or it is no bundle), the parts do not fit together,
             an extra folder is missing or its name is taken, or the disk refuses.
     """
+    if bundle.base is not None:
+        raise ArtifactError(
+            f"bundle {bundle.version!r} has added items or changed ones and is not saved: run 'reckg run' with them."
+        )
     check_bundle(bundle)
-    if bundle.inductive is not None and bundle.inductive.folder is None:
-        raise ArtifactError(f"bundle {bundle.version!r} has added items and is not saved: run 'reckg run' with them.")
     extra = dict(extra_folders or {})
     for name, folder in extra.items():
         if not _NAME.fullmatch(name) or name in OWN_FILES or name in OWN_FOLDERS:
@@ -284,8 +286,6 @@ def check_bundle(bundle: Bundle) -> None:
     problems = [] if _VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
-    if bundle.base is not None:
-        problems.append("its catalogue was changed: save what it has grown from")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
     problems += _array_problems("item vectors", np.asarray(bundle.item_vectors), (n_items, dim), "item ids")
     problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")

@@ -88,13 +88,17 @@ def recommend_users(
     parts: list[tuple[np.ndarray, ScoredItems]] = []
     known = np.flatnonzero(plain & (user_idx >= 0))
     if len(known):
-        kept_out = None if left_out is None else take_rows(left_out, known)
+        exclude = None
+        if left_out is not None:
+            history = _history_rows(bundle, user_idx[known], exclude_seen)
+            exclude = joined_rows(history, take_rows(left_out, known))
         found = recommend_batch(
             bundle,
             user_idx[known],
             k,
+            exclude_seen=exclude_seen,
             rerank=rerank,
-            exclude=joined_rows(_history_rows(bundle, user_idx[known], exclude_seen), kept_out),
+            exclude=exclude,
             diversity=diversity,
             allowed=allowed,
             stages=stages,
