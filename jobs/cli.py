@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_stage(commands, name, does)
     _add_ablate(commands)
     _add_recommend(commands)
+    _add_publish(commands)
     _add_serve(commands)
     _add_demo(commands)
     _add_describe(commands)
@@ -171,6 +172,16 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    example = "reckg publish build/run build/store --keep 5\nreckg serve build/store"
+    parser = _add(commands, "publish", "copy a bundle into a store; servers take the latest", example, _publish)
+    parser.add_argument("source", type=Path, metavar="RUN_OR_BUNDLE", help="run folder or bundle folder")
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the versions, new or not")
+    parser.add_argument(
+        "--keep", type=positive_integer, metavar="N", help="remove all but the last N versions (default: none)"
+    )
+
+
 def _add_serve(commands: argparse._SubParsersAction) -> None:
     example = "reckg serve build/run/bundle --port 50051"
     parser = _add(commands, "serve", "answer gRPC calls from a bundle", example, _serve)
@@ -255,6 +266,15 @@ def _recommend(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from jobs.publish import publish
+
+    done = publish(options.source, options.store, options.keep)
+    print(f"{options.store}: the latest version is {done['version']}")
+    if done["removed"]:
+        print(f"removed: {', '.join(done['removed'])}")
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import platform
 import re
 import shutil
@@ -44,6 +43,7 @@ from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
 from reckg.grown_array import Array
 from reckg.inductive.embedder import Inductive, load_inductive
+from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.ranking.ranker import Ranker, load_ranker
@@ -52,8 +52,6 @@ from reckg.retrieval.faiss_parts import Device
 from reckg.retrieval.filters import ItemFilters
 from reckg.retrieval.index import ItemIndex, load_index
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 GOLDEN = "golden.jsonl"
 OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
 OWN_FOLDERS = ("index", "features", "ranker", "inductive")
@@ -71,8 +69,6 @@ LIBRARIES = (
     "dgl",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # no path, nothing hidden
-_MANIFEST_KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +220,7 @@ def save_bundle(
             shutil.copytree(source, folder / name)
         (folder / GOLDEN).write_text(golden_lines(bundle), encoding="utf-8")
         manifest = _manifest(bundle, describe_files(folder))
-        (folder / MANIFEST).write_text(_json(manifest), encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
         load_bundle(folder)
     return manifest
 
@@ -252,38 +248,11 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     return bundle
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A bundle's manifest. Raises ArtifactError: there is none, or it is damaged or of another format version."""
-    file = Path(path) / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is no bundle: it holds no {MANIFEST}. 'reckg run' writes one at RUN/bundle."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}") from error
-    found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if found != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{file}: format_version is {found!r}, this version of reckg reads {FORMAT_VERSION}: "
-            "write the bundle again, or install the reckg that wrote it."
-        )
-    wrong = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]
-    if not wrong and not all(
-        isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in manifest["files"].values()
-    ):
-        wrong = ["files"]
-    if wrong:
-        raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
-    return manifest
-
-
 def check_bundle(bundle: Bundle) -> None:
     """Checks that the parts of a bundle fit together. Raises ArtifactError with everything that does not."""
     n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
     dim = bundle.item_vectors.shape[-1]
-    problems = [] if _VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
+    problems = [] if VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
@@ -403,10 +372,3 @@ def _library_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
     return versions
-
-
-def _json(manifest: dict[str, Any]) -> str:
-    try:
-        return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"the bundle's manifest holds what JSON cannot: {error}.") from error

@@ -15,6 +15,7 @@ PROJECT = ("reckg", "jobs", "serving")
 EVERYONE = (
     "reckg.errors",
     "reckg.file_hash",
+    "reckg.manifest",
     "reckg.compressed_rows",
     "reckg.mapped_tensors",
     "reckg.data.schema",
@@ -25,7 +26,6 @@ SERVED = (
     "reckg.recommend",
     "reckg.two_stage",
     "reckg.feature_values",
-    "reckg.artifact_folder",
     "reckg.golden",
     "reckg.inductive",
 )
@@ -49,6 +49,9 @@ RULES = {
     "reckg.errors": Rule(),
     "reckg.stages": Rule(),
     "reckg.file_hash": Rule(),
+    "reckg.manifest": Rule(),
+    "reckg.artifact_folder": Rule(),
+    "reckg.bundle_store": Rule(project=("reckg.artifact_folder",)),
     "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.mapped_tensors": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",), ("reckg.settings_file",)),
@@ -75,7 +78,15 @@ RULES = {
         SERVED,
         Rule(
             ("numpy", "polars", "safetensors", "scipy"),
-            ("reckg", "reckg.data", "reckg.graph", "reckg.retrieval", "reckg.ranking", *SERVED),
+            (
+                "reckg",
+                "reckg.artifact_folder",
+                "reckg.data",
+                "reckg.graph",
+                "reckg.retrieval",
+                "reckg.ranking",
+                *SERVED,
+            ),
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
