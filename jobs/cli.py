@@ -173,7 +173,7 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_publish(commands: argparse._SubParsersAction) -> None:
-    example = "reckg publish build/run build/store --keep 5\nreckg serve build/store"
+    example = "reckg publish build/run build/store --keep 5"
     parser = _add(commands, "publish", "copy a bundle into a store; servers take the latest", example, _publish)
     parser.add_argument("source", type=Path, metavar="RUN_OR_BUNDLE", help="run folder or bundle folder")
     parser.add_argument("store", type=Path, metavar="STORE", help="folder of the versions, new or not")
@@ -183,13 +183,18 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_serve(commands: argparse._SubParsersAction) -> None:
-    example = "reckg serve build/run/bundle --port 50051"
+    example = "reckg serve build/run/bundle --port 50051\nreckg serve build/store --workers 4 --config server.toml"
     parser = _add(commands, "serve", "answer gRPC calls from a bundle", example, _serve)
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=50051, help="port; 0: a free one, printed (default: 50051)")
-    parser.add_argument("--threads", type=positive_integer, default=4, help="requests answered at once (default: 4)")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle folder, or a store of bundles")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, see docs/serving.md")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port; 0: a free one, printed (default: 50051)")
+    parser.add_argument("--workers", type=positive_integer, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--threads", type=positive_integer, metavar="N", help="threads of a process (default: 2)")
+    parser.add_argument("--grace", type=float, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument(
+        "--insecure", action="store_true", default=None, help="listen beyond this machine without TLS too"
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -278,10 +283,12 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from serving.server import log_to_stderr, serve
+    from serving.settings import read_settings
+    from serving.supervisor import serve
 
-    log_to_stderr()
-    serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
+    names = ("bundle", "host", "port", "workers", "threads", "insecure")
+    given = {name: getattr(options, name) for name in names}
+    serve(read_settings(options.config, grace_s=options.grace, **given))
 
 
 def _demo(options: argparse.Namespace) -> None:

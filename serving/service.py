@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import grpc
 
-from reckg.recommend import Recommendations, Recommender
+from reckg.recommend import Recommendations
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.status import ExpiredRequestError, InvalidRequestError, StartingError, with_status
+from serving.serving_state import ServingState
+from serving.status import ExpiredRequestError, InvalidRequestError, with_status
 
 DEFAULT_ITEM_COUNT = 10
 MAX_ITEM_COUNT = 500
@@ -26,10 +27,10 @@ DEGRADED_REASONS = {
 
 
 class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
-    """Answers once ``recommender`` is set; UNAVAILABLE before."""
+    """Answers from the state's present snapshot; UNAVAILABLE before there is one."""
 
-    def __init__(self, recommender: Recommender | None = None) -> None:
-        self.recommender = recommender
+    def __init__(self, state: ServingState) -> None:
+        self.state = state
 
     @with_status
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
@@ -42,7 +43,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         k = _item_count(request.max_item_count)
         attributes = _attributes(request.attributes)
         remaining_s = _remaining_s(context)
-        found = self._recommender().recommend(
+        found = self.state.current.recommender.recommend(
             request.user_id or None,
             k,
             exclude_seen=not request.include_seen,
@@ -64,14 +65,8 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         item_id = _required("item_id", request.item_id)
         k = _item_count(request.max_item_count)
         _remaining_s(context)
-        found = self._recommender().similar_items(item_id, k)
+        found = self.state.current.recommender.similar_items(item_id, k)
         return pb.SimilarItemsResponse(items=_items(found), bundle_version=found.bundle_version)
-
-    def _recommender(self) -> Recommender:
-        recommender = self.recommender
-        if recommender is None:
-            raise StartingError("the bundle is still loading; try again")
-        return recommender
 
 
 def _items(found: Recommendations) -> list[pb.ScoredItem]:

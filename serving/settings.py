@@ -6,6 +6,7 @@ are no settings: settings name the file, or the variable, that holds them.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -166,6 +167,23 @@ class ServerSettings(Section):
     log: LogSettings = LogSettings()
     served_log: ServedLogSettings = ServedLogSettings()
     experiment: ExperimentSettings = ExperimentSettings()
+
+    @model_validator(mode="after")
+    def _closed(self) -> ServerSettings:
+        if not (self.insecure or self.tls.certificate or is_loopback(self.host)):
+            raise ValueError(
+                f"host: {self.host!r} is reached from beyond this machine, where anybody reads and asks what they like "
+                "without TLS: set tls.certificate and tls.key, or allow it with insecure (--insecure)"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_settings(

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from reckg.errors import ArtifactError, DataError, DeadlineError, OlderBundleError, UnknownIdError
+from serving.control import CallError, ChannelClosedError
 
 logger = logging.getLogger("reckg.serving")
 
@@ -37,6 +38,7 @@ TOLD = (
     (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
+    (ChannelClosedError, grpc.StatusCode.UNAVAILABLE),
 )
 LOGGED = (
     ((ArtifactError, DataError), grpc.StatusCode.FAILED_PRECONDITION, "the bundle cannot answer this request"),
@@ -50,6 +52,8 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     What the client cannot mend is logged under a new request id, and the client gets only that id. The log has the
     error's type and where it was raised but not its message, which may hold user ids.
     """
+    if isinstance(error, CallError) and error.code != grpc.StatusCode.INTERNAL.name:
+        return grpc.StatusCode[error.code], str(error)
     for kind, code in TOLD:
         if isinstance(error, kind):
             return code, str(error)

@@ -87,7 +87,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: Path, tmp_path: Path, nam
         resolve(store, name)
     (store / "latest").write_text(name + "\n", encoding="utf-8", newline="")
     if name != "latest\n":
-        with pytest.raises(UnknownVersionError, match="latest: .* is no name of a bundle's version"):
+        with pytest.raises(UnknownVersionError, match=r"latest: .* is no name of a bundle's version"):
             resolve(store)
     if name not in ("", ".", "previous", "latest\n"):
         source = write_bundle(tmp_path / "source", name)

@@ -29,6 +29,21 @@ SERVED = (
     "reckg.golden",
     "reckg.inductive",
 )
+LIGHT = ("reckg.artifact_folder", "reckg.bundle_store", "reckg.settings_file")
+SUPERVISOR = tuple(
+    f"serving.{name}"
+    for name in (
+        "child_process",
+        "control",
+        "fleet",
+        "logs",
+        "settings",
+        "shared_port",
+        "supervisor",
+        "swaps",
+        "verify",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ RULES = {
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
-    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server")),
+    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor")),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
         ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
@@ -99,6 +114,7 @@ RULES = {
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 
@@ -193,7 +209,7 @@ def test_every_import_is_allowed() -> None:
         ("reckg", "from reckg.bundle import load_bundle"),
         ("jobs.train", "from serving import server"),
         ("jobs.train", "def f():\n    from serving import server"),
-        ("jobs.cli", "from serving.server import serve"),
+        ("jobs.cli", "from serving.supervisor import serve"),
         ("jobs.cli", "from jobs.demo import demo"),
         ("serving.service", "import jobs.cli"),
         ("serving.service", "import torch"),
@@ -213,7 +229,7 @@ def test_a_broken_rule_is_found(module: str, source: str) -> None:
             "import torch\nfrom reckg.model.losses import bpr_loss\nfrom reckg.errors import DataError",
         ),
         ("reckg.evaluation.report", "import numpy as np\nfrom reckg.evaluation.metrics import ndcg_at_k"),
-        ("jobs.cli", "def f():\n    from serving.server import serve"),
+        ("jobs.cli", "def f():\n    from serving.supervisor import serve"),
         ("reckg", "def load():\n    from reckg.bundle import load_bundle"),
         ("serving.service", "import reckg\nimport grpc\nfrom serving.status import code"),
     ],
@@ -228,5 +244,12 @@ def test_light_modules_load_nothing_heavy() -> None:
         "import sys; import reckg, serving.client, jobs.cli; jobs.cli.build_parser(); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_supervisor_loads_nothing_heavy() -> None:
+    heavy = ("grpc", "numpy", "polars", "faiss", "lightgbm", "torch", "scipy")
+    code = f"import sys, serving.supervisor; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
