@@ -142,6 +142,11 @@ class Bundle:
             self._traits[key] = changed_traits(self, diversity) if whole is None else whole
         return self._traits[key]
 
+    @property
+    def known_traits(self) -> list[tuple[str, str]]:
+        """The columns and provider columns of which ``traits`` were asked for."""
+        return list(self._traits)
+
     @cached_property
     def _traits(self) -> dict[tuple[str, str], ItemTraits]:
         return {}

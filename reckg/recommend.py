@@ -330,7 +330,7 @@ class Recommender:
         Raises:
             ValueError: k < 1, or nothing of the user is given.
             DeadlineError: the deadline of ``stages`` passed.
-            DataError: a filter on an unknown column, or one that does not fit it.
+            FilterError: a filter on an unknown column, or one that does not fit it.
             ConfigError: a diversity that the catalogue has no column for.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
         """
@@ -467,7 +467,7 @@ class Recommender:
 
         Raises:
             UnknownIdError: the bundle does not know the item.
-            ValueError: k < 1. DataError: as recommend.
+            ValueError: k < 1. FilterError: as recommend.
         """
         item_idx = np.array([self.bundle.item_ids.idx(item_id)])
         allowed = None if filters is None else self.bundle.item_filters.allowed(filters)

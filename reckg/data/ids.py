@@ -61,6 +61,12 @@ class IdMap:
             repeated = len(self.ids) - len(self._idx)
             raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); make them unique.")
 
+    def without(self, ids: Sequence[str]) -> IdMap:
+        """Without some of the ids that were added: they are unknown from now on, their indices stay."""
+        less, gone = copy.copy(self), set(ids)
+        less._added = {raw: idx for raw, idx in self._added.items() if raw not in gone}
+        return less
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -80,7 +86,7 @@ class IdMap:
             raise DataError(f"{len(wrong)} of {len(ids)} {self.what}s are empty or there already (first: {wrong[0]!r}).")
         grown = copy.copy(self)
         grown._added_ids = [*self._added_ids, *IdMap(ids, self.what).ids]
-        grown._added = {raw: own + place for place, raw in enumerate(grown._added_ids)}
+        grown._added = self._added | {raw: len(self) + place for place, raw in enumerate(ids)}
         grown.ids = pl.concat([self.ids[:own], pl.Series("id", grown._added_ids, dtype=pl.String)], rechunk=False)
         return grown
 
