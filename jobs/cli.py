@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_stage(commands, name, does)
     _add_ablate(commands)
     _add_recommend(commands)
+    _add_publish(commands)
     _add_serve(commands)
     _add_token(commands)
     _add_demo(commands)
@@ -173,14 +174,29 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    example = "reckg publish build/run build/store --keep 5"
+    parser = _add(commands, "publish", "copy a bundle into a store; servers take the latest", example, _publish)
+    parser.add_argument("source", type=Path, metavar="RUN_OR_BUNDLE", help="run folder or bundle folder")
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the versions, new or not")
+    parser.add_argument(
+        "--keep", type=positive_integer, metavar="N", help="remove all but the last N versions (default: none)"
+    )
+
+
 def _add_serve(commands: argparse._SubParsersAction) -> None:
-    example = "reckg serve build/run/bundle --port 50051"
+    example = "reckg serve build/run/bundle --port 50051\nreckg serve build/store --workers 4 --config server.toml"
     parser = _add(commands, "serve", "answer gRPC calls from a bundle", example, _serve)
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=50051, help="port; 0: a free one, printed (default: 50051)")
-    parser.add_argument("--threads", type=positive_integer, default=4, help="requests answered at once (default: 4)")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle folder, or a store of bundles")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, see docs/serving.md")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port; 0: a free one, printed (default: 50051)")
+    parser.add_argument("--workers", type=positive_integer, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--threads", type=positive_integer, metavar="N", help="threads of a process (default: 2)")
+    parser.add_argument("--grace", type=float, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument(
+        "--insecure", action="store_true", default=None, help="listen beyond this machine without TLS too"
+    )
 
 
 def _add_token(commands: argparse._SubParsersAction) -> None:
@@ -288,11 +304,22 @@ def _recommend(options: argparse.Namespace) -> None:
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))
 
 
-def _serve(options: argparse.Namespace) -> None:
-    from serving.server import log_to_stderr, serve
+def _publish(options: argparse.Namespace) -> None:
+    from jobs.publish import publish
 
-    log_to_stderr()
-    serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
+    done = publish(options.source, options.store, options.keep)
+    print(f"{options.store}: the latest version is {done['version']}")
+    if done["removed"]:
+        print(f"removed: {', '.join(done['removed'])}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from serving.settings import read_settings
+    from serving.supervisor import serve
+
+    names = ("bundle", "host", "port", "workers", "threads", "insecure")
+    given = {name: getattr(options, name) for name in names}
+    serve(read_settings(options.config, grace_s=options.grace, **given))
 
 
 def _token_create(options: argparse.Namespace) -> None:

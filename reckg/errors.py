@@ -9,6 +9,10 @@ class DataError(ReckgError):
     """Input data breaks the data contract, or holds nothing to work on."""
 
 
+class FilterError(DataError):
+    """A filter names a column that the catalogue does not have, or does not fit it."""
+
+
 class ConfigError(ReckgError):
     """A configuration is wrong; the message lists every problem that was found."""
 

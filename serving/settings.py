@@ -6,6 +6,7 @@ are no settings: settings name the file, or the variable, that holds them.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -80,10 +81,13 @@ class StoreSettings(Section):
         None, description="sqlite: the database file; default: state.db beside the bundle or in the bundle store."
     )
     redis_url_file: Path | None = Field(None, description="redis: a file that holds the URL, with its password.")
-    namespace: str = Field("reckg", pattern=r"[A-Za-z0-9_.-]{1,64}", description="redis: the prefix of every key.")
+    namespace: str = Field("reckg", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="redis: the prefix of every key.")
     timeout_ms: float = Field(50.0, gt=0, description="A request waits so long for the store, and then does without.")
-    event_days: float = Field(30.0, gt=0, description="Events are kept so long.")
-    events_per_user: int = Field(200, ge=1, description="And of each user so many, the latest.")
+    write_timeout_ms: float = Field(
+        2000.0, gt=0, description="A call that stores something waits so long before it is refused."
+    )
+    event_days: float = Field(30.0, gt=0, description="Events are kept so long after they were stored.")
+    events_per_user: int = Field(200, ge=1, le=10_000, description="And of each user so many, the latest.")
 
 
 class MetricsSettings(Section):
@@ -120,7 +124,7 @@ class ServedLogSettings(Section):
 class VariantSettings(Section):
     """One of the systems that are compared."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9_.-]{1,64}", description="Its name in answers and logs.")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name in answers and logs.")
     share: float = Field(gt=0, description="Its share of the users, as a weight.")
     bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
     rerank: bool = Field(True, description="Whether its candidates are ranked.")
@@ -175,6 +179,23 @@ class ServerSettings(Section):
     log: LogSettings = LogSettings()
     served_log: ServedLogSettings = ServedLogSettings()
     experiment: ExperimentSettings = ExperimentSettings()
+
+    @model_validator(mode="after")
+    def _closed(self) -> ServerSettings:
+        if not (self.insecure or self.tls.certificate or is_loopback(self.host)):
+            raise ValueError(
+                f"host: {self.host!r} is reached from beyond this machine, where anybody reads and asks what they like "
+                "without TLS: set tls.certificate and tls.key, or allow it with insecure (--insecure)"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_settings(

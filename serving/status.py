@@ -6,12 +6,14 @@ import functools
 import logging
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 
-from reckg.errors import ArtifactError, DataError, DeadlineError, OlderBundleError, UnknownIdError
+from reckg.errors import ArtifactError, DataError, DeadlineError, FilterError, OlderBundleError, UnknownIdError
+from serving.control import CallError, ChannelClosedError
+from serving.store import StoreError
 
 logger = logging.getLogger("reckg.serving")
 
@@ -43,11 +45,14 @@ class RefusedError(Exception):
 # that is no InvalidRequestError is a fault of ours, not of the client.
 TOLD = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (FilterError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownIdError, grpc.StatusCode.NOT_FOUND),
     (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
     (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
+    (ChannelClosedError, grpc.StatusCode.UNAVAILABLE),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
 LOGGED = (
     ((ArtifactError, DataError), grpc.StatusCode.FAILED_PRECONDITION, "the bundle cannot answer this request"),
@@ -63,6 +68,8 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """
     if isinstance(error, RefusedError):
         return error.code, str(error)
+    if isinstance(error, CallError) and error.code != grpc.StatusCode.INTERNAL.name:
+        return grpc.StatusCode[error.code], str(error)
     for kind, code in TOLD:
         if isinstance(error, kind):
             return code, str(error)
@@ -80,6 +87,21 @@ def with_status(method: Callable[..., Any]) -> Callable[..., Any]:
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(self, request, context)
+        except Exception as error:
+            code, message = status_of(error, method.__name__)
+        context.abort(code, message)
+
+    return answer
+
+
+def with_stream_status(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The same of a method that answers with a stream."""
+
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from method(self, request, context)
+            return
         except Exception as error:
             code, message = status_of(error, method.__name__)
         context.abort(code, message)

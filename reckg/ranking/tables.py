@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 
 from reckg.errors import ArtifactError
 from reckg.file_hash import file_sha256
+from reckg.grown_array import Array
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.item_item import Order
+from reckg.ranking.row_sums import Matrix
 
 FORMAT_VERSION = 2
 ITEM_COLUMNS = (
@@ -33,7 +35,8 @@ USER_MATRICES = ("user_entities", "attribute_lift")
 class FeatureTables:
     """What features need beside the history: everything as of one state of the history. U users, I items, E entities.
 
-    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order).
+    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order). now: epoch
+    seconds of the state; None where the data has no times, and in tables of an older reckg that are not "between".
     graph_dim: how many of the vectors' leading dimensions are the graph model's; the others are its linear part.
     users (U, 2) and items (I, 6) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
     where unknown. vectors (I, graph_dim) float16: the graph's part of the items' vectors at unit length. text (I, t)
@@ -47,27 +50,28 @@ class FeatureTables:
     """
 
     order: Order
+    now: int | None
     graph_dim: int
     users: np.ndarray
-    items: np.ndarray
-    numbers: np.ndarray
-    vectors: np.ndarray
-    text: np.ndarray
-    factors: np.ndarray
+    items: Array
+    numbers: Array
+    vectors: Array
+    text: Array
+    factors: Array
     factor_gram: np.ndarray
     event_keys: np.ndarray
     event_times: np.ndarray
     popular: np.ndarray
     popular_score: np.ndarray
     entity_length: np.ndarray
-    entities: sp.csr_matrix
-    cooccurrence: sp.csr_matrix
-    walk: sp.csr_matrix
-    entity_neighbours: sp.csr_matrix
+    entities: Matrix
+    cooccurrence: Matrix
+    walk: Matrix
+    entity_neighbours: Matrix
     user_entities: sp.csr_matrix
     attribute_lift: sp.csr_matrix
-    linear: sp.csr_matrix | None
-    text_neighbours: sp.csr_matrix | None
+    linear: Matrix | None
+    text_neighbours: Matrix | None
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""
@@ -89,6 +93,7 @@ class FeatureTables:
             "format_version": FORMAT_VERSION,
             "columns": [*USER_COLUMNS, *ITEM_COLUMNS],
             "order": self.order,
+            "now": self.now,
             "graph_dim": self.graph_dim,
             "n_users": len(self.users),
             "n_items": len(self.items),
@@ -126,7 +131,8 @@ def load_feature_tables(folder: Path) -> FeatureTables:
         }
         matrices = {name: _matrix(tensors, name, shape) for name, shape in shapes.items()}
         arrays = {name: tensor for name, tensor in tensors.items() if "." not in name}
-        return FeatureTables(order=description["order"], graph_dim=description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
+        now = description.get("now", int(arrays["event_times"][-1]) if len(arrays["event_times"]) else None)
+        return FeatureTables(description["order"], now, description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
