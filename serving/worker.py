@@ -22,6 +22,7 @@ from serving.logs import log_to_stderr
 from serving.server import RunningServer, start_server
 from serving.serving_state import ServingState
 from serving.settings import ServerSettings
+from serving.store.opened import open_store
 
 logger = logging.getLogger("reckg.serving")
 
@@ -56,6 +57,7 @@ class Worker:
         if what == "start":
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())
+            self.state.store = open_store(self.settings.store, self.settings.bundle)
         elif what == "prepare":
             self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
         elif what == "commit":
