@@ -1,4 +1,4 @@
-"""Whether the PEM files of a server's TLS can be used, found out without gRPC, which would fail at the first connection."""
+"""Whether the PEM files of a server can be used, found out at the start: gRPC would fail at the first connection."""
 
 from __future__ import annotations
 

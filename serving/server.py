@@ -19,8 +19,9 @@ from grpc_reflection.v1alpha import reflection
 
 from reckg.errors import ConfigError
 from reckg.recommend import Recommender
-from reckg.v1 import admin_pb2_grpc, recommender_pb2_grpc
+from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, recommender_pb2_grpc
 from serving.admin_service import AdminService, Ask
+from serving.catalog_service import CatalogService
 from serving.connections import server_options
 from serving.entrance import Entrance, Observer
 from serving.service import RecommenderService
@@ -48,6 +49,7 @@ class RunningServer:
         self.set_ready()
 
     def set_ready(self) -> None:
+        self.state.follow()
         for name in ("", *self.services):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -55,13 +57,18 @@ class RunningServer:
         """Says NOT_SERVING, refuses new calls, waits up to ``grace_s`` for those in flight, then cancels them."""
         self.health.enter_graceful_shutdown()
         self.server.stop(grace_s).wait()
+        self.state.stop()
 
 
 def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> dict[str, Callable[[Any], None]]:
     """What is served: the service's full name, and what adds it to a server."""
     found = {
         "reckg.v1.RecommenderService": partial(
-            recommender_pb2_grpc.add_RecommenderServiceServicer_to_server, RecommenderService(state)
+            recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
+            RecommenderService(state, settings.limits, state.store),
+        ),
+        "reckg.v1.CatalogService": partial(
+            catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(state, state.store)
         ),
     }
     if ask is not None:

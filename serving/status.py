@@ -26,6 +26,10 @@ class ExpiredRequestError(Exception):
     """The client's deadline passed, or it went away, before the work began."""
 
 
+class NoStoreError(Exception):
+    """The server was started without a state store."""
+
+
 class StartingError(Exception):
     """The server is not ready yet."""
 
@@ -53,6 +57,7 @@ TOLD = (
     (StartingError, grpc.StatusCode.UNAVAILABLE),
     (ChannelClosedError, grpc.StatusCode.UNAVAILABLE),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (NoStoreError, grpc.StatusCode.FAILED_PRECONDITION),
 )
 LOGGED = (
     ((ArtifactError, DataError), grpc.StatusCode.FAILED_PRECONDITION, "the bundle cannot answer this request"),
