@@ -2,8 +2,9 @@
 
     python -m serving.embedding --bundle run/bundle [--config server.toml]
 
-It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on for
-this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its input.
+It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on
+for this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its
+input.
 The encoder is loaded for the first text, or at once where the store holds upserted items.
 """
 

@@ -38,7 +38,7 @@ DEGRADED_REASONS = {
     "no_events": pb.DEGRADED_REASON_NO_EVENTS,
     "stale_catalog": pb.DEGRADED_REASON_STALE_CATALOG,
 }
-STAGES: dict[Stage, pb.Stage] = {name: pb.Stage.Value(f"STAGE_{name.upper()}") for name in get_args(Stage)}
+STAGES: dict[Stage, int] = {name: pb.Stage.Value(f"STAGE_{name.upper()}") for name in get_args(Stage)}
 CAUSES: dict[Cause, pb.MissingCause] = {
     "": pb.MISSING_CAUSE_UNSPECIFIED,
     "absent": pb.MISSING_CAUSE_ABSENT,
@@ -167,7 +167,9 @@ def diversity(request: Any) -> Diversity | None:
     given: pb.Diversity = request.diversity
     strategy = STRATEGIES.get(given.strategy)
     if strategy is None:
-        raise InvalidRequestError(f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}")
+        raise InvalidRequestError(
+            f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}"
+        )
     if not 0 <= finite("diversity.weight", given.weight) <= 1:
         raise InvalidRequestError(f"diversity.weight must be 0..1, got {given.weight}")
     if strategy == "calibrated":
