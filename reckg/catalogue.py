@@ -5,7 +5,7 @@ Only the changed rows are looked at anew; for all others what the bundle has wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,6 @@ from reckg.retrieval.filters import Filters, ItemFilters
 
 if TYPE_CHECKING:
     from reckg.bundle import Bundle
-
-FEW = 200  # items that may not be recommended, up to which they are left out as what a user has seen is
 
 
 def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> Bundle:
@@ -83,20 +81,23 @@ def changed_traits(bundle: Bundle, diversity: Diversity) -> ItemTraits:
     place = np.arange(len(bundle.item_ids))
     place[len(bundle.base.item_ids) :] = -1
     place[changed] = len(bundle.base.item_ids) + np.arange(len(changed))
-    values = provider = None
+    values, value_names, provider, provider_names = None, dict[str, int](), None, dict[str, int]()
     if old.values is not None and new.values is not None:
-        names = {name: code for code, name in enumerate(old.value_names)}
-        codes = np.array([names.setdefault(name, len(names)) for name in new.value_names], dtype=np.int64)
-        shape = new.values.shape[0], len(names)
-        more = sparse.csr_matrix((new.values.data, codes[new.values.indices], new.values.indptr), shape=shape)
+        value_names, codes = _numbered(old.value_names, new.value_names)
+        width = len(value_names)
+        parts = new.values.data, codes[new.values.indices], new.values.indptr
+        more = sparse.csr_matrix(parts, shape=(new.values.shape[0], width))
         more.sort_indices()
-        wide = sparse.csr_matrix(
-            (old.values.data, old.values.indices, old.values.indptr), shape=(old.values.shape[0], len(names))
-        )
-        nobody = sparse.csr_matrix((1, len(names)))
-        values = sparse.vstack([wide, more, nobody], format="csr")[place]
+        parts = old.values.data, old.values.indices, old.values.indptr
+        wide = sparse.csr_matrix(parts, shape=(old.values.shape[0], width))
+        values = sparse.vstack([wide, more, sparse.csr_matrix((1, width))], format="csr")[place]
     if old.provider is not None and new.provider is not None:
-        names = {name: code for code, name in enumerate(old.provider_names)}
-        codes = np.array([*(names.setdefault(name, len(names)) for name in new.provider_names), -1], dtype=np.int64)
-        provider = np.concatenate([old.provider, codes[new.provider], [-1]])[place]
-    return ItemTraits(bundle.item_vectors, values, provider)
+        provider_names, codes = _numbered(old.provider_names, new.provider_names)
+        provider = np.concatenate([old.provider, np.append(codes, -1)[new.provider], [-1]])[place]
+    return ItemTraits(bundle.item_vectors, values, provider, list(value_names), list(provider_names))
+
+
+def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
+    """The numbers of all names, the old ones first, and (n,) those of the new."""
+    names = {name: code for code, name in enumerate(old)}
+    return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)

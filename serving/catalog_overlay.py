@@ -63,8 +63,9 @@ class Overlay:
 
     def applied(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
         """With more changes, by rising revision, and what was embedded of the pending and of these."""
+        first = min(self.pending.values(), key=_order, default=None)  # what comes after it waits for it
         ready = {(item.item_id, item.revision) for item in embedded}
-        if not changes and not any((item_id, one.revision) in ready for item_id, one in self.pending.items()):
+        if not changes and (first is None or (first.item_id, first.revision) not in ready):
             return self
         pending, unavailable, removed = dict(self.pending), set(self.blocked - self.removed), set(self.removed)
         revised, gone = dict[str, CatalogChange](), set[str]()
@@ -93,9 +94,10 @@ class Overlay:
 def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> Bundle:
     """With other rows for items of the bundle itself, and with their own for those that were removed."""
     base = grown if grown.base is None else grown.base
+    schema = base.items.schema
     kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
     rows = {
-        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base)
+        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, schema)
         for item_id, change in revised.items()
     }
     if len(kept) == len(grown.revised) and not rows:
@@ -109,9 +111,9 @@ def _with_embedded(
     """With the pending items that are embedded, in the order of their revisions, up to the first that is not; takes
     them out of ``pending``. And those of which nothing could be made."""
     base = grown if grown.base is None else grown.base
-    ready = {(item.item_id, item.revision): item.data for item in embedded}
+    ready, schema = {(item.item_id, item.revision): item.data for item in embedded}, base.items.schema
     rows, added, refused = [], [], set()
-    for change in sorted(pending.values(), key=lambda change: (change.revision, change.item_id)):
+    for change in sorted(pending.values(), key=_order):
         data = ready.get((change.item_id, change.revision))
         if data is None:
             break
@@ -120,13 +122,17 @@ def _with_embedded(
             if not data:
                 raise ArtifactError("an added item says nothing that the bundle knows.")
             added.append(NewItem.from_bytes(data, base))
-            rows.append(catalogue_row(change.item_id, change.item or {}, base))
+            rows.append(catalogue_row(change.item_id, change.item or {}, schema))
         except ArtifactError as error:
             refused.add(change.item_id)
             logger.warning("an item of catalogue revision %d is not recommended: %s", change.revision, error)
     if not added:
         return grown, refused
-    return grow(grown, pl.DataFrame(rows, schema=base.items.schema), added), refused
+    return grow(grown, pl.DataFrame(rows, schema=schema), added), refused
+
+
+def _order(change: CatalogChange) -> tuple[int, str]:
+    return change.revision, change.item_id
 
 
 def _forgotten(grown: Bundle, item_ids: set[str]) -> Bundle:
@@ -155,12 +161,9 @@ def _warmed(served: Bundle, before: Bundle) -> Bundle:
     return served
 
 
-def catalogue_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """An upserted item as a row of the bundle's catalogue; what does not fit a column is none of it."""
-    return {
-        name: item_id if name == "item_id" else fitting(item.get(name), dtype)
-        for name, dtype in bundle.items.schema.items()
-    }
+def catalogue_row(item_id: str, item: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> dict[str, Any]:
+    """An upserted item as a row of a catalogue with these columns; what does not fit a column is none of it."""
+    return {name: item_id if name == "item_id" else fitting(item.get(name), dtype) for name, dtype in schema.items()}
 
 
 def fitting(value: Any, dtype: pl.DataType) -> Any:
