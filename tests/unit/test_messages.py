@@ -38,7 +38,7 @@ def attribute(name: str, *values: str, numbers: tuple[float, ...] = ()) -> item_
 
 def test_filters_become_those_of_the_library() -> None:
     assert messages.filters(pb.RecommendRequest()) is None
-    assert messages.filters(pb.RecommendRequest(filter=pb.ItemFilter())) == Filters(where=[])
+    assert messages.filters(pb.RecommendRequest(filter=pb.ItemFilter())) == Filters(None, [], [])
     nothing = pb.ItemFilter(allowed_items=pb.ItemIdList(), denied_item_ids=["i1"])
     assert messages.filters(pb.RecommendRequest(filter=nothing)) == Filters([], ["i1"], [])
     found = messages.filters(
