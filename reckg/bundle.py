@@ -172,6 +172,11 @@ class Bundle:
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
 
     @cached_property
+    def schema(self) -> pl.Schema:
+        """The types of the catalogue's columns; item_id is the first."""
+        return self.items.schema
+
+    @cached_property
     def title_column(self) -> str | None:
         """The first text column of the catalogue, or None."""
         text = self.manifest.get("item_columns", {}).get("text", [])

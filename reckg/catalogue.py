@@ -101,3 +101,32 @@ def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], n
     """The numbers of all names, the old ones first, and (n,) those of the new."""
     names = {name: code for code, name in enumerate(old)}
     return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)
+
+
+def catalogue_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """An item, given as columns to values, as a row of the bundle's catalogue; what does not fit a column is dropped
+    from it."""
+    return {
+        name: item_id if name == "item_id" else _fitting(item.get(name), kind) for name, kind in bundle.schema.items()
+    }
+
+
+def catalogue_table(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> pl.DataFrame:
+    """Rows of ``catalogue_row`` as a table."""
+    return pl.DataFrame(rows, schema=bundle.schema)
+
+
+def _fitting(value: Any, dtype: pl.DataType) -> Any:
+    """The value as one of a column of this type, or None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if dtype == pl.String:
+        return value if isinstance(value, str) else None
+    if isinstance(dtype, pl.List):
+        values = [value] if isinstance(value, str) else value
+        return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else None
+    if dtype.is_float():
+        return float(value) if isinstance(value, int | float) else None
+    if dtype.is_integer():
+        return int(value) if isinstance(value, int | float) and value == int(value) else None
+    return None

@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import polars as pl
 
 from reckg.bundle import Bundle
-from reckg.catalogue import revise
+from reckg.catalogue import catalogue_row, catalogue_table, revise
 from reckg.errors import ArtifactError
 from reckg.inductive.grow import grow
 from reckg.inductive.new_item import NewItem
@@ -94,10 +92,9 @@ class Overlay:
 def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> Bundle:
     """With other rows for items of the bundle itself, and with their own for those that were removed."""
     base = grown if grown.base is None else grown.base
-    schema = base.items.schema
     kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
     rows = {
-        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, schema)
+        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base)
         for item_id, change in revised.items()
     }
     if len(kept) == len(grown.revised) and not rows:
@@ -111,7 +108,7 @@ def _with_embedded(
     """With the pending items that are embedded, in the order of their revisions, up to the first that is not; takes
     them out of ``pending``. And those of which nothing could be made."""
     base = grown if grown.base is None else grown.base
-    ready, schema = {(item.item_id, item.revision): item.data for item in embedded}, base.items.schema
+    ready = {(item.item_id, item.revision): item.data for item in embedded}
     rows, added, refused = [], [], set()
     for change in sorted(pending.values(), key=_order):
         data = ready.get((change.item_id, change.revision))
@@ -122,13 +119,13 @@ def _with_embedded(
             if not data:
                 raise ArtifactError("an added item says nothing that the bundle knows.")
             added.append(NewItem.from_bytes(data, base))
-            rows.append(catalogue_row(change.item_id, change.item or {}, schema))
+            rows.append(catalogue_row(change.item_id, change.item or {}, base))
         except ArtifactError as error:
             refused.add(change.item_id)
             logger.warning("an item of catalogue revision %d is not recommended: %s", change.revision, error)
     if not added:
         return grown, refused
-    return grow(grown, pl.DataFrame(rows, schema=schema), added), refused
+    return grow(grown, catalogue_table(rows, base), added), refused
 
 
 def _order(change: CatalogChange) -> tuple[int, str]:
@@ -159,24 +156,3 @@ def _warmed(served: Bundle, before: Bundle) -> Bundle:
     for column, provider_column in before.known_traits:
         served.traits(Diversity(column=column, provider_column=provider_column))
     return served
-
-
-def catalogue_row(item_id: str, item: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> dict[str, Any]:
-    """An upserted item as a row of a catalogue with these columns; what does not fit a column is none of it."""
-    return {name: item_id if name == "item_id" else fitting(item.get(name), dtype) for name, dtype in schema.items()}
-
-
-def fitting(value: Any, dtype: pl.DataType) -> Any:
-    """The value as one of a column of this type, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if dtype == pl.String:
-        return value if isinstance(value, str) else None
-    if isinstance(dtype, pl.List):
-        values = [value] if isinstance(value, str) else value
-        return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else None
-    if dtype.is_float():
-        return float(value) if isinstance(value, int | float) else None
-    if dtype.is_integer():
-        return int(value) if isinstance(value, int | float) and value == int(value) else None
-    return None

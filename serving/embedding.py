@@ -23,8 +23,8 @@ from typing import Any, TextIO
 
 from reckg.bundle import Bundle, load_bundle
 from reckg.errors import DataError, ReckgError
-from reckg.inductive.embed_new import NewItemEmbedder
-from serving.catalog_items import item_kinds, items_table
+from reckg.inductive.embed_new import NewItemEmbedder, items_table
+from serving.catalog_items import item_kinds
 from serving.logs import log_to_stderr
 from serving.settings import ServerSettings, read_settings
 from serving.store import CatalogChange, EmbeddedItem, StateStore, StoreError

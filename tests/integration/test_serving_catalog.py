@@ -44,7 +44,9 @@ def embedder(settings: ServerSettings, bundle_path: Path) -> Iterator[subprocess
     too_long = threading.Timer(120, process.kill)
     too_long.start()
     try:
-        print(json.dumps({"settings": settings.model_dump(mode="json"), "bundle": str(bundle_path)}), file=process.stdin)
+        print(
+            json.dumps({"settings": settings.model_dump(mode="json"), "bundle": str(bundle_path)}), file=process.stdin
+        )
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["embedded"] == "world-1"
         yield process

@@ -140,7 +140,9 @@ def test_an_answer_tells_what_was_done_and_why_it_is_worse(running: Running, bun
     assert stages(running.recommend("u03", diversity=mmr))[-1] == "diversify"
     running.store.down = True
     response = running.recommend("u03")
-    assert reasons(response) == ["NO_EVENTS"] and pairs(response.items) == pairs(Recommender(bundle).recommend("u03").items)
+    assert reasons(response) == ["NO_EVENTS"] and pairs(response.items) == pairs(
+        Recommender(bundle).recommend("u03").items
+    )
     running.state.refresh()
     assert reasons(running.recommend("nobody")) == ["COLD_USER", "NO_EVENTS", "STALE_CATALOG"]
     running.store.down = False
@@ -174,7 +176,10 @@ def test_filters_and_diversity_are_the_library_s(running: Running, bundle: Bundl
     expected = offline.recommend("u03", diversity=Diversity("calibrated", 0.7, "genres"))
     assert pairs(running.recommend("u03", diversity=mix).items) == pairs(expected.items)
     for fields, message in (
-        ({"filter": pb.ItemFilter(predicates=[pb.AttributePredicate(column="hue", values=["x"])])}, "unknown column 'hue'"),
+        (
+            {"filter": pb.ItemFilter(predicates=[pb.AttributePredicate(column="hue", values=["x"])])},
+            "unknown column 'hue'",
+        ),
         ({"filter": pb.ItemFilter(predicates=[pb.AttributePredicate(column="price", values=["x"])])}, "needs a number"),
         ({"diversity": pb.Diversity(strategy=3, column="hue")}, "the items have no column 'hue'"),
         ({"diversity": pb.Diversity(strategy=3, column="price")}, "give a categorical or a list column"),
@@ -389,11 +394,20 @@ def test_limits_are_said_in_full(running: Running) -> None:
     many = {"context": pb.Context(item_ids=["i01"] * 100_000)}
     assert failure(running.recommend, "u03", **many) == (INVALID, "context.item_ids must be at most 100, got 100000")
     for k in (-1, 501, 2**31 - 1):
-        assert failure(running.recommend, "u03", max_item_count=k) == (INVALID, f"max_item_count must be 0..500, got {k}")
+        assert failure(running.recommend, "u03", max_item_count=k) == (
+            INVALID,
+            f"max_item_count must be 0..500, got {k}",
+        )
     assert failure(running.recommend, "u03", request_id="é")[0] == INVALID
     ranked = pb.RankItemsRequest(user_id="u03", item_ids=[f"i{n}" for n in range(501)])
-    assert failure(running.recommender.RankItems, ranked, timeout=20) == (INVALID, "item_ids must be at most 500, got 501")
-    assert failure(running.recommender.GetItem, pb.GetItemRequest(), timeout=20) == (INVALID, "item_id must not be empty")
+    assert failure(running.recommender.RankItems, ranked, timeout=20) == (
+        INVALID,
+        "item_ids must be at most 500, got 501",
+    )
+    assert failure(running.recommender.GetItem, pb.GetItemRequest(), timeout=20) == (
+        INVALID,
+        "item_id must not be empty",
+    )
 
 
 def test_a_bundle_of_an_older_reckg_answers_without_events(bundle: Bundle) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from reckg.bundle import Bundle
-from reckg.catalogue import changed_rows
+from reckg.catalogue import catalogue_row, changed_rows
 from reckg.errors import ArtifactError, UnknownIdError
 from reckg.inductive.new_item import NewItem
 from reckg.ranking.diversity import Diversity, item_traits
 from reckg.recommend import Recommender
 from reckg.retrieval.filters import Filters, ItemFilters
-from serving.catalog_overlay import Overlay, catalogue_row
+from serving.catalog_overlay import Overlay
 from serving.embedding import Embedder
 from serving.store import CatalogChange, EmbeddedItem
 from tests import small_world
@@ -183,5 +183,5 @@ def test_a_worn_overlay_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_values_that_do_not_fit_are_none(bundle: Bundle) -> None:
-    row = catalogue_row("n", {"title": 3.0, "price": "dear", "genres": "x", "colour": "red"}, bundle.items.schema)
+    row = catalogue_row("n", {"title": 3.0, "price": "dear", "genres": "x", "colour": "red"}, bundle)
     assert row == {"item_id": "n", "title": None, "price": None, "genres": ["x"]}

@@ -129,8 +129,8 @@ def test_columns_as_values_and_providers() -> None:
             "price": [1.0, 2.0, 3.0, 4.0],
         }
     )
-    np.testing.assert_array_equal(value_matrix(items, "genres").toarray(), [[0.5, 0.5], [0, 0], [0, 0], [0, 1]])
-    np.testing.assert_array_equal(value_matrix(items, "seller").toarray(), [[0, 1], [0, 0], [0, 0], [1, 0]])
+    np.testing.assert_array_equal(value_matrix(items, "genres")[0].toarray(), [[0.5, 0.5], [0, 0], [0, 0], [0, 1]])
+    np.testing.assert_array_equal(value_matrix(items, "seller")[0].toarray(), [[0, 1], [0, 0], [0, 0], [1, 0]])
     codes, names = provider_codes(items, "seller")
     assert codes.tolist() == [1, -1, -1, 0] and names == ["s1", "s2"]
     with pytest.raises(

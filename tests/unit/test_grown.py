@@ -39,7 +39,9 @@ def grown_and_whole(seed: int) -> tuple[object, sp.csr_matrix]:
     base = sp.random(7, 7, 0.4, format="csr", random_state=seed, dtype=np.float32)
     row, column = np.array([8, 9, 2, 5, 8]), np.array([0, 3, 8, 9, 6])
     value = rng.random(5, dtype=np.float32)
-    grown = grown_matrix(grown_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:])
+    grown = grown_matrix(
+        grown_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:]
+    )
     whole = sp.lil_matrix((10, 10), dtype=np.float32)
     whole[:7, :7] = base
     whole[row, column] = value

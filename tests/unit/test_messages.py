@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from reckg.data.schema import ColumnKinds
+from reckg.inductive.embed_new import items_table
 from reckg.ranking.diversity import Diversity
 from reckg.retrieval.filters import Filters
 from reckg.v1 import item_pb2
 from reckg.v1 import recommender_pb2 as pb
 from serving import messages
-from serving.catalog_items import checked_item, items_table
+from serving.catalog_items import checked_item
 from serving.status import InvalidRequestError
 
 KINDS = ColumnKinds(text=("title",), categorical=("genre",), number=("price",), list=("tags",))
