@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from reckg import two_stage
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.inductive.fold_in import UserRequest
 from reckg.ranking.diversity import Diversity
 from reckg.ranking.features import candidate_features, extract_features
 from reckg.ranking.labels import LabelSet, label_queries
 from reckg.ranking.user_scores import UserScores
-from reckg.recommend import Recommender, recommend_batch, recommend_users
+from reckg.recommend import Recommender, recommend_users
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.v1 import recommender_pb2 as pb

@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from scipy import sparse
 
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.config import parse_config
 from reckg.data.history import History
 from reckg.errors import ConfigError
+from reckg.inductive.fold_in import UserRequest
 from reckg.ranking.diversity import (
     Diversity,
     ItemTraits,
@@ -28,7 +30,7 @@ from reckg.ranking.diversity import (
     relevance,
     value_matrix,
 )
-from reckg.recommend import Recommender, UserRequest, recommend_batch, recommend_users
+from reckg.recommend import Recommender, recommend_users
 from reckg.retrieval.scored_items import ScoredItems
 from tests.reference import slow_calibrated, slow_mmr
 from tests.small_bundle import small_bundle

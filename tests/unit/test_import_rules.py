@@ -23,6 +23,7 @@ EVERYONE = (
     "reckg.data.ids",
 )
 SERVED = (
+    "reckg.batch",
     "reckg.bundle",
     "reckg.recommend",
     "reckg.two_stage",
