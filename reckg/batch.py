@@ -1,4 +1,4 @@
-"""Lists for blocks of a bundle's users and items, as arrays: what the server, the batch job and the evaluation share."""
+"""Lists for blocks of users and items, as arrays: what the server, the batch job and the evaluation share."""
 
 from __future__ import annotations
 

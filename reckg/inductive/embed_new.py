@@ -91,7 +91,7 @@ class NewItemEmbedder:
     @cached_property
     def _rarity(self) -> np.ndarray:
         """(E,) float32."""
-        entities = self.tables.entities
+        entities: sp.csr_matrix = self.tables.entities  # of a bundle to which nothing was added
         rarity = np.full(entities.shape[1], np.log(max(1, entities.shape[0])), dtype=np.float32)
         rarity[entities.indices] = entities.data
         return rarity
