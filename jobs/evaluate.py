@@ -37,6 +37,7 @@ from jobs.rank_files import feature_tables
 from jobs.run_data import RunData, read_run
 from jobs.run_folder import n_threads, read_embeddings, read_text_vectors
 from jobs.run_state import peak_memory_mb
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
@@ -62,7 +63,6 @@ from reckg.evaluation.report import (
 from reckg.evaluation.report_slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.ranking.candidates import SOURCES
-from reckg.recommend import recommend_batch
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.two_stage import recommend_by_source

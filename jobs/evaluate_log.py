@@ -13,6 +13,7 @@ import polars as pl
 import reckg
 from jobs.run_folder import read_prepared, write_json
 from jobs.run_state import write_atomically
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle
 from reckg.config import Config
 from reckg.errors import ConfigError
@@ -29,7 +30,6 @@ from reckg.evaluation.log_report import (
 )
 from reckg.evaluation.reward_model import cross_fitted
 from reckg.evaluation.served_log import ServedLog, read_served_log
-from reckg.recommend import recommend_batch
 
 FORMAT = 1
 FOLDS = 5  # of the reward model

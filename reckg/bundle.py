@@ -41,7 +41,6 @@ from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
-from reckg.grown_array import Array
 from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
 from reckg.mapped_tensors import mapped_tensors
@@ -86,7 +85,7 @@ class Bundle:
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
     user_vectors: np.ndarray  # (U, d) float32
-    item_vectors: Array  # (I, d) float32
+    item_vectors: np.ndarray  # (I, d) float32; where items were added, a GrownArray
     index: ItemIndex
     history: History
     features: FeatureTables
@@ -171,6 +170,11 @@ class Bundle:
         if self.base is not None:
             return ChangedFilters(self)
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """The types of the catalogue's columns; item_id is the first."""
+        return self.items.schema
 
     @cached_property
     def title_column(self) -> str | None:
@@ -261,7 +265,7 @@ def check_bundle(bundle: Bundle) -> None:
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
-    problems += _array_problems("item vectors", np.asarray(bundle.item_vectors), (n_items, dim), "item ids")
+    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
     problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
     if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")

@@ -14,12 +14,12 @@ class GrownArray:
     """
 
     def __init__(self, base: np.ndarray | GrownArray, more: np.ndarray) -> None:
-        if isinstance(base, GrownArray):
-            base, more = base.base, np.concatenate([base.more, more])
-        self.base, self.more = base, more.astype(base.dtype, copy=False)
-        self.shape = (len(base) + len(more), *base.shape[1:])
-        self.dtype = base.dtype
-        self.ndim = base.ndim
+        before = [base.more] if isinstance(base, GrownArray) else []
+        self.base: np.ndarray = base.base if isinstance(base, GrownArray) else base
+        self.more: np.ndarray = np.concatenate([*before, more]).astype(self.base.dtype, copy=False)
+        self.shape: tuple[int, ...] = (len(self.base) + len(self.more), *self.base.shape[1:])
+        self.dtype: np.dtype[Any] = self.base.dtype
+        self.ndim: int = self.base.ndim
 
     def __len__(self) -> int:
         return self.shape[0]

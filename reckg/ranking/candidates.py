@@ -64,7 +64,8 @@ def source_top(
     if name == "factors":
         factors = tables.factors
         if isinstance(factors, GrownArray):  # what was added has none
-            factors, seen = factors.base, seen if seen is None else kept_entries(seen, seen[1] < len(factors.base))
+            factors = factors.base
+            seen = None if seen is None else kept_entries(seen, seen[1] < len(factors))
         return _less(search_checked(scores.factors, factors, k, seen), scores.length == 0, allowed)
     if name == "popular":
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)

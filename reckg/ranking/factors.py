@@ -9,6 +9,7 @@ from scipy import sparse
 
 from reckg.compressed_rows import Rows, take_rows
 from reckg.data.history import History
+from reckg.grown_array import Array
 from reckg.ranking.linear import user_item_matrix
 
 DIMENSIONS = 64
@@ -64,7 +65,7 @@ def factor_gram(factors: np.ndarray) -> np.ndarray:
     return wide.T @ wide + REGULARISATION * np.eye(factors.shape[1])
 
 
-def history_factors(rows: Rows, factors: np.ndarray, gram: np.ndarray) -> np.ndarray:
+def history_factors(rows: Rows, factors: Array, gram: np.ndarray) -> np.ndarray:
     """(n, f) float32: the least-squares vectors of n histories, each as it would be alone; zeros of an empty one.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +13,7 @@ from reckg.ranking.grown_matrix import GrownMatrix
 from reckg.retrieval.exact import empty_result, write_best
 from reckg.retrieval.scored_items import ScoredItems
 
-Matrix = sp.csr_matrix | GrownMatrix
+Matrix: TypeAlias = sp.csr_matrix | GrownMatrix
 
 FEW_ENTRIES = 2**16  # up to here NumPy beats scipy's product, which has a price per call
 SPARSE = 16  # columns an entry from which on only those that occur are held

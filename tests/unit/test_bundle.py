@@ -20,12 +20,13 @@ import polars as pl
 import pytest
 
 import reckg
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, check_bundle, load_bundle, read_manifest, save_bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError
 from reckg.manifest import manifest_text
-from reckg.recommend import Recommender, recommend_batch
+from reckg.recommend import Recommender
 from reckg.retrieval.index import build_index
 from tests.small_bundle import small_bundle
 

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reckg.batch import popular_items, recommend_batch, similar_items
 from reckg.bundle import Bundle
 from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
-from reckg.recommend import Recommender, popular_items, recommend_batch, similar_items
+from reckg.recommend import Recommender
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import CANDIDATES, candidates_of, small_bundle
