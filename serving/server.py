@@ -62,7 +62,7 @@ class RunningServer:
 
 def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> dict[str, Callable[[Any], None]]:
     """What is served: the service's full name, and what adds it to a server."""
-    found = {
+    found: dict[str, Callable[[Any], None]] = {
         "reckg.v1.RecommenderService": partial(
             recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
             RecommenderService(state, settings.limits, state.store),

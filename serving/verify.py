@@ -17,9 +17,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from reckg.artifact_folder import check_files
 from reckg.errors import ArtifactError, ReckgError
 from reckg.manifest import MANIFEST, read_manifest
-from serving.child_process import child_command, child_environment
+from serving.child_process import child_command, child_environment, do_without_pandas
 
 ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
 MEMORY_PER_BYTE = 8
@@ -95,6 +96,15 @@ def limit_process(seconds: float, bytes_on_disk: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _load(path: Path) -> None:
+    """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
+    do_without_pandas()
+    from reckg.bundle import GOLDEN, load_bundle
+    from reckg.golden import replay_golden
+
+    replay_golden(load_bundle(path, verify=False), (path / GOLDEN).read_text(encoding="utf-8"))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify a bundle; the last line is JSON.")
     parser.add_argument("bundle", type=Path)
@@ -105,10 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.nice(10)
     try:
         bundle = described(options.bundle)
-        limit_process(options.seconds, sum(f["bytes"] for f in read_manifest(bundle.path)["files"].values()))
-        from reckg.bundle import load_bundle
-
-        load_bundle(bundle.path, verify=True)
+        files = read_manifest(bundle.path)["files"]
+        limit_process(options.seconds, sum(file["bytes"] for file in files.values()))
+        check_files(bundle.path, files)
+        _load(bundle.path)
         said = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
     except ReckgError as error:
         said = {"error": str(error)}

@@ -123,7 +123,7 @@ RULES = {
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
-    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle", "reckg.golden"))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 
