@@ -24,6 +24,7 @@ from serving.child_process import child_command, child_environment, do_without_p
 
 ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
 MEMORY_PER_BYTE = 8
+NICE = 5  # a third of a worker's share of a processor that both want
 PR_SET_PDEATHSIG = 1
 
 
@@ -100,9 +101,9 @@ def _load(path: Path) -> None:
     """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
     do_without_pandas()
     from reckg.bundle import GOLDEN, load_bundle
-    from reckg.golden import replay_golden
+    from reckg.golden import replay_golden_file
 
-    replay_golden(load_bundle(path, verify=False), (path / GOLDEN).read_text(encoding="utf-8"))
+    replay_golden_file(load_bundle(path, verify=False), path / GOLDEN)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nice", action="store_true", help="give way to other processes")
     options = parser.parse_args(arguments)
     if options.nice:
-        os.nice(10)
+        os.nice(NICE)
     try:
         bundle = described(options.bundle)
         files = read_manifest(bundle.path)["files"]
