@@ -246,8 +246,11 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     try:
         bundle = _read_parts(path, manifest)
         check_bundle(bundle)
+        problems = bundle.inductive.encoder_problems(manifest["files"]) if bundle.inductive is not None else []
     except (OSError, pl.exceptions.PolarsError, SafetensorError, KeyError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if problems:
+        raise ArtifactError(f"{path}: {problems[0]}: built from different runs? Run 'reckg run' again.")
     if verify:
         replay_golden_file(bundle, path / GOLDEN)
     return bundle
