@@ -75,7 +75,7 @@ class Entrance(grpc.ServerInterceptor):
             if handler is None:
                 return None  # gRPC answers UNIMPLEMENTED
             way = self._ways[details.method] = self._way(details.method, handler)
-        call = Call(details.method, self.clock())
+        call = Call(details.method, self.clock(), details.invocation_metadata)
         CALL.set(call)
         try:
             self._look_at_metadata(call, details.invocation_metadata, way.scope)
@@ -83,6 +83,7 @@ class Entrance(grpc.ServerInterceptor):
             if wait_s is not None:
                 raise self._full(way.lane, wait_s)
         except RefusedError as error:
+            call.refuse(error)
             self.observe(call, error.code)
             return rejection(error)
         return way.handler
@@ -113,14 +114,15 @@ class Entrance(grpc.ServerInterceptor):
         wait_s = 0.0 if self._rates is None else self._rates.wait_s(principal)
         if wait_s:
             message = "this caller sends more requests than it may"
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s)
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s, reason="rate")
 
     def _full(self, lane: Lane, wait_s: float) -> RefusedError:
         if lane is not self.requests:
             wait_s = STREAM_PAUSE_S
         message = "too many calls are in flight"
         pause_s = wait_s * (1 + random.random())  # spread, so that they do not all come back at once
-        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s)
+        reason = "queue" if lane is self.requests else "places"
+        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s, reason=reason)
 
     def _way(self, method: str, handler: grpc.RpcMethodHandler) -> WayIn:
         scope = scope_of(method)

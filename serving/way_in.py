@@ -98,8 +98,10 @@ class WayIn:
             code = context.code()
             if code is None:
                 code, details = status_of(error, self._method)
-                if isinstance(error, RefusedError) and error.retry_after_s is not None:
-                    context.set_trailing_metadata(push_back(error.retry_after_s))
+                if isinstance(error, RefusedError):
+                    call.refuse(error)
+                    if error.retry_after_s is not None:
+                        context.set_trailing_metadata(push_back(error.retry_after_s))
                 context.abort(code, details)
             raise
         finally:
@@ -125,7 +127,7 @@ class WayIn:
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_bytes:
             what = f"the message has {len(message)} bytes; at most {self._max_bytes} are allowed"
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, what)
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, what, reason="size")
 
     def _parsed(self, message: bytes) -> Any:
         try:
