@@ -41,6 +41,7 @@ PLAYER = """
             os.kill(os.getpid(), signal.SIGSEGV)
         if what == "prepare":
             prepared = arguments["path"]
+            (here / "prepared").touch()
             if "refuses" in prepared and (served or "first" in prepared) and once("refused"):
                 raise CallError("FAILED_PRECONDITION", "not this one")
             if "dies always" in prepared and served or "dies once" in prepared and served and once("died"):
@@ -85,6 +86,7 @@ def begin(stage: Path) -> Iterator[Begin]:
         settings = ServerSettings(bundle=Path("store"), workers=2, **given)  # type: ignore[arg-type]
         fleets.append(Fleet(settings, bundle(name), lambda what, arguments: {}))
         fleets[0].start()
+        fleets[0].set_hashed()
         fleets[0].set_verified()
         return fleets[0]
 
@@ -122,6 +124,10 @@ def test_nothing_is_served_before_it_is_verified(stage: Path) -> None:
     fleet = Fleet(ServerSettings(bundle=Path("store"), workers=2), bundle("old"), lambda what, arguments: {})
     fleet.start()
     assert not fleet.is_ready(0.7)
+    assert not (stage / "prepared").exists()
+    fleet.set_hashed()
+    eventually(lambda: (stage / "prepared").exists())
+    assert not fleet.is_ready(0.3)
     assert serving(stage) == {}
     fleet.set_verified()
     assert fleet.is_ready(30)

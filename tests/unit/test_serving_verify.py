@@ -214,7 +214,9 @@ def test_a_process_is_limited(saved: Path, monkeypatch: pytest.MonkeyPatch) -> N
         verify(described(saved), MINUTE)
 
 
-def test_a_bundle_that_changed_after_it_was_verified_reaches_no_worker(copied: Path) -> None:
+def test_a_bundle_that_changed_after_it_was_verified_reaches_no_worker(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verified = described(copied)
     state = ServingState()
     state.prepare(copied, verified.manifest_sha256)
@@ -227,5 +229,6 @@ def test_a_bundle_that_changed_after_it_was_verified_reaches_no_worker(copied: P
     rewrite(copied, "more", b"")
     with pytest.raises(ArtifactError, match="was changed after it was verified"):
         state.prepare(copied, verified.manifest_sha256)
+    child_that("pass", monkeypatch)
     with pytest.raises(ArtifactError, match="was written again while it was verified"):
         verify(VersionedBundle(copied, "test-1", verified.manifest_sha256), MINUTE)
