@@ -75,6 +75,7 @@ class Supervisor:
         finally:
             self.stopping.set()
             self.fleet.stop(grace_s)
+            self.swaps.close()
         logger.info("stopped")
 
     def _verify(self) -> None:

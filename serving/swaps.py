@@ -81,6 +81,11 @@ class Swaps:
                 return
         self._seen = named
 
+    def close(self) -> None:
+        """Lets go of what is served, for ``reckg publish --keep``."""
+        while self._held:
+            self._held.popitem()[1].close()
+
     def _swap(self, find: Callable[[], VersionedBundle]) -> dict[str, str]:
         if not self._turn.acquire(blocking=False):
             raise CallError("ABORTED", "another swap is under way; try again")
