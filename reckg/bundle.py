@@ -40,7 +40,7 @@ from reckg.catalogue import ChangedFilters, changed_traits
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
-from reckg.golden import golden_lines, replay_golden
+from reckg.golden import golden_lines, replay_golden_file
 from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
 from reckg.mapped_tensors import mapped_tensors
@@ -250,10 +250,13 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     try:
         bundle = _read_parts(path, manifest)
         check_bundle(bundle)
+        problems = bundle.inductive.encoder_problems(manifest["files"]) if bundle.inductive is not None else []
     except (OSError, pl.exceptions.PolarsError, SafetensorError, KeyError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if problems:
+        raise ArtifactError(f"{path}: {problems[0]}: built from different runs? Run 'reckg run' again.")
     if verify:
-        replay_golden(bundle, (path / GOLDEN).read_text(encoding="utf-8"))
+        replay_golden_file(bundle, path / GOLDEN)
     return bundle
 
 

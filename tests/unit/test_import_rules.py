@@ -113,6 +113,7 @@ RULES = {
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
     "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor", "serving.tokens")),
+    "jobs.config_reference": Rule(("pydantic",), ("reckg",), later=("serving.settings",)),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
         (
@@ -130,7 +131,7 @@ RULES = {
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
-    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle", "reckg.golden"))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 
