@@ -33,7 +33,7 @@ CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("call")  # that the 
 class Call:
     """One call on its way. ``principal``: "" where nobody is asked; None until a certificate was looked at."""
 
-    __slots__ = ("arrived", "began", "context", "idle_since", "method", "principal", "worked_s")
+    __slots__ = ("arrived", "began", "context", "idle_since", "method", "principal", "refused_for", "worked_s")
 
     def __init__(self, method: str, arrived: float) -> None:
         self.method, self.arrived = method, arrived
@@ -41,6 +41,7 @@ class Call:
         self.context: grpc.ServicerContext | None = None
         self.began: float | None = None  # when its turn came
         self.worked_s: float | None = None  # how long it had its turn, where that tells something of others
+        self.refused_for = ""  # token, rate or place, where it was not let in
         self.idle_since: float | None = None  # a stream: since when its client keeps it waiting
 
     def cancel(self) -> None:

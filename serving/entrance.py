@@ -81,7 +81,7 @@ class Entrance(grpc.ServerInterceptor):
             self._look_at_metadata(call, details.invocation_metadata, way.scope)
             wait_s = way.lane.admit(call)
             if wait_s is not None:
-                raise self._full(way.lane, wait_s)
+                raise self._full(call, way.lane, wait_s)
         except RefusedError as error:
             self.observe(call, error.code)
             return rejection(error)
@@ -89,33 +89,38 @@ class Entrance(grpc.ServerInterceptor):
 
     def look_at_certificate(self, call: Call, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> None:
         """Finds the principal in the client's certificate, and counts the call. Raises RefusedError."""
+        call.refused_for = "token"
         if self._authority is not None:
             call.principal = self._authority.by_certificate(auth_context, scope)
         else:
             call.principal = next(iter(certificate_names(auth_context)), "")
-        self._count(call.principal)
+        self._count(call, call.principal)
 
     def _look_at_metadata(self, call: Call, metadata: Any, scope: str | None) -> None:
         """Finds the principal and counts the call, but where it is known by its certificate. Raises RefusedError."""
         if scope is None:
             call.principal = ""
             return
+        call.refused_for = "token"
         if self._authority is not None:
             call.principal = self._authority.by_token(metadata, scope)
         elif not self._certificates:
             call.principal = ""
         if call.principal is not None:
-            self._count(call.principal)
+            self._count(call, call.principal)
         elif not self._certificates:
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "the call brings no token")
 
-    def _count(self, principal: str) -> None:
+    def _count(self, call: Call, principal: str) -> None:
+        call.refused_for = "rate"
         wait_s = 0.0 if self._rates is None else self._rates.wait_s(principal)
         if wait_s:
             message = "this caller sends more requests than it may"
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s)
+        call.refused_for = ""
 
-    def _full(self, lane: Lane, wait_s: float) -> RefusedError:
+    def _full(self, call: Call, lane: Lane, wait_s: float) -> RefusedError:
+        call.refused_for = "place"
         if lane is not self.requests:
             wait_s = STREAM_PAUSE_S
         message = "too many calls are in flight"
