@@ -1,8 +1,15 @@
-"""A gRPC server with the entrance before stand-in methods, which take as long as a test wants."""
+"""A gRPC server with the entrance before stand-in methods, which take as long as a test wants.
+
+As a process of its own: python -m tests.entered_server --work-ms 10 --threads 2
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,3 +102,23 @@ def status(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     except grpc.RpcError as error:
         return error.code(), error.details()
     return grpc.StatusCode.OK, ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work-ms", type=float, required=True, help="of Recommend, asleep")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+
+    def answer(request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
+        time.sleep(options.work_ms / 1000)
+        return pb.RecommendResponse()
+
+    with entered_server(answer, threads=options.threads, kilobytes=64, limits={"max_queue_ms": 50}) as server:
+        print(server.address, flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(server.in_flight), flush=True)
+
+
+if __name__ == "__main__":
+    main()

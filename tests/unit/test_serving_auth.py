@@ -56,9 +56,9 @@ def test_what_is_no_token_of_the_file_is_refused(file: Path) -> None:
     other = create_token(file, "other", ["recommend"])
     authority = Authority(file)
     _, token_id, secret = token.split("_", 2)
-    unknown = (f"reckg_{token_id}_{secret}x", f"reckg_{token_id}x_{secret}", f"reckg_{token_id}_{other.split('_', 2)[2]}")
-    for wrong in unknown:
-        error = refusal(authority, bearer(wrong))
+    other_secret = other.split("_", 2)[2]
+    for wrong in (f"{token_id}_{secret}x", f"{token_id}x_{secret}", f"{token_id}_{other_secret}"):
+        error = refusal(authority, bearer(f"reckg_{wrong}"))
         assert (error.code, str(error)) == (UNAUTHENTICATED, "the token is not known")
     shapeless: tuple[list[tuple[str, str | bytes]], ...] = (
         bearer(""),

@@ -86,7 +86,7 @@ def test_a_key_with_a_password_is_refused(settings: TlsSettings) -> None:
     if subprocess.run(command, capture_output=True).returncode:
         command[1] = "ec"
         subprocess.run(command, capture_output=True, check=True)
-    with pytest.raises(ConfigError, match="tls.key is protected by a password"):
+    with pytest.raises(ConfigError, match=r"tls\.key is protected by a password"):
         check_certificate(TlsSettings(certificate=settings.certificate, key=locked))
 
 
