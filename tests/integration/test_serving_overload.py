@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reckg.errors import DeadlineError
 from reckg.stages import Stages
@@ -221,3 +222,23 @@ def test_two_hundred_stalled_clients_leave_the_tail_as_it_was() -> None:
         for _ in range(5):
             tails[True].append(median_and_tail(address, 1000)[1])
         assert np.median(tails[True]) <= 1.2 * np.median(tails[False]) + 0.001
+
+
+def test_watchers_of_the_health_that_come_and_go_hold_nobody_up() -> None:
+    with entered_server() as server, ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(server.address, OPTIONS)) for _ in range(4)]
+
+        def come_and_go(channel: grpc.Channel) -> None:
+            stub = health_pb2_grpc.HealthStub(channel)
+            for _ in range(100):
+                watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+                next(watch)
+                watch.cancel()
+
+        watchers = [threading.Thread(target=come_and_go, args=(channel,)) for channel in channels]
+        for watcher in watchers:
+            watcher.start()
+        for watcher in watchers:
+            watcher.join()
+        assert status(lambda: raw(channels[0])(MESSAGE, timeout=20))[0] == OK
+        wait_until(lambda: sum(server.in_flight) == 0)
