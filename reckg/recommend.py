@@ -16,10 +16,10 @@ from reckg.compressed_rows import Rows, joined_rows, take_rows
 from reckg.evidence import Evidence, FeatureValue
 from reckg.feature_values import feature_values
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
-from reckg.ranking.candidates import first_of_order
 from reckg.rank_items import rank_items
+from reckg.ranking.candidates import first_of_order
 from reckg.ranking.diversity import Diversity
-from reckg.recommendations import DegradedReason, FallbackPolicy, RankedItems, RecommendedItem, Recommendations
+from reckg.recommendations import DegradedReason, FallbackPolicy, RankedItems, Recommendations, RecommendedItem
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
+from reckg.stages import Stages
 from serving.status import RefusedError
 
 FIRST_MEAN_S = 0.005  # of the time that a call takes, before any was measured
@@ -29,20 +31,55 @@ IDLE_S = 30.0  # where a lane is full, a stream that its client keeps waiting fo
 
 CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("call")  # that the present thread works on
 
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+@dataclass(slots=True)
+class Told:
+    """What the method tells of a call, for metrics and traces; nothing of who asked for what.
+
+    stages: of each answer. degraded: reasons, of each answer.
+    """
+
+    request_id: str = ""
+    bundle_version: str = ""
+    stages: list[Stages] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    best_score: float | None = None
+
 
 class Call:
-    """One call on its way. ``principal``: "" where nobody is asked; None until a certificate was looked at."""
+    """One call on its way. ``principal``: "" where nobody is asked; None until a certificate was looked at.
 
-    __slots__ = ("arrived", "began", "context", "idle_since", "method", "principal", "refused_for", "worked_s")
+    ``refused``: why it was refused before any work; empty where it was not.
+    """
 
-    def __init__(self, method: str, arrived: float) -> None:
-        self.method, self.arrived = method, arrived
+    __slots__ = (
+        "arrived",
+        "began",
+        "context",
+        "idle_since",
+        "metadata",
+        "method",
+        "principal",
+        "refused",
+        "told",
+        "worked_s",
+    )
+
+    def __init__(self, method: str, arrived: float, metadata: Metadata = ()) -> None:
+        self.method, self.arrived, self.metadata = method, arrived, metadata
+        self.told = Told()
+        self.refused = ""
         self.principal: str | None = None
         self.context: grpc.ServicerContext | None = None
         self.began: float | None = None  # when its turn came
         self.worked_s: float | None = None  # how long it had its turn, where that tells something of others
-        self.refused_for = ""  # token, rate or place, where it was not let in
         self.idle_since: float | None = None  # a stream: since when its client keeps it waiting
+
+    def refuse(self, error: RefusedError) -> None:
+        """Remembers why the call is refused."""
+        self.refused = error.reason
 
     def cancel(self) -> None:
         if self.context is not None:

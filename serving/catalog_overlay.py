@@ -95,7 +95,8 @@ def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]
     base = grown if grown.base is None else grown.base
     kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
     rows = {
-        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base) for item_id, change in revised.items()
+        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base)
+        for item_id, change in revised.items()
     }
     if len(kept) == len(grown.revised) and not rows:
         return grown

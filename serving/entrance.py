@@ -75,57 +75,54 @@ class Entrance(grpc.ServerInterceptor):
             if handler is None:
                 return None  # gRPC answers UNIMPLEMENTED
             way = self._ways[details.method] = self._way(details.method, handler)
-        call = Call(details.method, self.clock())
+        call = Call(details.method, self.clock(), details.invocation_metadata)
         CALL.set(call)
         try:
             self._look_at_metadata(call, details.invocation_metadata, way.scope)
             wait_s = way.lane.admit(call)
             if wait_s is not None:
-                raise self._full(call, way.lane, wait_s)
+                raise self._full(way.lane, wait_s)
         except RefusedError as error:
+            call.refuse(error)
             self.observe(call, error.code)
             return rejection(error)
         return way.handler
 
     def look_at_certificate(self, call: Call, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> None:
         """Finds the principal in the client's certificate, and counts the call. Raises RefusedError."""
-        call.refused_for = "token"
         if self._authority is not None:
             call.principal = self._authority.by_certificate(auth_context, scope)
         else:
             call.principal = next(iter(certificate_names(auth_context)), "")
-        self._count(call, call.principal)
+        self._count(call.principal)
 
     def _look_at_metadata(self, call: Call, metadata: Any, scope: str | None) -> None:
         """Finds the principal and counts the call, but where it is known by its certificate. Raises RefusedError."""
         if scope is None:
             call.principal = ""
             return
-        call.refused_for = "token"
         if self._authority is not None:
             call.principal = self._authority.by_token(metadata, scope)
         elif not self._certificates:
             call.principal = ""
         if call.principal is not None:
-            self._count(call, call.principal)
+            self._count(call.principal)
         elif not self._certificates:
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "the call brings no token")
 
-    def _count(self, call: Call, principal: str) -> None:
-        call.refused_for = "rate"
+    def _count(self, principal: str) -> None:
         wait_s = 0.0 if self._rates is None else self._rates.wait_s(principal)
         if wait_s:
             message = "this caller sends more requests than it may"
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s)
-        call.refused_for = ""
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s, reason="rate")
 
-    def _full(self, call: Call, lane: Lane, wait_s: float) -> RefusedError:
-        call.refused_for = "place"
+    def _full(self, lane: Lane, wait_s: float) -> RefusedError:
         if lane is not self.requests:
             wait_s = STREAM_PAUSE_S
         message = "too many calls are in flight"
         pause_s = wait_s * (1 + random.random())  # spread, so that they do not all come back at once
-        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s)
+        reason = "queue" if lane is self.requests else "places"
+        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s, reason=reason)
 
     def _way(self, method: str, handler: grpc.RpcMethodHandler) -> WayIn:
         scope = scope_of(method)

@@ -167,7 +167,9 @@ def diversity(request: Any) -> Diversity | None:
     given: pb.Diversity = request.diversity
     strategy = STRATEGIES.get(given.strategy)
     if strategy is None:
-        raise InvalidRequestError(f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}")
+        raise InvalidRequestError(
+            f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}"
+        )
     if not 0 <= finite("diversity.weight", given.weight) <= 1:
         raise InvalidRequestError(f"diversity.weight must be 0..1, got {given.weight}")
     if strategy == "calibrated":

@@ -37,12 +37,15 @@ class StartingError(Exception):
 class RefusedError(Exception):
     """A call that is not let in. The message holds neither tokens nor names.
 
-    retry_after_s: seconds after which it may be tried again; None where waiting does not help.
+    retry_after_s: seconds after which it may be tried again; None where waiting does not help. reason: a word for the
+    metrics; default: the status in lower case.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None, reason: str = ""
+    ) -> None:
         super().__init__(message)
-        self.code, self.retry_after_s = code, retry_after_s
+        self.code, self.retry_after_s, self.reason = code, retry_after_s, reason or code.name.lower()
 
 
 # The first row that fits decides. Only the errors above the line carry their message to the client; a ValueError

@@ -117,8 +117,10 @@ class WayIn:
             if code is not None and not isinstance(error, NotImplementedError):
                 raise  # the method ended the call itself
             code, details = (code, "not served") if code is not None else status_of(error, self._method)
-            if isinstance(error, RefusedError) and error.retry_after_s is not None:
-                context.set_trailing_metadata(push_back(error.retry_after_s))
+            if isinstance(error, RefusedError):
+                call.refuse(error)
+                if error.retry_after_s is not None:
+                    context.set_trailing_metadata(push_back(error.retry_after_s))
             context.abort(code, details)
         finally:
             self.lane.leave(call, call.worked_s)
@@ -144,7 +146,7 @@ class WayIn:
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_bytes:
             what = f"the message has {len(message)} bytes; at most {self._max_bytes} are allowed"
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, what)
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, what, reason="size")
 
     def _parsed(self, message: bytes) -> Any:
         try:

@@ -83,7 +83,9 @@ class IdMap:
         """
         own = len(self) - len(self._added_ids)
         if wrong := [raw for raw in ids if not raw or raw in self._idx]:
-            raise DataError(f"{len(wrong)} of {len(ids)} {self.what}s are empty or there already (first: {wrong[0]!r}).")
+            raise DataError(
+                f"{len(wrong)} of {len(ids)} {self.what}s are empty or there already (first: {wrong[0]!r})."
+            )
         grown = copy.copy(self)
         grown._added_ids = [*self._added_ids, *IdMap(ids, self.what).ids]
         grown._added = self._added | {raw: len(self) + place for place, raw in enumerate(ids)}

@@ -85,7 +85,11 @@ class NewItem:
             return "it holds values that are not finite"
         for name, size in (("entities", tables.entities.shape[1]), ("near_entities", n_items), ("near_texts", n_items)):
             array = getattr(self, name)
-            if array.dtype != np.int64 or array.ndim != 1 or (len(array) and not 0 <= array.min() <= array.max() < size):
+            if (
+                array.dtype != np.int64
+                or array.ndim != 1
+                or (len(array) and not 0 <= array.min() <= array.max() < size)
+            ):
                 return f"{name} are not numbers below {size}"
         return ""
 

@@ -71,9 +71,7 @@ class GrownIndex(ItemIndex):
         write_best(result, 0, row, item_idx[row, place], score[row, place])
         return result
 
-    def _search_more(
-        self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None
-    ) -> ScoredItems:
+    def _search_more(self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None) -> ScoredItems:
         """The best of the items behind the base, numbered from 0."""
         n, m = len(queries), len(self.more)
         if n >= BATCH or n * m > PAIRS:
