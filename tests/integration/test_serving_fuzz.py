@@ -7,6 +7,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,8 +23,8 @@ from serving.server import RunningServer, start_server
 from serving.serving_state import ServingState
 from serving.settings import ServerSettings, StoreSettings
 from serving.store.opened import open_store
+from tests import small_world
 from tests.entered_server import RECOMMEND
-from tests.small_bundle import small_bundle
 
 CODES = grpc.StatusCode
 ALLOWED = {
@@ -39,13 +40,14 @@ ALLOWED = {
 }
 MESSAGES = 3000
 LONG_MESSAGES = 100_000
-TEXTS = ("", "u001", "i001", "i002", "nothing", "\x00", "é" * 40, "title", "x" * 300, "\U0001f600")
+TEXTS = ("", "u01", "i01", "i02", "i38", "nothing", "\x00", "é" * 40, "x" * 300, "\U0001f600")
+NAMES = ("title", "price", "genres", "city", "age", "x", "Rome")  # columns and values of the world's tables
 DOUBLES = (0.0, -1.0, 0.5, float("nan"), float("inf"), float("-inf"), 1e308, 5e-324)
 INTEGERS = (0, 1, -1, 10, 500, 501, 2**31 - 1, -(2**31))
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def running(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Iterator[RunningServer]:
     """Every service, as a worker has them; the supervisor that AdminService asks knows nothing."""
 
     def ask(*arguments: Any, **named: Any) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
     store = open_store(StoreSettings(path=folder / "state.db"), folder)
     settings = ServerSettings(bundle=folder, port=0, reflection=True, limits={"max_queue_ms": 10_000})  # type: ignore[arg-type]
     running = start_server(settings, state=ServingState(store), ask=ask)
-    running.ready(Recommender(small_bundle()))
+    world = small_world.world(folder, encoder=encoder, linear=True, attention="transr", user_ids=False)
+    running.ready(Recommender(small_world.bundle(world)))
     yield running
     running.stop(0)
 
@@ -107,7 +110,7 @@ def put(message: Message, field: FieldDescriptor, rng: random.Random, depth: int
     elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         value = rng.random() < 0.5
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        value = rng.choice(TEXTS)
+        value = rng.choice(TEXTS + NAMES)
         value = value.encode() if field.type == FieldDescriptor.TYPE_BYTES else value
     else:
         value = rng.choice(INTEGERS)
@@ -188,7 +191,7 @@ def fuzz(running: RunningServer, channel: grpc.Channel, number: int, seed: int) 
 
 
 def assert_serves(running: RunningServer, channel: grpc.Channel) -> None:
-    answer = channel.unary_unary(RECOMMEND)(pb.RecommendRequest(user_id="u001").SerializeToString(), timeout=20)
+    answer = channel.unary_unary(RECOMMEND)(pb.RecommendRequest(user_id="u01").SerializeToString(), timeout=20)
     assert len(pb.RecommendResponse.FromString(answer).items) > 0
     assert [lane.in_flight for lane in running.entrance.lanes] == [0, 0, 0, 0]
 
@@ -232,25 +235,25 @@ ODD = [float("nan"), float("inf"), float("-inf")]
 @pytest.mark.parametrize(
     ("request_", "allowed"),
     [
-        *((pb.RecommendRequest(user_id="u001", max_item_count=k), {CODES.INVALID_ARGUMENT}) for k in K),
-        (pb.RecommendRequest(user_id="u001", max_item_count=0), {CODES.OK}),
+        *((pb.RecommendRequest(user_id="u01", max_item_count=k), {CODES.INVALID_ARGUMENT}) for k in K),
+        (pb.RecommendRequest(user_id="u01", max_item_count=0), {CODES.OK}),
         (pb.RecommendRequest(user_id="\x00"), {CODES.OK, CODES.INVALID_ARGUMENT}),
-        (pb.RecommendRequest(user_id="u001", context=pb.Context(item_ids=["i001"] * 101)), {CODES.INVALID_ARGUMENT}),
+        (pb.RecommendRequest(user_id="u01", context=pb.Context(item_ids=["i01"] * 101)), {CODES.INVALID_ARGUMENT}),
         (
-            pb.RecommendRequest(user_id="u001", context=pb.Context(item_ids=["i001"] * 100_000)),
+            pb.RecommendRequest(user_id="u01", context=pb.Context(item_ids=["i01"] * 100_000)),
             {CODES.RESOURCE_EXHAUSTED, CODES.INVALID_ARGUMENT},
         ),
-        (pb.RecommendRequest(user_id="u001", recent_item_ids=["i001"] * 501), {CODES.INVALID_ARGUMENT}),
+        (pb.RecommendRequest(user_id="u01", recent_item_ids=["i01"] * 501), {CODES.INVALID_ARGUMENT}),
         *(
             (
-                pb.RecommendRequest(user_id="u001", attributes=[pb.UserAttribute(name="age", numbers=[odd])]),
+                pb.RecommendRequest(user_id="u01", attributes=[pb.UserAttribute(name="age", numbers=[odd])]),
                 {CODES.OK, CODES.INVALID_ARGUMENT, CODES.FAILED_PRECONDITION},
             )
             for odd in ODD
         ),
         *(
             (
-                pb.RecommendRequest(user_id="u001", diversity=pb.Diversity(strategy=2, weight=odd)),  # type: ignore[arg-type]
+                pb.RecommendRequest(user_id="u01", diversity=pb.Diversity(strategy=2, weight=odd)),  # type: ignore[arg-type]
                 {CODES.INVALID_ARGUMENT},
             )
             for odd in ODD
@@ -258,7 +261,7 @@ ODD = [float("nan"), float("inf"), float("-inf")]
         *(
             (
                 pb.RecommendRequest(
-                    user_id="u001",
+                    user_id="u01",
                     filter=pb.ItemFilter(
                         predicates=[pb.AttributePredicate(column="price", range=pb.NumberRange(at_least=odd))]
                     ),
@@ -267,7 +270,7 @@ ODD = [float("nan"), float("inf"), float("-inf")]
             )
             for odd in ODD
         ),
-        (pb.RecommendRequest(user_id="u001", diversity=pb.Diversity(strategy=77)), {CODES.INVALID_ARGUMENT}),  # type: ignore[arg-type]
+        (pb.RecommendRequest(user_id="u01", diversity=pb.Diversity(strategy=77)), {CODES.INVALID_ARGUMENT}),  # type: ignore[arg-type]
     ],
     ids=lambda value: str(value).replace("\n", " ")[:60] if isinstance(value, Message) else "",
 )
@@ -276,6 +279,14 @@ def test_values_at_and_beyond_their_limits(
 ) -> None:
     call = channel.unary_unary(RECOMMEND).future(request_.SerializeToString(), timeout=20)
     assert call.code() in allowed, call.details()
+
+
+def test_candidates_that_are_all_unknown_are_named_and_nothing_is_ranked(channel: grpc.Channel) -> None:
+    for user_id in ("u01", "u02", "nobody"):
+        asked = pb.RankItemsRequest(user_id=user_id, item_ids=["x", "y"], context=pb.Context(item_ids=["i01"]))
+        method = channel.unary_unary("/reckg.v1.RecommenderService/RankItems")
+        answer = pb.RankItemsResponse.FromString(method(asked.SerializeToString(), timeout=20))
+        assert (list(answer.items), list(answer.unknown_item_ids)) == ([], ["x", "y"])
 
 
 def test_a_message_above_the_limit_is_refused_with_its_size(channel: grpc.Channel) -> None:
