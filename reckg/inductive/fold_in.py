@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from reckg.compressed_rows import row_positions
 from reckg.data.history import History
+from reckg.ranking.columns import user_recency
 from reckg.ranking.tables import USER_COLUMNS, FeatureTables
 
 if TYPE_CHECKING:
@@ -23,13 +24,23 @@ class UserRequest:
 
     Args:
         user_id: a raw id, known or not; None: of nobody.
-        recent_items: raw item ids, oldest first: the user's latest interactions, after those that the bundle has.
+        recent_items: raw item ids: the user's interactions beside those that the bundle has. Those without a time are
+            the latest, oldest first.
         attributes: a column of the users table to a value, or a list of values; in place of the bundle's.
+        recent_times: epoch seconds, UTC, of the first of recent_items, in any order; the others have no time.
+
+    Raises:
+        ValueError: more times than items.
     """
 
     user_id: str | None = None
     recent_items: Sequence[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    recent_times: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.recent_times) > len(self.recent_items):
+            raise ValueError(f"{len(self.recent_times)} recent_times for {len(self.recent_items)} recent_items")
 
     @property
     def is_plain(self) -> bool:
@@ -57,39 +68,60 @@ class FoldedUsers(Users):
 def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     """The users of n requests, each as it would be alone, bit by bit.
 
-    The features know an unknown user's number of interactions; the time since the last one is NaN, as it is where
-    given items come after it.
+    A history is in order of time, items without one last. Of a user whose items have times, the features know the time
+    since the last, 0 where it is after the bundle's own interactions: no answer depends on when it is asked for. Of one
+    with items without a time it is NaN.
 
     Raises:
         OlderBundleError: the bundle has nothing to embed with.
     """
-    inductive = bundle.embedder
-    rows = np.full((len(requests), len(USER_COLUMNS)), np.nan, dtype=np.float32)
+    inductive, tables = bundle.embedder, bundle.features
     vectors = np.empty((len(requests), inductive.dim), dtype=np.float32)
-    histories, unknown_items, unknown_attributes = [], [], []
-    times, traits = [], []
-    now = int(bundle.features.event_times[-1]) if len(bundle.features.event_times) else 0
+    histories, timestamps, unknown_items, unknown_attributes, traits = [], [], [], [], []
+    kept, undated = np.zeros(len(requests), dtype=bool), np.zeros(len(requests), dtype=bool)
     for number, request in enumerate(requests):
         user_idx = None if request.user_id is None else bundle.user_ids.get(request.user_id)
-        found = [(item_id, bundle.item_ids.get(item_id)) for item_id in request.recent_items]
-        recent = [idx for _, idx in found if idx is not None]
-        stored = _stored(bundle.history, user_idx)
-        items = np.concatenate([bundle.history.item_idx[stored], np.array(recent, dtype=np.int64)])
-        times.append(np.concatenate([bundle.history.timestamp[stored], np.full(len(recent), now, dtype=np.int64)]))
-        traits.append(-1 if user_idx is None else user_idx)
+        found = [bundle.item_ids.get(item_id) for item_id in request.recent_items]
+        items, times, undated[number] = _whole(bundle, user_idx, found, request.recent_times)
         vectors[number], unknown = inductive.embed_user(items, request.attributes, user_idx)
-        if user_idx is not None and not recent:
-            rows[number] = bundle.features.users[user_idx]
-        rows[number, USER_COLUMNS.index("history_length")] = np.log1p(len(items))
         histories.append(items)
-        unknown_items.append(tuple(item_id for item_id, idx in found if idx is None))
+        timestamps.append(times)
+        traits.append(-1 if user_idx is None else user_idx)
+        kept[number] = user_idx is not None and all(idx is None for idx in found)
+        unknown_items.append(tuple(i for i, idx in zip(request.recent_items, found, strict=True) if idx is None))
         unknown_attributes.append(tuple(unknown))
     indptr = np.concatenate([[0], np.cumsum([len(items) for items in histories])]).astype(np.int64)
-    item_idx = np.concatenate([np.empty(0, dtype=np.int64), *histories])
-    timestamp = np.concatenate([np.empty(0, dtype=np.int64), *times])
+    item_idx, timestamp = (np.concatenate([np.empty(0, dtype=np.int64), *parts]) for parts in (histories, timestamps))
     history = History(indptr, item_idx, timestamp, np.ones(len(item_idx), dtype=np.float32))
-    features = replace(bundle.features, users=rows, user_entities=_rows_of(bundle.features.user_entities, traits))
+    rows = np.column_stack([np.log1p(np.diff(indptr)), user_recency(history, tables.now)]).astype(np.float32)
+    rows[undated, USER_COLUMNS.index("user_recency")] = np.nan
+    rows[kept] = tables.users[np.array(traits, dtype=np.int64)[kept]]
+    features = replace(tables, users=rows, user_entities=_rows_of(tables.user_entities, traits))
     return FoldedUsers(vectors, history, features, unknown_items, unknown_attributes)
+
+
+def _whole(
+    bundle: Bundle, user_idx: int | None, found: Sequence[int | None], given: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(m,) item_idx and (m,) epoch seconds of what the bundle has of a user and of the found items, by time; and
+    whether some have no time.
+
+    given: the times of the first of ``found``. What has none is as late as the latest that is known of anybody.
+    """
+    stored = _stored(bundle.history, user_idx)
+    dated = [(idx, time) for idx, time in zip(found, given, strict=False) if idx is not None]
+    others = [idx for idx in found[len(given) :] if idx is not None]
+    items, times = bundle.history.item_idx[stored], bundle.history.timestamp[stored]
+    if dated:
+        joined = np.array(dated, dtype=np.int64)
+        items, times = np.concatenate([items, joined[:, 0]]), np.concatenate([times, joined[:, 1]])
+        order = np.argsort(times, kind="stable")
+        items, times = items[order], times[order]
+    if others:
+        now = max([bundle.features.now or 0, *times[-1:].tolist()])
+        items = np.concatenate([items, np.array(others, dtype=np.int64)])
+        times = np.concatenate([times, np.full(len(others), now, dtype=np.int64)])
+    return items, times, bool(others)
 
 
 def _stored(history: History, user_idx: int | None) -> slice:

@@ -91,6 +91,7 @@ def build_feature_tables(
     popular = (items[0] if now is None else items[1]).astype(np.float32)
     return FeatureTables(
         order=order,
+        now=now,
         graph_dim=graph_dim,
         users=np.column_stack([np.log1p(np.diff(history.indptr)), user_recency(history, now)]).astype(np.float32),
         items=np.column_stack([*items, np.log1p(np.diff(entities.indptr))]).astype(np.float32),

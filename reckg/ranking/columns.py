@@ -41,11 +41,12 @@ def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
 
 
 def user_recency(history: History, now: int | None) -> np.ndarray:
-    """(U,) log(1 + days since the user's last interaction); NaN without one, or without times."""
+    """(U,) log(1 + days since the user's last interaction), 0 where that is after ``now``; NaN without one, or without
+    times."""
     result = np.full(history.n_users, np.nan)
     if now is not None:
         some = np.diff(history.indptr) > 0
-        result[some] = np.log1p((now - history.timestamp[history.indptr[1:][some] - 1]) / DAY)
+        result[some] = np.log1p(np.maximum(now - history.timestamp[history.indptr[1:][some] - 1], 0) / DAY)
     return result
 
 

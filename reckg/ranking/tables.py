@@ -33,7 +33,8 @@ USER_MATRICES = ("user_entities", "attribute_lift")
 class FeatureTables:
     """What features need beside the history: everything as of one state of the history. U users, I items, E entities.
 
-    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order).
+    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order). now: epoch
+    seconds of the state; None where the data has no times, and in tables of an older reckg that are not "between".
     graph_dim: how many of the vectors' leading dimensions are the graph model's; the others are its linear part.
     users (U, 2) and items (I, 6) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
     where unknown. vectors (I, graph_dim) float16: the graph's part of the items' vectors at unit length. text (I, t)
@@ -47,6 +48,7 @@ class FeatureTables:
     """
 
     order: Order
+    now: int | None
     graph_dim: int
     users: np.ndarray
     items: np.ndarray
@@ -89,6 +91,7 @@ class FeatureTables:
             "format_version": FORMAT_VERSION,
             "columns": [*USER_COLUMNS, *ITEM_COLUMNS],
             "order": self.order,
+            "now": self.now,
             "graph_dim": self.graph_dim,
             "n_users": len(self.users),
             "n_items": len(self.items),
@@ -126,7 +129,8 @@ def load_feature_tables(folder: Path) -> FeatureTables:
         }
         matrices = {name: _matrix(tensors, name, shape) for name, shape in shapes.items()}
         arrays = {name: tensor for name, tensor in tensors.items() if "." not in name}
-        return FeatureTables(order=description["order"], graph_dim=description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
+        now = description.get("now", int(arrays["event_times"][-1]) if len(arrays["event_times"]) else None)
+        return FeatureTables(description["order"], now, description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"

@@ -19,6 +19,7 @@ from tests.small_features import (
     ATTRIBUTES,
     DAY,
     ITEM_VECTORS,
+    NOW,
     NUMBERS,
     USER_VECTORS,
     part_of,
@@ -94,6 +95,19 @@ def test_tables_without_a_linear_model_and_texts_come_back_without_them(tmp_path
     loaded = load_feature_tables(tmp_path)
     assert loaded.linear is None and loaded.text_neighbours is None and loaded.text.shape == (4, 0)
     assert (loaded.order, loaded.graph_dim) == ("ahead", 2)
+
+
+@pytest.mark.parametrize("order", ["ahead", "between"])
+def test_the_time_of_the_state_is_kept_and_older_tables_tell_it_where_they_have_times(
+    tmp_path: Path, order: str
+) -> None:
+    tables = toy_tables(order=order)
+    tables.save(tmp_path)
+    assert load_feature_tables(tmp_path).now == tables.now == NOW
+    described = tmp_path / "features.json"
+    older = {name: value for name, value in json.loads(described.read_text()).items() if name != "now"}
+    described.write_text(json.dumps(older))
+    assert load_feature_tables(tmp_path).now == (None if order == "ahead" else toy_history().timestamp.max())
 
 
 def test_damaged_or_foreign_tables_are_refused(tmp_path: Path) -> None:

@@ -15,11 +15,22 @@ from reckg.data.history import History
 from reckg.ranking import columns as columns_module
 from reckg.ranking import features as features_module
 from reckg.ranking import user_scores as user_scores_module
+from reckg.ranking.columns import user_recency
 from reckg.ranking.features import FEATURES, SOURCE_SCORES, extract_features, standardised_scores
 from reckg.ranking.item_item import linear_weights
 from reckg.ranking.tables import FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
-from tests.small_features import ATTRIBUTES, ITEM_VECTORS, NUMBERS, SPREAD, USER_VECTORS, toy_history, toy_tables
+from tests.small_features import (
+    ATTRIBUTES,
+    DAY,
+    ITEM_VECTORS,
+    NOW,
+    NUMBERS,
+    SPREAD,
+    USER_VECTORS,
+    toy_history,
+    toy_tables,
+)
 
 NAN = np.nan
 NOTHING = [NAN] * 4
@@ -197,6 +208,11 @@ def test_history_length() -> None:
 
 def test_user_recency_counts_days_since_the_last_interaction() -> None:
     assert feature("user_recency")[:, 0] == pytest.approx([np.log1p(10), np.log1p(0), np.nan], nan_ok=True)
+
+
+def test_user_recency_is_nothing_after_the_state() -> None:
+    recency = user_recency(toy_history(), NOW - 5 * DAY)
+    assert recency == pytest.approx([np.log1p(5), 0, np.nan], nan_ok=True)
 
 
 def test_time_features_are_missing_without_times() -> None:

@@ -99,6 +99,36 @@ def test_given_items_follow_what_the_bundle_knows(bundle: Bundle) -> None:
     np.testing.assert_array_equal(folded.features.users[1], bundle.features.users[user])
 
 
+def test_recorded_items_take_their_places_in_the_history(bundle: Bundle) -> None:
+    user, now, day = 2, 1_700_000_000, 86_400
+    stored, times = bundle.history.items(user), bundle.history.timestamp[slice(*bundle.history.indptr[user : user + 2])]
+    early, late = (bundle.item_ids.idx(item) for item in ("i07", "i11"))
+    requests = [
+        UserRequest(USER_IDS[user], ["i11", "gone", "i07"], recent_times=[now - 3 * day, 5, int(times[0]) + 1]),
+        UserRequest(USER_IDS[user], ["i11"], recent_times=[now + day]),
+        UserRequest(USER_IDS[user], ["i11", "i07"], recent_times=[now + day]),
+        UserRequest(USER_IDS[user], ["gone"], recent_times=[now]),
+        UserRequest("nobody", ["i11"], recent_times=[now - day]),
+    ]
+    folded = fold_in(bundle, requests)
+    expected = np.array([stored[0], early, *stored[1:], late])
+    np.testing.assert_array_equal(folded.history.items(0), expected)
+    first = folded.history.timestamp[: len(expected)]
+    np.testing.assert_array_equal(first, [times[0], times[0] + 1, *times[1:], now - 3 * day])
+    assert folded.history.items(2).tolist() == [*stored, late, early]
+    assert folded.history.timestamp[slice(*folded.history.indptr[2:4])][-2:].tolist() == [now + day, now + day]
+    recency = [np.log1p(3), 0, np.nan, bundle.features.users[user, 1], np.log1p(1)]
+    np.testing.assert_allclose(folded.features.users[:, 1], recency, rtol=1e-6)
+    np.testing.assert_array_equal(folded.features.users[3], bundle.features.users[user])
+    assert [unknown for unknown in folded.unknown_items if unknown] == [("gone",), ("gone",)]
+    attributes = small_world.users().drop("user_id").row(user, named=True)
+    np.testing.assert_allclose(folded.vectors[0], bundle.embedder.embed_user(expected, attributes)[0], atol=1e-6)
+    untimed = replace(bundle, features=replace(bundle.features, now=None))
+    assert np.isnan(fold_in(untimed, requests).features.users[[0, 1, 2, 4], 1]).all()
+    with pytest.raises(ValueError, match="2 recent_times for 1 recent_items"):
+        UserRequest("nobody", ["i01"], recent_times=[1, 2])
+
+
 def test_attributes_alone_give_a_vector_and_the_answer_says_so(bundle: Bundle) -> None:
     answer = Recommender(bundle).recommend(attributes={"city": "Rome"}, k=6)
     assert (answer.fallback, answer.degraded) == (None, ("cold_user", "no_rerank"))
