@@ -76,10 +76,13 @@ class StoreSettings(Section):
         None, description="sqlite: the database file; default: state.db beside the bundle or in the bundle store."
     )
     redis_url_file: Path | None = Field(None, description="redis: a file that holds the URL, with its password.")
-    namespace: str = Field("reckg", pattern=r"[A-Za-z0-9_.-]{1,64}", description="redis: the prefix of every key.")
+    namespace: str = Field("reckg", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="redis: the prefix of every key.")
     timeout_ms: float = Field(50.0, gt=0, description="A request waits so long for the store, and then does without.")
-    event_days: float = Field(30.0, gt=0, description="Events are kept so long.")
-    events_per_user: int = Field(200, ge=1, description="And of each user so many, the latest.")
+    write_timeout_ms: float = Field(
+        2000.0, gt=0, description="A call that stores something waits so long before it is refused."
+    )
+    event_days: float = Field(30.0, gt=0, description="Events are kept so long after they were stored.")
+    events_per_user: int = Field(200, ge=1, le=10_000, description="And of each user so many, the latest.")
 
 
 class MetricsSettings(Section):
@@ -115,7 +118,7 @@ class ServedLogSettings(Section):
 class VariantSettings(Section):
     """One of the systems that are compared."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9_.-]{1,64}", description="Its name in answers and logs.")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name in answers and logs.")
     share: float = Field(gt=0, description="Its share of the users, as a weight.")
     bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
     rerank: bool = Field(True, description="Whether its candidates are ranked.")

@@ -18,6 +18,10 @@ class StoreError(Exception):
     """The store cannot be reached, is full, or took too long; the message holds no ids."""
 
 
+class StoreDownError(StoreError):
+    """It did not answer, and will hardly answer the next call either."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
     """One interaction. time: epoch seconds, UTC."""
@@ -56,12 +60,15 @@ class EmbeddedItem:
 class StateStore(Protocol):
     """Safe to share between threads and, opened once in each, between processes. Every method may raise StoreError."""
 
-    def record_events(self, events: Sequence[StoredEvent]) -> int:
-        """Stores events, all or none; those whose id is stored already are left alone. Returns how many were new."""
+    def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
+        """Stores events, all or none; those whose id is kept already are left alone. Returns which were new."""
         ...
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        """A user's events that are kept, by time, oldest first; those of the same second in the order of storing."""
+        """A user's events that are kept, by time, oldest first; those of the same second in the order of storing.
+
+        Kept are those that were stored in the last event_days, and of these the latest events_per_user.
+        """
         ...
 
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
@@ -86,8 +93,8 @@ class StateStore(Protocol):
         ...
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
-        """Removes events beyond their days and numbers, and what was embedded for other bundles. Bounded work at a
-        time: it never blocks writers for more than about 100 ms."""
+        """Frees the space of events that are kept no more, and of what was embedded for other bundles. Bounded work at
+        a time: it never blocks writers for more than about 100 ms. now: epoch seconds."""
         ...
 
     def close(self) -> None: ...

@@ -85,6 +85,7 @@ RULES = {
         ("reckg",),
         later=("faiss", "opentelemetry", "redis"),
     ),
+    "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
