@@ -256,9 +256,9 @@ def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise ValueError("name")
-        options |= {"username": _decoded(parts.username), "password": _decoded(parts.password)}
-        group = Sentinel([(host, int(port)) for host, _, port in hosts], **options)
-        return group.master_for(service, db=int(database or 0))
+        places = [(host, int(port)) for host, _, port in hosts]
+        secret = {"username": _decoded(parts.username), "password": _decoded(parts.password)}
+        return Sentinel(places, sentinel_kwargs=options, **options, **secret).master_for(service, db=int(database or 0))
     except ValueError:
         raise ConfigError(
             "the Redis URL must be redis://, rediss:// or unix://, or "

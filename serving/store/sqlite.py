@@ -100,16 +100,7 @@ class SqliteStore:
             seq = connection.execute(RAISE, (len(events), "seq")).fetchone()[0] - len(events)
             new = []
             for number, event in enumerate(events, start=seq + 1):
-                said = (
-                    event.event_id,
-                    event.user_id,
-                    event.item_id,
-                    event.time,
-                    event.weight,
-                    event.type,
-                    event.request_id,
-                )
-                new.append(connection.execute(ADD, (*said, int(now), number, cutoff)).rowcount == 1)
+                new.append(connection.execute(ADD, (*_columns(event), int(now), number, cutoff)).rowcount == 1)
             for user_id in sorted({event.user_id for event, is_new in zip(events, new, strict=True) if is_new}):
                 connection.execute(TRIM_AGE, (user_id, cutoff))
                 connection.execute(TRIM_NUMBER, (user_id, self._per_user))
