@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from reckg.errors import ArtifactError, DataError, OlderBundleError, UnknownIdError
+from serving.store import StoreError
 
 logger = logging.getLogger("reckg.serving")
 
@@ -28,6 +29,10 @@ class StartingError(Exception):
     """The server is not ready yet."""
 
 
+class NoStoreError(Exception):
+    """The server is set to keep no events and no changes."""
+
+
 # The first row that fits decides. Only the errors above the line carry their message to the client; a ValueError
 # that is no InvalidRequestError is a fault of ours, not of the client.
 TOLD = (
@@ -36,6 +41,8 @@ TOLD = (
     (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (NoStoreError, grpc.StatusCode.FAILED_PRECONDITION),
 )
 LOGGED = (
     ((ArtifactError, DataError), grpc.StatusCode.FAILED_PRECONDITION, "the bundle cannot answer this request"),
@@ -51,7 +58,7 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """
     for kind, code in TOLD:
         if isinstance(error, kind):
-            return code, str(error)
+            return code, f"{error}; try again" if kind is StoreError else str(error)
     request_id = uuid.uuid4().hex
     code, message = next((code, message) for kind, code, message in LOGGED if isinstance(error, kind))
     where = "".join(traceback.format_tb(error.__traceback__))
