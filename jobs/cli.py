@@ -13,6 +13,7 @@ from reckg.errors import ReckgError
 
 Command = Callable[[argparse.Namespace], None]
 
+TOKEN_SCOPES = ("recommend", "events", "catalog", "admin")
 FORMATS = ("recbole", "kgat", "kgcn", "movielens", "sequences", "tables")
 STAGE_COMMANDS = {
     "build-graph": "clean the data, split it, build the knowledge graph",
@@ -62,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
         _add_stage(commands, name, does)
     _add_ablate(commands)
     _add_recommend(commands)
+    _add_publish(commands)
     _add_serve(commands)
+    _add_token(commands)
     _add_demo(commands)
     _add_describe(commands)
     return parser
@@ -171,14 +174,58 @@ def _add_recommend(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    example = "reckg publish build/run build/store --keep 5"
+    parser = _add(commands, "publish", "copy a bundle into a store; servers take the latest", example, _publish)
+    parser.add_argument("source", type=Path, metavar="RUN_OR_BUNDLE", help="run folder or bundle folder")
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the versions, new or not")
+    parser.add_argument(
+        "--keep", type=positive_integer, metavar="N", help="remove all but the last N versions (default: none)"
+    )
+
+
 def _add_serve(commands: argparse._SubParsersAction) -> None:
-    example = "reckg serve build/run/bundle --port 50051"
+    example = "reckg serve build/run/bundle --port 50051\nreckg serve build/store --workers 4 --config server.toml"
     parser = _add(commands, "serve", "answer gRPC calls from a bundle", example, _serve)
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=50051, help="port; 0: a free one, printed (default: 50051)")
-    parser.add_argument("--threads", type=positive_integer, default=4, help="requests answered at once (default: 4)")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="bundle folder, or a store of bundles")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, see docs/serving.md")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port; 0: a free one, printed (default: 50051)")
+    parser.add_argument("--workers", type=positive_integer, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--threads", type=positive_integer, metavar="N", help="threads of a process (default: 2)")
+    parser.add_argument("--grace", type=float, metavar="S", help="seconds to drain (default: 10)")
+    parser.add_argument(
+        "--insecure", action="store_true", default=None, help="listen beyond this machine without TLS too"
+    )
+
+
+def _add_token(commands: argparse._SubParsersAction) -> None:
+    does = "say who may call a server: create, list and revoke tokens"
+    example = (
+        "reckg token create --file tokens.jsonl --principal shop --scope recommend --scope events --days 90\n"
+        "reckg token certificate --file tokens.jsonl --name shop.example --scope recommend\n"
+        "reckg token list --file tokens.jsonl\n"
+        "reckg token revoke --file tokens.jsonl 5f0c2a9e41d7"
+    )
+    actions = _add(commands, "token", does, example, _token_create).add_subparsers(metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="print a new token, once, and keep its hash")
+    create.add_argument("--principal", required=True, help="who gets it; named in logs and rate limits")
+    create.add_argument("--days", type=positive_integer, help="days until it expires (default: never)")
+    create.set_defaults(command=_token_create)
+    certificate = actions.add_parser("certificate", help="say what the holder of a client certificate may call")
+    certificate.add_argument("--name", required=True, help="a name in the certificate")
+    certificate.set_defaults(command=_token_certificate)
+    show = actions.add_parser("list", help="show who may call what; no secrets")
+    show.set_defaults(command=_token_list)
+    revoke = actions.add_parser("revoke", help="remove a token or a certificate; servers follow within a second")
+    revoke.add_argument("name", metavar="ID", help="a token's id, or a certificate's name")
+    revoke.set_defaults(command=_token_revoke)
+    for action in (create, certificate):
+        action.add_argument(
+            "--scope", action="append", required=True, choices=TOKEN_SCOPES, help="what may be called; repeatable"
+        )
+    for action in (create, certificate, show, revoke):
+        action.add_argument("--file", type=Path, required=True, help="tokens file, the setting auth.tokens")
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -257,11 +304,46 @@ def _recommend(options: argparse.Namespace) -> None:
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value not in ([], "")))
 
 
-def _serve(options: argparse.Namespace) -> None:
-    from serving.server import log_to_stderr, serve
+def _publish(options: argparse.Namespace) -> None:
+    from jobs.publish import publish
 
-    log_to_stderr()
-    serve(options.bundle, options.host, options.port, threads=options.threads, grace_s=options.grace)
+    done = publish(options.source, options.store, options.keep)
+    print(f"{options.store}: the latest version is {done['version']}")
+    if done["removed"]:
+        print(f"removed: {', '.join(done['removed'])}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from serving.settings import read_settings
+    from serving.supervisor import serve
+
+    names = ("bundle", "host", "port", "workers", "threads", "insecure")
+    given = {name: getattr(options, name) for name in names}
+    serve(read_settings(options.config, grace_s=options.grace, **given))
+
+
+def _token_create(options: argparse.Namespace) -> None:
+    from serving.tokens import create_token
+
+    print(create_token(options.file, options.principal, options.scope, options.days))
+
+
+def _token_certificate(options: argparse.Namespace) -> None:
+    from serving.tokens import allow_certificate
+
+    allow_certificate(options.file, options.name, options.scope)
+
+
+def _token_list(options: argparse.Namespace) -> None:
+    from serving.tokens import describe_tokens
+
+    print(describe_tokens(options.file))
+
+
+def _token_revoke(options: argparse.Namespace) -> None:
+    from serving.tokens import revoke
+
+    revoke(options.file, options.name)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import platform
 import re
 import shutil
@@ -37,11 +36,14 @@ from safetensors.numpy import save_file
 
 from reckg import __version__
 from reckg.artifact_folder import check_files, describe_files, written_folder
+from reckg.catalogue import ChangedFilters, changed_traits
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.golden import golden_lines, replay_golden
+from reckg.grown_array import Array
 from reckg.inductive.embedder import Inductive, load_inductive
+from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.ranking.ranker import Ranker, load_ranker
@@ -50,8 +52,6 @@ from reckg.retrieval.faiss_parts import Device
 from reckg.retrieval.filters import ItemFilters
 from reckg.retrieval.index import ItemIndex, load_index
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 GOLDEN = "golden.jsonl"
 OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
 OWN_FOLDERS = ("index", "features", "ranker", "inductive")
@@ -69,8 +69,6 @@ LIBRARIES = (
     "dgl",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # no path, nothing hidden
-_MANIFEST_KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +86,17 @@ class Bundle:
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
     user_vectors: np.ndarray  # (U, d) float32
-    item_vectors: np.ndarray  # (I, d) float32
+    item_vectors: Array  # (I, d) float32
     index: ItemIndex
     history: History
     features: FeatureTables
     ranker: Ranker | None
     popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
     inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
+    # Of a bundle whose catalogue has changed since; none of it is saved. See reckg.catalogue.
+    base: Bundle | None = field(default=None, repr=False)  # what was built
+    unavailable: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)  # sorted item_idx
+    revised: Mapping[int, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # rows in place of the base's
 
     @property
     def embedder(self) -> Inductive:
@@ -118,7 +120,7 @@ class Bundle:
             DataError: an id is empty, repeated, or in the bundle already; or as Inductive.embed_items.
             OlderBundleError: the bundle has nothing to embed with.
         """
-        from reckg.inductive.new_items import with_items
+        from reckg.inductive.grow import with_items
 
         return with_items(self, new_items)
 
@@ -136,8 +138,14 @@ class Bundle:
         """What ``diversity`` needs of the items; kept. Raises ConfigError where the items lack a column."""
         key = diversity.column, diversity.provider_column
         if key not in self._traits:
-            self._traits[key] = item_traits(self.items, self.item_vectors, diversity)
+            whole = item_traits(self.items, self.item_vectors, diversity) if self.base is None else None
+            self._traits[key] = changed_traits(self, diversity) if whole is None else whole
         return self._traits[key]
+
+    @property
+    def known_traits(self) -> list[tuple[str, str]]:
+        """The columns and provider columns of which ``traits`` were asked for."""
+        return list(self._traits)
 
     @cached_property
     def _traits(self) -> dict[tuple[str, str], ItemTraits]:
@@ -146,11 +154,22 @@ class Bundle:
     @cached_property
     def popular_order(self) -> np.ndarray:
         """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
+        if self.base is not None:  # nobody took what was added
+            return np.append(self.base.popular_order, np.arange(len(self.base.popularity), len(self.popularity)))
         return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
-    def item_filters(self) -> ItemFilters:
+    def available(self) -> np.ndarray:
+        """(I,) bool: the items that may be recommended."""
+        available = np.ones(len(self.item_ids), dtype=bool)
+        available[self.unavailable] = False
+        return available
+
+    @cached_property
+    def item_filters(self) -> ItemFilters | ChangedFilters:
         """Filters over the catalogue."""
+        if self.base is not None:
+            return ChangedFilters(self)
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
 
     @cached_property
@@ -163,8 +182,14 @@ class Bundle:
         """Titles of (n,) items; empty where an item has none."""
         if self.title_column is None:
             return [""] * len(item_idx)
-        titles = self.items[self.title_column]
-        return [titles[item] or "" for item in item_idx.tolist()]  # one by one: a gather of a few costs 50 times more
+        titles, column, revised = self.items[self.title_column], self.title_column, self.revised
+        return [  # one by one: a gather of a few costs 50 times more
+            (revised[item][column] if item in revised else titles[item]) or "" for item in item_idx.tolist()
+        ]
+
+    def row(self, item_idx: int) -> dict[str, Any]:
+        """What the catalogue says of an item, by column; item_id is one."""
+        return dict(self.revised.get(item_idx) or self.items.row(item_idx, named=True))
 
 
 def save_bundle(
@@ -183,9 +208,11 @@ def save_bundle(
         ArtifactError: ``path`` exists and ``overwrite`` is off (or it is no bundle), the parts do not fit together,
             an extra folder is missing or its name is taken, or the disk refuses.
     """
+    if bundle.base is not None:
+        raise ArtifactError(
+            f"bundle {bundle.version!r} has added items or changed ones and is not saved: run 'reckg run' with them."
+        )
     check_bundle(bundle)
-    if bundle.inductive is not None and bundle.inductive.folder is None:
-        raise ArtifactError(f"bundle {bundle.version!r} has added items and is not saved: run 'reckg run' with them.")
     extra = dict(extra_folders or {})
     for name, folder in extra.items():
         if not _NAME.fullmatch(name) or name in OWN_FILES or name in OWN_FOLDERS:
@@ -198,7 +225,7 @@ def save_bundle(
             shutil.copytree(source, folder / name)
         (folder / GOLDEN).write_text(golden_lines(bundle), encoding="utf-8")
         manifest = _manifest(bundle, describe_files(folder))
-        (folder / MANIFEST).write_text(_json(manifest), encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
         load_bundle(folder)
     return manifest
 
@@ -226,42 +253,15 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     return bundle
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A bundle's manifest. Raises ArtifactError: there is none, or it is damaged or of another format version."""
-    file = Path(path) / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is no bundle: it holds no {MANIFEST}. 'reckg run' writes one at RUN/bundle."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}") from error
-    found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if found != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{file}: format_version is {found!r}, this version of reckg reads {FORMAT_VERSION}: "
-            "write the bundle again, or install the reckg that wrote it."
-        )
-    wrong = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]
-    if not wrong and not all(
-        isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in manifest["files"].values()
-    ):
-        wrong = ["files"]
-    if wrong:
-        raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
-    return manifest
-
-
 def check_bundle(bundle: Bundle) -> None:
     """Checks that the parts of a bundle fit together. Raises ArtifactError with everything that does not."""
     n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
     dim = bundle.item_vectors.shape[-1]
-    problems = [] if _VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
+    problems = [] if VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
-    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
+    problems += _array_problems("item vectors", np.asarray(bundle.item_vectors), (n_items, dim), "item ids")
     problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
     if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
@@ -377,10 +377,3 @@ def _library_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
     return versions
-
-
-def _json(manifest: dict[str, Any]) -> str:
-    try:
-        return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"the bundle's manifest holds what JSON cannot: {error}.") from error

@@ -15,6 +15,21 @@ def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np
     return ends, np.arange(ends[-1]) - np.repeat(ends[:-1] - start, length)
 
 
+def joined_rows(one: Rows | None, other: Rows | None) -> Rows | None:
+    """The rows of two as one: each row's values of the first, then those of the second. None is no value anywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    row = np.repeat(np.tile(np.arange(len(one[0]) - 1), 2), np.concatenate([np.diff(one[0]), np.diff(other[0])]))
+    order = np.argsort(row, kind="stable")
+    return one[0] + other[0], np.concatenate([one[1], other[1]])[order]
+
+
+def kept_entries(rows: Rows, kept: np.ndarray) -> Rows:
+    """The rows with those entries alone where ``kept`` (nnz,) is true."""
+    indptr, values = rows
+    return np.concatenate([[0], np.cumsum(kept)])[indptr], values[kept]
+
+
 def take_rows(rows: Rows, which: np.ndarray | slice) -> Rows:
     """The rows ``which``: (n,) row numbers, in that order, or a slice."""
     indptr, values = rows

@@ -9,6 +9,10 @@ class DataError(ReckgError):
     """Input data breaks the data contract, or holds nothing to work on."""
 
 
+class FilterError(DataError):
+    """A filter names a column that the catalogue does not have, or does not fit it."""
+
+
 class ConfigError(ReckgError):
     """A configuration is wrong; the message lists every problem that was found."""
 
@@ -23,3 +27,7 @@ class OlderBundleError(ArtifactError):
 
 class UnknownIdError(ReckgError):
     """A user, item or entity id that the bundle does not know."""
+
+
+class DeadlineError(ReckgError):
+    """The time for a request ran out, or nobody waits for its answer any more, before a stage. Names no ids."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reckg.compressed_rows import Rows, take_rows
-from reckg.feature_values import FeatureValue, feature_values
+from reckg.compressed_rows import Rows, joined_rows, take_rows
+from reckg.evidence import Evidence, FeatureValue
+from reckg.feature_values import feature_values
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, Users, fold_in
+from reckg.rank_items import rank_items
 from reckg.ranking.candidates import first_of_order
 from reckg.ranking.diversity import Diversity
+from reckg.recommendations import DegradedReason, FallbackPolicy, RankedItems, Recommendations, RecommendedItem
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.stages import Stages
 from reckg.two_stage import best_items, resized
 
 if TYPE_CHECKING:
@@ -28,36 +32,8 @@ if TYPE_CHECKING:
     from reckg.bundle import Bundle
     from reckg.inductive.embedder import EmbeddedItems
 
-FallbackPolicy = Literal["popular"]
 NO_DIVERSITY = Diversity()
-DegradedReason = Literal["cold_user", "no_rerank", "unknown_recent_items", "unknown_attributes"]
-
-
-@dataclass(frozen=True)
-class RecommendedItem:
-    """One item of an answer; ``title`` is empty where the catalogue has no text column. Higher scores are better."""
-
-    item_id: str
-    title: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """An answer, best item first.
-
-    ``fallback`` names the policy that answered in place of the model (None: the model answered); ``degraded`` says
-    why the answer may be worse than usual: ``cold_user``: no interaction of the user is known; ``no_rerank``: there is
-    a ranker, and it was not applied; ``unknown_recent_items`` and ``unknown_attributes``: some of what was given is not
-    known to the bundle, and the fields of that name say what.
-    """
-
-    items: list[RecommendedItem]
-    bundle_version: str
-    fallback: FallbackPolicy | None = None
-    degraded: tuple[DegradedReason, ...] = ()
-    unknown_recent_items: tuple[str, ...] = ()
-    unknown_attributes: tuple[str, ...] = ()
+FEW_UNAVAILABLE = 200  # up to so many are left out as what a user has seen is: without a bitmap over the catalogue
 
 
 @dataclass(frozen=True)
@@ -80,6 +56,9 @@ def recommend_users(
     rerank: bool = True,
     diversity: Diversity | None = None,
     allowed: np.ndarray | None = None,
+    left_out: Rows | None = None,
+    stages: Stages | None = None,
+    evidence: Evidence | None = None,
 ) -> UserAnswers:
     """The best k items for n requests: users of the bundle, of a given history, of attributes alone, or of nothing.
 
@@ -90,9 +69,15 @@ def recommend_users(
     Args:
         rerank, diversity: as in recommend_batch.
         allowed: (n_items,) bool, the items that any of them may get; None: all.
+        left_out: compressed rows of item_idx that each request does not get, whatever ``exclude_seen`` says.
+        stages: times the stages and ends them by the deadline; where too little time is left to rank, nobody's items
+            are ranked that were not yet.
+        evidence: keeps what the answer is made from; of one request alone.
     Raises:
         ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
+        DeadlineError: the deadline of ``stages`` passed.
     """
+    stages = stages or Stages()
     n = len(requests)
     ids = [None if request.user_id is None else bundle.user_ids.get(request.user_id) for request in requests]
     user_idx = np.array([-1 if idx is None else idx for idx in ids], dtype=np.int64)
@@ -103,35 +88,53 @@ def recommend_users(
     parts: list[tuple[np.ndarray, ScoredItems]] = []
     known = np.flatnonzero(plain & (user_idx >= 0))
     if len(known):
+        exclude = None
+        if left_out is not None:
+            history = _history_rows(bundle, user_idx[known], exclude_seen)
+            exclude = joined_rows(history, take_rows(left_out, known))
         found = recommend_batch(
             bundle,
             user_idx[known],
             k,
             exclude_seen=exclude_seen,
             rerank=rerank,
+            exclude=exclude,
             diversity=diversity,
             allowed=allowed,
+            stages=stages,
+            evidence=evidence,
         )
         parts.append((known, found))
         cold[known] = is_cold(bundle, user_idx[known])
-        popular[known] = gets_popular(bundle, user_idx[known], rerank)
-        reranked[known] = rerank
+        reranked[known] = rerank and not stages.rerank_skipped
+        popular[known] = gets_popular(bundle, user_idx[known], rerank and not stages.rerank_skipped)
     strangers = np.flatnonzero(plain & (user_idx < 0))
     rows = np.flatnonzero(~plain)
     if len(rows):
+        stages.begin("fold_in")
         folded = fold_in(bundle, [requests[row] for row in rows.tolist()])
         cold[rows] = np.diff(folded.history.indptr) == 0
         popular[rows] = ~folded.vectors.any(axis=1)
         reranked[rows] = (~cold[rows] | ranks_cold(bundle)) & rerank
         for which in (True, False):
             some = np.flatnonzero(~popular[rows] & (reranked[rows] == which))
+            if not len(some):
+                continue
             seen = take_rows((folded.history.indptr, folded.history.item_idx), some) if exclude_seen else None
-            found = best_items(bundle, folded, some, k, seen, which, diversity if rerank else NO_DIVERSITY, allowed)
+            seen = joined_rows(seen, None if left_out is None else take_rows(left_out, rows[some]))
+            limits = _limits(bundle, seen, allowed, len(some))
+            how = diversity if rerank and not stages.rerank_skipped else NO_DIVERSITY
+            found = best_items(bundle, folded, some, k, *limits, which, how, stages, evidence)
             parts.append((rows[some], found))
+            reranked[rows[some]] &= not stages.rerank_skipped
         for row, items, attributes in zip(rows, folded.unknown_items, folded.unknown_attributes, strict=True):
             unknown_items[row], unknown_attributes[row] = items, attributes
         strangers = np.concatenate([strangers, rows[popular[rows]]])
-    parts.append((strangers, popular_items(bundle, k, n=len(strangers), allowed=allowed)))
+    if len(strangers):
+        stages.begin("popular")
+    exclude = None if left_out is None else take_rows(left_out, strangers)
+    parts.append((strangers, popular_items(bundle, k, exclude=exclude, n=len(strangers), allowed=allowed)))
+    stages.end()
     found = empty_result(n, k)
     for where, part in parts:
         found.item_idx[where], found.score[where] = part.item_idx, part.score
@@ -161,6 +164,8 @@ def recommend_batch(
     exclude: Rows | None = None,
     diversity: Diversity | None = None,
     allowed: np.ndarray | None = None,
+    stages: Stages | None = None,
+    evidence: Evidence | None = None,
 ) -> ScoredItems:
     """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
 
@@ -176,28 +181,58 @@ def recommend_batch(
         exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
         diversity: what is done with the candidates after ranking; None: as the bundle is configured.
         allowed: (n_items,) bool, the items that any of them may get; None: all.
+        stages: times the stages and ends them by the deadline; where too little time is left to rank, the answer is as
+            without ``rerank``.
+        evidence: keeps what the answer is made from; of one user alone.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
         ValueError: k below 1, a user_idx out of range, or ``exclude`` of another number of rows.
+        DeadlineError: the deadline of ``stages`` passed.
     """
+    stages = stages or Stages()
     user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
-    seen = exclude
-    if exclude is None and exclude_seen:
-        indptr, positions = bundle.history.rows(user_idx)
-        seen = indptr, bundle.history.item_idx[positions]
+    seen = _history_rows(bundle, user_idx, exclude_seen) if exclude is None else exclude
     if seen is not None and len(seen[0]) != len(user_idx) + 1:
         raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
+    seen, allowed = _limits(bundle, seen, allowed, len(user_idx))
     users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    found = best_items(bundle, users, user_idx, k, seen, rerank, diversity if rerank else NO_DIVERSITY, allowed)
-    cold = np.flatnonzero(gets_popular(bundle, user_idx, rerank))
+    how = diversity if rerank else NO_DIVERSITY
+    found, popular = empty_result(len(user_idx), k), gets_popular(bundle, user_idx, rerank)
+    warm = np.flatnonzero(~popular)
+    if len(warm):
+        of_warm = None if seen is None else take_rows(seen, warm)
+        part = best_items(bundle, users, user_idx[warm], k, of_warm, allowed, rerank, how, stages, evidence)
+        found.item_idx[warm], found.score[warm] = part.item_idx, part.score
+        popular |= gets_popular(bundle, user_idx, rerank and not stages.rerank_skipped)
+    cold = np.flatnonzero(popular)
     if len(cold):
-        left_out = None if seen is None else take_rows(seen, cold)
-        popular = popular_items(bundle, k, exclude=left_out, n=len(cold), allowed=allowed)
-        found.item_idx[cold], found.score[cold] = popular.item_idx, popular.score
+        stages.begin("popular")
+        of_cold = None if seen is None else take_rows(seen, cold)
+        part = first_of_order(bundle.popular_order, bundle.popularity, len(cold), k, of_cold, allowed)
+        found.item_idx[cold], found.score[cold] = part.item_idx, part.score
+        stages.end()
     return found
+
+
+def _history_rows(bundle: Bundle, user_idx: np.ndarray, wanted: bool) -> Rows | None:
+    """Compressed rows of what (n,) users have taken; None where it is not wanted."""
+    indptr, positions = bundle.history.rows(user_idx)
+    return (indptr, bundle.history.item_idx[positions]) if wanted else None
+
+
+def _limits(
+    bundle: Bundle, seen: Rows | None, allowed: np.ndarray | None, n: int
+) -> tuple[Rows | None, np.ndarray | None]:
+    """What n users leave out and may get, less the items that may not be recommended."""
+    gone = bundle.unavailable
+    if len(gone) > FEW_UNAVAILABLE or (len(gone) and allowed is not None):
+        return seen, bundle.available if allowed is None else allowed & bundle.available
+    if not len(gone):
+        return seen, allowed
+    return joined_rows(seen, (np.arange(n + 1) * len(gone), np.tile(gone, n))), allowed
 
 
 def gets_popular(bundle: Bundle, user_idx: np.ndarray, rerank: bool) -> np.ndarray:
@@ -229,6 +264,7 @@ def popular_items(
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
+    exclude, allowed = _limits(bundle, exclude, allowed, n)
     return first_of_order(bundle.popular_order, bundle.popularity, n, k, exclude, allowed)
 
 
@@ -247,8 +283,8 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndar
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
-    itself = np.arange(len(item_idx) + 1), item_idx
-    return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=itself, allowed=allowed), k)
+    seen, allowed = _limits(bundle, (np.arange(len(item_idx) + 1), item_idx), allowed, len(item_idx))
+    return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=seen, allowed=allowed), k)
 
 
 class Recommender:
@@ -269,9 +305,14 @@ class Recommender:
         *,
         rerank: bool = True,
         recent_items: Sequence[str] = (),
+        recent_times: Sequence[int] = (),
         attributes: Mapping[str, Any] | None = None,
+        context_items: Sequence[str] = (),
         diversity: Diversity | None = None,
         filters: Filters | None = None,
+        with_features: bool = False,
+        with_sources: bool = False,
+        stages: Stages | None = None,
     ) -> Recommendations:
         """The best k items of one user.
 
@@ -279,20 +320,25 @@ class Recommender:
         is nothing.
 
         Args:
-            recent_items: raw item ids, oldest first: what the user did last, after what the bundle knows. They are
-                left out of the answer with ``exclude_seen``. The answer names those that the bundle does not know.
-            attributes: a column of the users table to a value or a list of values, in place of the bundle's.
+            recent_items, recent_times, attributes: as in UserRequest. Recent items are left out of the answer with
+                ``exclude_seen``. The answer names those that the bundle does not know.
+            context_items: raw ids of what the user has before them: the latest of the history, never in the answer.
             diversity: what is done with the candidates after ranking; None: as the bundle is configured.
             filters: what every item of the answer must satisfy; k items come back where k do.
+            with_features, with_sources: whether each item brings what the ranker saw of it, and what found it.
+            stages: as in recommend_batch.
         Raises:
             ValueError: k < 1, or nothing of the user is given.
-            DataError: a filter on an unknown column, or one that does not fit it.
+            DeadlineError: the deadline of ``stages`` passed.
+            FilterError: a filter on an unknown column, or one that does not fit it.
+            ConfigError: a diversity that the catalogue has no column for.
             OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
         """
-        request = UserRequest(user_id, recent_items, attributes or {})
+        stages = stages or Stages()
+        request, context, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
-        allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
+        evidence = Evidence() if with_features or with_sources else None
         answers = recommend_users(
             self.bundle,
             [request],
@@ -300,11 +346,92 @@ class Recommender:
             exclude_seen=exclude_seen,
             rerank=rerank,
             diversity=diversity,
-            allowed=allowed,
+            allowed=None if filters is None else self.bundle.item_filters.allowed(filters),
+            left_out=(np.array([0, len(context)]), context) if len(context) else None,
+            stages=stages,
+            evidence=evidence,
         )
         answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
-        unknown = {name: getattr(answers, name)[0] for name in ("unknown_recent_items", "unknown_attributes")}
-        return replace(answer, **unknown)
+        return replace(
+            answer,
+            items=answer.items if evidence is None else self._told(answer.items, evidence, with_features, with_sources),
+            unknown_recent_items=answers.unknown_recent_items[0],
+            unknown_attributes=answers.unknown_attributes[0],
+            unknown_context_items=unknown,
+            stages=tuple(stages.seconds),
+        )
+
+    def rank_items(
+        self,
+        user_id: str | None,
+        item_ids: Sequence[str],
+        *,
+        recent_items: Sequence[str] = (),
+        recent_times: Sequence[int] = (),
+        attributes: Mapping[str, Any] | None = None,
+        context_items: Sequence[str] = (),
+        with_features: bool = False,
+        stages: Stages | None = None,
+    ) -> RankedItems:
+        """Given items in the order in which a user is most likely to want them; all that are known come back.
+
+        Args: as recommend; item_ids: distinct.
+        Raises:
+            ValueError: nothing of the user is given, or an item twice. DeadlineError, OlderBundleError: as recommend.
+        """
+        stages = stages or Stages()
+        request, _, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
+        if not user_id and request.is_plain:
+            raise ValueError("give a user_id, recent_items or attributes: of nothing there is no order")
+        if len(set(item_ids)) < len(item_ids):
+            raise ValueError("item_ids must not repeat")
+        found = [self.bundle.item_ids.get(item_id) for item_id in item_ids]
+        items = np.array([idx for idx in found if idx is not None], dtype=np.int64)
+        evidence = Evidence() if with_features else None
+        ranked = rank_items(self.bundle, request, items, stages, evidence)
+        reasons: dict[DegradedReason, bool] = {
+            "cold_user": ranked.cold,
+            "no_rerank": self.bundle.ranker is not None and not ranked.reranked and not ranked.popular,
+            "unknown_recent_items": bool(ranked.unknown_items),
+            "unknown_attributes": bool(ranked.unknown_attributes),
+        }
+        degraded = tuple(reason for reason, holds in reasons.items() if holds)
+        answer = self._answer(ranked.found, "popular" if ranked.popular else None, degraded)
+        answer = replace(
+            answer,
+            items=answer.items if evidence is None else self._told(answer.items, evidence, True, False),
+            unknown_recent_items=ranked.unknown_items,
+            unknown_attributes=ranked.unknown_attributes,
+            unknown_context_items=unknown,
+            stages=tuple(stages.seconds),
+        )
+        return RankedItems(answer, tuple(i for i, idx in zip(item_ids, found, strict=True) if idx is None))
+
+    def _request(
+        self,
+        user_id: str | None,
+        recent_items: Sequence[str],
+        recent_times: Sequence[int],
+        attributes: Mapping[str, Any] | None,
+        context_items: Sequence[str],
+    ) -> tuple[UserRequest, np.ndarray, tuple[str, ...]]:
+        """The request with the context as the latest items; the context's (m,) item_idx; what of it is not known."""
+        context = {item_id: self.bundle.item_ids.get(item_id) for item_id in context_items}
+        known = {item_id: idx for item_id, idx in context.items() if idx is not None}
+        request = UserRequest(user_id, [*recent_items, *known], attributes or {}, recent_times)
+        unknown = tuple(item_id for item_id in context if item_id not in known)
+        return request, np.array(sorted(known.values()), dtype=np.int64), unknown
+
+    def _told(
+        self, items: Sequence[RecommendedItem], evidence: Evidence, features: bool, sources: bool
+    ) -> list[RecommendedItem]:
+        """The items with what the evidence says of them."""
+        told = []
+        for item in items:
+            idx = self.bundle.item_ids.idx(item.item_id)
+            seen, found_by = evidence.feature_values(idx), evidence.source_scores(idx)
+            told.append(replace(item, features=seen if features else {}, sources=found_by if sources else ()))
+        return told
 
     def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
         """The vectors of items that the bundle does not have, in the space of its own, from texts and attributes.
@@ -335,15 +462,16 @@ class Recommender:
         """
         return feature_values(self.bundle, UserRequest(user_id, recent_items, attributes or {}), item_ids)
 
-    def similar_items(self, item_id: str, k: int = 10) -> Recommendations:
+    def similar_items(self, item_id: str, k: int = 10, *, filters: Filters | None = None) -> Recommendations:
         """The k items closest to one item, by the cosine of their vectors; never the item itself.
 
         Raises:
             UnknownIdError: the bundle does not know the item.
-            ValueError: k < 1.
+            ValueError: k < 1. FilterError: as recommend.
         """
         item_idx = np.array([self.bundle.item_ids.idx(item_id)])
-        return self._answer(similar_items(self.bundle, item_idx, k), None, ())
+        allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
+        return self._answer(similar_items(self.bundle, item_idx, k, allowed), None, ())
 
     def _answer(
         self, found: ScoredItems, fallback: FallbackPolicy | None, degraded: tuple[DegradedReason, ...]

@@ -8,6 +8,7 @@ import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
 from reckg.evaluation.metrics import hit_matrix
+from reckg.evidence import Evidence
 from reckg.inductive.fold_in import Users
 from reckg.ranking.candidates import retrieve, source_top
 from reckg.ranking.diversity import Diversity, diversify
@@ -16,6 +17,7 @@ from reckg.ranking.ranker import Ranker
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.stages import Stages
 
 if TYPE_CHECKING:
     from reckg.bundle import Bundle
@@ -27,21 +29,33 @@ def best_items(
     rows: np.ndarray,
     k: int,
     seen: Rows | None,
+    allowed: np.ndarray | None,
     rerank: bool,
     diversity: Diversity | None,
-    allowed: np.ndarray | None,
+    stages: Stages,
+    evidence: Evidence | None = None,
 ) -> ScoredItems:
-    """(n, k) for (n,) rows of users: retrieved and, where asked, reranked and diversified."""
+    """(n, k) for (n,) rows of users: retrieved and, where asked and in time, reranked and diversified.
+
+    evidence: of one user alone, what the list is made from.
+    """
     diversity = bundle.diversity if diversity is None else diversity
-    plain = diversity.strategy == "none"
+    found = None
     if rerank and bundle.ranker is not None:
-        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed)
-    else:
+        found = _reranked(bundle, bundle.ranker, users, rows, k, seen, allowed, stages, evidence)
+        diversity = Diversity() if found is None else diversity
+    plain = diversity.strategy == "none"
+    if found is None:
+        stages.begin("retrieve")
         few = plain and bundle.index.kind == "flat"  # exact search finds the same, however many are asked for
         depth = k if few else max(k, bundle.candidates)
         found = bundle.index.search(users.vectors[rows], min(depth, len(bundle.item_ids)), seen, allowed)
+        if evidence is not None:
+            evidence.sources = {"vectors": found}
     if not plain:
+        stages.begin("diversify")
         found = diversify(found, k, bundle.candidates, diversity, bundle.traits(diversity), users.history, rows)
+    stages.end()
     return resized(found, k)
 
 
@@ -53,16 +67,28 @@ def _reranked(
     k: int,
     seen: Rows | None,
     allowed: np.ndarray | None,
-) -> ScoredItems:
-    """The candidates of all sources, reranked; at least k columns."""
+    stages: Stages,
+    evidence: Evidence | None,
+) -> ScoredItems | None:
+    """The candidates of all sources, reranked; at least k columns. None where too little time is left for it."""
     parts = []
     block = block_users(users.features, bundle.candidates)
     for start in range(0, len(rows), block):
+        if not stages.may_rerank():
+            return None
+        stages.begin("retrieve")
         some = slice(start, min(start + block, len(rows)))
         scores = UserScores(users.features, users.history, rows[some], users.vectors[rows[some]], bundle.item_vectors)
         part_seen = None if seen is None else take_rows(seen, some)
-        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen, allowed)
+        kept = None if evidence is None else evidence.sources
+        candidates = retrieve(scores, bundle.index, ranker.depths, part_seen, allowed, kept)
+        if not stages.may_rerank():
+            return None
+        stages.begin("features")
         features = candidate_features(scores, candidates)
+        if evidence is not None:
+            evidence.ranked(scores, candidates, features)
+        stages.begin("rerank")
         found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
         parts.append(_continued(bundle, scores, found, k, part_seen, allowed))
     width = max((part.item_idx.shape[1] for part in parts), default=k)

@@ -2,107 +2,254 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
-from reckg.recommend import Recommendations, Recommender
+from reckg.errors import ConfigError
+from reckg.ranking.diversity import Diversity
+from reckg.recommendations import DegradedReason, Recommendations
+from reckg.stages import Stages
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.status import ExpiredRequestError, InvalidRequestError, StartingError, with_status
+from serving import messages
+from serving.admission import CALL
+from serving.experiment import INTERLEAVED, Answer, Experiment, Fixed
+from serving.new_events import new_events
+from serving.served_log import ServedLog, Shown
+from serving.serving_state import Served, ServingState
+from serving.settings import ExperimentSettings, LimitSettings, VariantSettings
+from serving.status import ExpiredRequestError, InvalidRequestError, with_status, with_stream_status
+from serving.store import StateStore, StoredEvent, StoreError
 
-DEFAULT_ITEM_COUNT = 10
-MAX_ITEM_COUNT = 500
-MAX_RECENT_ITEMS = 500
-RERANK_TIME_S = 0.010  # with less time left than this, the items come in retrieval order, and the response says so
 
-FALLBACKS = {None: pb.FALLBACK_NONE, "popular": pb.FALLBACK_POPULAR}
-DEGRADED_REASONS = {
-    "cold_user": pb.DEGRADED_REASON_COLD_USER,
-    "no_rerank": pb.DEGRADED_REASON_NO_RERANK,
-    "unknown_recent_items": pb.DEGRADED_REASON_UNKNOWN_RECENT_ITEMS,
-    "unknown_attributes": pb.DEGRADED_REASON_UNKNOWN_ATTRIBUTES,
-}
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: what a request says of its user, and the user's recorded events that the bundle does not hold."""
+
+    user_id: str | None
+    events: Sequence[StoredEvent]
+    recent: Sequence[str]
+    attributes: dict[str, list[str | float]]
+    context: Sequence[str]
+    no_events: bool = False  # whether they could not be read
+
+    def arguments(self) -> dict[str, Any]:
+        """As Recommender's methods take them."""
+        return {
+            "recent_items": [*(event.item_id for event in self.events), *self.recent],
+            "recent_times": [event.time for event in self.events],
+            "attributes": self.attributes,
+            "context_items": self.context,
+        }
 
 
 class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
-    """Answers once ``recommender`` is set; UNAVAILABLE before."""
+    """Answers from the state's present snapshot; UNAVAILABLE before there is one.
 
-    def __init__(self, recommender: Recommender | None = None) -> None:
-        self.recommender = recommender
+    Args:
+        store: of events; None: there is none, and nothing is missing.
+        experiment: variants that are compared; None: there are none.
+        log: gets what Recommend shows; clock: its epoch seconds.
+    """
+
+    def __init__(
+        self,
+        state: ServingState,
+        limits: LimitSettings | None = None,
+        store: StateStore | None = None,
+        *,
+        experiment: Experiment | None = None,
+        log: ServedLog | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.state, self.store, self.log, self.clock = state, store, log, clock
+        self.limits = limits or LimitSettings()
+        self.experiment = experiment or Experiment(ExperimentSettings(), state)
 
     @with_status
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
+        stages = self._stages(context)
         if not request.recent_item_ids and not request.attributes:
-            _required("user_id", request.user_id)
-        if len(request.recent_item_ids) > MAX_RECENT_ITEMS:
-            raise InvalidRequestError(
-                f"recent_item_ids must be at most {MAX_RECENT_ITEMS}, got {len(request.recent_item_ids)}"
-            )
-        k = _item_count(request.max_item_count)
-        attributes = _attributes(request.attributes)
-        remaining_s = _remaining_s(context)
-        found = self._recommender().recommend(
-            request.user_id or None,
-            k,
-            exclude_seen=not request.include_seen,
-            rerank=remaining_s >= RERANK_TIME_S,
-            recent_items=list(request.recent_item_ids),
-            attributes=attributes,
-        )
-        return pb.RecommendResponse(
-            items=_items(found),
-            bundle_version=found.bundle_version,
-            fallback=FALLBACKS[found.fallback],
-            degraded_reasons=[DEGRADED_REASONS[reason] for reason in found.degraded],
-            unknown_recent_item_ids=found.unknown_recent_items,
-            unknown_attributes=found.unknown_attributes,
-        )
+            messages.required("user_id", request.user_id)
+        request_id = messages.request_id(request.request_id)
+        response, answer = self._recommend(self.experiment, request, stages, request_id)
+        if self.log is not None:
+            self.log.record(_shown(request, response, answer, int(self.clock())))
+        return response
+
+    @with_stream_status
+    def BatchRecommend(
+        self, request: pb.BatchRecommendRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.BatchRecommendResponse]:
+        experiment = Experiment(ExperimentSettings(), Fixed(self.state.current))  # one snapshot for the whole stream
+        if not request.user_ids:
+            raise InvalidRequestError("user_ids must not be empty")
+        messages.at_most("user_ids", request.user_ids, messages.MAX_BATCH_USERS)
+        request_id = messages.request_id(request.request_id)
+        single = pb.RecommendRequest(max_item_count=request.max_item_count, include_seen=request.include_seen)
+        for name in ("filter", "diversity"):
+            if request.HasField(name):
+                getattr(single, name).CopyFrom(getattr(request, name))
+        for place, user_id in enumerate(request.user_ids):
+            single.user_id = messages.required(f"user_ids[{place}]", user_id)
+            response, _ = self._recommend(experiment, single, self._stages(context), request_id)
+            yield pb.BatchRecommendResponse(user_id=user_id, recommendations=response)
 
     @with_status
     def SimilarItems(self, request: pb.SimilarItemsRequest, context: grpc.ServicerContext) -> pb.SimilarItemsResponse:
-        item_id = _required("item_id", request.item_id)
-        k = _item_count(request.max_item_count)
-        _remaining_s(context)
-        found = self._recommender().similar_items(item_id, k)
-        return pb.SimilarItemsResponse(items=_items(found), bundle_version=found.bundle_version)
+        served = self.state.current
+        item_id = messages.required("item_id", request.item_id)
+        k = messages.item_count(request.max_item_count, self.limits.max_items)
+        filters = messages.filters(request)
+        self._stages(context)
+        found = served.recommender.similar_items(item_id, k, filters=filters)
+        return pb.SimilarItemsResponse(
+            items=messages.scored_items(found.items),
+            bundle_version=found.bundle_version,
+            catalog_revision=served.catalog_revision,
+        )
 
-    def _recommender(self) -> Recommender:
-        recommender = self.recommender
-        if recommender is None:
-            raise StartingError("the bundle is still loading; try again")
-        return recommender
+    @with_status
+    def RankItems(self, request: pb.RankItemsRequest, context: grpc.ServicerContext) -> pb.RankItemsResponse:
+        served, stages = self.state.current, self._stages(context)
+        if not request.recent_item_ids and not request.attributes:
+            messages.required("user_id", request.user_id)
+        item_ids = messages.ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
+        request_id = messages.request_id(request.request_id)
+        asker = self._asker(served, request, stages)
+        ranked = served.recommender.rank_items(
+            asker.user_id, item_ids, **asker.arguments(), with_features=request.include_feature_values, stages=stages
+        )
+        return pb.RankItemsResponse(
+            items=messages.scored_items(ranked.order.items),
+            unknown_item_ids=ranked.unknown_items,
+            **self._said(ranked.order, served, asker, request_id),
+        )
+
+    @with_status
+    def GetItem(self, request: pb.GetItemRequest, context: grpc.ServicerContext) -> pb.GetItemResponse:
+        served = self.state.current
+        item_id = messages.required("item_id", request.item_id)
+        bundle = served.recommender.bundle
+        idx = bundle.item_ids.idx(item_id)
+        row = bundle.row(idx)
+        return pb.GetItemResponse(
+            item=messages.item_of(row),
+            title=(row[bundle.title_column] or "") if bundle.title_column else "",
+            available=bool(bundle.available[idx]),
+            added=served.is_added(idx),
+            bundle_version=served.bundle_version,
+            catalog_revision=served.catalog_revision,
+        )
+
+    def _recommend(
+        self, experiment: Experiment, request: pb.RecommendRequest, stages: Stages, request_id: str
+    ) -> tuple[pb.RecommendResponse, Answer]:
+        k = messages.item_count(request.max_item_count, self.limits.max_items)
+        filters, diversity = messages.filters(request), messages.diversity(request)
+        asked: dict[str, Asker] = {}
+
+        def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
+            asker = asked[served.bundle_version] = self._asker(served, request, stages)
+            chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
+            return served.recommender.recommend(
+                asker.user_id,
+                depth,
+                not request.include_seen,
+                **asker.arguments(),
+                rerank=variant is None or variant.rerank,
+                diversity=diversity or chosen,
+                filters=filters,
+                with_features=request.include_feature_values,
+                with_sources=request.include_source_scores,
+                stages=stages,
+            )
+
+        try:
+            answer = experiment.answer(request.user_id or request_id, k, request_id, ask)
+        except ConfigError as error:
+            if diversity is None:
+                raise
+            raise InvalidRequestError(str(error)) from error
+        items = messages.scored_items(answer.found.items)
+        if answer.variant == INTERLEAVED:
+            for item, name in zip(items, answer.variants, strict=True):
+                item.variant = name
+        said = self._said(answer.found, answer.served, asked[answer.served.bundle_version], request_id)
+        return pb.RecommendResponse(items=items, variant=answer.variant, **said), answer
+
+    def _asker(self, served: Served, request: Any, stages: Stages) -> Asker:
+        """Who a Recommend or RankItems request asks for."""
+        recent, context = messages.recent_items(request.recent_item_ids), messages.context_items(request.context)
+        attributes = messages.user_attributes(request.attributes)
+        user_id = request.user_id or None
+        asker = Asker(user_id, (), recent, attributes, context)
+        if user_id is None or self.store is None:
+            return asker
+        stages.begin("events")
+        bundle = served.recommender.bundle
+        try:
+            events = self.store.user_events(user_id)
+        except StoreError:
+            return Asker(user_id, (), recent, attributes, context, no_events=True)
+        events = [event for event in new_events(bundle, user_id, events) if event.item_id in bundle.item_ids]
+        if events and bundle.inductive is None:  # of an older reckg: it cannot take them into account
+            return Asker(user_id, (), recent, attributes, context, no_events=True)
+        return Asker(user_id, events, recent, attributes, context)
+
+    def _said(self, found: Recommendations, served: Served, asker: Asker, request_id: str) -> dict[str, Any]:
+        """What the responses of Recommend and RankItems say beside the items; metrics and traces are told as well."""
+        reasons: list[DegradedReason | str] = list(found.degraded)
+        reasons += ["no_events"] * asker.no_events + ["stale_catalog"] * served.stale_catalog
+        call = CALL.get(None)
+        if call is not None:
+            call.told.request_id, call.told.bundle_version = request_id, found.bundle_version
+            call.told.degraded += reasons
+            if found.items and found.fallback is None and "no_rerank" not in reasons:
+                call.told.best_score = found.items[0].score
+        return {
+            "request_id": request_id,
+            "bundle_version": found.bundle_version,
+            "fallback": messages.FALLBACKS[found.fallback],
+            "degraded_reasons": sorted(messages.DEGRADED_REASONS[reason] for reason in reasons),
+            "unknown_recent_item_ids": found.unknown_recent_items,
+            "unknown_attributes": found.unknown_attributes,
+            "stages": [messages.STAGES[stage] for stage in found.stages],
+            "catalog_revision": served.catalog_revision,
+            "unknown_context_item_ids": found.unknown_context_items,
+        }
+
+    def _stages(self, context: grpc.ServicerContext) -> Stages:
+        """The time that is left for the call. Raises ExpiredRequestError."""
+        left_s = context.time_remaining()
+        if not context.is_active() or (left_s is not None and left_s <= 0):
+            raise ExpiredRequestError("the deadline passed before the work began")
+        stages = Stages(
+            math.inf if left_s is None else left_s,
+            min_rerank_s=self.limits.min_rerank_ms / 1000,
+            wanted=context.is_active,
+        )
+        call = CALL.get(None)
+        if call is not None:
+            call.told.stages.append(stages)
+        return stages
 
 
-def _items(found: Recommendations) -> list[pb.ScoredItem]:
-    return [pb.ScoredItem(item_id=item.item_id, title=item.title, score=item.score) for item in found.items]
-
-
-def _attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
-    """The values of each column. Raises InvalidRequestError where a name is missing or comes twice."""
-    attributes: dict[str, list[str | float]] = {}
-    for attribute in given:
-        if _required("attributes.name", attribute.name) in attributes:
-            raise InvalidRequestError(f"attributes.name must not repeat, got {attribute.name!r} twice")
-        attributes[attribute.name] = [*attribute.values, *attribute.numbers]
-    return attributes
-
-
-def _required(field: str, value: str) -> str:
-    if not value:
-        raise InvalidRequestError(f"{field} must not be empty")
-    return value
-
-
-def _item_count(asked: int) -> int:
-    if not 0 <= asked <= MAX_ITEM_COUNT:
-        raise InvalidRequestError(f"max_item_count must be 0..{MAX_ITEM_COUNT}, got {asked}")
-    return asked or DEFAULT_ITEM_COUNT
-
-
-def _remaining_s(context: grpc.ServicerContext) -> float:
-    """Seconds until the client's deadline; infinity without one. Raises ExpiredRequestError."""
-    remaining_s = context.time_remaining()
-    if not context.is_active() or (remaining_s is not None and remaining_s <= 0):
-        raise ExpiredRequestError("the deadline passed before the work began")
-    return float("inf") if remaining_s is None else remaining_s
+def _shown(request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int) -> Shown:
+    """The answer for the log of what was shown."""
+    return Shown(
+        request_id=response.request_id,
+        user_id=request.user_id,
+        timestamp=now,
+        item_ids=[item.item_id for item in answer.found.items],
+        scores=[item.score for item in answer.found.items],
+        propensities=answer.propensities,
+        variants=answer.variants,
+        bundle_version=response.bundle_version,
+        placement=request.context.placement,
+    )

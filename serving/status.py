@@ -6,12 +6,13 @@ import functools
 import logging
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 
-from reckg.errors import ArtifactError, DataError, OlderBundleError, UnknownIdError
+from reckg.errors import ArtifactError, DataError, DeadlineError, FilterError, OlderBundleError, UnknownIdError
+from serving.control import CallError, ChannelClosedError
 from serving.store import StoreError
 
 logger = logging.getLogger("reckg.serving")
@@ -25,22 +26,39 @@ class ExpiredRequestError(Exception):
     """The client's deadline passed, or it went away, before the work began."""
 
 
+class NoStoreError(Exception):
+    """The server was started without a state store."""
+
+
 class StartingError(Exception):
     """The server is not ready yet."""
 
 
-class NoStoreError(Exception):
-    """The server is set to keep no events and no changes."""
+class RefusedError(Exception):
+    """A call that is not let in. The message holds neither tokens nor names.
+
+    retry_after_s: seconds after which it may be tried again; None where waiting does not help. reason: a word for the
+    metrics; default: the status in lower case.
+    """
+
+    def __init__(
+        self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.code, self.retry_after_s, self.reason = code, retry_after_s, reason or code.name.lower()
 
 
 # The first row that fits decides. Only the errors above the line carry their message to the client; a ValueError
 # that is no InvalidRequestError is a fault of ours, not of the client.
 TOLD = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (FilterError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownIdError, grpc.StatusCode.NOT_FOUND),
     (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
+    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),
+    (ChannelClosedError, grpc.StatusCode.UNAVAILABLE),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
     (NoStoreError, grpc.StatusCode.FAILED_PRECONDITION),
 )
@@ -56,6 +74,10 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     What the client cannot mend is logged under a new request id, and the client gets only that id. The log has the
     error's type and where it was raised but not its message, which may hold user ids.
     """
+    if isinstance(error, RefusedError):
+        return error.code, str(error)
+    if isinstance(error, CallError) and error.code != grpc.StatusCode.INTERNAL.name:
+        return grpc.StatusCode[error.code], str(error)
     for kind, code in TOLD:
         if isinstance(error, kind):
             return code, f"{error}; try again" if kind is StoreError else str(error)
@@ -73,6 +95,21 @@ def with_status(method: Callable[..., Any]) -> Callable[..., Any]:
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(self, request, context)
+        except Exception as error:
+            code, message = status_of(error, method.__name__)
+        context.abort(code, message)
+
+    return answer
+
+
+def with_stream_status(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The same of a method that answers with a stream."""
+
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from method(self, request, context)
+            return
         except Exception as error:
             code, message = status_of(error, method.__name__)
         context.abort(code, message)

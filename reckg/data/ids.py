@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,32 +54,60 @@ class IdMap:
         if empty:
             raise DataError(f"{empty} of {len(self.ids)} {what}s are empty; give every row an id.")
         self._idx = dict(zip(self.ids.to_list(), range(len(self.ids)), strict=True))
+        self._added_ids: list[str] = []
+        self._added: dict[str, int] = {}
         if len(self._idx) != len(self.ids):
             first = self.ids.filter(self.ids.is_duplicated())[0]
             repeated = len(self.ids) - len(self._idx)
             raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); make them unique.")
 
+    def without(self, ids: Sequence[str]) -> IdMap:
+        """Without some of the ids that were added: they are unknown from now on, their indices stay."""
+        less, gone = copy.copy(self), set(ids)
+        less._added = {raw: idx for raw, idx in self._added.items() if raw not in gone}
+        return less
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def __contains__(self, raw: str) -> bool:
-        return raw in self._idx
+        return raw in self._idx or raw in self._added
+
+    def extended(self, ids: Sequence[str]) -> IdMap:
+        """With more ids behind the others, of which nothing is copied.
+
+        An id that was added in this way before is of the new index alone from now on.
+
+        Raises:
+            DataError: an id is empty, repeated, or one of the first.
+        """
+        own = len(self) - len(self._added_ids)
+        if wrong := [raw for raw in ids if not raw or raw in self._idx]:
+            raise DataError(
+                f"{len(wrong)} of {len(ids)} {self.what}s are empty or there already (first: {wrong[0]!r})."
+            )
+        grown = copy.copy(self)
+        grown._added_ids = [*self._added_ids, *IdMap(ids, self.what).ids]
+        grown._added = self._added | {raw: len(self) + place for place, raw in enumerate(ids)}
+        grown.ids = pl.concat([self.ids[:own], pl.Series("id", grown._added_ids, dtype=pl.String)], rechunk=False)
+        return grown
 
     def idx(self, raw: str) -> int:
         """The index of one raw id. Raises UnknownIdError."""
-        try:
-            return self._idx[raw]
-        except KeyError:
-            raise UnknownIdError(f"unknown {self.what} {raw!r}: not among the {len(self)} of this run.") from None
+        idx = self.get(raw)
+        if idx is None:
+            raise UnknownIdError(f"unknown {self.what} {raw!r}: not among the {len(self)} of this run.")
+        return idx
 
     def get(self, raw: str) -> int | None:
         """The index of one raw id, or None."""
-        return self._idx.get(raw)
+        idx = self._idx.get(raw)
+        return self._added.get(raw) if idx is None else idx
 
     def indices(self, raws: Sequence[str]) -> np.ndarray:
         """(n,) int64 indices of n raw ids. Raises UnknownIdError, which counts the unknown and names the first."""
-        found = [self._idx.get(raw, -1) for raw in raws]
-        out = np.asarray(found, dtype=np.int64)
+        found = [self.get(raw) for raw in raws]
+        out = np.array([-1 if idx is None else idx for idx in found], dtype=np.int64)
         if (out < 0).any():
             unknown = int((out < 0).sum())
             first = raws[int(np.argmin(out))]

@@ -11,9 +11,10 @@ text is encoded.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,13 @@ from reckg.data.text_table import ROW, Table
 from reckg.errors import ArtifactError, DataError
 from reckg.graph.number_bins import NumberBins
 from reckg.graph.recency import recency_weights
+from reckg.grown_array import GrownArray
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
 from reckg.inductive.readout import Edges, Readout, unit
 from reckg.model.content import Content, NewItems, equally_long
 
 if TYPE_CHECKING:
+    from reckg.inductive.new_item import NewItem
     from reckg.model.encode_texts import Encoder
 
 FORMAT_VERSION = 1
@@ -71,14 +74,14 @@ class Inductive:
 
     def __init__(
         self,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, Any],
         info: Mapping[str, Any],
         entities: Sequence[str],
         item_ids: Sequence[str],
         folder: Path | None,
         encoder: Path | None,
     ) -> None:
-        self.arrays, self.info, self.entities, self.item_ids = arrays, info, entities, item_ids
+        self.arrays, self.info, self.entities = arrays, info, entities
         self.folder, self.encoder_folder = folder, encoder
         relations = ("interact", *info["relations"])
         self.readout = Readout(arrays, len(relations), info["aggregator"], info["combine"], info["interaction_share"])
@@ -95,7 +98,7 @@ class Inductive:
     @property
     def dim(self) -> int:
         """D, of the vectors."""
-        layers, _, dim = self.arrays["layers"].shape
+        layers, dim = len(self.arrays["layers"]), self.readout.dim
         graph = (layers + 1) * dim if self.info["combine"] == "concat" else dim
         return graph + (self.arrays["linear.source"].shape[1] + 1 if "linear.source" in self.arrays else 0)
 
@@ -103,7 +106,7 @@ class Inductive:
         """Why it does not fit a bundle of these sizes."""
         found, expected = (self.info["n_users"], self.info["n_items"], self.dim), (n_users, n_items, dim)
         nodes = len(self.entities) + n_items
-        if found != expected or self.arrays["layers"].shape[1] != nodes:
+        if found != expected or len(self.arrays["layers"][0]) != nodes:
             return [f"inductive is of {found} users, items and dimensions, the bundle of {expected}"]
         return []
 
@@ -165,20 +168,26 @@ class Inductive:
             vector = unit(np.concatenate([vector, linear, [0]]))
         return vector, unknown
 
-    def with_items(self, item_ids: Sequence[str], added: EmbeddedItems) -> Inductive:
-        """With these items as nodes of the graph that histories may hold; the others do not hear of them."""
-        arrays = dict(self.arrays)
-        arrays["layers"] = np.concatenate([arrays["layers"], added.layers[:, :-1].swapaxes(0, 1)], axis=1)
-        others = np.array([len(edges) for edges in added.edges], dtype=np.float32)
-        arrays["others"] = np.concatenate([arrays["others"], others])
-        arrays["interactions"] = np.concatenate([arrays["interactions"], np.zeros_like(others)])
+    def with_items(self, added: Sequence[NewItem]) -> Inductive:
+        """With these items as nodes of the graph that histories may hold; the others do not hear of them, and neither
+        do items that are embedded."""
+        arrays, m = dict(self.arrays), len(added)
+        layers = np.stack([item.layers for item in added])
+        arrays["layers"] = tuple(GrownArray(nodes, layers[:, n]) for n, nodes in enumerate(arrays["layers"]))
+        counts = np.concatenate([item.edge_count for item in added])
+        arrays["others"] = GrownArray(arrays["others"], counts)
+        arrays["interactions"] = GrownArray(arrays["interactions"], np.zeros_like(counts))
         if "log_total" in arrays:
-            totals = [self.readout.shares(each[0], e)[1] for each, e in zip(added.layers, added.edges, strict=True)]
-            arrays["log_total"] = np.concatenate([arrays["log_total"], np.array(totals, dtype=np.float32)])
+            totals = np.concatenate([item.log_total for item in added])
+            arrays["log_total"] = GrownArray(arrays["log_total"], totals)
         if "linear.source" in arrays:
-            arrays["linear.source"] = np.pad(arrays["linear.source"], ((0, len(item_ids)), (0, 0)))
-        info = {**self.info, "n_items": self.info["n_items"] + len(item_ids)}
-        return Inductive(arrays, info, self.entities, [*self.item_ids, *item_ids], None, self.encoder_folder)
+            nothing = np.zeros((m, arrays["linear.source"].shape[1]), dtype=np.float32)
+            arrays["linear.source"] = GrownArray(arrays["linear.source"], nothing)
+        grown = copy.copy(self)
+        grown.arrays, grown.folder = arrays, None
+        grown.info = {**self.info, "n_items": self.info["n_items"] + m}
+        grown.readout = replace(self.readout, arrays=arrays)
+        return grown
 
     def _item(self, layers: np.ndarray, text: np.ndarray, edges: Edges) -> np.ndarray:
         """(D,) unit vector of an item; its linear columns are told from its text (text dim,) and its edges."""

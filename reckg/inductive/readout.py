@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,14 @@ class Readout:
     """A trained graph model over one graph.
 
     Args:
-        arrays: layers (L, n, d): what each layer reads; interactions, others (n,): how many edges of a kind a node
+        arrays: layers, L of (n, d): what each layer reads; interactions, others (n,): how many edges of a kind a node
             has; aggregators.<layer>.<part>.<weight or bias>; with attention that is not uniform also log_total (n,),
             the log of a node's sum of prior x exp(logit), and relation_logit (2R,), or transr.relation (2R, k) and
             transr.projection (2R, d, k).
         n_relations: R, ``interact`` included, without inverses.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Any]
     n_relations: int
     aggregator: str
     combine: str
@@ -56,7 +57,7 @@ class Readout:
 
     @property
     def dim(self) -> int:
-        return self.arrays["layers"].shape[2]
+        return int(self.arrays["layers"][0].shape[1])
 
     def layers(self, own: np.ndarray, edges: Edges) -> np.ndarray:
         """(L + 1, d) float32: the node before propagation, ``own`` (d,), and after each layer."""
@@ -103,7 +104,7 @@ class Readout:
         """(m,) attention logits of the edges, or of their inverses, which the tails see: by relation, or KGAT's."""
         relation = (edges.relation + self.n_relations * from_tail) % (2 * self.n_relations)
         if "relation_logit" in self.arrays:
-            return self.arrays["relation_logit"][relation]
+            return np.asarray(self.arrays["relation_logit"][relation])
         tails, logits = self.arrays["layers"][0][edges.tail], np.empty(len(edges))
         for number in np.unique(relation):
             of_relation = relation == number

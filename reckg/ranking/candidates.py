@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reckg.compressed_rows import Rows
+from reckg.compressed_rows import Rows, kept_entries
+from reckg.grown_array import GrownArray
 from reckg.ranking.tables import FeatureTables
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.exact import empty_result, pair_scores, search_checked
@@ -61,7 +62,10 @@ def source_top(
         profile[:, : tables.graph_dim] = scores.profiles[0]
         return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
-        return _less(search_checked(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
+        factors = tables.factors
+        if isinstance(factors, GrownArray):  # what was added has none
+            factors, seen = factors.base, seen if seen is None else kept_entries(seen, seen[1] < len(factors.base))
+        return _less(search_checked(scores.factors, factors, k, seen), scores.length == 0, allowed)
     if name == "popular":
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
     sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
@@ -69,14 +73,21 @@ def source_top(
 
 
 def retrieve(
-    scores: UserScores, index: ItemIndex, depths: Depths, seen: Rows | None, allowed: np.ndarray | None = None
+    scores: UserScores,
+    index: ItemIndex,
+    depths: Depths,
+    seen: Rows | None,
+    allowed: np.ndarray | None = None,
+    kept: dict[str, ScoredItems] | None = None,
 ) -> ScoredItems:
     """(n, c): each user's candidates, the union over the sources, in the order of the vectors' scores.
 
-    c is what the longest union needs; shorter rows are padded.
+    c is what the longest union needs; shorter rows are padded. kept: gets what each source gave.
     """
-    parts = [source_top(name, scores, index, k, seen, allowed).item_idx for name, k in depths.items() if k]
-    item_idx = np.sort(np.concatenate(parts, axis=1), axis=1)
+    parts = {name: source_top(name, scores, index, k, seen, allowed) for name, k in depths.items() if k}
+    if kept is not None:
+        kept |= parts
+    item_idx = np.sort(np.concatenate([part.item_idx for part in parts.values()], axis=1), axis=1)
     new = item_idx >= 0
     new[:, 1:] &= item_idx[:, 1:] != item_idx[:, :-1]
     length = new.sum(axis=1)

@@ -7,7 +7,7 @@ weighed: the best is 1, the worst 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from reckg.data.history import History
 from reckg.errors import ConfigError
+from reckg.grown_array import Array
 from reckg.retrieval.scored_items import ScoredItems
 
 Strategy = Literal["none", "mmr", "calibrated", "provider"]
@@ -46,23 +47,28 @@ class ItemTraits:
     """What strategies need of the items.
 
     vectors (n_items, d) float32. values (n_items, v) csr: rows sum to 1, or are empty; None without ``column``.
-    provider (n_items,) int64, -1 for none; None without ``provider_column``.
+    provider (n_items,) int64, -1 for none; None without ``provider_column``. The names are of the values' columns and of
+    the providers' numbers.
     """
 
-    vectors: np.ndarray
+    vectors: Array
     values: sparse.csr_matrix | None = None
     provider: np.ndarray | None = None
+    value_names: list[str] = field(default_factory=list, repr=False)
+    provider_names: list[str] = field(default_factory=list, repr=False)
 
 
-def item_traits(items: pl.DataFrame, vectors: np.ndarray, diversity: Diversity) -> ItemTraits:
+def item_traits(items: pl.DataFrame, vectors: Array, diversity: Diversity) -> ItemTraits:
     """The traits of the catalogue ``items``, a row each. Raises ConfigError where a column is missing or unfit."""
-    values = value_matrix(items, diversity.column) if diversity.column else None
-    provider = provider_codes(items, diversity.provider_column)[0] if diversity.provider_column else None
-    return ItemTraits(vectors, values, provider)
+    values, value_names = value_matrix(items, diversity.column) if diversity.column else (None, [])
+    column = diversity.provider_column
+    provider, provider_names = provider_codes(items, column) if column else (None, [])
+    return ItemTraits(vectors, values, provider, value_names, provider_names)
 
 
-def value_matrix(items: pl.DataFrame, column: str) -> sparse.csr_matrix:
-    """(n_items, v): an item's distinct values in equal parts, sorted by name; an empty row where it has none."""
+def value_matrix(items: pl.DataFrame, column: str) -> tuple[sparse.csr_matrix, list[str]]:
+    """(n_items, v): an item's distinct values in equal parts, sorted by name; an empty row where it has none. And the
+    names."""
     name = "diversity.column"
     kind = _column_type(items, column, name)
     lists = pl.col(column) if kind == pl.List(pl.String) else pl.concat_list(column)
@@ -74,7 +80,8 @@ def value_matrix(items: pl.DataFrame, column: str) -> sparse.csr_matrix:
     row = long["row"].to_numpy()
     count = np.bincount(row, minlength=len(items))
     shape = (len(items), int(code.max(initial=-1)) + 1)
-    return sparse.csr_matrix((1.0 / count[row], (row, code)), shape=shape)
+    names = long["value"].unique().sort().to_list()
+    return sparse.csr_matrix((1.0 / count[row], (row, code)), shape=shape), names
 
 
 def provider_codes(items: pl.DataFrame, column: str) -> tuple[np.ndarray, list[str]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from reckg.data.history import History
 from reckg.errors import DataError
+from reckg.grown_array import Array
 from reckg.ranking.columns import EVENT_SPAN
 from reckg.ranking.pairs import Pairs
 from reckg.ranking.row_sums import row_entries
@@ -67,7 +68,7 @@ def extract_features(
     user_idx: np.ndarray,
     candidates: ScoredItems,
     vectors: np.ndarray,
-    item_vectors: np.ndarray,
+    item_vectors: Array,
 ) -> np.ndarray:
     """The features of every candidate of every user.
 
@@ -244,8 +245,8 @@ def _entity_sums(pairs: Pairs, weighting: int, squared: bool) -> np.ndarray:
     pair, entity, rarity = pairs.entities
     found = pairs.scores.entities.of(weighting, pair // c, entity)
     sums = np.bincount(pair, found * rarity if squared else found, minlength=n * c).reshape(n, c)
-    indptr = pairs.tables.entities.indptr
-    some = (indptr[pairs.item_idx + 1] > indptr[pairs.item_idx]) & (pairs.scores.length > 0)[:, None]
+    some = np.bincount(pair, minlength=n * c).reshape(n, c) > 0
+    some &= (pairs.scores.length > 0)[:, None]
     return np.where(some, sums, np.nan)
 
 
@@ -298,12 +299,13 @@ def number_distance(pairs: Pairs) -> np.ndarray:
     """(n, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
     scores = pairs.scores
     total, count = np.zeros(pairs.item_idx.shape), np.zeros(pairs.item_idx.shape)
-    for column in pairs.tables.numbers.T:
-        value = column[scores.item]
+    numbers = pairs.tables.numbers
+    for column in range(numbers.shape[1]):
+        value = numbers[scores.item, column]
         known = np.isfinite(value)
         weight = np.bincount(scores.query[known], minlength=scores.n)
         mean = np.bincount(scores.query[known], value[known], minlength=scores.n) / np.maximum(weight, 1)
-        distance = np.abs(column[pairs.item_idx] - mean[:, None])
+        distance = np.abs(numbers[pairs.item_idx, column] - mean[:, None])
         usable = np.isfinite(distance) & (weight > 0)[:, None]
         total += np.where(usable, distance, 0)
         count += usable

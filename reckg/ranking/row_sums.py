@@ -8,8 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from reckg.compressed_rows import Rows, row_positions
+from reckg.ranking.grown_matrix import GrownMatrix
 from reckg.retrieval.exact import empty_result, write_best
 from reckg.retrieval.scored_items import ScoredItems
+
+Matrix = sp.csr_matrix | GrownMatrix
 
 FEW_ENTRIES = 2**16  # up to here NumPy beats scipy's product, which has a price per call
 SPARSE = 16  # columns an entry from which on only those that occur are held
@@ -69,7 +72,7 @@ def _floor(sums: np.ndarray, k: int) -> np.ndarray:
     return np.partition(best, groups - k, axis=1)[:, [groups - k]]
 
 
-def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> RowSums:
+def row_sums(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> RowSums:
     """Of each of n queries the sum of its rows of a (m, columns) matrix, each times its weight.
 
     Args:
@@ -77,13 +80,10 @@ def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights:
         weights: (w, h): weightings, each of which gives sums of its own.
     """
     columns = matrix.shape[1]
-    entries = int((matrix.indptr[row + 1] - matrix.indptr[row]).sum())
+    lengths = matrix.lengths(row) if isinstance(matrix, GrownMatrix) else matrix.indptr[row + 1] - matrix.indptr[row]
+    entries = int(lengths.sum())
     if entries > FEW_ENTRIES:
-        length = np.bincount(query, minlength=n)
-        indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
-        parts = weights.ravel(), np.tile(row, len(weights)), indptr
-        left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
-        return RowSums((left @ matrix).toarray().reshape(len(weights), n, columns), None)
+        return RowSums(_product(matrix, query, row, weights, n), None)
     place, column, value = row_entries(matrix, row)
     touched = None
     if n * columns > SPARSE * entries:
@@ -94,8 +94,27 @@ def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights:
     return RowSums(np.stack(sums).reshape(len(weights), n, columns), touched)
 
 
-def row_entries(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+    """(w, n, columns) the sums by a sparse product; what a matrix has grown by is added last, as row_entries has it."""
+    if isinstance(matrix, GrownMatrix):
+        out = np.zeros((len(weights), n, matrix.shape[1]))
+        old = row < matrix.base.shape[0]
+        out[:, :, : matrix.base.shape[1]] = _product(matrix.base, query[old], row[old], weights[:, old], n)
+        place, column, value = matrix.added_entries(row)
+        for sums, weight in zip(out, weights, strict=True):
+            np.add.at(sums, (query[place], column), value * weight[place])
+        return out
+    length = np.bincount(query, minlength=n)
+    indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
+    parts = weights.ravel(), np.tile(row, len(weights)), indptr
+    left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
+    return (left @ matrix).toarray().reshape(len(weights), n, matrix.shape[1])
+
+
+def row_entries(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries of (r,) rows: (place in ``rows``, column, value), each (e,)."""
+    if isinstance(matrix, GrownMatrix):
+        return matrix.entries(rows)
     ends, position = row_positions(matrix.indptr, rows)
     place = np.repeat(np.arange(len(rows)), np.diff(ends))
     return place, matrix.indices[position], matrix.data[position]

@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 
 from reckg.errors import ArtifactError
 from reckg.file_hash import file_sha256
+from reckg.grown_array import Array
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.item_item import Order
+from reckg.ranking.row_sums import Matrix
 
 FORMAT_VERSION = 2
 ITEM_COLUMNS = (
@@ -51,25 +53,25 @@ class FeatureTables:
     now: int | None
     graph_dim: int
     users: np.ndarray
-    items: np.ndarray
-    numbers: np.ndarray
-    vectors: np.ndarray
-    text: np.ndarray
-    factors: np.ndarray
+    items: Array
+    numbers: Array
+    vectors: Array
+    text: Array
+    factors: Array
     factor_gram: np.ndarray
     event_keys: np.ndarray
     event_times: np.ndarray
     popular: np.ndarray
     popular_score: np.ndarray
     entity_length: np.ndarray
-    entities: sp.csr_matrix
-    cooccurrence: sp.csr_matrix
-    walk: sp.csr_matrix
-    entity_neighbours: sp.csr_matrix
+    entities: Matrix
+    cooccurrence: Matrix
+    walk: Matrix
+    entity_neighbours: Matrix
     user_entities: sp.csr_matrix
     attribute_lift: sp.csr_matrix
-    linear: sp.csr_matrix | None
-    text_neighbours: sp.csr_matrix | None
+    linear: Matrix | None
+    text_neighbours: Matrix | None
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from reckg.compressed_rows import Rows
 from reckg.data.history import History
+from reckg.grown_array import Array
 from reckg.ranking.factors import history_factors
 from reckg.ranking.row_sums import RowSums, row_sums
 from reckg.ranking.tables import FeatureTables
@@ -34,7 +35,7 @@ class UserScores:
         history: History,
         user_idx: np.ndarray,
         vectors: np.ndarray,
-        item_vectors: np.ndarray,
+        item_vectors: Array,
     ) -> None:
         self.tables, self.history, self.user_idx = tables, history, user_idx
         self.vectors, self.item_vectors = vectors, item_vectors
@@ -115,7 +116,7 @@ class UserScores:
         """(2, n, t): the same of the vectors of the history's texts."""
         return self._profiles(self.tables.text)
 
-    def _profiles(self, vectors: np.ndarray) -> np.ndarray:
+    def _profiles(self, vectors: Array) -> np.ndarray:
         rows = vectors[self.item].astype(np.float32)
         out = np.zeros((2, self.n, vectors.shape[1]), dtype=np.float32)
         some = self.length > 0

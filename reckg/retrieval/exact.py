@@ -8,6 +8,7 @@ import numpy as np
 
 from reckg.compressed_rows import Rows, take_rows
 from reckg.errors import ArtifactError, DataError
+from reckg.grown_array import Array
 from reckg.retrieval.blas_threads import one_blas_thread
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -213,7 +214,7 @@ def _falling(score: np.ndarray) -> np.ndarray:
     return np.where(bits < 0, bits, bits ^ np.int32(0x7FFFFFFF)).view(np.uint32).astype(np.uint64)
 
 
-def pair_scores(queries: np.ndarray, vectors: np.ndarray, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+def pair_scores(queries: np.ndarray, vectors: Array, row: np.ndarray, item: np.ndarray) -> np.ndarray:
     """Inner products (p,) float32 of the pairs (queries[row], vectors[item]), each computed on its own."""
     score = np.empty(len(row), dtype=np.float32)
     for start in range(0, len(row), PAIRS_AT_ONCE):

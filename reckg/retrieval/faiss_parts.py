@@ -134,12 +134,6 @@ def mapped(path: Path) -> Any:
         raise ArtifactError(f"{path} cannot be read by faiss: {error}. Run 'reckg index' again.") from error
 
 
-def owned_copy(index: Any) -> Any:
-    """A copy that may be added to. A mapped index may not, and FAISS ends the process that adds to a clone of one."""
-    faiss = faiss_module()
-    return downcast(faiss.deserialize_index(faiss.serialize_index(index)))
-
-
 def downcast(index: Any) -> Any:
     """The index as an object of its own class."""
     own = faiss_module().downcast_index(index)

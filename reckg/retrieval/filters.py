@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 
 from reckg.data.ids import IdMap
-from reckg.errors import DataError
+from reckg.errors import FilterError
 
 Value = str | int | float
+Wanted = Value | Sequence[Value] | Mapping[str, float]
 RANGES = (">", ">=", "<", "<=")
 
 
@@ -25,14 +26,14 @@ class Filters:
     deny: raw item ids that are not recommended.
     where: a column of the catalogue to what its value must be: a value; a list of values, of which it must be one; of
         a number column also a mapping from ``>``, ``>=``, ``<``, ``<=`` to numbers. A column of lists must contain the
-        value, or one of them. An item without a value satisfies nothing.
+        value, or one of them. An item without a value satisfies nothing. Pairs where a column has several conditions.
 
     Filters(where={"genre": ["drama", "crime"], "year": {">=": 2010}}, deny=["i042"])
     """
 
     allow: Sequence[str] | None = None
     deny: Sequence[str] = ()
-    where: Mapping[str, Value | Sequence[Value] | Mapping[str, float]] = field(default_factory=dict)
+    where: Mapping[str, Wanted] | Sequence[tuple[str, Wanted]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -60,7 +61,7 @@ class ItemFilters:
         """(n_items,) bool: the items that satisfy the filters; None where all do.
 
         Raises:
-            DataError: an unknown column, a value or a range that does not fit the column, ids that are no strings.
+            FilterError: an unknown column, a value or a range that does not fit the column, ids that are no strings.
         """
         if filters.empty:
             return None
@@ -69,14 +70,14 @@ class ItemFilters:
         )
         if filters.deny:
             allowed &= ~self._listed(filters.deny, "deny")
-        for column, wanted in filters.where.items():
+        for column, wanted in filters.where.items() if isinstance(filters.where, Mapping) else filters.where:
             allowed &= self._matching(column, wanted)
         return allowed
 
     def _listed(self, ids: Sequence[str], what: str) -> np.ndarray:
         """Items by raw id; ids that the catalogue does not have are of no item."""
         if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
-            raise DataError(f"filter {what!r} must be a list of item ids, strings, got {ids!r}")
+            raise FilterError(f"filter {what!r} must be a list of item ids, strings, got {ids!r}")
         mask = np.zeros(len(self._items), dtype=bool)
         mask[[idx for one in ids if (idx := self._ids.get(one)) is not None]] = True
         return mask
@@ -85,16 +86,16 @@ class ItemFilters:
         """Items whose value in the column is wanted."""
         kind = self._kinds.get(column)
         if kind is None:
-            raise DataError(f"filter on the unknown column {column!r}; known: {', '.join(self._kinds) or 'none'}")
+            raise FilterError(f"filter on the unknown column {column!r}; known: {', '.join(self._kinds) or 'none'}")
         mask = np.zeros(len(self._items), dtype=bool)
         if isinstance(wanted, Mapping):
             if kind != "number":
-                raise DataError(f"filter on {column!r}, a {kind} column, cannot be a range, got {dict(wanted)!r}")
+                raise FilterError(f"filter on {column!r}, a {kind} column, cannot be a range, got {dict(wanted)!r}")
             mask[self._in_range(column, wanted)] = True
             return mask
         values = [wanted] if isinstance(wanted, str | int | float) else wanted
         if not isinstance(values, Sequence | set | frozenset) or isinstance(values, bytes):
-            raise DataError(f"filter on {column!r} must be a value, a list of values or a range, got {wanted!r}")
+            raise FilterError(f"filter on {column!r} must be a value, a list of values or a range, got {wanted!r}")
         for value in values:
             mask[self._having(column, kind, value)] = True
         return mask
@@ -103,7 +104,7 @@ class ItemFilters:
         """item_idx with this value."""
         needed: Any = (int, float) if kind == "number" else str
         if not isinstance(value, needed) or isinstance(value, bool) or value != value:
-            raise DataError(
+            raise FilterError(
                 f"filter on {column!r}, a {kind} column, needs {'a number' if kind == 'number' else 'a string'}, "
                 f"got {value!r}"
             )
@@ -119,7 +120,7 @@ class ItemFilters:
         for sign, bound in wanted.items():
             number = isinstance(bound, int | float) and not isinstance(bound, bool) and bound == bound
             if sign not in RANGES or not number:
-                raise DataError(
+                raise FilterError(
                     f"filter on {column!r}: a range maps {', '.join(RANGES)} to numbers, got {sign!r}: {bound!r}"
                 )
             place = int(np.searchsorted(values, bound, side="left" if sign in (">=", "<") else "right"))

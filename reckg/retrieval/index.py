@@ -29,7 +29,6 @@ from reckg.retrieval.faiss_parts import (
     faiss_module,
     mapped,
     on_device,
-    owned_copy,
     search_parameters,
     stored_vectors,
     trained,
@@ -200,18 +199,6 @@ class ItemIndex:
         best = empty_result(len(rows), result.item_idx.shape[1])
         write_best(best, 0, row, item, pair_scores(queries[rows], self._vectors, row, item))
         result.item_idx[rows], result.score[rows] = best.item_idx, best.score
-
-    def with_vectors(self, vectors: np.ndarray) -> ItemIndex:
-        """A copy with (m, dim) float32 more vectors at the end. Raises ArtifactError where they do not fit."""
-        vectors = checked_vectors(vectors)
-        if vectors.shape[1] != self.dim:
-            raise ArtifactError(f"{vectors.shape[1]} dimensions are added to an index of {self.dim}: from another run?")
-        index = owned_copy(self._index)
-        index.add(vectors)
-        beside = np.concatenate([self._vectors, vectors]) if self._beside else None
-        return ItemIndex(
-            index, self.kind, self.settings, compression=self.compression, vectors=beside, recall=self.recall
-        )
 
     def save(self, folder: Path) -> None:
         """Writes ``index.faiss`` and ``index.json`` (kind, sizes, settings, recall, sha256) into ``folder``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -52,8 +53,11 @@ def bundle_path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @contextmanager
 def server_process(bundle_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server at a free port: its address and its process, stopped at the end if it still runs."""
-    command = [sys.executable, "-m", "serving.server", str(bundle_path), "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "jobs.cli", "serve", str(bundle_path), "--port", "0"]
+    environment = os.environ | {"RECKG_REFLECTION": "true"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     too_long = threading.Timer(60, process.kill)
     too_long.start()
@@ -169,7 +173,8 @@ def test_health_and_reflection(address: str) -> None:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
         found = DescriptorPool(database).FindServiceByName(SERVICE)
-        assert [method.name for method in found.methods] == ["Recommend", "SimilarItems"]
+        expected = pb.DESCRIPTOR.services_by_name["RecommenderService"].methods
+        assert [method.name for method in found.methods] == [method.name for method in expected]
 
 
 def test_watchers_do_not_hold_the_threads_that_answer(running: RunningServer, bundle: Bundle) -> None:
@@ -228,7 +233,7 @@ def test_two_servers_cannot_share_a_port(running: RunningServer) -> None:
 def test_a_damaged_bundle_ends_the_server_with_its_name(bundle_path: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
     (damaged / "users.parquet").unlink()
-    command = [sys.executable, "-m", "serving.server", str(damaged), "--port", "0"]
+    command = [sys.executable, "-m", "jobs.cli", "serve", str(damaged), "--port", "0"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "users.parquet is missing" in result.stderr

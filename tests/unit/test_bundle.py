@@ -24,6 +24,7 @@ from reckg.bundle import Bundle, check_bundle, load_bundle, read_manifest, save_
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError
+from reckg.manifest import manifest_text
 from reckg.recommend import Recommender, recommend_batch
 from reckg.retrieval.index import build_index
 from tests.small_bundle import small_bundle
@@ -52,7 +53,7 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 def edit_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(manifest_text(manifest))
 
 
 def edit_file(path: Path, name: str, content: bytes) -> None:
@@ -222,7 +223,7 @@ def test_missing_and_unlisted_files_are_named_together(copied: Path) -> None:
 def test_a_damaged_manifest_is_refused(copied: Path, tmp_path: Path) -> None:
     manifest = (copied / "manifest.json").read_text()
     for change, message in (
-        (lambda m: m.update(format_version=2), "format_version is 2, this version of reckg reads 1"),
+        (lambda m: m.update(format_version=3), "format_version is 3, this version of reckg reads 1 and 2"),
         (lambda m: m.pop("format_version"), "format_version is None"),
         (lambda m: m.update(files=[]), "files missing or of another type"),
         (lambda m: m["files"].update({"users.parquet": {}}), "files missing or of another type"),

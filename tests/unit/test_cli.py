@@ -18,8 +18,9 @@ from jobs.cli import FORMATS, STAGE_COMMANDS, build_parser, main
 from jobs.describe import describe
 from jobs.stages import STAGES
 from reckg.errors import ArtifactError, DataError
+from serving.settings import ServerSettings
 
-COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "serve", "demo", "describe")
+COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "publish", "serve", "token", "demo", "describe")
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:
@@ -186,11 +187,32 @@ def test_recommend_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert calls[1][1]["rerank"] is False
 
 
-def test_serve_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[Any, Any]] = []
-    monkeypatch.setattr("serving.server.serve", lambda *args, **options: calls.append((args, options)))
-    assert main(["serve", "bundle", "--port", "0", "--grace", "2"]) == 0
-    assert calls == [((Path("bundle"), "127.0.0.1", 0), {"threads": 4, "grace_s": 2.0})]
+def test_serve_passes_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[ServerSettings] = []
+    monkeypatch.setattr("serving.supervisor.serve", calls.append)
+    (tmp_path / "server.toml").write_text("port = 1\nworkers = 3\n[limits]\nmax_items = 7\n")
+    monkeypatch.setenv("RECKG_WORKERS", "2")
+    config = ["--config", str(tmp_path / "server.toml")]
+    assert main(["serve", "bundle", "--port", "0", "--grace", "2", "--threads", "5", *config]) == 0
+    assert main(["serve", "bundle", "--host", "0.0.0.0", "--insecure"]) == 0
+    assert calls[0].bundle == Path("bundle") and calls[0].host == "127.0.0.1"
+    assert (calls[0].port, calls[0].grace_s, calls[0].threads, calls[0].workers) == (0, 2.0, 5, 2)
+    assert calls[0].limits.max_items == 7
+    assert calls[1].insecure
+    assert main(["serve", "bundle", "--host", "0.0.0.0"]) == 2
+    assert "'0.0.0.0' is reached from beyond this machine" in capsys.readouterr().err
+    assert main(["serve"]) == 2
+    assert "bundle: Field required" in capsys.readouterr().err
+    assert len(calls) == 2
+
+
+def test_publish_says_what_it_did(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = stand_in(monkeypatch, "jobs.publish", "publish", {"version": "v3", "removed": ["v1", "v2"]})
+    assert main(["publish", "build/run", "build/store", "--keep", "1"]) == 0
+    assert calls == [((Path("build/run"), Path("build/store"), 1), {})]
+    assert capsys.readouterr().out == "build/store: the latest version is v3\nremoved: v1, v2\n"
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

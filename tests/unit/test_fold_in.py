@@ -222,7 +222,7 @@ def test_new_items_that_cannot_be_added_are_refused(bundle: Bundle, tmp_path: Pa
     ):
         with pytest.raises(DataError, match=message):
             bundle.with_items(frame)
-    with pytest.raises(ArtifactError, match="has added items and is not saved"):
+    with pytest.raises(ArtifactError, match="has added items or changed ones and is not saved"):
         save_bundle(bundle.with_items(rows), tmp_path / "grown")
 
 

@@ -15,6 +15,7 @@ PROJECT = ("reckg", "jobs", "serving")
 EVERYONE = (
     "reckg.errors",
     "reckg.file_hash",
+    "reckg.manifest",
     "reckg.compressed_rows",
     "reckg.mapped_tensors",
     "reckg.data.schema",
@@ -25,9 +26,23 @@ SERVED = (
     "reckg.recommend",
     "reckg.two_stage",
     "reckg.feature_values",
-    "reckg.artifact_folder",
     "reckg.golden",
     "reckg.inductive",
+)
+LIGHT = ("reckg.artifact_folder", "reckg.bundle_store", "reckg.settings_file")
+SUPERVISOR = tuple(
+    f"serving.{name}"
+    for name in (
+        "child_process",
+        "control",
+        "fleet",
+        "logs",
+        "settings",
+        "shared_port",
+        "supervisor",
+        "swaps",
+        "verify",
+    )
 )
 
 
@@ -47,7 +62,11 @@ class Rule:
 RULES = {
     "reckg": Rule(later=("reckg.bundle", "reckg.recommend")),
     "reckg.errors": Rule(),
+    "reckg.stages": Rule(),
     "reckg.file_hash": Rule(),
+    "reckg.manifest": Rule(),
+    "reckg.artifact_folder": Rule(),
+    "reckg.bundle_store": Rule(project=("reckg.artifact_folder",)),
     "reckg.compressed_rows": Rule(("numpy",)),
     "reckg.mapped_tensors": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",), ("reckg.settings_file",)),
@@ -74,19 +93,37 @@ RULES = {
         SERVED,
         Rule(
             ("numpy", "polars", "safetensors", "scipy"),
-            ("reckg", "reckg.data", "reckg.graph", "reckg.retrieval", "reckg.ranking", *SERVED),
+            (
+                "reckg",
+                "reckg.artifact_folder",
+                "reckg.data",
+                "reckg.graph",
+                "reckg.retrieval",
+                "reckg.ranking",
+                *SERVED,
+            ),
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
-    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.server")),
+    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor", "serving.tokens")),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
-        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
+        (
+            "google.protobuf",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "numpy",
+            "polars",
+            "prometheus_client",
+            "pydantic",
+        ),
         ("reckg",),
         later=("faiss", "opentelemetry", "redis"),
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 
@@ -181,7 +218,7 @@ def test_every_import_is_allowed() -> None:
         ("reckg", "from reckg.bundle import load_bundle"),
         ("jobs.train", "from serving import server"),
         ("jobs.train", "def f():\n    from serving import server"),
-        ("jobs.cli", "from serving.server import serve"),
+        ("jobs.cli", "from serving.supervisor import serve"),
         ("jobs.cli", "from jobs.demo import demo"),
         ("serving.service", "import jobs.cli"),
         ("serving.service", "import torch"),
@@ -201,7 +238,7 @@ def test_a_broken_rule_is_found(module: str, source: str) -> None:
             "import torch\nfrom reckg.model.losses import bpr_loss\nfrom reckg.errors import DataError",
         ),
         ("reckg.evaluation.report", "import numpy as np\nfrom reckg.evaluation.metrics import ndcg_at_k"),
-        ("jobs.cli", "def f():\n    from serving.server import serve"),
+        ("jobs.cli", "def f():\n    from serving.supervisor import serve"),
         ("reckg", "def load():\n    from reckg.bundle import load_bundle"),
         ("serving.service", "import reckg\nimport grpc\nfrom serving.status import code"),
     ],
@@ -216,5 +253,12 @@ def test_light_modules_load_nothing_heavy() -> None:
         "import sys; import reckg, serving.client, jobs.cli; jobs.cli.build_parser(); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_supervisor_loads_nothing_heavy() -> None:
+    heavy = ("grpc", "numpy", "polars", "faiss", "lightgbm", "torch", "scipy")
+    code = f"import sys, serving.supervisor; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

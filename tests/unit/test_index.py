@@ -17,6 +17,7 @@ from reckg.errors import ArtifactError, ConfigError, DataError
 from reckg.retrieval import index as index_module
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.faiss_parts import Device, Kind, faiss_module, n_gpus
+from reckg.retrieval.grown_index import GrownIndex
 from reckg.retrieval.index import BATCH, ItemIndex, build_index, load_index
 
 SMALL: dict[str, dict[str, Any]] = {  # every kind, as quick as it can be built
@@ -153,18 +154,18 @@ def test_saving_over_a_mapped_index_leaves_it_as_it_is(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", list(SMALL))
 @pytest.mark.parametrize("mapped", [False, True])
-def test_more_vectors_are_found_in_a_copy(name: str, mapped: bool, tmp_path: Path) -> None:
+def test_more_vectors_are_found_behind_an_index(name: str, mapped: bool, tmp_path: Path) -> None:
     vectors, more = unit_vectors(900, 8, 0), unit_vectors(20, 8, 1)
     index = build_index(vectors, **SMALL[name])
     if mapped:
         index.save(tmp_path)
         index = load_index(tmp_path)
-    grown = index.with_vectors(more)
+    grown = GrownIndex(index, more)
     assert (index.n_items, grown.n_items) == (900, 920)
     assert np.array_equal(grown.vectors(), np.concatenate([vectors, more]))
     assert grown.search(more, 1).item_idx[:, 0].tolist() == list(range(900, 920))
     with pytest.raises(ArtifactError, match="3 dimensions are added to an index of 8"):
-        index.with_vectors(unit_vectors(2, 3, 0))
+        GrownIndex(index, unit_vectors(2, 3, 0))
 
 
 @pytest.mark.parametrize("name", list(SMALL))

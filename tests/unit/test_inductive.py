@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from reckg.errors import ArtifactError, DataError
+from reckg.inductive.embed_new import NewItemEmbedder
 from reckg.inductive.embedder import load_inductive
 from tests import small_world
 from tests.small_world import ITEM_IDS, ITEMS, NEW, USERS, World, world
@@ -143,12 +144,12 @@ def test_given_attributes_replace_the_stored_ones(tmp_path: Path) -> None:
 def test_added_items_are_heard_in_histories(attention: str, encoder: Path, tmp_path: Path) -> None:
     """An item that is added as a copy of one that nobody took does to a history what that one does."""
     made = world(tmp_path, encoder=encoder, linear=True, attention=attention)
-    added = made.inductive.embed_items(small_world.items().slice(ITEMS - NEW, 1))
-    grown = made.inductive.with_items(["fresh"], added)
+    added = NewItemEmbedder(small_world.bundle(made)).embed(small_world.items().slice(ITEMS - NEW, 1))
+    grown = made.inductive.with_items(added)
     known = np.append(made.history.items(2), ITEMS - NEW)
     new = np.append(made.history.items(2), ITEMS)
     np.testing.assert_allclose(grown.embed_user(new)[0], made.inductive.embed_user(known)[0], atol=1e-3)
-    assert grown.item_ids == [*ITEM_IDS, "fresh"] and grown.folder is None
+    assert grown.info["n_items"] == ITEMS + 1 and made.inductive.info["n_items"] == ITEMS and grown.folder is None
 
 
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:

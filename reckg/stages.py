@@ -1,0 +1,69 @@
+"""The stages of answering a request: none begins after the deadline, and each is timed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from reckg.errors import DeadlineError
+
+Stage = Literal["events", "fold_in", "retrieve", "features", "rerank", "diversify", "popular"]
+
+
+class Stages:
+    """What one request has left and has done. Of one request at a time, not shared between threads.
+
+    Args:
+        left_s: seconds until the deadline, from now.
+        min_rerank_s: with less time left than this, the retrieval order is the answer.
+        wanted: whether anybody still waits for the answer, as before each stage.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        left_s: float = math.inf,
+        *,
+        min_rerank_s: float = 0.0,
+        wanted: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds: dict[Stage, float] = {}  # in the order in which they first began; a repeated one adds up
+        self.began: dict[Stage, float] = {}  # by the clock, the first time
+        self._clock, self._wanted, self._min_rerank_s = clock, wanted, min_rerank_s
+        self._deadline = clock() + left_s
+        self._present: Stage | None = None
+        self._began = 0.0
+        self.rerank_skipped = False  # whether there was too little time to rank
+
+    def time_left(self) -> float:
+        """Seconds until the deadline; below 0 after it."""
+        return self._deadline - self._clock()
+
+    def begin(self, stage: Stage) -> None:
+        """Ends the present stage and begins another.
+
+        Raises:
+            DeadlineError: the deadline has passed, or nobody waits for the answer; the stage does not begin.
+        """
+        self.end()
+        now = self._clock()
+        if now >= self._deadline:
+            raise DeadlineError(f"the deadline passed before the stage {stage}")
+        if not self._wanted():
+            raise DeadlineError(f"the caller went away before the stage {stage}")
+        self._present, self._began = stage, now
+        self.began.setdefault(stage, now)
+
+    def end(self) -> None:
+        """Ends the present stage, if any."""
+        if self._present is not None:
+            self.seconds[self._present] = self.seconds.get(self._present, 0.0) + self._clock() - self._began
+            self._present = None
+
+    def may_rerank(self) -> bool:
+        """Whether enough time is left to compute features and rank. Once it is not, it stays so."""
+        self.rerank_skipped = self.rerank_skipped or self.time_left() < self._min_rerank_s
+        return not self.rerank_skipped

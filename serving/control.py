@@ -1,0 +1,120 @@
+"""Calls between the supervisor and a worker, in both directions over one socket: JSON, a line each.
+
+{"id": 7, "call": "prepare", "with": {...}}
+{"id": 7, "result": {...}}  or  {"id": 7, "code": "FAILED_PRECONDITION", "error": "..."}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from reckg.errors import ReckgError
+
+logger = logging.getLogger("reckg.serving")
+
+Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+
+class CallError(Exception):
+    """The other end refused; ``code`` is the name of a gRPC status code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ChannelClosedError(Exception):
+    """The other end is gone, or does not answer."""
+
+
+class Channel:
+    """One end; safe to call from several threads once ``serve`` runs in one.
+
+    Args:
+        answer: what a call from the other end returns; each call has a thread of its own. What it raises is told to
+            the caller: a CallError as it is, another ReckgError as FAILED_PRECONDITION.
+    """
+
+    def __init__(self, connection: socket.socket, answer: Answer) -> None:
+        self._socket, self._answer = connection, answer
+        self._ids = itertools.count()
+        self._sending, self._waiting_lock = threading.Lock(), threading.Lock()
+        self._waiting: dict[int, Future[dict[str, Any]]] | None = {}  # None: closed
+
+    def call(self, what: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+        """What the other end answers. Raises CallError, or ChannelClosedError after ``timeout_s`` too."""
+        number, reply = next(self._ids), Future[dict[str, Any]]()
+        with self._waiting_lock:
+            if self._waiting is None:
+                raise ChannelClosedError(f"the other end was gone before {what!r}")
+            self._waiting[number] = reply
+        try:
+            self._send({"id": number, "call": what, "with": arguments})
+            return reply.result(timeout_s)
+        except TimeoutError:
+            raise ChannelClosedError(f"no answer to {what!r} within {timeout_s:g} s") from None
+        finally:
+            with self._waiting_lock:
+                if self._waiting is not None:
+                    self._waiting.pop(number, None)
+
+    def serve(self) -> None:
+        """Reads until the other end closes; then every call that waits, and every later one, fails."""
+        try:
+            with self._socket.makefile("r", encoding="utf-8") as lines:
+                for line in lines:
+                    self._take(json.loads(line))
+        except OSError as error:  # reset: the other end was killed with calls unread
+            logger.debug("control channel: %s", error)
+        finally:
+            self._close()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "call" in message:
+            threading.Thread(target=self._reply, args=(message,), name=message["call"], daemon=True).start()
+            return
+        with self._waiting_lock:
+            reply = (self._waiting or {}).pop(message["id"], None)
+        if reply is None:  # given up meanwhile
+            return
+        if "error" in message:
+            reply.set_exception(CallError(message["code"], message["error"]))
+        else:
+            reply.set_result(message["result"])
+
+    def _reply(self, message: dict[str, Any]) -> None:
+        try:
+            reply: dict[str, Any] = {"result": self._answer(message["call"], message["with"])}
+        except CallError as error:
+            reply = {"code": error.code, "error": str(error)}
+        except ReckgError as error:
+            reply = {"code": "FAILED_PRECONDITION", "error": str(error)}
+        except Exception as error:
+            logger.exception("%s failed", message["call"])
+            reply = {"code": "INTERNAL", "error": f"{type(error).__name__}: {error}"}
+        try:
+            self._send({"id": message["id"]} | reply)
+        except ChannelClosedError:
+            logger.debug("nobody waits for the answer to %s", message["call"])
+
+    def _send(self, message: dict[str, Any]) -> None:
+        data = (json.dumps(message) + "\n").encode()
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError as error:
+            raise ChannelClosedError(f"the other end is gone: {error}") from error
+
+    def _close(self) -> None:
+        with self._waiting_lock:
+            waiting, self._waiting = self._waiting or {}, None
+        for reply in waiting.values():
+            reply.set_exception(ChannelClosedError("the other end is gone"))
+        self._socket.close()

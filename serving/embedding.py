@@ -1,0 +1,149 @@
+"""The embedder: the one process that loads the text encoder, and embeds upserted items for all workers.
+
+    python -m serving.embedding --bundle run/bundle [--config server.toml]
+
+It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on for
+this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its input.
+The encoder is loaded for the first text, or at once where the store holds upserted items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from reckg.bundle import Bundle, load_bundle
+from reckg.errors import DataError, ReckgError
+from reckg.inductive.embed_new import NewItemEmbedder
+from serving.catalog_items import item_kinds, items_table
+from serving.logs import log_to_stderr
+from serving.settings import ServerSettings, read_settings
+from serving.store import CatalogChange, EmbeddedItem, StateStore, StoreError
+from serving.store.opened import open_store
+
+POLL_S = 0.1
+PAUSE_S = 1.0  # after the store did not answer
+AT_ONCE = 32  # items that are embedded in one call
+
+logger = logging.getLogger("reckg.serving")
+
+
+class Embedder:
+    """Embeds the upserted items of a store for one bundle. A bundle of an older reckg embeds none."""
+
+    def __init__(self, bundle: Bundle, store: StateStore) -> None:
+        self.bundle, self.store = bundle, store
+        self.new_items = None if bundle.inductive is None else NewItemEmbedder(bundle)
+        self.revision = 0  # up to which everything is embedded
+        self.items = 0  # that were embedded, or were already
+
+    def catch_up(self) -> int:
+        """Embeds what waits, by rising revision; returns how many items. Raises StoreError: it goes on next time."""
+        if self.new_items is None or self.store.catalog_revision() == self.revision:
+            return 0
+        changes = self.store.catalog_changes(self.revision)
+        upserts = [c for c in changes if c.kind == "upsert" and c.item_id not in self.bundle.item_ids]
+        there = self.store.embedded(self.bundle.version, [change.item_id for change in upserts]) if upserts else []
+        known = {(item.item_id, item.revision) for item in there}
+        waiting = [change for change in upserts if (change.item_id, change.revision) not in known]
+        if there and not waiting:
+            self.warm()
+        for start in range(0, len(waiting), AT_ONCE):
+            self.store.put_embedded(self.bundle.version, self._embedded(waiting[start : start + AT_ONCE]))
+        self.revision = max((change.revision for change in changes), default=self.revision)
+        self.items += len(upserts)
+        return len(waiting)
+
+    def warm(self) -> None:
+        """Loads the text encoder, where there is one."""
+        if self.new_items is not None and self.new_items.inductive.info["text"] is not None:
+            self.new_items.inductive.embed_items([("warm", {})])
+
+    def _embedded(self, changes: Sequence[CatalogChange]) -> list[EmbeddedItem]:
+        """Of each change what the bundle makes of it; no bytes where that is nothing."""
+        assert self.new_items is not None
+        table = items_table([change.item or {} for change in changes], item_kinds(self.bundle))
+        try:
+            found = [item.to_bytes() for item in self.new_items.embed(table)]
+        except DataError:
+            if len(changes) == 1:
+                logger.warning("an item of catalogue revision %d says nothing to this bundle", changes[0].revision)
+                return [EmbeddedItem(changes[0].item_id, changes[0].revision, b"")]
+            return [item for change in changes for item in self._embedded([change])]
+        return [EmbeddedItem(c.item_id, c.revision, data) for c, data in zip(changes, found, strict=True)]
+
+
+def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[str, Any] | None], out: TextIO) -> None:
+    """Embeds until ``lines`` end with None."""
+    store: StateStore | None = None
+    embedder: Embedder | None = None
+    told = True  # what the last bundle asked for
+    if first is not None:
+        lines.put({"bundle": str(first)})
+    while True:
+        try:
+            line = lines.get(timeout=POLL_S)
+            if line is None:
+                return
+            if "settings" in line:
+                settings, store = ServerSettings.model_validate(line["settings"]), None
+            if "bundle" in line:
+                embedder, told = None, False
+                store = store or open_store(settings.store, settings.bundle)
+                if store is None:
+                    _tell(line["bundle"], 0, out)
+                else:
+                    embedder = Embedder(load_bundle(Path(line["bundle"]), verify=False), store)
+        except queue.Empty:
+            pass
+        if embedder is None:
+            continue
+        try:
+            embedder.catch_up()
+        except StoreError as error:
+            logger.warning("items cannot be embedded: %s", error)
+            time.sleep(PAUSE_S)
+            continue
+        if not told:
+            _tell(embedder.bundle.version, embedder.items, out)
+            told = True
+
+
+def _tell(version: str, items: int, out: TextIO) -> None:
+    print(json.dumps({"embedded": version, "items": items}), file=out, flush=True)
+
+
+def read_lines(source: TextIO, lines: queue.Queue[dict[str, Any] | None]) -> None:
+    """Puts every line, and None at the end."""
+    for line in source:
+        lines.put(json.loads(line))
+    lines.put(None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Embeds the items that are added to a server's catalogue.")
+    parser.add_argument("--bundle", type=Path, help="a bundle's folder to begin with")
+    parser.add_argument("--config", type=Path, help="the server's settings")
+    options = parser.parse_args(arguments)
+    log_to_stderr()
+    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    try:
+        settings = read_settings(options.config, bundle=options.bundle or Path())
+        threading.Thread(target=read_lines, args=(sys.stdin, lines), name="lines", daemon=True).start()
+        run(settings, options.bundle, lines, sys.stdout)
+    except ReckgError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
