@@ -65,7 +65,9 @@ for at = 5, #ARGV, 4 do
     new[#new + 1] = is_new and 1 or 0
 end
 for user in pairs(users) do
-    trim(user, cutoff, per_user)
+    if redis.call('ZCARD', ns .. 'user:' .. user) > per_user then
+        trim(user, cutoff, per_user)
+    end
     redis.call('EXPIRE', ns .. 'user:' .. user, ttl)
 end
 return new
