@@ -55,7 +55,10 @@ class LocalRedis:
         secret = ("--requirepass", self.password) if self.password else ()
         with (self.folder / "redis.log").open("ab") as log:
             command = [self.program, *place, *secret, *self.options]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # restore_signals: a file that may not grow is then an error to Redis, as on a full disk, and no signal.
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, restore_signals=False
+            )
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(self.url, socket_timeout=5) as client:
             while True:

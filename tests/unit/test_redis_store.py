@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import time
@@ -93,6 +94,22 @@ def test_a_full_server_takes_nothing_of_a_call_and_works_again_when_there_is_roo
         assert store.user_events("u") == [event("a")] and store.catalog_revision() == 0
         store._writer.config_set("maxmemory", "0")
         assert store.record_events([event("b")]) == [True]
+
+
+def test_a_disk_without_room_ends_the_server_and_loses_nothing(server: LocalRedis) -> None:
+    with closing(RedisStore(server.url, SETTINGS)) as store:
+        acknowledged = []
+        assert server.process is not None
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        with pytest.raises(StoreDownError):
+            for call in range(1000):
+                events = [event(f"{call}.{number}") for number in range(10)]
+                store.record_events(events)
+                acknowledged += events
+        server.kill()
+        server.start()
+        assert 0 < len(acknowledged) <= 200 and store.user_events("u") == acknowledged
+        assert store.record_events(events) == [True] * 10
 
 
 def test_settings_that_can_lose_what_was_acknowledged_are_named(tmp_path: Path) -> None:
