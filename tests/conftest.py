@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.local_redis import LocalRedis
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +31,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.small_model import write_encoder  # imports torch
 
     return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+    """A server that keeps what it acknowledged; not to be stopped. Each test takes a namespace of its own."""
+    from tests.local_redis import LocalRedis
+
+    server = LocalRedis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture
