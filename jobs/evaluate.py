@@ -16,7 +16,6 @@ import polars as pl
 from tqdm import tqdm
 
 import reckg
-from jobs.bundle import recent_popularity
 from jobs.diversity_price import diversity_price
 from jobs.evaluate_sections import (
     beyond_sections,
@@ -159,7 +158,6 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
         index=index_of(users, items, config),
         history=test.history,
         features=feature_tables(config, run, test.prepared, "test"),
-        popularity=recent_popularity(replace(test.prepared, interactions=test.prepared.known("test", config))),
     )
 
 

@@ -4,7 +4,7 @@
     users.parquet           user_id, in user_idx order
     items.parquet           item_id, text and attribute columns, in item_idx order
     embeddings.safetensors  users (U, d), items (I, d) float32
-    history.safetensors     the users' interactions as compressed rows; popularity (I,) float32
+    history.safetensors     the users' interactions as compressed rows
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
     inductive/              what new items and users are embedded with; bundles of an older reckg have none
@@ -50,7 +50,7 @@ from reckg.retrieval.faiss_parts import Device
 from reckg.retrieval.filters import ItemFilters
 from reckg.retrieval.index import ItemIndex, load_index
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 GOLDEN = "golden.jsonl"
 OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
@@ -93,7 +93,6 @@ class Bundle:
     history: History
     features: FeatureTables
     ranker: Ranker | None
-    popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
     inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
 
     @property
@@ -142,11 +141,6 @@ class Bundle:
     @cached_property
     def _traits(self) -> dict[tuple[str, str], ItemTraits]:
         return {}
-
-    @cached_property
-    def popular_order(self) -> np.ndarray:
-        """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
-        return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
     def item_filters(self) -> ItemFilters:
@@ -241,7 +235,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if found != FORMAT_VERSION:
         raise ArtifactError(
             f"{file}: format_version is {found!r}, this version of reckg reads {FORMAT_VERSION}: "
-            "write the bundle again, or install the reckg that wrote it."
+            "write the bundle again with 'reckg run', or install the reckg that wrote it."
         )
     wrong = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]
     if not wrong and not all(
@@ -262,7 +256,6 @@ def check_bundle(bundle: Bundle) -> None:
         problems.append(f"there are {n_users} users and {n_items} items")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
     problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
-    problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
     if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
     if bundle.title_column is not None and bundle.items.schema.get(bundle.title_column) != pl.String:
@@ -316,7 +309,6 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
         item_idx=history.item_idx,
         timestamp=history.timestamp,
         weight=history.weight,
-        popularity=bundle.popularity,
     )
     bundle.index.save(folder / "index")
     bundle.features.save(folder / "features")
@@ -347,7 +339,6 @@ def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
         history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
         features=load_feature_tables(path / "features"),
         ranker=load_ranker(path / "ranker") if "ranker" in folders else None,
-        popularity=history["popularity"],
         inductive=load_inductive(path / "inductive", items["item_id"].to_list()) if "inductive" in folders else None,
     )
 

@@ -221,7 +221,7 @@ def popular_items(
     """The k most popular of the allowed items, n times, less those that ``exclude`` names in each of its n rows.
 
     Returns:
-        (n, k) items with their popularity as score; equal ones by lower item_idx.
+        (n, k) items in the feature tables' order, which is the source "popular" too; the score is popular_score.
     Raises:
         ValueError: k < 1, or ``exclude`` does not have n rows.
     """
@@ -229,7 +229,8 @@ def popular_items(
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
-    return first_of_order(bundle.popular_order, bundle.popularity, n, k, exclude, allowed)
+    tables = bundle.features
+    return first_of_order(tables.popular, tables.popular_score, n, k, exclude, allowed)
 
 
 def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:

@@ -49,7 +49,6 @@ def with_items(bundle: Bundle, new_items: pl.DataFrame) -> Bundle:
         item_vectors=vectors,
         index=bundle.index.with_vectors(added.vectors),
         features=_grown(bundle, items, added),
-        popularity=np.append(bundle.popularity, np.zeros(len(ids), dtype=np.float32)),
         inductive=inductive.with_items(ids, added),
     )
 

@@ -101,7 +101,7 @@ def build_feature_tables(
         factor_gram=factor_gram(factors),
         event_keys=event_keys(history) if timed else np.zeros(0, dtype=np.int64),
         event_times=np.sort(history.timestamp) if timed else np.zeros(0, dtype=np.int64),
-        popular=np.argsort(-popular, kind="stable"),
+        popular=np.lexsort((-items[0], -popular)),
         popular_score=popular,
         entity_length=row_lengths(rare),
         entities=rare,

@@ -40,10 +40,10 @@ class FeatureTables:
     float16 at unit length or zeros, t = 0 without texts. factors (I, f) float32, f = 0 where there are none;
     factor_gram (f, f) float64. event_keys (n,) as columns.event_keys and event_times (n,) sorted, int64; empty unless
     order is "between" and times are known. popular (I,) int64: item_idx by falling popularity, recent where times are
-    known; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight of each of an item's entities;
-    entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence, walk, entity_neighbours and,
-    where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of ones and attribute_lift
-    (E, I) csr.
+    known, equal ones by popularity overall; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight
+    of each of an item's entities; entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence,
+    walk, entity_neighbours and, where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of
+    ones and attribute_lift (E, I) csr.
     """
 
     order: Order

@@ -82,7 +82,6 @@ def write_bundle(folder: Path, *, users: int, items: int, seed: int = 0) -> None
         history=history,
         features=features,
         ranker=None,
-        popularity=np.bincount(history.item_idx, minlength=items).astype(np.float32),
     )
     save_bundle(replace(bundle, ranker=_ranker(bundle, rng)), folder)
 

@@ -19,7 +19,16 @@ from reckg.ranking.features import FEATURES, SOURCE_SCORES, extract_features, st
 from reckg.ranking.item_item import linear_weights
 from reckg.ranking.tables import FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
-from tests.small_features import ATTRIBUTES, ITEM_VECTORS, NUMBERS, SPREAD, USER_VECTORS, toy_history, toy_tables
+from tests.small_features import (
+    ATTRIBUTES,
+    ITEM_VECTORS,
+    NUMBERS,
+    SPREAD,
+    USER_VECTORS,
+    random_world,
+    toy_history,
+    toy_tables,
+)
 
 NAN = np.nan
 NOTHING = [NAN] * 4
@@ -150,6 +159,11 @@ def test_popular_score_is_recent_popularity_where_times_are_known_and_orders_the
     assert toy_tables().popular.tolist() == [1, 0, 2, 3]
     untimed = toy_tables(now=None)
     assert feature("popular_score", untimed)[0] == pytest.approx(np.log1p([1, 3, 1, 0]))
+    tables, history, *_ = random_world(0)  # many items are equal in the latest tenth: then popularity overall decides
+    overall = np.bincount(history.item_idx, minlength=50)
+    assert len(set(tables.popular_score.tolist())) < 10
+    expected = sorted(range(50), key=lambda item: (-tables.popular_score[item], -overall[item], item))
+    assert tables.popular.tolist() == expected
 
 
 def test_recent_popularity_and_trend_look_at_the_latest_tenth() -> None:
