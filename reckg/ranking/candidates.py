@@ -22,7 +22,7 @@ SOURCES: dict[str, str] = {
     "text": "items whose text is like that of the history",
     "linear": "EASE; small catalogues only",
     "factors": "weighted matrix factorisation; catalogues up to 50,000 items",
-    "popular": "the most popular items, of the latest tenth of the interactions where times are known",
+    "popular": "the most popular items, of the latest fifth of the interactions where times are known",
 }
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 STEP = 20  # candidates by which a source is extended at a time
