@@ -13,17 +13,8 @@ from reckg.retrieval.exact import empty_result, pair_scores, search_checked
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems
 
-SOURCES: dict[str, str] = {
-    "vectors": "inner product of the model's vectors, by the index",
-    "profile": "the graph's vectors of the history's items, the latest counting most, by the index",
-    "cooccurrence": "items next to those of the history in other histories",
-    "walk": "two steps from the history: item, user, item",
-    "entities": "items that share rare attributes with the history",
-    "text": "items whose text is like that of the history",
-    "linear": "EASE; small catalogues only",
-    "factors": "weighted matrix factorisation; catalogues up to 50,000 items",
-    "popular": "the most popular items, of the latest fifth of the interactions where times are known",
-}
+# What each gives: docs/ranking.md; in the report's words: evaluation/report.py, SYSTEMS.
+SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 STEP = 20  # candidates by which a source is extended at a time
 DEEPEST = 200  # candidates of a source other than the vectors at most

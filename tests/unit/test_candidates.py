@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reckg.compressed_rows import Rows
+from reckg.evaluation.report import SYSTEMS
 from reckg.ranking import candidates as module
 from reckg.ranking.candidates import SOURCES, available_sources, choose_depths, retrieve, source_top
 from reckg.ranking.tables import FeatureTables
@@ -76,6 +77,12 @@ def test_the_linear_source_lists_the_largest_positive_scores() -> None:
         assert listed("linear")[user] == slow_top_items(row.tolist(), set(np.flatnonzero(row <= 0).tolist()), 4)
 
 
+def test_every_source_but_the_vectors_has_its_words_in_the_report() -> None:
+    """The vectors' list is the report's system "retrieval"."""
+    told = {name.removeprefix("source_") for name in SYSTEMS if name.startswith("source_")}
+    assert told == set(SOURCES) - {"vectors"}
+
+
 def test_every_source_has_its_test() -> None:
     assert set(SOURCES) == {"vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors"} | {
         "popular"
@@ -83,7 +90,7 @@ def test_every_source_has_its_test() -> None:
 
 
 def test_the_sources_are_those_that_the_tables_can_answer_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available_sources(tables_with_factors()) == tuple(SOURCES)
+    assert available_sources(tables_with_factors()) == SOURCES
     for change, lacking in (
         ({"item_entities": np.zeros((4, 0))}, "entities"),
         ({"text": None}, "text"),
