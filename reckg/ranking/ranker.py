@@ -333,7 +333,7 @@ class _Fold:
 
 
 def _fewest_trees(curves: np.ndarray) -> int:
-    """The place of the fewest trees that are no worse than the best number by more than a standard error over the folds.
+    """The place of the fewest trees that are no worse than the best by more than a standard error over the folds.
 
     curves (folds, counts): the sum of a fold's NDCG with none and more and more trees. Few labels make the top of the
     curve a matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error
