@@ -29,7 +29,7 @@ K = 10  # the guard's cut-off
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
 NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
-TREES_AT_ONCE, PATIENCE = 20, 60  # trees between two looks at the folds' NDCG; after the best one at most
+TREES_AT_ONCE, PATIENCE = 20, 60  # trees between two looks at the folds' NDCG; beyond the chosen number at most
 SMALLEST_FOLD = 2  # queries with a hit
 
 
@@ -282,14 +282,14 @@ def _cross_fit(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best.
 
-    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees`` or until their NDCG has long been
-    falling.
+    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees`` or until PATIENCE of them have
+    not changed the choice.
     """
     sampled = queries.sample(NEGATIVES, seed)
     models = [_Fold(queries, fold == number, sampled, parameters) for number in range(fold.max() + 1)]
     counts = [0]
     curves = np.array([[model.grow(0)] for model in models])  # NDCG of a fold's users with each of ``counts``
-    while counts[-1] < trees and counts[-1] - counts[int(curves.sum(axis=0).argmax())] < PATIENCE:
+    while counts[-1] < trees and counts[-1] - counts[_fewest_trees(curves)] < PATIENCE:
         counts.append(min(counts[-1] + TREES_AT_ONCE, trees))
         curves = np.column_stack([curves, [model.grow(counts[-1] - counts[-2]) for model in models]])
     blended, ranked = (np.full(queries.hits.shape, -np.inf) for _ in range(2))

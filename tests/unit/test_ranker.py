@@ -230,7 +230,7 @@ def test_trees_start_from_the_blend_and_see_a_sample_of_the_negatives() -> None:
     assert data.get_group().tolist() == part.sum(axis=1).tolist()
 
 
-def test_trees_grow_until_the_lists_have_long_been_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_grow_until_the_choice_has_long_been_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     world, grown = World("cooccurrence_z"), []
     for name in ("popularity", "item_age", "retrieval_rank"):
         world.queries.features[:, :, FEATURES.index(name)] = np.nan
