@@ -47,9 +47,9 @@ def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
     """(I,) log(1 + days since the item's first interaction); NaN without one, or without times."""
     if now is None:
         return np.full(n_items, np.nan)
-    first = np.full(n_items, np.inf)
+    first = np.full(n_items, now + 1, dtype=history.timestamp.dtype)  # of the times' own type: else it is far slower
     np.minimum.at(first, history.item_idx, history.timestamp)
-    return np.where(np.isfinite(first), np.log1p((now - np.where(np.isfinite(first), first, now)) / DAY), np.nan)
+    return np.where(first <= now, np.log1p((now - np.minimum(first, now)) / DAY), np.nan)
 
 
 def user_recency(history: History, now: int | None) -> np.ndarray:
