@@ -29,7 +29,7 @@ K = 10  # the guard's cut-off
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
 NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
-TREES_AT_ONCE, PATIENCE = 20, 60  # trees between two looks at the folds' NDCG; beyond the chosen number at most
+TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two looks at the folds' NDCG; beyond the chosen number at most
 SMALLEST_FOLD = 2  # queries with a hit
 
 
