@@ -1,7 +1,7 @@
 """Trains for three steps on a random graph in this process, and prints the estimate of the growth, and the growth.
 
-python -m tests.measured_memory USERS full|sampled uniform|relation [cpu|cuda]. On the CPU the growth is the process's,
-linear part included; on CUDA it is what torch has reserved of the device.
+python -m tests.measured_memory USERS full|sampled ATTENTION AGGREGATOR [cuda]. On the CPU the growth is the process's,
+linear part included; on CUDA it is the most that torch had of the device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DIM, LAYERS, BATCH, NEGATIVES, FANOUT = 64, 2, 4096, 1024, 5
 
 
-def sizes(users: int, attention: str = "uniform") -> Sizes:
+def sizes(users: int, attention: str = "uniform", aggregator: str = "sum", cuda: bool = False) -> Sizes:
     """A fifth as many items and a tenth as many entities as users; 10 interactions a user, 5 triples an item."""
     items, entities = users // 5, users // 10
     return Sizes(
@@ -47,6 +47,8 @@ def sizes(users: int, attention: str = "uniform") -> Sizes:
         candidates=NEGATIVES,
         fanout=FANOUT,
         attention=attention,
+        aggregator=aggregator,
+        cuda=cuda,
     )
 
 
@@ -75,7 +77,7 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
         embedding_dim=DIM,
         relation_dim=8,
         layers=LAYERS,
-        aggregator="sum",
+        aggregator=counts.aggregator,
         combine="mean",
         attention=counts.attention,
         dropout=0.1,
@@ -108,13 +110,13 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
     weighed(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
 
 
-def main(users: int, propagation: str, attention: str, device: str = "cpu") -> None:
+def main(users: int, propagation: str, attention: str, aggregator: str, device: str = "cpu") -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
-    counts, held = sizes(users, attention), held_memory()
+    counts, held = sizes(users, attention, aggregator, device == "cuda"), held_memory()
     train(counts, propagation, torch.device(device))
     if device == "cuda":
-        grown = torch.cuda.max_memory_reserved()
+        grown = torch.cuda.max_memory_allocated()
     else:  # ru_maxrss would start from the size of the process that forked this
         grown = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 - held
     print(estimate(counts, propagation), grown)

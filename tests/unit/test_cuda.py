@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on(changed: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["full uniform", "sampled uniform", "full relation"])
+@pytest.mark.parametrize("words", ["full uniform sum", "sampled uniform sum", "full relation sum", "full uniform bi-interaction"])
 def test_the_estimate_is_near_what_is_taken_of_the_device(words: str) -> None:
     command = [sys.executable, "-m", "tests.measured_memory", "100000", *words.split(), "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
