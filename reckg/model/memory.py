@@ -95,7 +95,7 @@ def _step(sizes: Sizes, propagation: str) -> float:
     row, more = 4 * sizes.dim, AGGREGATOR[sizes.aggregator]
     batch = sizes.batch * (sizes.history * 120 + row * (6 * sizes.layers + 12))
     drawn = sizes.candidates < sizes.items  # a group of examples after the other
-    scores = 4 * (3 if drawn else 6) * min(SCORES, sizes.batch * sizes.candidates)
+    scores = 4 * (3 if drawn and not sizes.cuda else 6) * min(SCORES, sizes.batch * sizes.candidates)
     if propagation == "full":
         arrays = (2 + 3 * sizes.layers if sizes.cuda else 5 + 2.5 * sizes.layers) + more * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0

@@ -85,10 +85,15 @@ def named(changed: dict[str, Any]) -> str:
 
 
 def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    """Up to rounding, which AdamW's division by a root of small squares makes larger."""
+    """But for what changes no output: a bias of attention's keys, and the logits of a node's only relation. Their
+    gradients are rounding alone, which AdamW makes steps of full length of."""
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=1e-2, atol=2e-3, msg=lambda said, name=name: name + said)
+        other = second[name]
+        if name == "relation_logit":  # users have interactions alone, genres one inverse relation
+            tensor, other = tensor[1:3], other[1:3]
+        if not name.endswith(".key.bias"):
+            torch.testing.assert_close(other, tensor, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("changed", RUNS, ids=named)
@@ -114,9 +119,11 @@ def test_a_killed_run_goes_on(changed: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["full uniform sum", "sampled uniform sum", "full relation sum", "full uniform bi-interaction"])
+@pytest.mark.parametrize(
+    "words", ["full uniform sum", "sampled uniform sum", "full relation sum", "full uniform bi-interaction"]
+)
 def test_the_estimate_is_near_what_is_taken_of_the_device(words: str) -> None:
     command = [sys.executable, "-m", "tests.measured_memory", "100000", *words.split(), "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     estimated, taken = (int(word) for word in done.stdout.split())
-    assert 0.9 < estimated / taken < 2, f"estimated {estimated / GB:.2f}, took {taken / GB:.2f} GB"
+    assert 1 < estimated / taken < 2.2, f"estimated {estimated / GB:.2f}, took {taken / GB:.2f} GB"
