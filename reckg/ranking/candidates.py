@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reckg.compressed_rows import Rows
+from reckg.compressed_rows import Rows, not_listed, take_rows
 from reckg.ranking.tables import FeatureTables
 from reckg.ranking.user_scores import UserScores
-from reckg.retrieval.exact import empty_result, pair_scores, search_checked
+from reckg.retrieval.exact import empty_result, pair_scores, search_checked, write_best
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -61,7 +61,11 @@ def source_top(
         profile[:, : tables.graph_dim] = scores.profiles[0]
         return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
-        return _less(search_checked(scores.factors, tables.factors, k, seen), scores.length == 0, allowed)
+        return _less(
+            search_checked(scores.factors, tables.factors, k, seen, longest=tables.longest_factor),
+            scores.length == 0,
+            allowed,
+        )
     if name == "popular":
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
     sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
@@ -79,14 +83,10 @@ def retrieve(
     item_idx = np.sort(np.concatenate(parts, axis=1), axis=1)
     new = item_idx >= 0
     new[:, 1:] &= item_idx[:, 1:] != item_idx[:, :-1]
-    length = new.sum(axis=1)
     row, place = np.nonzero(new)
     item = item_idx[row, place]
-    score = pair_scores(scores.vectors, scores.item_vectors, row, item)
-    order = np.lexsort((item, -score, row))
-    found = empty_result(scores.n, max(1, int(length.max(initial=0))))
-    column = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-    found.item_idx[row, column], found.score[row, column] = item[order], score[order]
+    found = empty_result(scores.n, max(1, int(np.count_nonzero(new, axis=1).max(initial=0))))
+    write_best(found, 0, row, item, pair_scores(scores.vectors, scores.item_vectors, row, item))
     return found
 
 
@@ -163,9 +163,11 @@ def first_of_order(
     order = order if allowed is None else order[allowed[order]]
     found = empty_result(n, k)
     for row in range(n):
-        left_out = seen[1][seen[0][row] : seen[0][row + 1]] if seen is not None else np.empty(0, dtype=np.int64)
-        first = order[: k + len(left_out)]
-        first = first[~np.isin(first, left_out)][:k]
+        first = order[:k]
+        if seen is not None:
+            own = take_rows(seen, slice(row, row + 1))
+            first = order[: k + len(own[1])]
+            first = first[not_listed(own, np.zeros_like(first), first, len(score))][:k]
         found.item_idx[row, : len(first)] = first
         found.score[row, : len(first)] = score[first]
     return found
