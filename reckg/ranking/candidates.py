@@ -85,7 +85,7 @@ def retrieve(
     new[:, 1:] &= item_idx[:, 1:] != item_idx[:, :-1]
     row, place = np.nonzero(new)
     item = item_idx[row, place]
-    found = empty_result(scores.n, max(1, int(np.count_nonzero(new, axis=1).max(initial=0))))
+    found = empty_result(scores.n, max(1, int(new.sum(axis=1).max(initial=0))))
     write_best(found, 0, row, item, pair_scores(scores.vectors, scores.item_vectors, row, item))
     return found
 
@@ -175,6 +175,8 @@ def first_of_order(
 
 def _less(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
     """Without the items that are not allowed, and with nothing for some (n,) users; the gaps stay."""
+    if allowed is None and not users.any():
+        return found
     out = np.broadcast_to(users[:, None], found.item_idx.shape)
     if allowed is not None:
         out = out | ~np.append(allowed, False)[found.item_idx]

@@ -125,7 +125,7 @@ def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarra
         columns[n_scores : 2 * n_scores] = standardised_scores(columns[:n_scores], pairs.real)
         if not pairs.all_real:
             columns[:, ~pairs.real] = np.nan
-    return np.ascontiguousarray(np.moveaxis(columns, 0, 2))
+    return np.ascontiguousarray(columns.transpose(1, 2, 0))
 
 
 def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
     0 where all are equal; NaN counts for nothing and stays NaN.
     """
     known = np.isfinite(values) & real
-    count = np.maximum(np.count_nonzero(known, axis=2), 1)[:, :, None]
+    count = np.maximum(known.sum(axis=2, keepdims=True), 1)
     off = np.where(known, values, 0).astype(np.float64)
     off -= _total(off) / count
     off[~known] = 0
@@ -245,7 +245,7 @@ def retrieval_rank(pairs: Pairs) -> Columns:
 
 
 def item_columns(pairs: Pairs) -> Columns:
-    return np.moveaxis(pairs.tables.items.take(pairs.item_idx, axis=0), 2, 0)
+    return pairs.tables.items.take(pairs.item_idx, axis=0).transpose(2, 0, 1)
 
 
 def user_columns(pairs: Pairs) -> Columns:
@@ -298,11 +298,10 @@ def number_distance(pairs: Pairs) -> Columns:
     known = np.isfinite(told)
     weight = np.add.reduceat(known, scores.start[some], axis=0, dtype=np.int64)
     mean = np.add.reduceat(np.where(known, told, 0), scores.start[some], axis=0)
-    with np.errstate(invalid="ignore"):
-        mean /= weight
+    mean /= np.where(weight > 0, weight, np.nan)
     distance = np.abs(numbers.take(pairs.item_idx[some], axis=0) - mean[:, None])
     usable = np.isfinite(distance)
-    count = np.count_nonzero(usable, axis=2)
+    count = usable.sum(axis=2)
     result = np.full(pairs.item_idx.shape, np.nan)
     result[some] = np.where(usable, distance, 0).sum(axis=2) / np.where(count > 0, count, np.nan)
     return [result]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ class RowSums:
         n, width = sums.shape
         if allowed is not None:
             sums = np.where(allowed if self.columns is None else allowed[self.columns], sums, 0)
-        spare = 0 if blocked is None else int(np.diff(blocked[0]).max(initial=0))
+        spare = 0 if blocked is None else int((blocked[0][1:] - blocked[0][:-1]).max(initial=0))
         place = np.flatnonzero(sums >= np.maximum(_floor(sums, k + spare), ABOVE_ZERO))
         score = sums.ravel()[place].astype(np.float32)
         query, column = np.divmod(place, width) if n > 1 else (np.zeros_like(place), place)
@@ -74,19 +75,19 @@ def _floor(sums: np.ndarray, k: int) -> np.ndarray:
     return np.partition(best, groups - k, axis=1)[:, [groups - k]]
 
 
-def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: np.ndarray, n: int) -> RowSums:
+def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int) -> RowSums:
     """Of each of n queries the sum of its rows of a (m, columns) matrix, each times its weight.
 
     Args:
         query, row: (h,) which query takes which row, queries rising.
-        weights: (w, h): weightings, each of which gives sums of its own.
+        weights: w weightings (h,), each of which gives sums of its own.
     """
     columns = matrix.shape[1]
     entries = int((matrix.indptr[row + 1] - matrix.indptr[row]).sum())
     if entries > FEW_ENTRIES:
         length = np.bincount(query, minlength=n)
         indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
-        parts = weights.ravel(), np.tile(row, len(weights)), indptr
+        parts = np.concatenate(weights), np.tile(row, len(weights)), indptr
         left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
         return RowSums((left @ matrix).toarray().reshape(len(weights), n, columns), None, columns)
     length, column, value = row_entries(matrix, row)

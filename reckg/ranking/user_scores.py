@@ -69,7 +69,7 @@ class UserScores:
     def cooccurrence(self) -> RowSums:
         """Summed over the history; where it is ahead also with the recent and the last counting most."""
         weights = [self.ones, self.recent, self.last] if self.ahead else [self.ones]
-        return row_sums(self.tables.cooccurrence, self.query, self.item, np.stack(weights), self.n)
+        return row_sums(self.tables.cooccurrence, self.query, self.item, weights, self.n)
 
     @cached_property
     def walk(self) -> RowSums:
@@ -87,18 +87,18 @@ class UserScores:
     @cached_property
     def linear(self) -> RowSums:
         """The linear model's scores; every item of the history counts alike."""
-        return row_sums(self.tables.linear, self.query, self.item, self.ones[None], self.n)
+        return row_sums(self.tables.linear, self.query, self.item, [self.ones], self.n)
 
     def _sums(self, name: str) -> RowSums:
         weights = self.recent if self.ahead else self.ones
-        return row_sums(getattr(self.tables, name), self.query, self.item, weights[None], self.n)
+        return row_sums(getattr(self.tables, name), self.query, self.item, [weights], self.n)
 
     @cached_property
     def entities(self) -> RowSums:
         """Of an entity: its rarity times the weights of the history's items that have it, by three weightings: all
         alike, the recent most, and as the profile of unit rows that entity_similarity takes."""
         profile = (self.recent if self.ahead else self.ones) / self.tables.entity_length[self.item]
-        weights = np.stack([self.ones, self.recent, profile])
+        weights = [self.ones, self.recent, profile]
         return row_sums(self.tables.entities, self.query, self.item, weights, self.n)
 
     @cached_property

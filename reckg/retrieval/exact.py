@@ -258,9 +258,11 @@ def pair_scores(queries: np.ndarray, vectors: np.ndarray, row: np.ndarray, item:
     score = np.empty(len(row), dtype=np.float32)
     for start in range(0, len(row), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        right = vectors[item[part]]
-        left = np.broadcast_to(queries, right.shape) if len(queries) == 1 else queries[row[part]]
-        score[part] = np.einsum("pd,pd->p", left, right)
+        right = vectors.take(item[part], axis=0)
+        if len(queries) == 1:
+            np.einsum("d,pd->p", queries[0], right, out=score[part])
+        else:
+            np.einsum("pd,pd->p", queries[row[part]], right, out=score[part])
     return score
 
 
@@ -270,11 +272,11 @@ def write_best(result: ScoredItems, start: int, row: np.ndarray, item: np.ndarra
     row (p,) is local to the block; item and score (p,).
     """
     k = result.item_idx.shape[1]
-    order = np.argsort(_falling(score) << np.uint64(32) | item.astype(np.uint64))
     if len(result.item_idx) == 1:
-        best = order[:k]
+        best = np.lexsort((item, -score))[:k]
         result.item_idx[0, : len(best)], result.score[0, : len(best)] = item[best], score[best]
         return
+    order = np.argsort(_falling(score) << np.uint64(32) | item.astype(np.uint64))
     small = row.astype(np.uint16) if row.max(initial=0) < 2**16 else row
     order = order[np.argsort(small[order], kind="stable")]
     row, item, score = row[order], item[order], score[order]
@@ -300,8 +302,8 @@ def checked_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
         )
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
-    bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-    if len(bad):
+    if not np.isfinite(queries).all():
+        bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
         raise DataError(
             f"{len(bad)} of {len(queries)} queries hold NaN or infinity (first: row {bad[0]}); embed again."
         )
@@ -325,13 +327,13 @@ def checked_vectors(vectors: np.ndarray) -> np.ndarray:
 def checked_seen(seen: Rows, n: int, m: int) -> Rows:
     """``seen`` as int64 arrays. Raises DataError where it does not fit n queries and m items."""
     indptr, item_idx = np.asarray(seen[0], dtype=np.int64), np.asarray(seen[1], dtype=np.int64)
-    if indptr.shape != (n + 1,) or indptr[0] != 0 or indptr[-1] != len(item_idx) or (np.diff(indptr) < 0).any():
+    if indptr.shape != (n + 1,) or indptr[0] != 0 or indptr[-1] != len(item_idx) or (indptr[1:] < indptr[:-1]).any():
         raise DataError(
             f"seen items are not compressed rows of {n} queries: indptr has the shape {indptr.shape}, "
             f"there are {len(item_idx)} items."
         )
-    bad = (item_idx < 0) | (item_idx >= m)
-    if bad.any():
+    if len(item_idx) and not 0 <= item_idx.min() <= item_idx.max() < m:
+        bad = (item_idx < 0) | (item_idx >= m)
         raise DataError(
             f"{int(bad.sum())} of {len(item_idx)} seen items are not in 0..{m - 1} (first: {item_idx[bad][0]}): "
             "history and index come from different runs?"
