@@ -10,10 +10,13 @@ TABLE = 2**22  # cells up to which a table of what is listed is cheaper than sor
 
 def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For rows ``which`` (n,), in that order: their own indptr (n + 1,), and the positions of their values, int64."""
-    start = indptr[which].astype(np.int64)
+    start = indptr[which]
     length = indptr[which + 1] - start
-    ends = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    return ends, np.arange(ends[-1]) - np.repeat(ends[:-1] - start, length)
+    ends = np.zeros(len(length) + 1, dtype=np.int64)
+    np.cumsum(length, out=ends[1:])
+    positions = np.repeat(start - ends[:-1], length)
+    positions += np.arange(len(positions))
+    return ends, positions
 
 
 def take_rows(rows: Rows, which: np.ndarray | slice) -> Rows:

@@ -75,8 +75,9 @@ def history_factors(rows: Rows, factors: np.ndarray, gram: np.ndarray) -> np.nda
     n, dimensions = len(rows[0]) - 1, factors.shape[1]
     out = np.zeros((n, dimensions), dtype=np.float32)
     for row in np.flatnonzero(np.diff(rows[0])) if dimensions else ():
-        items = rows[1][rows[0][row] : rows[0][row + 1]]
-        own = factors[np.unique(items)].astype(np.float64)
+        items = np.sort(rows[1][rows[0][row] : rows[0][row + 1]])
+        once = np.append(True, items[1:] != items[:-1])
+        own = factors[items[once]].astype(np.float64)
         left = gram + (CONFIDENCE - 1) * (own.T @ own)
         _, solution, failed = lapack.dposv(left.T, CONFIDENCE * own.sum(axis=0), overwrite_a=True, overwrite_b=True)
         if failed:

@@ -133,15 +133,15 @@ def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
     0 where all are equal; NaN counts for nothing and stays NaN.
     """
-    known = np.isfinite(values) & real
-    count = np.maximum(known.sum(axis=2, keepdims=True), 1)
-    off = np.where(known, values, 0).astype(np.float64)
+    unknown = ~(np.isfinite(values) & real)
+    count = np.maximum(values.shape[2] - unknown.sum(axis=2, keepdims=True), 1)
+    off = values.astype(np.float64)
+    np.copyto(off, 0, where=unknown)
     off -= _total(off) / count
-    off[~known] = 0
-    spread = np.sqrt(_total(off**2) / count)
-    spread[spread == 0] = 1
-    off /= spread
-    off[~known] = np.nan
+    np.copyto(off, 0, where=unknown)
+    spread = np.sqrt(_total(off * off) / count)
+    off /= np.where(spread > 0, spread, 1)
+    np.copyto(off, np.nan, where=unknown)
     return off
 
 

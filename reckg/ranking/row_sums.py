@@ -83,22 +83,21 @@ def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights:
         weights: w weightings (h,), each of which gives sums of its own.
     """
     columns = matrix.shape[1]
-    entries = int((matrix.indptr[row + 1] - matrix.indptr[row]).sum())
-    if entries > FEW_ENTRIES:
+    ends, position = row_positions(matrix.indptr, row)
+    if len(position) > FEW_ENTRIES:
         length = np.bincount(query, minlength=n)
         indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
         parts = np.concatenate(weights), np.tile(row, len(weights)), indptr
         left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
         return RowSums((left @ matrix).toarray().reshape(len(weights), n, columns), None, columns)
-    length, column, value = row_entries(matrix, row)
+    length, column, value = ends[1:] - ends[:-1], matrix.indices.take(position), matrix.data.take(position)
     touched, width = None, columns
-    if n * columns > SPARSE * entries:
+    if n * columns > SPARSE * len(position):
         touched, column = np.unique(column, return_inverse=True)
         width = len(touched)
     key = column.astype(np.int64) if n == 1 else np.repeat(query * width, length) + column
-    values = np.empty((len(weights), n * width))
-    for sums, weight in zip(values, weights, strict=True):
-        sums[:] = np.bincount(key, value * np.repeat(weight, length), minlength=n * width)
+    sums = [np.bincount(key, value * np.repeat(weight, length), minlength=n * width) for weight in weights]
+    values = np.concatenate(sums, dtype=np.float64) if len(position) else np.zeros(len(weights) * n * width)
     return RowSums(values.reshape(len(weights), n, width), touched, columns)
 
 
