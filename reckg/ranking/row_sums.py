@@ -75,7 +75,9 @@ def _floor(sums: np.ndarray, k: int) -> np.ndarray:
     return np.partition(best, groups - k, axis=1)[:, [groups - k]]
 
 
-def row_sums(matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int) -> RowSums:
+def row_sums(
+    matrix: sp.csr_matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int
+) -> RowSums:
     """Of each of n queries the sum of its rows of a (m, columns) matrix, each times its weight.
 
     Args:

@@ -61,7 +61,9 @@ def test_all_ways_give_the_same_bits_alone_and_in_a_batch(seed: int, rows: int, 
     for one in range(n):
         mine = query == one
         for way in WAYS:
-            alone = sums_by(way, matrix, np.zeros(mine.sum(), dtype=np.int64), row[mine], [each[mine] for each in weights], 1)
+            alone = sums_by(
+                way, matrix, np.zeros(mine.sum(), dtype=np.int64), row[mine], [each[mine] for each in weights], 1
+            )
             assert np.array_equal(alone.at(asked[[one]])[1, 0], found["dense"].at(asked)[1, one]), way
 
 
