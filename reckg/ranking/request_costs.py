@@ -1,4 +1,4 @@
-"""What the parts of one request cost on this machine: sources, features and trees, measured one user at a time."""
+"""What the parts of one request cost on this machine: sources, features and trees, measured user by user."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: 
     the ranker that is trained later has no more.
 
     Args:
+        labels: the users whose requests are measured; without any, all costs are 0.
         budget: candidates of a user.
         trees, leaves: of the ranker at most.
     """
     names = available_sources(labels.tables)
     rows = np.random.default_rng(seed).permutation(len(labels.users))[: REQUESTS + WARM_UP]
+    if not len(rows):
+        return RequestCosts(0.0, dict.fromkeys(names, 0.0), 0.0)
     shared, several, one_step = [], [], []
     sources: dict[str, list[float]] = {name: [] for name in names}
     with threadpool_limits(1):
