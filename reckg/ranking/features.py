@@ -225,7 +225,7 @@ def shared_entities(pairs: Pairs) -> Columns:
     scores, tables = pairs.scores, pairs.tables
     length, entity, rarity = row_entries(tables.entities, pairs.item_idx.ravel())
     pair = np.repeat(np.arange(n * c), length)
-    found = scores.entities.of(pair // c if n > 1 else pair, entity)
+    found = scores.entities.of(pair // c, entity)
     found[2] *= rarity
     some = (length > 0).reshape(n, c) & (scores.length > 0)[:, None]
     sums = [np.where(some, np.bincount(pair, each, minlength=n * c).reshape(n, c), np.nan) for each in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,12 +35,13 @@ class RowSums:
         """(w, ...): the sums of pairs of a query and a column, in the shape of the columns."""
         w, n, width = self.values.shape
         flat = self.values.reshape(w, n * width)
+        start: Any = query * width if n > 1 else 0
         if self.columns is None:
-            return flat.take(column if n == 1 else query * width + column, axis=1)
+            return flat.take(start + column, axis=1)
         if not width:
             return np.zeros((w, *column.shape))
         place = np.minimum(np.searchsorted(self.columns, column), width - 1)
-        return np.where(self.columns[place] == column, flat.take(query * width + place, axis=1), 0.0)
+        return np.where(self.columns[place] == column, flat.take(start + place, axis=1), 0.0)
 
     def top(self, weighting: int, k: int, blocked: Rows | None, allowed: np.ndarray | None = None) -> ScoredItems:
         """(n, k): the columns of the largest sums above 0, equal ones by the lower column.
