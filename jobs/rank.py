@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from jobs.index import index_of
@@ -23,7 +22,7 @@ from reckg.ranking.depths import Choice
 from reckg.ranking.features import candidate_features
 from reckg.ranking.labels import LabelSet, depths_for, label_queries
 from reckg.ranking.ranker import RankerResult, train_ranker
-from reckg.ranking.request_costs import measure_costs
+from reckg.ranking.request_costs import measure_costs, one_thread
 
 NO_LABELS = (
     "not trained: the labels of a cold-items split are new items alone, and a ranker would learn that an item without "
@@ -110,7 +109,7 @@ def request_ms(result: RankerResult, labels: LabelSet) -> float:
     """Median milliseconds of processor time of one request's candidates, features and reranking on this machine."""
     assert result.ranker is not None
     times = []
-    with threadpool_limits(1):
+    with one_thread():
         for row in range(min(TIMED_REQUESTS, len(labels.users))):
             began = time.thread_time()
             scores, seen = labels.scores(np.array([row]))

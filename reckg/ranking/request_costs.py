@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from reckg.ranking.candidates import available_sources, source_top
 from reckg.ranking.depths import STEP, RequestCosts
@@ -35,7 +35,7 @@ def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: 
         return RequestCosts(0.0, dict.fromkeys(names, 0.0), 0.0)
     shared, several, one_step = [], [], []
     sources: dict[str, list[float]] = {name: [] for name in names}
-    with threadpool_limits(1):
+    with one_thread():
         forest = _noise_forest(labels, rows[0], min(budget, labels.index.n_items), trees, leaves, seed)
         for row in rows:
             clock = _Clock()
@@ -61,6 +61,13 @@ def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: 
     fixed = _median(shared) + max(0.0, _median(one_step) - STEP * candidate)
     by_source = {name: _rounded(_median(ms)) for name, ms in sources.items()}
     return RequestCosts(_rounded(fixed), by_source, _rounded(candidate))
+
+
+def one_thread() -> Any:
+    """A block in which BLAS and OpenMP have one thread, so that its processor time is all there is."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
 
 
 def _noise_forest(labels: LabelSet, row: int, budget: int, trees: int, leaves: int, seed: int) -> lgb.Booster:
