@@ -129,8 +129,11 @@ def serve(
     try:
         import reckg
 
-        running.ready(reckg.load(bundle_path, verify=verify))
-        bundle = running.service.recommender.bundle  # type: ignore[union-attr]
+        recommender = reckg.load(bundle_path, verify=verify)
+        bundle = recommender.bundle
+        if bundle.ranker is not None:
+            bundle.ranker.compile()
+        running.ready(recommender)
         if not _is_loopback(host):
             logger.warning("serving beyond this machine at %s, without TLS or authentication", running.address)
         logger.info("ready after %.2f s", time.perf_counter() - started)

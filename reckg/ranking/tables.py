@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from reckg.errors import ArtifactError
 from reckg.file_hash import file_sha256
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.item_item import Order
+from reckg.retrieval.exact import longest_vector
 
 FORMAT_VERSION = 2
 ITEM_COLUMNS = (
@@ -68,6 +70,11 @@ class FeatureTables:
     attribute_lift: sp.csr_matrix
     linear: sp.csr_matrix | None
     text_neighbours: sp.csr_matrix | None
+
+    @cached_property
+    def longest_factor(self) -> float:
+        """The length of the longest item factor, for the search over them."""
+        return longest_vector(self.factors)
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""

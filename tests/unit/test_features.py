@@ -304,9 +304,9 @@ def test_every_source_score_is_standardised_over_the_users_candidates(name: str,
 
 
 def test_padding_and_missing_scores_do_not_count_in_the_standardisation() -> None:
-    values = np.array([[1.0, 3.0, NAN, 99.0], [5.0, 5.0, 5.0, 5.0]])[:, :, None]
+    values = np.array([[1.0, 3.0, NAN, 99.0], [5.0, 5.0, 5.0, 5.0]])[None]
     real = np.array([[True, True, True, False], [True] * 4])
-    found = standardised_scores(values, real)[:, :, 0]
+    found = standardised_scores(values, real)[0]
     np.testing.assert_array_equal(found[0, :3], [-1, 1, NAN])
     np.testing.assert_array_equal(found[1], [0, 0, 0, 0])
 
