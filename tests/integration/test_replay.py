@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], S
     running = start_server()
     with pytest.MonkeyPatch.context() as patch, RecommenderClient(running.address, timeout_s=20.0) as client:
         patch.setattr(two_stage, "candidate_features", recording)
-        running.ready(Recommender(load_bundle(bundle_path)))
+        bundle = load_bundle(bundle_path)
+        assert bundle.ranker is not None
+        compiled = bundle.ranker.compile()  # the offline bundle's is not
+        assert compiled == (importlib.util.find_spec("lleaves") is not None)
+        running.ready(Recommender(bundle))
         recorded.clear()
         answers = [client.recommend(k=K, **request).items for request in REQUESTS]
     running.stop(0)

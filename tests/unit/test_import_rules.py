@@ -89,7 +89,7 @@ RULES = {
     "reckg.ranking": Rule(
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"),
         ("reckg.data", "reckg.retrieval", "reckg.evaluation"),
-        later=("implicit", "threadpoolctl"),
+        later=("implicit", "lleaves", "llvmlite", "threadpoolctl"),
     ),
     "reckg.evaluation": Rule(
         ("numpy", "polars", "scipy"),

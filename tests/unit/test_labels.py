@@ -93,9 +93,10 @@ def test_sets_of_different_widths_join() -> None:
 
 def test_depths_are_chosen_over_the_sources_that_there_are() -> None:
     labels = label_set(3, np.arange(29))
-    depths, recall = depths_for(labels, 10, seed=0)
+    chosen = depths_for(labels, 10, seed=0)
+    depths, recall = chosen.depths, chosen.recall
     assert set(depths) <= set(available_sources(labels.tables)) and depths["vectors"] >= 1
     queries = label_queries([labels], depths)
     found = int(queries.hits.sum()) / len(labels.relevant[1])
     assert recall["union"] == round(found, 4) and recall["union"] >= recall["vectors alone"] > 0
-    assert depths_for(labels, 10, seed=0) == (depths, recall)
+    assert depths_for(labels, 10, seed=0) == chosen

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking.blend import Blend, fit_blend
 from reckg.ranking.features import FEATURES
-from reckg.ranking.ranker import Queries, Ranker, RankerResult, load_ranker, train_ranker
+from reckg.ranking.ranker import PATIENCE, Queries, Ranker, RankerResult, load_ranker, train_ranker
 from reckg.retrieval.scored_items import ScoredItems
 
 N, C = 120, 20
@@ -227,6 +228,18 @@ def test_trees_start_from_the_blend_and_see_a_sample_of_the_negatives() -> None:
     assert np.array_equal(data.get_init_score(), blend.scores(features[part]))
     assert np.array_equal(data.get_label(), hits[part])
     assert data.get_group().tolist() == part.sum(axis=1).tolist()
+
+
+def test_trees_grow_until_the_choice_has_long_been_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, grown = World("cooccurrence_z"), []
+    for name in ("popularity", "item_age", "retrieval_rank"):
+        world.queries.features[:, :, FEATURES.index(name)] = np.nan
+    update = lgb.Booster.update
+    monkeypatch.setattr(lgb.Booster, "update", lambda booster: grown.append(booster) or update(booster))
+    for trees, expected in ((25, 25), (300, PATIENCE)):  # the blend alone is best: 20 trees at a time from there
+        grown.clear()
+        assert world.train(trees=trees, learning_rate=1.0, leaves=2).info["trees"] == 0
+        assert len(grown) == SETTINGS["folds"] * expected
 
 
 def test_the_ranker_does_not_depend_on_the_threads() -> None:
