@@ -83,13 +83,17 @@ def folds(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 
 def fold_labels(config: Config, run: Path) -> list[LabelSet]:
-    """The label sets of the run's folds."""
+    """The label sets of the run's folds.
+
+    What a user is known to have taken elsewhere, after the fold or in the validation part, is left out of the lists, as
+    it is at test time: it would be taught as not wanted.
+    """
     sets = []
     for fold in range(json.loads((run / "folds" / "folds.json").read_text(encoding="utf-8"))["folds"]):
         folder = run / "folds" / str(fold)
         prepared = read_prepared(folder)
         users, items = read_embeddings(folder, "train")
-        held = held_out(prepared.interactions, HELD, ("train",), len(prepared.users))
+        held = held_out(prepared.interactions, HELD, ("train", LATER, "valid"), len(prepared.users))
         held = held.sample(config.rank.max_users, config.run.seed)
         sets.append(
             LabelSet(
@@ -99,6 +103,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
                 vectors=users,
                 users=held.users,
                 relevant=held.relevant,
+                excluded=held.excluded,
             )
         )
     return sets

@@ -48,6 +48,7 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         vectors=users,
         users=labels.users,
         relevant=labels.relevant,
+        excluded=labels.excluded,
     )
     depths, recall = depths_for(valid, settings.candidates, config.run.seed)
     sets = [valid, *fold_labels(config, run)]
