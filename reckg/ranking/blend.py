@@ -38,7 +38,7 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
     retrieval score a scale on which trees can build, and the other scores their weights beside it. Only the head of
     each list counts: that is where the places are decided, and there the retrieval score tells less than over the
     whole list, whose far end it has well sorted. Which candidates are the head is the blend's own doing, so that it is
-    fitted ROUNDS times: where popularity orders better than the vectors, the vectors' head would teach too little of it.
+    fitted ROUNDS times: where popularity orders better than the vectors, their head would teach too little of it.
 
     Args:
         features: (n, c, F), in retrieval order.
@@ -58,7 +58,7 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
 
 
 def _fit_head(features: np.ndarray, hits: np.ndarray, real: np.ndarray, head: np.ndarray, start: Blend) -> Blend:
-    """The blend over the candidates at ``head`` (n, h) of each query; start: where the search for its weights begins."""
+    """The blend over the candidates at ``head`` (n, h) of each query; start: where the search for weights begins."""
     some = np.flatnonzero(np.take_along_axis(hits, head, axis=1).any(axis=1))
     if not len(some):
         raise DataError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn.")
