@@ -30,7 +30,6 @@ GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
 NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
 SMALLEST_FOLD = 2  # queries with a hit
-LEAF_RIDGE = 30.0  # added to the second derivatives of a leaf: leaves of few labels say little
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,6 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
         "min_data_in_leaf": min_data_in_leaf,
         "feature_fraction": 0.5,
         "lambdarank_truncation_level": 30,
-        "lambda_l2": LEAF_RIDGE,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
