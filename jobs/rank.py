@@ -51,6 +51,7 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         vectors=users,
         users=labels.users,
         relevant=labels.relevant,
+        excluded=labels.excluded,
     )
     choice, latency = _chosen(config, valid)
     depths, recall = choice.depths, choice.recall

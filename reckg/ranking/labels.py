@@ -33,7 +33,8 @@ class LabelSet:
     """A state, as of which candidates and features are made, and what users took after it.
 
     tables, history, index, vectors (n_users, d): of the state, and by a model that has not seen the labels. users (n,)
-    user_idx, each with at least one label; relevant: compressed rows of the labels, in their order.
+    user_idx, each with at least one label; relevant and excluded: compressed rows of the labels and of the items that
+    the lists leave out, in their order.
     """
 
     tables: FeatureTables
@@ -42,13 +43,13 @@ class LabelSet:
     vectors: np.ndarray
     users: np.ndarray
     relevant: Rows
+    excluded: Rows
 
     def scores(self, rows: np.ndarray) -> tuple[UserScores, Rows]:
-        """Of the label users at ``rows``, and the items that their lists leave out: those of the history."""
+        """Of the label users at ``rows``, and the items that their lists leave out."""
         users = self.users[rows]
-        indptr, positions = self.history.rows(users)
         scores = UserScores(self.tables, self.history, users, self.vectors[users], self.index.vectors())
-        return scores, (indptr, self.history.item_idx[positions])
+        return scores, take_rows(self.excluded, rows)
 
 
 def depths_for(

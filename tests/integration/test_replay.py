@@ -157,7 +157,9 @@ def test_the_served_features_are_those_of_batch_and_training(
     assert len(recorded) > USERS and len(known) == USERS and all(scores.n == 1 for scores, _, _ in recorded)
     users = np.arange(USERS - 1)  # the last has no history
     everything = np.arange(len(users) + 1) * ITEMS, np.tile(np.arange(ITEMS), len(users))
-    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything)
+    indptr, positions = offline.history.rows(users)
+    seen = indptr, offline.history.item_idx[positions]
+    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything, seen)
     queries = label_queries([labels], DEPTHS)
     assert queries.user.tolist() == users.tolist()
     widest = queries.item_idx.shape[1]
