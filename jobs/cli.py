@@ -13,6 +13,7 @@ from reckg.errors import ReckgError
 
 Command = Callable[[argparse.Namespace], None]
 
+TOKEN_SCOPES = ("recommend", "events", "catalog", "admin")
 FORMATS = ("recbole", "kgat", "kgcn", "movielens", "sequences", "tables")
 STAGE_COMMANDS = {
     "build-graph": "clean the data, split it, build the knowledge graph",
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_recommend(commands)
     _add_publish(commands)
     _add_serve(commands)
+    _add_token(commands)
     _add_demo(commands)
     _add_describe(commands)
     return parser
@@ -197,6 +199,35 @@ def _add_serve(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _add_token(commands: argparse._SubParsersAction) -> None:
+    does = "say who may call a server: create, list and revoke tokens"
+    example = (
+        "reckg token create --file tokens.jsonl --principal shop --scope recommend --scope events --days 90\n"
+        "reckg token certificate --file tokens.jsonl --name shop.example --scope recommend\n"
+        "reckg token list --file tokens.jsonl\n"
+        "reckg token revoke --file tokens.jsonl 5f0c2a9e41d7"
+    )
+    actions = _add(commands, "token", does, example, _token_create).add_subparsers(metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="print a new token, once, and keep its hash")
+    create.add_argument("--principal", required=True, help="who gets it; named in logs and rate limits")
+    create.add_argument("--days", type=positive_integer, help="days until it expires (default: never)")
+    create.set_defaults(command=_token_create)
+    certificate = actions.add_parser("certificate", help="say what the holder of a client certificate may call")
+    certificate.add_argument("--name", required=True, help="a name in the certificate")
+    certificate.set_defaults(command=_token_certificate)
+    show = actions.add_parser("list", help="show who may call what; no secrets")
+    show.set_defaults(command=_token_list)
+    revoke = actions.add_parser("revoke", help="remove a token or a certificate; servers follow within a second")
+    revoke.add_argument("name", metavar="ID", help="a token's id, or a certificate's name")
+    revoke.set_defaults(command=_token_revoke)
+    for action in (create, certificate):
+        action.add_argument(
+            "--scope", action="append", required=True, choices=TOKEN_SCOPES, help="what may be called; repeatable"
+        )
+    for action in (create, certificate, show, revoke):
+        action.add_argument("--file", type=Path, required=True, help="tokens file, the setting auth.tokens")
+
+
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     example = "reckg demo --out build/demo"
     parser = _add(commands, "demo", "the whole way on the embedded data set, with a call of the server", example, _demo)
@@ -289,6 +320,30 @@ def _serve(options: argparse.Namespace) -> None:
     names = ("bundle", "host", "port", "workers", "threads", "insecure")
     given = {name: getattr(options, name) for name in names}
     serve(read_settings(options.config, grace_s=options.grace, **given))
+
+
+def _token_create(options: argparse.Namespace) -> None:
+    from serving.tokens import create_token
+
+    print(create_token(options.file, options.principal, options.scope, options.days))
+
+
+def _token_certificate(options: argparse.Namespace) -> None:
+    from serving.tokens import allow_certificate
+
+    allow_certificate(options.file, options.name, options.scope)
+
+
+def _token_list(options: argparse.Namespace) -> None:
+    from serving.tokens import describe_tokens
+
+    print(describe_tokens(options.file))
+
+
+def _token_revoke(options: argparse.Namespace) -> None:
+    from serving.tokens import revoke
+
+    revoke(options.file, options.name)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -242,7 +242,7 @@ def pair_features(
         part = slice(start, start + step)
         vectors = bundle.user_vectors[user_idx[part]], bundle.item_vectors[item_idx[part]]
         score[part] = np.einsum("nd,nd->n", *vectors)
-    columns = [score, np.log1p(bundle.popularity[item_idx])]
+    columns = [score, bundle.features.popular_score[item_idx]]
     columns = [np.where(item_idx >= 0, column, 0.0) for column in columns] + [(item_idx >= 0).astype(np.float64)]
     if position is not None:
         columns += [1.0 / np.log2(position + 1.0), (position == 1).astype(np.float64)]

@@ -84,6 +84,8 @@ def recommend_all(
         raise ArtifactError(f"{out} exists already; choose another path, or ask for it to be overwritten.")
     given = None if users is None else _read_users(Path(users))
     bundle = load_bundle(Path(bundle_path))
+    if rerank and bundle.ranker is not None:
+        bundle.ranker.compile()
     asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
     counts = _no_counts(given, asked)
     users_of_bundle = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)

@@ -80,7 +80,7 @@ def recommend_batch(
     if len(cold):
         stages.begin("popular")
         of_cold = None if seen is None else take_rows(seen, cold)
-        part = first_of_order(bundle.popular_order, bundle.popularity, len(cold), k, of_cold, allowed)
+        part = _most_popular(bundle, len(cold), k, of_cold, allowed)
         found.item_idx[cold], found.score[cold] = part.item_idx, part.score
         stages.end()
     return found
@@ -125,7 +125,7 @@ def popular_items(
     """The k most popular of the allowed items, n times, less those that ``exclude`` names in each of its n rows.
 
     Returns:
-        (n, k) items with their popularity as score; equal ones by lower item_idx.
+        (n, k) items in the feature tables' order, which is the source "popular" too; the score is popular_score.
     Raises:
         ValueError: k < 1, or ``exclude`` does not have n rows.
     """
@@ -134,7 +134,11 @@ def popular_items(
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
     exclude, allowed = limits(bundle, exclude, allowed, n)
-    return first_of_order(bundle.popular_order, bundle.popularity, n, k, exclude, allowed)
+    return _most_popular(bundle, n, k, exclude, allowed)
+
+
+def _most_popular(bundle: Bundle, n: int, k: int, exclude: Rows | None, allowed: np.ndarray | None) -> ScoredItems:
+    return first_of_order(bundle.features.popular, bundle.features.popular_score, n, k, exclude, allowed)
 
 
 def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:

@@ -37,6 +37,12 @@ class GrownArray:
         out[new] = self.more[(rows - n)[new], *rest] if rest else self.more[(rows - n)[new]]
         return out
 
+    def take(self, rows: np.ndarray, axis: int = 0) -> np.ndarray:
+        """As an array's, of rows."""
+        if axis:
+            raise ValueError(f"rows alone can be taken, not along axis {axis}")
+        return self.base.take(rows, axis=0) if rows.size == 0 or rows.max() < len(self.base) else self[rows]
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows, copied."""
         return np.concatenate([self.base, self.more]).astype(dtype or self.dtype, copy=False)

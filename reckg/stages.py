@@ -31,6 +31,7 @@ class Stages:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds: dict[Stage, float] = {}  # in the order in which they first began; a repeated one adds up
+        self.began: dict[Stage, float] = {}  # by the clock, the first time
         self._clock, self._wanted, self._min_rerank_s = clock, wanted, min_rerank_s
         self._deadline = clock() + left_s
         self._present: Stage | None = None
@@ -54,6 +55,7 @@ class Stages:
         if not self._wanted():
             raise DeadlineError(f"the caller went away before the stage {stage}")
         self._present, self._began = stage, now
+        self.began.setdefault(stage, now)
 
     def end(self) -> None:
         """Ends the present stage, if any."""

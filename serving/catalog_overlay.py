@@ -152,7 +152,7 @@ def _less(grown: Bundle, blocked: frozenset[str]) -> Bundle:
 
 def _warmed(served: Bundle, before: Bundle) -> Bundle:
     """Works out what requests would otherwise wait for."""
-    _ = served.popular_order, served.available, served.item_filters
+    _ = served.available, served.item_filters
     for column, provider_column in before.known_traits:
         served.traits(Diversity(column=column, provider_column=provider_column))
     return served

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,19 @@ from grpc_reflection.v1alpha import reflection
 
 from reckg.errors import ConfigError
 from reckg.recommend import Recommender
-from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, recommender_pb2_grpc
+from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, event_pb2_grpc, recommender_pb2_grpc
 from serving.admin_service import AdminService, Ask
 from serving.catalog_service import CatalogService
+from serving.compaction import Compaction, versions_in
+from serving.connections import server_options
+from serving.entrance import Entrance, Observer
+from serving.event_service import EventService
 from serving.service import RecommenderService
 from serving.serving_state import ServingState
 from serving.settings import ServerSettings
+from serving.tls import Credentials
 
-MAX_IN_FLIGHT = 256  # running and queued calls; further ones end at once with RESOURCE_EXHAUSTED
-CONNECTION_GRACE_MS = 30_000  # calls of a connection that grew too old may take so long
+SWITCH_S = 0.001  # gRPC's thread gets its turn beside those that compute after so long
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class RunningServer:
     health: health.HealthServicer
     state: ServingState
     services: tuple[str, ...]
+    entrance: Entrance
+    compaction: Compaction
 
     def ready(self, recommender: Recommender) -> None:
         """Starts to answer from a bundle, and says so in the health service."""
@@ -47,12 +53,14 @@ class RunningServer:
 
     def set_ready(self) -> None:
         self.state.follow()
+        self.compaction.start()
         for name in ("", *self.services):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace_s: float) -> None:
         """Says NOT_SERVING, refuses new calls, waits up to ``grace_s`` for those in flight, then cancels them."""
         self.health.enter_graceful_shutdown()
+        self.compaction.stop()
         self.server.stop(grace_s).wait()
         self.state.stop()
 
@@ -67,6 +75,10 @@ def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> 
         "reckg.v1.CatalogService": partial(
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(state, state.store)
         ),
+        "reckg.v1.EventService": partial(
+            event_pb2_grpc.add_EventServiceServicer_to_server,
+            EventService(state.store, lambda item_id: item_id in state.current.recommender.bundle.item_ids),
+        ),
     }
     if ask is not None:
         found["reckg.v1.AdminService"] = partial(
@@ -75,17 +87,13 @@ def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> 
     return found
 
 
-def interceptors(settings: ServerSettings) -> list[grpc.ServerInterceptor]:
-    """What every call passes, outermost first."""
-    return []
-
-
 def start_server(
     settings: ServerSettings | None = None,
     *,
     state: ServingState | None = None,
     ask: Ask | None = None,
     share_port: bool = False,
+    observe: Observer = lambda call, code: None,
     **given: Any,
 ) -> RunningServer:
     """Listens at the settings' host and port (0: a free one), not ready yet: health is NOT_SERVING.
@@ -95,28 +103,24 @@ def start_server(
         state: what is answered from; calls end with UNAVAILABLE while it has no bundle. Default: a new one.
         ask: calls the supervisor; without it there is no AdminService.
         share_port: other processes may listen there too.
+        observe: told of every call that ended, as by Entrance.
     Raises:
-        ConfigError: the address cannot be listened at, as when another process does.
+        ConfigError: the address cannot be listened at, as when another process does; or the files of tls or auth are
+            wrong.
     """
     settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | given))
     state = state or ServingState()
+    sys.setswitchinterval(SWITCH_S)
+    entrance = Entrance(settings, observe=observe, initializer=_one_faiss_thread)
     server = grpc.server(
-        ThreadPoolExecutor(settings.threads, thread_name_prefix="request", initializer=_one_faiss_thread),
-        interceptors=interceptors(settings),
-        maximum_concurrent_rpcs=MAX_IN_FLIGHT,
-        options=[
-            ("grpc.so_reuseport", int(share_port)),
-            ("grpc.max_receive_message_length", settings.limits.max_request_bytes),
-            ("grpc.max_connection_age_ms", int(settings.limits.max_connection_age_s * 1000)),
-            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-        ],
+        entrance.others.pool,  # every method has the threads of its lane; gRPC wants some all the same
+        interceptors=[entrance],
+        options=[("grpc.so_reuseport", int(share_port)), *server_options(settings.limits)],
     )
     added = services(state, settings, ask)
     for add in added.values():
         add(server)
-    # Watch streams stay open: they must not hold the threads that answer requests.
-    watchers = ThreadPoolExecutor(1, thread_name_prefix="health")
-    status = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=watchers)
+    status = health.HealthServicer(experimental_non_blocking=True)  # streams of Watch stay open and hold no thread
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     for name in ("", *added):
         status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -124,17 +128,25 @@ def start_server(
         reflection.enable_server_reflection([*added, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     address = _listen(server, settings)
     server.start()
-    return RunningServer(address, server, status, state, tuple(added))
+    compaction = Compaction(state.store, lambda: {_version(state), *versions_in(settings.bundle)})
+    return RunningServer(address, server, status, state, tuple(added), entrance, compaction)
+
+
+def _version(state: ServingState) -> str:
+    """Of the bundle that is served, as it was before the catalogue changed."""
+    bundle = state.current.recommender.bundle
+    return (bundle if bundle.base is None else bundle.base).version
 
 
 def _listen(server: grpc.Server, settings: ServerSettings) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.port}"
     try:
-        return f"{host}:{server.add_insecure_port(f'{host}:{settings.port}')}"
+        if settings.tls.certificate is None:
+            return f"{host}:{server.add_insecure_port(address)}"
+        return f"{host}:{server.add_secure_port(address, Credentials(settings.tls).for_grpc())}"
     except RuntimeError as error:
-        raise ConfigError(
-            f"cannot listen at {host}:{settings.port}: {error}; choose another port, or 0 for a free one."
-        ) from error
+        raise ConfigError(f"cannot listen at {address}: {error}; choose another port, or 0 for a free one.") from error
 
 
 def _one_faiss_thread() -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from reckg.errors import ConfigError
+from reckg.ranking.diversity import Diversity
 from reckg.recommendations import DegradedReason, Recommendations
 from reckg.stages import Stages
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
 from serving import messages
+from serving.admission import CALL
+from serving.experiment import INTERLEAVED, Answer, Experiment, Fixed
 from serving.new_events import new_events
+from serving.served_log import ServedLog, Shown
 from serving.serving_state import Served, ServingState
-from serving.settings import LimitSettings
+from serving.settings import ExperimentSettings, LimitSettings, VariantSettings
 from serving.status import ExpiredRequestError, InvalidRequestError, with_status, with_stream_status
 from serving.store import StateStore, StoredEvent, StoreError
 
@@ -48,26 +53,40 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
     Args:
         store: of events; None: there is none, and nothing is missing.
+        experiment: variants that are compared; None: there are none.
+        log: gets what Recommend shows; clock: its epoch seconds.
     """
 
     def __init__(
-        self, state: ServingState, limits: LimitSettings | None = None, store: StateStore | None = None
+        self,
+        state: ServingState,
+        limits: LimitSettings | None = None,
+        store: StateStore | None = None,
+        *,
+        experiment: Experiment | None = None,
+        log: ServedLog | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.state, self.store = state, store
+        self.state, self.store, self.log, self.clock = state, store, log, clock
         self.limits = limits or LimitSettings()
+        self.experiment = experiment or Experiment(ExperimentSettings(), state)
 
     @with_status
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
-        served, stages = self.state.current, self._stages(context)
+        stages = self._stages(context)
         if not request.recent_item_ids and not request.attributes:
             messages.required("user_id", request.user_id)
-        return self._recommend(served, request, stages, messages.request_id(request.request_id))
+        request_id = messages.request_id(request.request_id)
+        response, answer = self._recommend(self.experiment, request, stages, request_id)
+        if self.log is not None:
+            self.log.record(_shown(request, response, answer, int(self.clock())))
+        return response
 
     @with_stream_status
     def BatchRecommend(
         self, request: pb.BatchRecommendRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.BatchRecommendResponse]:
-        served = self.state.current
+        experiment = Experiment(ExperimentSettings(), Fixed(self.state.current))  # one snapshot for the whole stream
         if not request.user_ids:
             raise InvalidRequestError("user_ids must not be empty")
         messages.at_most("user_ids", request.user_ids, messages.MAX_BATCH_USERS)
@@ -78,8 +97,8 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
                 getattr(single, name).CopyFrom(getattr(request, name))
         for place, user_id in enumerate(request.user_ids):
             single.user_id = messages.required(f"user_ids[{place}]", user_id)
-            answer = self._recommend(served, single, self._stages(context), request_id)
-            yield pb.BatchRecommendResponse(user_id=user_id, recommendations=answer)
+            response, _ = self._recommend(experiment, single, self._stages(context), request_id)
+            yield pb.BatchRecommendResponse(user_id=user_id, recommendations=response)
 
     @with_status
     def SimilarItems(self, request: pb.SimilarItemsRequest, context: grpc.ServicerContext) -> pb.SimilarItemsResponse:
@@ -109,8 +128,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         return pb.RankItemsResponse(
             items=messages.scored_items(ranked.order.items),
             unknown_item_ids=ranked.unknown_items,
-            request_id=request_id,
-            **self._said(ranked.order, served, asker),
+            **self._said(ranked.order, served, asker, request_id),
         )
 
     @with_status
@@ -130,30 +148,40 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         )
 
     def _recommend(
-        self, served: Served, request: pb.RecommendRequest, stages: Stages, request_id: str
-    ) -> pb.RecommendResponse:
+        self, experiment: Experiment, request: pb.RecommendRequest, stages: Stages, request_id: str
+    ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.filters(request), messages.diversity(request)
-        asker = self._asker(served, request, stages)
-        try:
-            found = served.recommender.recommend(
+        asked: dict[str, Asker] = {}
+
+        def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
+            asker = asked[served.bundle_version] = self._asker(served, request, stages)
+            chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
+            return served.recommender.recommend(
                 asker.user_id,
-                k,
+                depth,
                 not request.include_seen,
                 **asker.arguments(),
-                diversity=diversity,
+                rerank=variant is None or variant.rerank,
+                diversity=diversity or chosen,
                 filters=filters,
                 with_features=request.include_feature_values,
                 with_sources=request.include_source_scores,
                 stages=stages,
             )
+
+        try:
+            answer = experiment.answer(request.user_id or request_id, k, request_id, ask)
         except ConfigError as error:
             if diversity is None:
                 raise
             raise InvalidRequestError(str(error)) from error
-        return pb.RecommendResponse(
-            items=messages.scored_items(found.items), request_id=request_id, **self._said(found, served, asker)
-        )
+        items = messages.scored_items(answer.found.items)
+        if answer.variant == INTERLEAVED:
+            for item, name in zip(items, answer.variants, strict=True):
+                item.variant = name
+        said = self._said(answer.found, answer.served, asked[answer.served.bundle_version], request_id)
+        return pb.RecommendResponse(items=items, variant=answer.variant, **said), answer
 
     def _asker(self, served: Served, request: Any, stages: Stages) -> Asker:
         """Who a Recommend or RankItems request asks for."""
@@ -174,11 +202,18 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             return Asker(user_id, (), recent, attributes, context, no_events=True)
         return Asker(user_id, events, recent, attributes, context)
 
-    def _said(self, found: Recommendations, served: Served, asker: Asker) -> dict[str, Any]:
-        """What the responses of Recommend and RankItems say beside the items."""
+    def _said(self, found: Recommendations, served: Served, asker: Asker, request_id: str) -> dict[str, Any]:
+        """What the responses of Recommend and RankItems say beside the items; metrics and traces are told as well."""
         reasons: list[DegradedReason | str] = list(found.degraded)
         reasons += ["no_events"] * asker.no_events + ["stale_catalog"] * served.stale_catalog
+        call = CALL.get(None)
+        if call is not None:
+            call.told.request_id, call.told.bundle_version = request_id, found.bundle_version
+            call.told.degraded += reasons
+            if found.items and found.fallback is None and "no_rerank" not in reasons:
+                call.told.best_score = found.items[0].score
         return {
+            "request_id": request_id,
             "bundle_version": found.bundle_version,
             "fallback": messages.FALLBACKS[found.fallback],
             "degraded_reasons": sorted(messages.DEGRADED_REASONS[reason] for reason in reasons),
@@ -194,8 +229,27 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         left_s = context.time_remaining()
         if not context.is_active() or (left_s is not None and left_s <= 0):
             raise ExpiredRequestError("the deadline passed before the work began")
-        return Stages(
+        stages = Stages(
             math.inf if left_s is None else left_s,
             min_rerank_s=self.limits.min_rerank_ms / 1000,
             wanted=context.is_active,
         )
+        call = CALL.get(None)
+        if call is not None:
+            call.told.stages.append(stages)
+        return stages
+
+
+def _shown(request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int) -> Shown:
+    """The answer for the log of what was shown."""
+    return Shown(
+        request_id=response.request_id,
+        user_id=request.user_id,
+        timestamp=now,
+        item_ids=[item.item_id for item in answer.found.items],
+        scores=[item.score for item in answer.found.items],
+        propensities=answer.propensities,
+        variants=answer.variants,
+        bundle_version=response.bundle_version,
+        placement=request.context.placement,
+    )

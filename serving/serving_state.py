@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reckg.bundle import GOLDEN, load_bundle
 from reckg.errors import ArtifactError
-from reckg.golden import replay_golden
+from reckg.golden import replay_golden_file
 from reckg.manifest import MANIFEST
 from reckg.recommend import Recommender
 from serving.catalog_overlay import Overlay
@@ -87,7 +87,7 @@ class ServingState:
         bundle = load_bundle(path, verify=False)
         if hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
             raise ArtifactError(f"{path} was changed after it was verified")
-        replay_golden(bundle, (path / GOLDEN).read_text(encoding="utf-8"))
+        replay_golden_file(bundle, path / GOLDEN)
         self._prepared = self._refreshed(Overlay.of(bundle))[0]
 
     def commit(self) -> None:

@@ -26,8 +26,10 @@ class LimitSettings(Section):
     """What one request, and all together, may ask for."""
 
     max_items: int = Field(500, ge=1, le=10_000, description="Items of one answer.")
-    max_request_bytes: int = Field(64 * 1024, ge=1024, description="Size of a request but for events and items.")
-    max_write_bytes: int = Field(1024 * 1024, ge=1024, description="Size of a request with events or items.")
+    max_request_bytes: int = Field(64 * 1024, ge=1024, description="Size of a request but for those of the next.")
+    max_write_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Size of a request with events, items or many users."
+    )
     max_queue_ms: float = Field(
         50.0, gt=0, description="A request that would wait longer for its turn is rejected at once."
     )
@@ -35,7 +37,9 @@ class LimitSettings(Section):
     max_connection_age_s: float = Field(
         300.0, gt=0, description="A connection is closed after so long, so that clients find new workers."
     )
-    requests_per_s: float = Field(0, ge=0, description="Of each caller, over all workers; 0: no limit.")
+    requests_per_s: float = Field(
+        0, ge=0, description="Of each caller over all workers, of which each allows its share; 0: no limit."
+    )
     min_rerank_ms: float = Field(
         10.0, ge=0, description="With less time left than this before ranking, the retrieval order is the answer."
     )
@@ -91,6 +95,7 @@ class MetricsSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address that is scraped.")
     port: int = Field(0, ge=0, le=65535, description="Its port, path /metrics; 0: no metrics.")
+    recall_probe_s: float = Field(60.0, gt=0, description="How often a worker compares its index with exact search.")
 
 
 class TracingSettings(Section):
@@ -123,7 +128,14 @@ class VariantSettings(Section):
     share: float = Field(gt=0, description="Its share of the users, as a weight.")
     bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
     rerank: bool = Field(True, description="Whether its candidates are ranked.")
-    diversity: str = Field("", description="none, mmr, calibrated or provider in place of the bundle's setting.")
+    diversity: Literal["", "none", "mmr"] = Field("", description="In place of the bundle's setting; empty: that.")
+    explore: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="The first so many items come in an order by chance, drawn by request_id: the log then holds "
+        "propensities that another system can be judged by.",
+    )
 
 
 class ExperimentSettings(Section):

@@ -34,6 +34,20 @@ class StartingError(Exception):
     """The server is not ready yet."""
 
 
+class RefusedError(Exception):
+    """A call that is not let in. The message holds neither tokens nor names.
+
+    retry_after_s: seconds after which it may be tried again; None where waiting does not help. reason: a word for the
+    metrics; default: the status in lower case.
+    """
+
+    def __init__(
+        self, code: grpc.StatusCode, message: str, retry_after_s: float | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.code, self.retry_after_s, self.reason = code, retry_after_s, reason or code.name.lower()
+
+
 # The first row that fits decides. Only the errors above the line carry their message to the client; a ValueError
 # that is no InvalidRequestError is a fault of ours, not of the client.
 TOLD = (
@@ -60,11 +74,13 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     What the client cannot mend is logged under a new request id, and the client gets only that id. The log has the
     error's type and where it was raised but not its message, which may hold user ids.
     """
+    if isinstance(error, RefusedError):
+        return error.code, str(error)
     if isinstance(error, CallError) and error.code != grpc.StatusCode.INTERNAL.name:
         return grpc.StatusCode[error.code], str(error)
     for kind, code in TOLD:
         if isinstance(error, kind):
-            return code, str(error)
+            return code, f"{error}; try again" if kind is StoreError else str(error)
     request_id = uuid.uuid4().hex
     code, message = next((code, message) for kind, code, message in LOGGED if isinstance(error, kind))
     where = "".join(traceback.format_tb(error.__traceback__))

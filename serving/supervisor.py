@@ -13,12 +13,14 @@ import time
 from typing import Any
 
 from reckg.errors import ReckgError
+from serving.certificate import check_certificate
 from serving.control import CallError
 from serving.fleet import Fleet
 from serving.logs import log_to_stderr
 from serving.settings import ServerSettings, is_loopback
 from serving.shared_port import SharedPort
 from serving.swaps import Swaps, find_bundle, is_store
+from serving.tokens import read_grants
 from serving.verify import verify
 
 POLL_S = 0.1  # how soon a signal is seen while the server starts
@@ -73,13 +75,15 @@ class Supervisor:
         finally:
             self.stopping.set()
             self.fleet.stop(grace_s)
+            self.swaps.close()
         logger.info("stopped")
 
     def _verify(self) -> None:
         """Verifies the first bundle while the workers load it; they serve it when both are done."""
         try:
-            verify(self.fleet.committed, self.settings.swap_timeout_s, nice=False)
-            self.fleet.set_verified()
+            timeout_s, fleet = self.settings.swap_timeout_s, self.fleet
+            verify(fleet.committed, timeout_s, nice=False, hashed=fleet.set_hashed)
+            fleet.set_verified()
         except ReckgError as error:
             self._refusal = error
 
@@ -96,10 +100,14 @@ def serve(settings: ServerSettings) -> None:
     Once every worker answers, it prints one line that ends with the address, as ``127.0.0.1:43211``.
 
     Raises:
-        ConfigError: the address cannot be listened at, or workers cannot start.
+        ConfigError: the address cannot be listened at, workers cannot start, or the files of tls or auth are wrong.
         ArtifactError: the bundle is refused; the message names what is wrong.
     """
     log_to_stderr(settings.log.level)
+    if settings.tls.certificate is not None:
+        check_certificate(settings.tls)
+    if settings.auth.tokens is not None:
+        read_grants(settings.auth.tokens)
     with SharedPort(settings.host, settings.port) as port:
         supervisor = Supervisor(settings.model_copy(update={"port": port.number}))
         for number in (signal.SIGTERM, signal.SIGINT):

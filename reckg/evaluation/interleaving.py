@@ -48,6 +48,38 @@ def team_draft(
     return np.array(items, dtype=np.int64), np.array(teams, dtype=np.int8)
 
 
+def draft_propensities(
+    a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, k: int
+) -> dict[tuple[int, int], float]:
+    """With which probability `team_draft` puts an item at a place: (item_idx, place from 0) to probability.
+
+    Exact: the sets of items that may be there after each round are followed with their probabilities. There are two at
+    most: where both rankings want the same item, the next of the one or the other joins it, and whichever did not is
+    in the round after.
+
+    Args:
+        a, b, k: as of team_draft.
+    """
+    lists = [[int(item) for item in ranking if item >= 0] for ranking in (a, b)]
+    found: dict[tuple[int, int], float] = {}
+    drafts: dict[frozenset[int], float] = {frozenset(): 1.0}
+    while drafts:
+        after: dict[frozenset[int], float] = {}
+        for there, chance in drafts.items():
+            for order in ((0, 1), (1, 0)):
+                now = set(there)
+                for team in order:
+                    item = next((item for item in lists[team] if item not in now), None)
+                    if item is not None and len(now) < k:
+                        place = item, len(now)
+                        found[place] = found.get(place, 0.0) + chance / 2
+                        now.add(item)
+                if len(now) > len(there):
+                    after[frozenset(now)] = after.get(frozenset(now), 0.0) + chance / 2
+        drafts = after
+    return found
+
+
 def preference(
     request: np.ndarray, team: np.ndarray, reward: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:

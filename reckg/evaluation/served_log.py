@@ -30,6 +30,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "score": pl.Float64(),
     "reward": pl.Float64(),  # 0 or 1: taken; or any number
     "bundle_version": pl.String(),
+    "placement": pl.String(),  # where it was shown
 }
 REQUIRED = ("request_id", "timestamp", "position", "item_id")
 EVENT_COLUMNS = ("request_id", "item_id", "timestamp")

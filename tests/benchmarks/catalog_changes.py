@@ -98,7 +98,6 @@ def random_bundle(n: int, rng: np.random.Generator) -> Bundle:
         history=History(np.arange(USERS + 1) * 20, taken, np.sort(taken), np.ones(len(taken), dtype=np.float32)),
         features=tables,
         ranker=None,
-        popularity=np.zeros(n, dtype=np.float32),
         inductive=Inductive(arrays, info, [f"genre:{number}" for number in range(entities)], ids, None, None),
     )
 

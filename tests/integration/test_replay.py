@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], S
     running = start_server()
     with pytest.MonkeyPatch.context() as patch, RecommenderClient(running.address, timeout_s=20.0) as client:
         patch.setattr(two_stage, "candidate_features", recording)
-        running.ready(Recommender(load_bundle(bundle_path)))
+        bundle = load_bundle(bundle_path)
+        assert bundle.ranker is not None
+        compiled = bundle.ranker.compile()  # the offline bundle's is not
+        assert compiled == (importlib.util.find_spec("lleaves") is not None)
+        running.ready(Recommender(bundle))
         recorded.clear()
         answers = [client.recommend(k=K, **request).items for request in REQUESTS]
     running.stop(0)
@@ -152,7 +157,9 @@ def test_the_served_features_are_those_of_batch_and_training(
     assert len(recorded) > USERS and len(known) == USERS and all(scores.n == 1 for scores, _, _ in recorded)
     users = np.arange(USERS - 1)  # the last has no history
     everything = np.arange(len(users) + 1) * ITEMS, np.tile(np.arange(ITEMS), len(users))
-    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything)
+    indptr, positions = offline.history.rows(users)
+    seen = indptr, offline.history.item_idx[positions]
+    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything, seen)
     queries = label_queries([labels], DEPTHS)
     assert queries.user.tolist() == users.tolist()
     widest = queries.item_idx.shape[1]

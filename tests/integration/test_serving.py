@@ -125,7 +125,7 @@ def test_the_server_answers_as_the_library_does(client: RecommenderClient, bundl
 
 def test_an_unknown_user_is_answered_by_the_stated_fallback(client: RecommenderClient, bundle: Bundle) -> None:
     response = client.recommend("nobody", 5)
-    assert [item.item_id for item in response.items] == bundle.item_ids.raw(bundle.popular_order[:5])
+    assert [item.item_id for item in response.items] == bundle.item_ids.raw(bundle.features.popular[:5])
     assert response.fallback == pb.FALLBACK_POPULAR
     assert list(response.degraded_reasons) == [pb.DEGRADED_REASON_COLD_USER]
     known = client.recommend("u001", 5)

@@ -295,7 +295,7 @@ def test_given_candidates_are_ranked(running: Running, bundle: Bundle) -> None:
     given = [item.item_id for item in features if item.features]
     assert [i.item_id for i in ranked("u03", item_ids=given[::-1]).items][: len(whole)] == whole
     popular = ranked("nobody", item_ids=candidates)
-    order = [item for item in bundle.popular_order.tolist() if ITEM_IDS[item] in candidates]
+    order = [item for item in bundle.features.popular.tolist() if ITEM_IDS[item] in candidates]
     assert [item.item_id for item in popular.items] == [ITEM_IDS[item] for item in order]
     assert popular.fallback == pb.FALLBACK_POPULAR and stages(popular) == ["events", "popular"]
     assert reasons(ranked("u03", item_ids=["i01"], recent_item_ids=["lost"])) == ["UNKNOWN_RECENT_ITEMS"]

@@ -20,7 +20,7 @@ from jobs.stages import STAGES
 from reckg.errors import ArtifactError, DataError
 from serving.settings import ServerSettings
 
-COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "publish", "serve", "demo", "describe")
+COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "publish", "serve", "token", "demo", "describe")
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:

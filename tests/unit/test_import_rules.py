@@ -89,7 +89,7 @@ RULES = {
     "reckg.ranking": Rule(
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"),
         ("reckg.data", "reckg.retrieval", "reckg.evaluation"),
-        later=("implicit", "threadpoolctl"),
+        later=("implicit", "lleaves", "llvmlite", "threadpoolctl"),
     ),
     "reckg.evaluation": Rule(
         ("numpy", "polars", "scipy"),
@@ -112,16 +112,26 @@ RULES = {
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
-    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor")),
+    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor", "serving.tokens")),
+    "jobs.config_reference": Rule(("pydantic",), ("reckg",), later=("serving.settings",)),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
-        ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "pydantic"),
+        (
+            "google.protobuf",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "numpy",
+            "polars",
+            "prometheus_client",
+            "pydantic",
+        ),
         ("reckg",),
         later=("faiss", "opentelemetry", "redis"),
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
-    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle", "reckg.golden"))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 

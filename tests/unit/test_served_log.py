@@ -27,6 +27,7 @@ def rows(**changed: list[Any]) -> pl.DataFrame:
         "reward": [0, 1, 0, 0],
         "variant": ["x", "y", "x", "y"],
         "bundle_version": ["v1"] * 4,
+        "placement": ["home"] * 4,
     }
     return pl.DataFrame(columns | changed)
 
@@ -47,7 +48,7 @@ def test_a_log_comes_back_with_the_types_of_the_schema(tmp_path: Path) -> None:
 def test_only_five_columns_are_needed(tmp_path: Path) -> None:
     frame = rows().select("request_id", "timestamp", "position", "item_id", "reward", extra=pl.lit(1))
     log = read_served_log(write(tmp_path, frame))
-    for name in ("user_id", "propensity", "score", "variant", "bundle_version"):
+    for name in ("user_id", "propensity", "score", "variant", "bundle_version", "placement"):
         assert log.rows[name].null_count() == 4
     assert log.notes == ["log.parquet: column 'extra' left out; it is not the log's."]
 

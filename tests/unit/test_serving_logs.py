@@ -1,0 +1,44 @@
+"""JSON lines without what is private."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from serving.logs import log_to_stderr
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield logger
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def test_a_line_is_one_json_object(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("info")
+    logger = logging.getLogger("reckg.serving")
+    logger.info("ready after %.1f s\nand more", 1.25, extra={"request_id": "r1", "bundle_version": "v1"})
+    logger.debug("not told")
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert said["message"] == "ready after 1.2 s\nand more" and said["level"] == "info"
+    assert (said["request_id"], said["bundle_version"], said["logger"]) == ("r1", "v1", "reckg.serving")
+    assert said["time"].endswith("Z") and isinstance(said["process"], int)
+
+
+def test_an_exceptions_message_is_not_told(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("debug")
+    try:
+        raise KeyError("anna@example.org")
+    except KeyError:
+        logging.getLogger("reckg.serving").exception("a call failed")
+    text = capsys.readouterr().err
+    said = json.loads(text)
+    assert said["exception"] == "KeyError" and "test_serving_logs.py" in said["where"][0]
+    assert "anna" not in text
