@@ -273,8 +273,8 @@ def test_items_that_are_not_available_come_to_nobody(
     assert sorted(
         recommend_batch(less, users[:1], 60, exclude_seen=False, allowed=dramas).item_idx[0, :17].tolist()
     ) == [item for item in range(0, 60, 3) if item not in gone]
-    popular = popular_items(less, 5, exclude=(np.array([0, 1]), less.popular_order[:1]))
-    order = [item for item in filtered.popular_order[1:].tolist() if item not in gone]
+    popular = popular_items(less, 5, exclude=(np.array([0, 1]), less.features.popular[:1]))
+    order = [item for item in filtered.features.popular[1:].tolist() if item not in gone]
     assert popular.item_idx[0].tolist() == order[:5]
     assert not np.isin(similar_items(less, np.array([3, 8]), 60).item_idx, gone).any()
     answer = Recommender(less).recommend("nobody", 60)
