@@ -11,6 +11,7 @@ from reckg.evidence import Evidence
 from reckg.feature_values import in_retrieval_order, one_user
 from reckg.inductive.fold_in import FoldedUsers, UserRequest
 from reckg.ranking.features import candidate_features
+from reckg.ranking.tables import ITEM_COLUMNS
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.stages import Stages
@@ -75,7 +76,8 @@ def rank_items(
 
 def _by_popularity(bundle: Bundle, items: np.ndarray, stages: Stages) -> ScoredItems:
     stages.begin("popular")
-    score = bundle.features.popular_score
-    order = items[np.argsort(-score[items], kind="stable")][None]
+    tables = bundle.features
+    score, overall = tables.popular_score, tables.items[items, ITEM_COLUMNS.index("popularity")]
+    order = items[np.lexsort((items, -overall, -score[items]))][None]  # as the most popular items are listed
     stages.end()
     return ScoredItems(order, score[order])

@@ -3,11 +3,11 @@ are recommended.
 
 The catalogue is made of random vectors of 64 dimensions and rows of 20 neighbours. ``apply_N_cpu_ms`` is the processor
 time of taking N upserts that are embedded already (median of --rounds), ``answer_ratio`` how many times as long an
-answer takes with 500 items added as without (median over interleaved rounds). ``visible_s`` is the time from the reply
+answer takes with 551 items added as without (median over interleaved rounds). ``visible_s`` is the time from the reply
 to UpsertItems until two servers over one SQLite store recommend the item, median and worst of --items-sent items, with
-the embedder in a process of its own; the first is not counted. ``embedder_ready_s`` is how long that process takes from its
-start until it has loaded torch and the text encoder (--encoder: a folder, default a tiny one with random weights), and
-``embedder_gb`` the most memory it had.
+the embedder in a process of its own; the first is not counted. ``embedder_ready_s`` is how long that process takes from
+its start until it has loaded torch and the text encoder (--encoder: a folder, default a tiny one with random weights),
+and ``embedder_gb`` the most memory it had.
 """
 
 from __future__ import annotations

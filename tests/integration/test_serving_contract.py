@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from reckg.bundle import Bundle
@@ -194,9 +195,10 @@ def test_features_and_sources_are_of_the_candidates_that_were_ranked(running: Ru
     response = running.recommend("u03", max_item_count=12, include_feature_values=True, include_source_scores=True)
     assert pairs(response.items) == pairs(plain.items) and not plain.items[0].feature_values
     explained = Recommender(bundle).explain_features("u03", [item.item_id for item in response.items])
-    scores = UserScores(bundle.features, bundle.history, [3], bundle.user_vectors[[3]], bundle.item_vectors)  # type: ignore[arg-type]
+    user = np.array([3])
+    scores = UserScores(bundle.features, bundle.history, user, bundle.user_vectors[user], bundle.item_vectors)
     assert bundle.ranker is not None
-    seen = [0, len(bundle.history.items(3))], bundle.history.items(3)
+    seen = np.array([0, len(bundle.history.items(3))]), bundle.history.items(3)
     missing = set()
     for item in response.items:
         assert [value.name for value in item.feature_values] == list(FEATURES)
@@ -211,7 +213,7 @@ def test_features_and_sources_are_of_the_candidates_that_were_ranked(running: Ru
         assert names == [name for name in SOURCES if name in names]
         for each in item.source_scores:
             assert each.source in available_sources(bundle.features)
-            found = source_top(each.source, scores, bundle.index, bundle.ranker.depths[each.source], seen)  # type: ignore[arg-type]
+            found = source_top(each.source, scores, bundle.index, bundle.ranker.depths[each.source], seen)
             assert ITEM_IDS[found.item_idx[0][each.rank - 1]] == item.item_id
             assert found.score[0][each.rank - 1] == each.score
     assert len(missing) > 1
@@ -380,7 +382,7 @@ def test_wrong_changes_are_refused_and_nothing_of_them_is_stored(running: Runnin
     assert running.store.revision == 0
     running.store.down = True
     code, told = failure(removes, catalog_pb2.RemoveItemsRequest(item_ids=["i01"]), timeout=20)
-    assert (code, told) == (grpc.StatusCode.UNAVAILABLE, "the state store does not answer")
+    assert code == grpc.StatusCode.UNAVAILABLE and told.startswith("the state store does not answer")
     alone = start_server()
     alone.ready(Recommender(bundle))
     with grpc.insecure_channel(alone.address) as channel:

@@ -250,3 +250,32 @@ def test_similar_items_may_be_filtered(filtered: Bundle) -> None:
     found = similar_items(filtered, np.array([7, 8]), 5, allowed)
     assert sorted(found.item_idx[0].tolist()) == [-1, -1, -1, 3, 9]
     assert sorted(found.item_idx[1].tolist()) == [-1, -1, 3, 7, 9]
+
+
+@pytest.mark.parametrize("few", [200, 0])
+def test_items_that_are_not_available_come_to_nobody(
+    filtered: Bundle, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left out as what users have seen, or by a bitmap where they are many: the lists are the same."""
+    monkeypatch.setattr("reckg.batch.FEW_UNAVAILABLE", few)
+    gone = np.array([0, 3, 7, 30, 31], dtype=np.int64)
+    less = replace(filtered, unavailable=gone, base=filtered)
+    users = np.arange(40)
+    for seen in (True, False):
+        for k in (5, 60):
+            found, every = (recommend_batch(bundle, users, 60, exclude_seen=seen) for bundle in (less, filtered))
+            found = ScoredItems(found.item_idx[:, :k], found.score[:, :k])
+            assert not np.isin(found.item_idx, gone).any()
+            lengths = ((every.item_idx >= 0) & ~np.isin(every.item_idx, gone)).sum(axis=1)
+            assert ((found.item_idx >= 0).sum(axis=1) == np.minimum(lengths, k)).all()
+    dramas = less.item_filters.allowed(Filters(where={"genre": "drama"}))
+    assert dramas is not None and dramas.sum() == 20
+    assert sorted(
+        recommend_batch(less, users[:1], 60, exclude_seen=False, allowed=dramas).item_idx[0, :17].tolist()
+    ) == [item for item in range(0, 60, 3) if item not in gone]
+    popular = popular_items(less, 5, exclude=(np.array([0, 1]), less.features.popular[:1]))
+    order = [item for item in filtered.features.popular[1:].tolist() if item not in gone]
+    assert popular.item_idx[0].tolist() == order[:5]
+    assert not np.isin(similar_items(less, np.array([3, 8]), 60).item_idx, gone).any()
+    answer = Recommender(less).recommend("nobody", 60)
+    assert {item.item_id for item in answer.items} == {f"i{n:03d}" for n in range(60) if n not in gone}
