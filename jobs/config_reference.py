@@ -6,8 +6,8 @@ The first is whole from reckg.config; in the second, the part between the two ma
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 

@@ -41,7 +41,7 @@ def rank_items(
     and those without a history that the ranker is not for, get the order of popularity.
 
     Args:
-        items: (m,) distinct item_idx.
+        items: (m,) distinct item_idx; m may be 0.
     Raises:
         OlderBundleError: the bundle cannot embed users. DeadlineError: the deadline of ``stages`` passed.
     """
@@ -56,6 +56,7 @@ def rank_items(
         unknown = users.unknown_items[0], users.unknown_attributes[0]
     cold = not len(users.history.items(int(row[0])))
     ranks = bundle.ranker is not None and (not cold or bundle.ranker.ranks_cold) and stages.may_rerank()
+    ranks = ranks and len(items) > 0
     nowhere = isinstance(users, FoldedUsers) and not users.vectors[0].any()
     if nowhere or (cold and request.is_plain and not ranks):
         return Ranked(_by_popularity(bundle, items, stages), cold, True, False, *unknown)
@@ -74,6 +75,7 @@ def rank_items(
 
 def _by_popularity(bundle: Bundle, items: np.ndarray, stages: Stages) -> ScoredItems:
     stages.begin("popular")
-    order = items[np.argsort(-bundle.popularity[items], kind="stable")][None]
+    score = bundle.features.popular_score
+    order = items[np.argsort(-score[items], kind="stable")][None]
     stages.end()
-    return ScoredItems(order, bundle.popularity[order].astype(np.float32))
+    return ScoredItems(order, score[order])

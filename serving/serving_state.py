@@ -69,7 +69,10 @@ class ServingState:
 
     def serve(self, recommender: Recommender) -> None:
         """Answers from this from now on."""
-        self._take(Overlay.of(recommender.bundle), recommender)
+        if self.store is None:
+            self._current = Served(recommender)
+        else:
+            self._take(Overlay.of(recommender.bundle), recommender)
 
     def prepare(self, path: Path, manifest_sha256: str) -> None:
         """Loads a bundle beside the present one, and asks it its golden requests, which also warms it.
