@@ -30,7 +30,7 @@ class Worker:
     """A worker's process and the channel to it."""
 
     def __init__(self, number: int, answer: Answer) -> None:
-        self.number = number
+        self.number, self.started = number, time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             command = child_command("serving.worker", "--control-fd", str(theirs.fileno()))
@@ -177,7 +177,6 @@ class Fleet:
         """Starts a worker, and another when it ended, until the fleet stops or fails."""
         delay_s = 0.0
         while not self._stopping.wait(delay_s):
-            began = time.monotonic()
             worker = Worker(number, self._answer)
             with self._changed:
                 self._running.add(worker)
@@ -191,7 +190,7 @@ class Fleet:
             if self._stopping.is_set() or self._gives_up(worker, how):
                 return
             self.respawns += 1
-            settled = time.monotonic() - began > SETTLED_S
+            settled = time.monotonic() - worker.started > SETTLED_S
             delay_s = 0.0 if settled else min(max(2 * delay_s, BACK_OFF_S[0]), BACK_OFF_S[1])
             logger.warning("worker %d ended %s; another one starts in %.1f s", number, how, delay_s)
 
@@ -212,6 +211,7 @@ class Fleet:
                 with self._changed:
                     self._ready[worker.number] = worker
                     self._changed.notify_all()
+                logger.info("worker %d answers, after %.2f s", worker.number, time.monotonic() - worker.started)
         except ChannelClosedError:
             worker.process.kill()  # it ended, or it hangs
         except CallError as error:
