@@ -75,6 +75,7 @@ def rank_items(
 
 def _by_popularity(bundle: Bundle, items: np.ndarray, stages: Stages) -> ScoredItems:
     stages.begin("popular")
-    order = items[np.argsort(-bundle.popularity[items], kind="stable")][None]
+    score = bundle.features.popular_score
+    order = items[np.argsort(-score[items], kind="stable")][None]
     stages.end()
-    return ScoredItems(order, bundle.popularity[order].astype(np.float32))
+    return ScoredItems(order, score[order])

@@ -73,7 +73,7 @@ class Fleet:
         self._changed = threading.Condition()
         self._ready: dict[int, Worker] = {}  # by number: those that answer from the committed bundle
         self._running: set[Worker] = set()
-        self._verified, self._stopping = threading.Event(), threading.Event()
+        self._hashed, self._verified, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._failed_starts = 0
         self._was_ready = False
         self._failure: ReckgError | None = None
@@ -83,9 +83,12 @@ class Fleet:
         ]
 
     def start(self) -> None:
-        """Starts the workers; they load the bundle at once and serve it after ``set_verified``."""
+        """Starts the workers; they load the bundle after ``set_hashed`` and serve it after ``set_verified``."""
         for keeper in self._keepers:
             keeper.start()
+
+    def set_hashed(self) -> None:
+        self._hashed.set()
 
     def set_verified(self) -> None:
         self._verified.set()
@@ -126,8 +129,8 @@ class Fleet:
     def stop(self, grace_s: float) -> None:
         """Drains the workers within the grace, and kills those that are left."""
         with self._changed:
-            self._stopping.set()
-            self._verified.set()
+            for event in (self._stopping, self._hashed, self._verified):
+                event.set()
             running = set(self._running)
         for worker in running:
             threading.Thread(target=worker.tell, args=("stop",), daemon=True).start()
@@ -204,6 +207,7 @@ class Fleet:
         settings = self.settings.model_dump(mode="json")
         try:
             worker.channel.call("start", self.settings.swap_timeout_s, settings=settings)
+            self._hashed.wait()
             while True:
                 bundle = self.committed
                 worker.prepare(bundle, self.settings.swap_timeout_s)

@@ -19,11 +19,13 @@ from grpc_reflection.v1alpha import reflection
 
 from reckg.errors import ConfigError
 from reckg.recommend import Recommender
-from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, recommender_pb2_grpc
+from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, event_pb2_grpc, recommender_pb2_grpc
 from serving.admin_service import AdminService, Ask
 from serving.catalog_service import CatalogService
+from serving.compaction import Compaction, versions_in
 from serving.connections import server_options
 from serving.entrance import Entrance, Observer
+from serving.event_service import EventService
 from serving.service import RecommenderService
 from serving.serving_state import ServingState
 from serving.settings import ServerSettings
@@ -42,6 +44,7 @@ class RunningServer:
     state: ServingState
     services: tuple[str, ...]
     entrance: Entrance
+    compaction: Compaction
 
     def ready(self, recommender: Recommender) -> None:
         """Starts to answer from a bundle, and says so in the health service."""
@@ -50,25 +53,31 @@ class RunningServer:
 
     def set_ready(self) -> None:
         self.state.follow()
+        self.compaction.start()
         for name in ("", *self.services):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace_s: float) -> None:
         """Says NOT_SERVING, refuses new calls, waits up to ``grace_s`` for those in flight, then cancels them."""
         self.health.enter_graceful_shutdown()
+        self.compaction.stop()
         self.server.stop(grace_s).wait()
         self.state.stop()
 
 
 def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> dict[str, Callable[[Any], None]]:
     """What is served: the service's full name, and what adds it to a server."""
-    found = {
+    found: dict[str, Callable[[Any], None]] = {
         "reckg.v1.RecommenderService": partial(
             recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
             RecommenderService(state, settings.limits, state.store),
         ),
         "reckg.v1.CatalogService": partial(
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(state, state.store)
+        ),
+        "reckg.v1.EventService": partial(
+            event_pb2_grpc.add_EventServiceServicer_to_server,
+            EventService(state.store, lambda item_id: item_id in state.current.recommender.bundle.item_ids),
         ),
     }
     if ask is not None:
@@ -119,7 +128,14 @@ def start_server(
         reflection.enable_server_reflection([*added, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     address = _listen(server, settings)
     server.start()
-    return RunningServer(address, server, status, state, tuple(added), entrance)
+    compaction = Compaction(state.store, lambda: {_version(state), *versions_in(settings.bundle)})
+    return RunningServer(address, server, status, state, tuple(added), entrance, compaction)
+
+
+def _version(state: ServingState) -> str:
+    """Of the bundle that is served, as it was before the catalogue changed."""
+    bundle = state.current.recommender.bundle
+    return (bundle if bundle.base is None else bundle.base).version
 
 
 def _listen(server: grpc.Server, settings: ServerSettings) -> str:

@@ -80,7 +80,7 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode[error.code], str(error)
     for kind, code in TOLD:
         if isinstance(error, kind):
-            return code, str(error)
+            return code, f"{error}; try again" if kind is StoreError else str(error)
     request_id = uuid.uuid4().hex
     code, message = next((code, message) for kind, code, message in LOGGED if isinstance(error, kind))
     where = "".join(traceback.format_tb(error.__traceback__))

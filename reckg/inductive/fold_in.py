@@ -132,7 +132,7 @@ def _stored(history: History, user_idx: int | None) -> slice:
 def _rows_of(matrix: sp.csr_matrix, rows: list[int]) -> sp.csr_matrix:
     """The rows of a matrix; an empty one for -1."""
     which = np.array(rows, dtype=np.int64)
-    indptr = np.append(matrix.indptr, matrix.indptr[-1])  # with an empty row at the end
-    ends, position = row_positions(indptr, np.where(which < 0, matrix.shape[0], which))
-    parts = matrix.data[position], matrix.indices[position], ends
-    return sp.csr_matrix(parts, shape=(len(rows), matrix.shape[1]))
+    found = which >= 0
+    ends, position = row_positions(matrix.indptr, which[found])
+    indptr = ends[np.concatenate([[0], np.cumsum(found)])]
+    return sp.csr_matrix((matrix.data[position], matrix.indices[position], indptr), shape=(len(rows), matrix.shape[1]))

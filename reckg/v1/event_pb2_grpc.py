@@ -50,10 +50,11 @@ class EventServiceServicer:
 
     def RecordEvents(self, request, context):
         """Stores events for good before it answers. Idempotent: an event id that is stored already is counted and left alone,
-        so a call that failed may be repeated as it was. All events of a call are stored or, after an error, none.
+        so a call that failed may be repeated as it was. All events of a call are stored or none; after UNAVAILABLE or
+        DEADLINE_EXCEEDED it is not known which, so repeat it.
 
-        Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be reached; nothing was stored, try
-        again.
+        Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be reached, is full or took too
+        long; FAILED_PRECONDITION where the server keeps no events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

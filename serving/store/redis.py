@@ -65,7 +65,9 @@ for at = 5, #ARGV, 4 do
     new[#new + 1] = is_new and 1 or 0
 end
 for user in pairs(users) do
-    trim(user, cutoff, per_user)
+    if redis.call('ZCARD', ns .. 'user:' .. user) > per_user then
+        trim(user, cutoff, per_user)
+    end
     redis.call('EXPIRE', ns .. 'user:' .. user, ttl)
 end
 return new
@@ -256,9 +258,9 @@ def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise ValueError("name")
-        options |= {"username": _decoded(parts.username), "password": _decoded(parts.password)}
-        group = Sentinel([(host, int(port)) for host, _, port in hosts], **options)
-        return group.master_for(service, db=int(database or 0))
+        places = [(host, int(port)) for host, _, port in hosts]
+        secret = {"username": _decoded(parts.username), "password": _decoded(parts.password)}
+        return Sentinel(places, sentinel_kwargs=options, **options, **secret).master_for(service, db=int(database or 0))
     except ValueError:
         raise ConfigError(
             "the Redis URL must be redis://, rediss:// or unix://, or "

@@ -49,6 +49,7 @@ ADD = f"""INSERT INTO events ({EVENT}, stored, seq) VALUES (?, ?, ?, ?, ?, ?, ?,
         type = excluded.type, request_id = excluded.request_id, stored = excluded.stored, seq = excluded.seq
     WHERE stored < ?"""
 OF_USER = f"SELECT {EVENT} FROM events WHERE user_id = ? AND stored >= ? ORDER BY time DESC, seq DESC LIMIT ?"
+IS_CROWDED = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1 OFFSET ?"
 TRIM_AGE = "DELETE FROM events WHERE user_id = ? AND stored < ?"
 TRIM_NUMBER = """DELETE FROM events WHERE user_id = ?1 AND (time, seq) <
     (SELECT time, seq FROM events WHERE user_id = ?1 ORDER BY time DESC, seq DESC LIMIT 1 OFFSET ?2 - 1)"""
@@ -100,19 +101,11 @@ class SqliteStore:
             seq = connection.execute(RAISE, (len(events), "seq")).fetchone()[0] - len(events)
             new = []
             for number, event in enumerate(events, start=seq + 1):
-                said = (
-                    event.event_id,
-                    event.user_id,
-                    event.item_id,
-                    event.time,
-                    event.weight,
-                    event.type,
-                    event.request_id,
-                )
-                new.append(connection.execute(ADD, (*said, int(now), number, cutoff)).rowcount == 1)
-            for user_id in sorted({event.user_id for event, is_new in zip(events, new, strict=True) if is_new}):
-                connection.execute(TRIM_AGE, (user_id, cutoff))
-                connection.execute(TRIM_NUMBER, (user_id, self._per_user))
+                new.append(connection.execute(ADD, (*_columns(event), int(now), number, cutoff)).rowcount == 1)
+            for user_id in {event.user_id for event, is_new in zip(events, new, strict=True) if is_new}:
+                if connection.execute(IS_CROWDED, (user_id, self._per_user)).fetchone():
+                    connection.execute(TRIM_AGE, (user_id, cutoff))
+                    connection.execute(TRIM_NUMBER, (user_id, self._per_user))
         return new
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
