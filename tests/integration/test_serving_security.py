@@ -12,14 +12,18 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY, generate_latest
 
 from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
+from serving.entrance import Observer
+from serving.observation import Observation
 from serving.server import start_server
-from serving.settings import ServerSettings
+from serving.settings import ServerSettings, TracingSettings
 from serving.tokens import allow_certificate, create_token, read_lines
+from serving.tracing import start_tracing
 from tests.certificates import expired, write_authority, write_pair
 from tests.entered_server import BATCH, RECOMMEND, entered_server, raw, status
 from tests.small_bundle import small_bundle
@@ -178,9 +182,9 @@ class Broken:
 
 
 @contextmanager
-def real_server(tokens: Path, recommender: Any) -> Iterator[str]:
+def real_server(tokens: Path, recommender: Any, observe: Observer) -> Iterator[str]:
     settings = ServerSettings(bundle=Path(), port=0, auth={"tokens": tokens}, log={"level": "debug"})  # type: ignore[arg-type]
-    running = start_server(settings)
+    running = start_server(settings, observe=observe)
     running.ready(recommender)
     try:
         yield running.address
@@ -236,8 +240,13 @@ def test_what_was_asked_and_by_whom_is_told_nobody(
     token = create_token(tokens, "shop", ["recommend"])
     bundle = small_bundle()
     recommender = Recommender(bundle) if error is None else Broken(error, bundle)
-    with real_server(tokens, recommender) as address:
+    exporter = InMemorySpanExporter()
+    observation = Observation(start_tracing(TracingSettings(sample_share=1.0), exporter))
+    with real_server(tokens, recommender, observation) as address:
         codes = calls_that_fail(address, token)
+    observation.close()
+    spans = exporter.get_finished_spans()
+    assert len(spans) >= 10
     assert {UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT, EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED} <= set(
         codes
     )
@@ -245,6 +254,8 @@ def test_what_was_asked_and_by_whom_is_told_nobody(
     assert grpc.StatusCode.UNKNOWN not in codes
     printed = capfd.readouterr()
     told = caplog.text + printed.out + printed.err + generate_latest(REGISTRY).decode()
+    told += "".join(span.to_json() for span in spans)
+    assert "Recommend" in told and "reckg_requests_total" in told
     secret = token.split("_", 2)[2]
     for planted in (*PLANTED, secret, secret[::-1]):
         assert planted not in told
