@@ -39,7 +39,9 @@ class Equipment:
         self._close: list[Callable[[], None]] = []
 
     def start(self, entrance: Entrance) -> None:
-        """Follows the catalogue for the variants' bundles, tells gauges and probes the index."""
+        """Follows the catalogue for the variants' bundles, tells gauges and probes the index, from the first call on."""
+        if self._close:
+            return
         for other in self._others.values():
             other.follow()
         ticker = Ticker(lambda: self._tell(entrance))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,13 +30,16 @@ logger = logging.getLogger("reckg.serving")
 class Worker:
     """A worker's process and the channel to it."""
 
-    def __init__(self, number: int, answer: Answer) -> None:
+    def __init__(self, number: int, answer: Answer, environment: Mapping[str, str]) -> None:
         self.number, self.started = number, time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             command = child_command("serving.worker", "--control-fd", str(theirs.fileno()))
             self.process = subprocess.Popen(
-                command, env=child_environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command,
+                env=child_environment() | dict(environment),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
             )
         self.channel = Channel(ours, answer)
         threading.Thread(target=self.channel.serve, name=f"worker {number}", daemon=True).start()
@@ -63,12 +67,21 @@ class Fleet:
 
     Args:
         answer: what a worker's calls return.
+        environment: variables of the workers beside the usual ones.
+        ended: told of every worker's process that ended, by its id.
     """
 
-    def __init__(self, settings: ServerSettings, bundle: VersionedBundle, answer: Answer) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        bundle: VersionedBundle,
+        answer: Answer,
+        environment: Mapping[str, str] | None = None,
+        ended: Callable[[int], None] = lambda pid: None,
+    ) -> None:
         self.settings, self.committed = settings, bundle
         self.respawns = 0
-        self._answer = answer
+        self._answer, self._environment, self._ended = answer, environment or {}, ended
         self._changed = threading.Condition()
         self._ready: dict[int, Worker] = {}  # by number: those that answer from the committed bundle
         self._running: set[Worker] = set()
@@ -177,13 +190,14 @@ class Fleet:
         """Starts a worker, and another when it ended, until the fleet stops or fails."""
         delay_s = 0.0
         while not self._stopping.wait(delay_s):
-            worker = Worker(number, self._answer)
+            worker = Worker(number, self._answer, self._environment)
             with self._changed:
                 self._running.add(worker)
                 if self._stopping.is_set():
                     worker.process.kill()
             self._bring_up(worker)
             how = worker.how_it_ended()
+            self._ended(worker.process.pid)
             self._forget(worker)
             with self._changed:
                 self._running.discard(worker)

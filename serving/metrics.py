@@ -51,3 +51,10 @@ BUNDLE_LOADED = Gauge(
     ["version"],
     multiprocess_mode="livemin",
 )
+
+
+def observe_store(operation: str, seconds: float, failed: bool) -> None:
+    """One call of the state store."""
+    STORE_SECONDS.labels(operation).observe(seconds)
+    if failed:
+        STORE_ERRORS.labels(operation).inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
@@ -11,8 +12,42 @@ from prometheus_client import CollectorRegistry, multiprocess, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reckg.errors import ConfigError
+from serving.settings import MetricsSettings
 
 Described = Callable[[], Mapping[str, float | str]]  # of the names of supervisor_metrics
+
+
+class MetricsPage:
+    """The folder that workers count into, and the page; nothing where the settings name no port."""
+
+    def __init__(self, settings: MetricsSettings) -> None:
+        self._settings = settings
+        self._folder = tempfile.TemporaryDirectory(prefix="reckg-metrics-") if settings.port else None
+        self._serving: tuple[WSGIServer, Thread] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the workers."""
+        return {} if self._folder is None else {"PROMETHEUS_MULTIPROC_DIR": self._folder.name}
+
+    def forget(self, pid: int) -> None:
+        """A worker ended: it is taken out of the gauges, its counters stay."""
+        if self._folder is not None:
+            multiprocess.mark_process_dead(pid, path=self._folder.name)
+
+    def serve(self, describe: Described) -> None:
+        """Raises ConfigError: the address cannot be listened at."""
+        if self._folder is not None:
+            self._serving = serve_metrics(self._settings.host, self._settings.port, Path(self._folder.name), describe)
+
+    def close(self) -> None:
+        if self._serving is not None:
+            server, thread = self._serving
+            server.shutdown()
+            server.server_close()
+            thread.join()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def serve_metrics(host: str, port: int, folder: Path, describe: Described) -> tuple[WSGIServer, Thread]:
@@ -33,11 +68,6 @@ def serve_metrics(host: str, port: int, folder: Path, describe: Described) -> tu
         return start_http_server(port, addr=host, registry=Together())
     except OSError as error:
         raise ConfigError(f"metrics: cannot listen at {host}:{port}: {error.strerror}; choose another port.") from error
-
-
-def forget_process(pid: int, folder: Path) -> None:
-    """Takes a process that ended out of the gauges; its counters stay."""
-    multiprocess.mark_process_dead(pid, path=str(folder))
 
 
 def supervisor_metrics(said: Mapping[str, float | str]) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from serving.catalog_service import CatalogService
 from serving.compaction import Compaction, versions_in
 from serving.connections import server_options
 from serving.entrance import Entrance, Observer
+from serving.equipment import Equipment
 from serving.event_service import EventService
 from serving.service import RecommenderService
 from serving.serving_state import ServingState
@@ -45,6 +46,7 @@ class RunningServer:
     services: tuple[str, ...]
     entrance: Entrance
     compaction: Compaction
+    equipment: Equipment
 
     def ready(self, recommender: Recommender) -> None:
         """Starts to answer from a bundle, and says so in the health service."""
@@ -54,6 +56,7 @@ class RunningServer:
     def set_ready(self) -> None:
         self.state.follow()
         self.compaction.start()
+        self.equipment.start(self.entrance)
         for name in ("", *self.services):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -62,15 +65,18 @@ class RunningServer:
         self.health.enter_graceful_shutdown()
         self.compaction.stop()
         self.server.stop(grace_s).wait()
+        self.equipment.close()
         self.state.stop()
 
 
-def services(state: ServingState, settings: ServerSettings, ask: Ask | None) -> dict[str, Callable[[Any], None]]:
+def services(
+    state: ServingState, settings: ServerSettings, equipment: Equipment, ask: Ask | None
+) -> dict[str, Callable[[Any], None]]:
     """What is served: the service's full name, and what adds it to a server."""
     found: dict[str, Callable[[Any], None]] = {
         "reckg.v1.RecommenderService": partial(
             recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
-            RecommenderService(state, settings.limits, state.store),
+            RecommenderService(state, settings.limits, state.store, experiment=equipment.experiment, log=equipment.log),
         ),
         "reckg.v1.CatalogService": partial(
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(state, state.store)
@@ -93,7 +99,7 @@ def start_server(
     state: ServingState | None = None,
     ask: Ask | None = None,
     share_port: bool = False,
-    observe: Observer = lambda call, code: None,
+    observe: Observer | None = None,
     **given: Any,
 ) -> RunningServer:
     """Listens at the settings' host and port (0: a free one), not ready yet: health is NOT_SERVING.
@@ -103,7 +109,7 @@ def start_server(
         state: what is answered from; calls end with UNAVAILABLE while it has no bundle. Default: a new one.
         ask: calls the supervisor; without it there is no AdminService.
         share_port: other processes may listen there too.
-        observe: told of every call that ended, as by Entrance.
+        observe: told of every call that ended, as by Entrance; default: metrics and traces.
     Raises:
         ConfigError: the address cannot be listened at, as when another process does; or the files of tls or auth are
             wrong.
@@ -111,13 +117,14 @@ def start_server(
     settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | given))
     state = state or ServingState()
     sys.setswitchinterval(SWITCH_S)
-    entrance = Entrance(settings, observe=observe, initializer=_one_faiss_thread)
+    equipment = Equipment(settings, state)
+    entrance = Entrance(settings, observe=observe or equipment.observe, initializer=_one_faiss_thread)
     server = grpc.server(
         entrance.others.pool,  # every method has the threads of its lane; gRPC wants some all the same
         interceptors=[entrance],
         options=[("grpc.so_reuseport", int(share_port)), *server_options(settings.limits)],
     )
-    added = services(state, settings, ask)
+    added = services(state, settings, equipment, ask)
     for add in added.values():
         add(server)
     status = health.HealthServicer(experimental_non_blocking=True)  # streams of Watch stay open and hold no thread
@@ -129,7 +136,7 @@ def start_server(
     address = _listen(server, settings)
     server.start()
     compaction = Compaction(state.store, lambda: {_version(state), *versions_in(settings.bundle)})
-    return RunningServer(address, server, status, state, tuple(added), entrance, compaction)
+    return RunningServer(address, server, status, state, tuple(added), entrance, compaction, equipment)
 
 
 def _version(state: ServingState) -> str:

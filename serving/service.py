@@ -152,10 +152,10 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.filters(request), messages.diversity(request)
-        asked: dict[str, Asker] = {}
+        asked: dict[int, Asker] = {}  # by what was served
 
         def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
-            asker = asked[served.bundle_version] = self._asker(served, request, stages)
+            asker = asked[id(served)] = self._asker(served, request, stages)
             chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
             return served.recommender.recommend(
                 asker.user_id,
@@ -180,7 +180,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         if answer.variant == INTERLEAVED:
             for item, name in zip(items, answer.variants, strict=True):
                 item.variant = name
-        said = self._said(answer.found, answer.served, asked[answer.served.bundle_version], request_id)
+        said = self._said(answer.found, answer.served, asked[id(answer.served)], request_id)
         return pb.RecommendResponse(items=items, variant=answer.variant, **said), answer
 
     def _asker(self, served: Served, request: Any, stages: Stages) -> Asker:

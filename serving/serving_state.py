@@ -94,8 +94,10 @@ class ServingState:
         """Answers from the prepared bundle; requests that began with the old one end with it."""
         if self._prepared is None:
             raise ArtifactError("no bundle is prepared")
-        self._take(self._prepared, None)
-        self._prepared = None
+        prepared, self._prepared = self._prepared, None
+        self._take(prepared, None)
+        if prepared.base.ranker is not None:  # equal bits before and after: requests do not wait for it
+            threading.Thread(target=prepared.base.ranker.compile, name="compiling", daemon=True).start()
 
     def abort(self) -> None:
         """Forgets the prepared bundle, if there is one."""

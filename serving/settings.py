@@ -166,6 +166,11 @@ class ServerSettings(Section):
     threads: int = Field(2, ge=1, le=64, description="Requests answered at once in a process.")
     grace_s: float = Field(10.0, ge=0, description="Seconds to finish what is in flight when the server stops.")
     reflection: bool = Field(False, description="Whether the server describes its methods to anybody.")
+    embedder: bool = Field(
+        True,
+        description="Whether a process holds the bundle's text encoder, so that items can be added; not with "
+        'store.kind "none".',
+    )
     watch_s: float = Field(
         2.0, ge=0, description="How often a bundle store is asked for its latest version; 0: only LoadBundle swaps."
     )

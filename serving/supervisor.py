@@ -15,8 +15,10 @@ from typing import Any
 from reckg.errors import ReckgError
 from serving.certificate import check_certificate
 from serving.control import CallError
+from serving.embedder_process import EmbedderProcess
 from serving.fleet import Fleet
 from serving.logs import log_to_stderr
+from serving.metrics_page import MetricsPage
 from serving.settings import ServerSettings, is_loopback
 from serving.shared_port import SharedPort
 from serving.swaps import Swaps, find_bundle, is_store
@@ -35,8 +37,11 @@ class Supervisor:
         self.settings = settings
         self.started = time.monotonic()
         self.stopping = threading.Event()
-        self.fleet = Fleet(settings, find_bundle(settings.bundle), self.answer)
-        self.swaps = Swaps(settings, self.fleet)
+        self.metrics = MetricsPage(settings.metrics)
+        bundle = find_bundle(settings.bundle)
+        self.fleet = Fleet(settings, bundle, self.answer, self.metrics.environment, self.metrics.forget)
+        self.embedder = EmbedderProcess(settings)
+        self.swaps = Swaps(settings, self.fleet, self.embedder)
         self._refusal: ReckgError | None = None
 
     def answer(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -56,11 +61,18 @@ class Supervisor:
             "last_swap_error": self.swaps.last_error,
         }
 
+    def describe_numbers(self) -> dict[str, float | str]:
+        """For /metrics."""
+        swaps = {"swap_count": self.swaps.done, "refused_swap_count": self.swaps.failed}
+        said = {"swap_seconds": self.swaps.seconds, "bundle_version": self.fleet.committed.version}
+        return self.fleet.told() | swaps | said
+
     def run(self, address: str) -> None:
         """Until ``stopping`` is set; then drains. Raises ReckgError: the server cannot start."""
         grace_s = 0.0
-        self.fleet.start()
         try:
+            self.metrics.serve(self.describe_numbers)
+            self.fleet.start()
             threading.Thread(target=self._verify, daemon=True).start()
             while not self.stopping.is_set() and not self.fleet.is_ready(POLL_S):
                 if self._refusal is not None:
@@ -68,14 +80,17 @@ class Supervisor:
             grace_s = self.settings.grace_s
             if not self.stopping.is_set():
                 self._say_ready(address)
+                self.embedder.follow(self.fleet.committed)
                 if self.settings.watch_s > 0 and is_store(self.settings.bundle):
                     threading.Thread(target=self.swaps.watch, args=(self.stopping,), daemon=True).start()
             self.stopping.wait()
             logger.info("stopping: draining for up to %.1f s", grace_s)
         finally:
             self.stopping.set()
+            self.embedder.stop()
             self.fleet.stop(grace_s)
             self.swaps.close()
+            self.metrics.close()
         logger.info("stopped")
 
     def _verify(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -11,9 +12,12 @@ from typing import IO
 from reckg.bundle_store import LATEST, UnknownVersionError, hold, is_store, latest_version, resolve
 from reckg.errors import ArtifactError, ReckgError
 from serving.control import CallError
+from serving.embedder_process import EmbedderProcess
 from serving.fleet import Fleet
 from serving.settings import ServerSettings
 from serving.verify import VersionedBundle, described, verify
+
+EMBED_S = 20.0  # that a swap waits for added items to be embedded for the new bundle
 
 logger = logging.getLogger("reckg.serving")
 
@@ -34,10 +38,14 @@ def find_bundle(path: Path, version: str = LATEST) -> VersionedBundle:
 
 
 class Swaps:
-    """Swaps the fleet's bundle, one swap at a time. ``done`` and ``failed`` count, ``last_error`` says why."""
+    """Swaps the fleet's bundle, one swap at a time. ``done`` and ``failed`` count, ``last_error`` says why.
 
-    def __init__(self, settings: ServerSettings, fleet: Fleet) -> None:
-        self.settings, self.fleet = settings, fleet
+    seconds: how long the last one took.
+    """
+
+    def __init__(self, settings: ServerSettings, fleet: Fleet, embedder: EmbedderProcess | None = None) -> None:
+        self.settings, self.fleet, self.embedder = settings, fleet, embedder or EmbedderProcess(settings)
+        self.seconds = 0.0
         self.previous: VersionedBundle | None = None
         self.done, self.failed, self.last_error = 0, 0, ""
         self._turn = threading.Lock()
@@ -104,8 +112,15 @@ class Swaps:
         before = self.fleet.committed
         if bundle.manifest_sha256 != before.manifest_sha256:
             logger.info("swap: verifying %s", bundle.version)
+            began = time.monotonic()
             verify(bundle, self.settings.swap_timeout_s)
-            self.fleet.swap(bundle)
+            self.embedder.follow(bundle, EMBED_S)
+            try:
+                self.fleet.swap(bundle)
+            except CallError:
+                self.embedder.follow(before)
+                raise
+            self.seconds = time.monotonic() - began
             self.previous = before
             self.done += 1
             self._hold()

@@ -33,10 +33,11 @@ class Worker:
     """What the supervisor calls, and the server that answers clients."""
 
     def __init__(self, control: socket.socket) -> None:
+        from serving.metrics import observe_store
         from serving.server import start_server
         from serving.serving_state import ServingState
 
-        self.state, self._start_server = ServingState(), start_server
+        self.state, self._start_server, self._observe_store = ServingState(), start_server, observe_store
         self.running: RunningServer | None = None
         self.settings: ServerSettings | None = None
         self.asked_to_stop = threading.Event()
@@ -62,7 +63,7 @@ class Worker:
         if what == "start":
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())
-            self.state.store = open_store(self.settings.store, self.settings.bundle)
+            self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
         elif what == "prepare":
             self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
         elif what == "commit":

@@ -11,60 +11,69 @@ from serving.store import CatalogChange, EmbeddedItem, StateStore, StoredEvent, 
 
 PAUSE_S = 1.0
 T = TypeVar("T")
+Observe = Callable[[str, float, bool], None]
 
 
 class Breaker:
     """The store; after a StoreDownError every call raises one at once, until after ``pause_s`` one call may try again.
 
-    clock: seconds that only rise.
+    clock: seconds that only rise. observe: told of every call that was made: its name, its seconds, whether it failed.
     """
 
     def __init__(
-        self, store: StateStore, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.monotonic
+        self,
+        store: StateStore,
+        pause_s: float = PAUSE_S,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Observe = lambda name, seconds, failed: None,
     ) -> None:
-        self._store, self._pause_s, self._clock = store, pause_s, clock
+        self._store, self._pause_s, self._clock, self._observe = store, pause_s, clock, observe
         self._lock = threading.Lock()
         self._closed_until: float | None = None  # None: it answers
 
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
-        return self._asked(lambda: self._store.record_events(events))
+        return self._asked("record_events", lambda: self._store.record_events(events))
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        return self._asked(lambda: self._store.user_events(user_id))
+        return self._asked("user_events", lambda: self._store.user_events(user_id))
 
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
-        return self._asked(lambda: self._store.change_catalog(changes))
+        return self._asked("change_catalog", lambda: self._store.change_catalog(changes))
 
     def catalog_revision(self) -> int:
-        return self._asked(self._store.catalog_revision)
+        return self._asked("catalog_revision", self._store.catalog_revision)
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
-        return self._asked(lambda: self._store.catalog_changes(after))
+        return self._asked("catalog_changes", lambda: self._store.catalog_changes(after))
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
-        self._asked(lambda: self._store.put_embedded(bundle_version, items))
+        self._asked("put_embedded", lambda: self._store.put_embedded(bundle_version, items))
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
-        return self._asked(lambda: self._store.embedded(bundle_version, item_ids))
+        return self._asked("embedded", lambda: self._store.embedded(bundle_version, item_ids))
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
-        self._asked(lambda: self._store.compact(now, keep_bundles))
+        self._asked("compact", lambda: self._store.compact(now, keep_bundles))
 
     def close(self) -> None:
         self._store.close()
 
-    def _asked(self, ask: Callable[[], T]) -> T:
+    def _asked(self, name: str, ask: Callable[[], T]) -> T:
         if self._closed_until is not None:
             with self._lock:
                 if self._closed_until is not None:
                     if self._clock() < self._closed_until:
                         raise StoreDownError("the state store did not answer a moment ago")
                     self._closed_until = self._clock() + self._pause_s  # the others wait for what this call finds
-        down = False
+        down, failed, began = False, True, self._clock()
         try:
-            return ask()
+            answer = ask()
+            failed = False
+            return answer
         except StoreDownError:
             down = True
             raise
         finally:
-            self._closed_until = self._clock() + self._pause_s if down else None
+            ended = self._clock()
+            self._closed_until = ended + self._pause_s if down else None
+            self._observe(name, ended - began, failed)

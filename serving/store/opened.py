@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reckg.errors import ConfigError
 from serving.store import StateStore, StoreError
-from serving.store.breaker import Breaker
+from serving.store.breaker import Breaker, Observe
 from serving.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def open_store(
     bundle_path: Path,
     environment: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
+    observe: Observe = lambda name, seconds, failed: None,
 ) -> StateStore | None:
     """The store; None where there is to be none. To be opened once in each process.
 
@@ -35,13 +36,14 @@ def open_store(
 
     Args:
         bundle_path: of the setting ``bundle``: a bundle or a bundle store. clock: epoch seconds.
+        observe: as of Breaker.
     Raises:
         ConfigError: no URL, or a bad one. ArtifactError, StoreError: see SqliteStore.
     """
     if settings.kind == "none":
         return None
     if settings.kind == "sqlite":
-        return Breaker(SqliteStore(settings.path or default_path(bundle_path), settings, clock))
+        return Breaker(SqliteStore(settings.path or default_path(bundle_path), settings, clock), observe=observe)
     from serving.store.redis import RedisStore
 
     store = RedisStore(redis_url(settings, environment), settings, clock)
@@ -51,7 +53,7 @@ def open_store(
             logger.warning("Redis can lose what it acknowledged: %s; see docs/serving-state.md", ", ".join(warnings))
     except StoreError as error:
         logger.warning("%s; the server starts without, and asks again", error)
-    return Breaker(store)
+    return Breaker(store, observe=observe)
 
 
 def default_path(bundle_path: Path) -> Path:

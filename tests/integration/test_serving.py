@@ -205,13 +205,13 @@ def test_a_server_that_is_not_ready_is_unavailable(running: RunningServer) -> No
     ],
 )
 def test_a_fault_leaks_nothing_and_can_be_found_in_the_log(
-    running: RunningServer, error: Exception, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+    running: RunningServer, bundle: Bundle, error: Exception, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken:
+    class Broken(Recommender):
         def recommend(self, *_: object, **__: object) -> NoReturn:
             raise error
 
-    running.ready(Broken())  # type: ignore[arg-type]
+    running.ready(Broken(bundle))
     with RecommenderClient(running.address, timeout_s=20.0) as client:
         found, message = failure(client.recommend, "u001")
     assert found == code
@@ -250,21 +250,22 @@ def test_sigterm_while_idle_ends_with_0(bundle_path: Path) -> None:
     assert "Traceback" not in log
 
 
-class Slow:
+class Slow(Recommender):
     """A recommender that takes its time, and tells when it has begun."""
 
     def __init__(self, bundle: Bundle, seconds: float) -> None:
-        self.recommender, self.seconds, self.begun = Recommender(bundle), seconds, threading.Event()
+        super().__init__(bundle)
+        self.seconds, self.begun = seconds, threading.Event()
 
     def recommend(self, *arguments: Any, **named: Any) -> Recommendations:
         self.begun.set()
         time.sleep(self.seconds)
-        return self.recommender.recommend(*arguments, **named)
+        return super().recommend(*arguments, **named)
 
 
 def test_calls_in_flight_are_answered_while_new_ones_are_refused(running: RunningServer, bundle: Bundle) -> None:
     slow = Slow(bundle, 0.5)
-    running.ready(slow)  # type: ignore[arg-type]
+    running.ready(slow)
     with grpc.insecure_channel(running.address) as channel, grpc.insecure_channel(running.address) as other:
         stub, late = (recommender_pb2_grpc.RecommenderServiceStub(each) for each in (channel, other))
         in_flight = stub.Recommend.future(pb.RecommendRequest(user_id="u001"), timeout=20)
@@ -280,7 +281,7 @@ def test_a_call_that_is_cut_off_is_repeated_at_another_server(bundle: Bundle) ->
     first, second = start_server(), start_server()
     try:
         slow = Slow(bundle, 1.0)
-        first.ready(slow)  # type: ignore[arg-type]
+        first.ready(slow)
         second.ready(Recommender(bundle))
         answers: list[int] = []
 

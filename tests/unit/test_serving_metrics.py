@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reckg.errors import ConfigError
-from serving.metrics_page import forget_process, serve_metrics
+from serving.metrics_page import MetricsPage, serve_metrics
+from serving.settings import MetricsSettings
 
 WORKER = """
 import sys
@@ -26,7 +27,11 @@ sys.stdin.read()
 """
 
 
-def test_what_several_workers_counted_is_served_together(tmp_path: Path) -> None:
+def test_what_several_workers_counted_is_served_together() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    page, url = MetricsPage(MetricsSettings(port=port)), f"http://127.0.0.1:{port}/metrics"
+    folder = Path(page.environment["PROMETHEUS_MULTIPROC_DIR"])
     said: dict[str, float | str] = {"worker_count": 2, "ready_worker_count": 1, "respawn_count": 5}
     said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5, "bundle_version": "v2"}
     workers = [
@@ -35,25 +40,23 @@ def test_what_several_workers_counted_is_served_together(tmp_path: Path) -> None
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            env={**os.environ, **page.environment},
             cwd=Path(__file__).resolve().parents[2],
         )
         for words in (("3", "1"), ("4", "0"))
     ]
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
-    server, thread = serve_metrics("127.0.0.1", 0, tmp_path, lambda: said)
+    page.serve(lambda: said)
     try:
-        url = f"http://127.0.0.1:{server.server_port}/metrics"
         text = urllib.request.urlopen(url, timeout=20).read().decode()
         for worker in workers:
             worker.communicate(timeout=20)
-            forget_process(worker.pid, tmp_path)
+            page.forget(worker.pid)
         after = urllib.request.urlopen(url, timeout=20).read().decode()
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        page.close()
+    assert not folder.exists()
     assert 'reckg_requests_total{code="OK",method="Recommend"} 7.0' in text
     assert "reckg_store_up 0.0" in text  # one worker does not reach it
     assert "reckg_in_flight 4.0" in text
@@ -69,3 +72,11 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"metrics: cannot listen at 127.0.0.1:{port}: .*choose another port"):
             serve_metrics("127.0.0.1", port, tmp_path, dict)
+
+
+def test_without_a_port_there_is_nothing() -> None:
+    page = MetricsPage(MetricsSettings())
+    assert page.environment == {}
+    page.serve(dict)
+    page.forget(1)
+    page.close()
