@@ -30,8 +30,7 @@ class Worker:
     """A worker's process and the channel to it."""
 
     def __init__(self, number: int, answer: Answer) -> None:
-        self.number = number
-        self.turn = threading.Lock()  # held by who prepares or commits
+        self.number, self.started = number, time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             command = child_command("serving.worker", "--control-fd", str(theirs.fileno()))
@@ -119,12 +118,11 @@ class Fleet:
             self._prepare_all(bundle, prepared)
         except (CallError, ChannelClosedError) as error:
             for worker in prepared:
-                with worker.turn:
-                    worker.tell("abort")
+                worker.tell("abort")
             code = error.code if isinstance(error, CallError) else "FAILED_PRECONDITION"
             raise CallError(code, f"{bundle.version}: {error}") from error
         with ThreadPoolExecutor(len(prepared)) as threads:
-            list(threads.map(self._commit, prepared))
+            list(threads.map(lambda worker: worker.tell("commit"), prepared))
 
     def stop(self, grace_s: float) -> None:
         """Drains the workers within the grace, and kills those that are left."""
@@ -166,8 +164,7 @@ class Fleet:
             # One after the other: those that do not load answer meanwhile.
             for worker in sorted(waiting, key=lambda worker: worker.number):
                 try:
-                    with worker.turn:
-                        worker.prepare(bundle, max(deadline - time.monotonic(), 0.1))
+                    worker.prepare(bundle, max(deadline - time.monotonic(), 0.1))
                     prepared.add(worker)
                 except ChannelClosedError:
                     ended += 1
@@ -176,15 +173,10 @@ class Fleet:
                         raise
                     self._forget(worker)
 
-    def _commit(self, worker: Worker) -> None:
-        with worker.turn:
-            worker.tell("commit")
-
     def _keep(self, number: int) -> None:
         """Starts a worker, and another when it ended, until the fleet stops or fails."""
         delay_s = 0.0
         while not self._stopping.wait(delay_s):
-            began = time.monotonic()
             worker = Worker(number, self._answer)
             with self._changed:
                 self._running.add(worker)
@@ -198,32 +190,28 @@ class Fleet:
             if self._stopping.is_set() or self._gives_up(worker, how):
                 return
             self.respawns += 1
-            settled = time.monotonic() - began > SETTLED_S
+            settled = time.monotonic() - worker.started > SETTLED_S
             delay_s = 0.0 if settled else min(max(2 * delay_s, BACK_OFF_S[0]), BACK_OFF_S[1])
             logger.warning("worker %d ended %s; another one starts in %.1f s", number, how, delay_s)
 
     def _bring_up(self, worker: Worker) -> None:
-        """Has a new worker serve the committed bundle; one that cannot is killed."""
+        """Has a new worker serve the committed bundle; one that cannot is killed.
+
+        Until it does, its place is empty, and while a place is empty no other bundle is committed.
+        """
         settings = self.settings.model_dump(mode="json")
         try:
             worker.channel.call("start", self.settings.swap_timeout_s, settings=settings)
             self._hashed.wait()
-            while True:
-                bundle = self.committed
-                worker.prepare(bundle, self.settings.swap_timeout_s)
-                self._verified.wait()
-                with worker.turn:
-                    with self._changed:
-                        if self._stopping.is_set():
-                            worker.process.kill()
-                            return
-                        if bundle is not self.committed:
-                            continue
-                        self._ready[worker.number] = worker
-                        self._changed.notify_all()
-                    if not worker.tell("commit"):
-                        self._forget(worker)
-                    return
+            worker.prepare(self.committed, self.settings.swap_timeout_s)
+            self._verified.wait()
+            if self._stopping.is_set():
+                worker.process.kill()
+            elif worker.tell("commit"):
+                with self._changed:
+                    self._ready[worker.number] = worker
+                    self._changed.notify_all()
+                logger.info("worker %d answers, after %.2f s", worker.number, time.monotonic() - worker.started)
         except ChannelClosedError:
             worker.process.kill()  # it ended, or it hangs
         except CallError as error:

@@ -67,7 +67,7 @@ def verify(
     late = threading.Event()
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, stderr=errors, text=True)
-        limit = threading.Timer(timeout_s, lambda: (late.set(), child.kill()))
+        limit = threading.Timer(timeout_s, _end, (child, late))
         limit.start()
         try:
             with child:
@@ -90,6 +90,11 @@ def verify(
         raise ArtifactError(f"{bundle.path} could not be verified: {last_words}")
     if said["manifest_sha256"] != bundle.manifest_sha256:
         raise ArtifactError(f"{bundle.path} was written again while it was verified; try again")
+
+
+def _end(child: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    child.kill()
 
 
 def _sha256(path: Path) -> str:

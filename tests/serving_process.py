@@ -76,10 +76,7 @@ class Load:
 
     failures: list[str] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)
-    latency_s: list[float] = field(default_factory=list)  # from when the call was due
-
-    def p99_ms(self) -> float:
-        return sorted(self.latency_s)[int(len(self.latency_s) * 0.99)] * 1000
+    answers: dict[tuple[str, str], set[tuple[str, ...]]] = field(default_factory=dict)  # by user and version
 
 
 @contextmanager
@@ -88,23 +85,23 @@ def under_load(address: str, per_s: float, *, channels: int = 4, users: int = 40
     load, done, draw = Load(), threading.Event(), random.Random(0)
     clients = [RecommenderClient(address, timeout_s=30.0) for _ in range(channels)]
 
-    def call(n: int, due: float) -> None:
+    def call(n: int) -> None:
+        user_id = f"u{n % users:03d}"
         try:
-            response = clients[n % channels].recommend(f"u{n % users:03d}")
+            response = clients[n % channels].recommend(user_id)
         except grpc.RpcError as error:
             load.failures.append(f"{error.code()}: {error.details()}")
             return
-        if not response.items:
-            load.failures.append("an empty answer")
         load.versions[response.bundle_version] += 1
-        load.latency_s.append(time.perf_counter() - due)
+        answers = load.answers.setdefault((user_id, response.bundle_version), set())
+        answers.add(tuple(item.item_id for item in response.items))
 
     def send() -> None:
         due, n = time.perf_counter(), 0
         while not done.is_set():
             due, n = due + draw.expovariate(per_s), n + 1
             done.wait(max(due - time.perf_counter(), 0.0))
-            threads.submit(call, n, due)
+            threads.submit(call, n)
 
     with ThreadPoolExecutor(64) as threads:
         sender = threading.Thread(target=send)

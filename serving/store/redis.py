@@ -20,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -242,11 +241,11 @@ class RedisStore:
 
 
 def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what the asynchronous client returns too
-    """A client whose calls end within about twice timeout_ms; one that finds its connection closed is sent again."""
+    """A client whose calls end within about twice timeout_ms, for one that has to connect first; none is sent twice."""
     options: dict[str, Any] = {
         "socket_timeout": timeout_ms / 1000,
         "socket_connect_timeout": timeout_ms / 1000,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(LostError,)),
+        "retry": Retry(NoBackoff(), 0),
     }
     try:
         parts = urlsplit(url.strip())

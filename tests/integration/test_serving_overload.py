@@ -132,6 +132,7 @@ def test_expired_and_cancelled_calls_start_no_stage_and_leave_nothing_behind() -
     enough = threading.Event()
 
     def answer(request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
+        begun.append(("entered", 0.0))
         deadline = time.monotonic() + context.time_remaining()
         stages = Stages(context.time_remaining(), wanted=context.is_active)
         try:
@@ -152,16 +153,16 @@ def test_expired_and_cancelled_calls_start_no_stage_and_leave_nothing_behind() -
         assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
         wait_until(lambda: sum(server.in_flight) == 0)
         # one was worked on; the others expired before their turn came, and began nothing
-        assert len([stage for stage, _ in begun if stage == "fold_in"]) < 4
+        assert [stage for stage, _ in begun].count("entered") < 4
         assert "rerank" not in [stage for stage, _ in begun]
-        assert all(left_s > 0 for stage, left_s in begun if stage != "ended")
+        assert all(left_s > 0 for stage, left_s in begun if stage not in ("entered", "ended"))
         begun.clear()
         cancelled = [method.future(MESSAGE, timeout=60) for _ in range(8)]  # type: ignore[attr-defined]
         wait_until(lambda: bool(begun))
         for call in cancelled:
             call.cancel()
         wait_until(lambda: sum(server.in_flight) == 0)
-        assert len([stage for stage, _ in begun if stage == "fold_in"]) < 4
+        assert [stage for stage, _ in begun].count("entered") < 4
         assert "rerank" not in [stage for stage, _ in begun]
         enough.set()
         assert status(lambda: method(MESSAGE, timeout=20))[0] == OK
@@ -236,11 +237,19 @@ def test_two_hundred_stalled_clients_leave_the_tail_as_it_was() -> None:
         median_and_tail(address, 500)
         for _ in range(5):
             tails[False].append(median_and_tail(address, 1000)[1])
-        stall(address, 200, stack)
+        unread = stall(address, 200, stack)
         wait_until(lambda: in_flight()[1] == 64)
         for _ in range(5):
             tails[True].append(median_and_tail(address, 1000)[1])
-        assert np.median(tails[True]) <= 1.2 * np.median(tails[False]) + 0.001
+        assert len(unread) == 66 and np.median(tails[True]) <= 1.2 * np.median(tails[False]) + 0.001
+
+
+def test_one_connection_may_call_for_as_long_as_it_wants() -> None:
+    """gRPC refuses further calls of a connection of which too many were never let go."""
+    with entered_server() as server, grpc.insecure_channel(server.address, OPTIONS) as channel:
+        for _ in range(600):
+            raw(channel)(MESSAGE, timeout=20)
+        assert [code for _, code in server.ended] == [OK] * 600
 
 
 def test_watchers_of_the_health_that_come_and_go_hold_nobody_up() -> None:

@@ -7,16 +7,20 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+import reckg
 from reckg.artifact_folder import describe_files
 from reckg.bundle import save_bundle
 from reckg.bundle_store import publish
@@ -24,7 +28,7 @@ from reckg.manifest import manifest_text, read_manifest
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from serving.client import SERVICE_CONFIG, RecommenderClient
-from tests.serving_process import ROOT, ServerProcess, eventually, served, under_load
+from tests.serving_process import ROOT, Load, ServerProcess, eventually, served, under_load
 from tests.small_bundle import small_bundle
 
 WORKERS = 2
@@ -51,7 +55,8 @@ def store(bundles: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(store: Path) -> Iterator[ServerProcess]:
     options = ("--workers", str(WORKERS), "--grace", "5")
-    with served(store, store.parent / "log", *options, RECKG_WATCH_S="0.2") as server:
+    patient = {"RECKG_WATCH_S": "0.2", "RECKG_LIMITS_MAX_QUEUE_MS": "20000"}  # a busy machine rejects no call
+    with served(store, store.parent / "log", *options, **patient) as server:
         yield server
 
 
@@ -190,17 +195,25 @@ def test_the_latest_version_is_followed_and_a_bad_one_tried_once(
     assert versions_served(server) == {"test-1"}
 
 
-def swap_under_load(admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, swaps: int, per_s: float) -> None:
+def test_swaps_under_load_fail_no_call_and_mix_no_versions(
+    admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, bundles: Path
+) -> None:
     load(admin, "test-1")
-    with under_load(server.address, per_s) as calls:
-        for n in range(swaps):
-            load(admin, f"test-{2 - n % 2}")
+    with under_load(server.address, PER_S) as calls:
+        for version in ("test-2", "test-1"):
+            load(admin, version)
     assert calls.failures == []
     assert set(calls.versions) == {"test-1", "test-2"}
+    assert_answers(calls, bundles)
 
 
-def test_swaps_under_load_fail_no_call(admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess) -> None:
-    swap_under_load(admin, server, 2, PER_S)
+def assert_answers(calls: Load, bundles: Path) -> None:
+    """Every answer is that of the version that it names."""
+    for version in calls.versions:
+        offline = reckg.load(bundles / version)
+        for (user_id, answered_by), answers in calls.answers.items():
+            if answered_by == version:
+                assert answers == {tuple(item.item_id for item in offline.recommend(user_id, 10).items)}
 
 
 def end_worker_under_load(admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, how: signal.Signals) -> None:
@@ -212,7 +225,7 @@ def end_worker_under_load(admin: admin_pb2_grpc.AdminServiceStub, server: Server
         eventually(lambda: described(admin).respawn_count == respawns + 1)
         eventually(lambda: described(admin).ready_worker_count == WORKERS)
     assert calls.failures == []
-    assert len(calls.latency_s) > 20
+    assert calls.versions.total() > 20
     assert before[0] not in server.workers and before[1] in server.workers
 
 
@@ -248,8 +261,39 @@ def test_a_server_that_is_killed_takes_its_workers_along(bundles: Path, tmp_path
 
 
 @pytest.mark.long
-def test_a_hundred_swaps_under_load_fail_no_call(admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess) -> None:
-    swap_under_load(admin, server, 100, PER_S)
+def test_a_hundred_swaps_at_70_percent_load(
+    admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, tmp_path: Path
+) -> None:
+    """No call fails, and the p99 is at most twice the steady one. The load comes from a process of its own."""
+    (tmp_path / "users").write_text("".join(f"u{user:03d}\n" for user in range(40)))
+    load(admin, "test-1")
+    most = figures(server, tmp_path, 5000, 5)["answered_per_s"]
+    steady = figures(server, tmp_path, 0.7 * most, 20)["latency_ms"]["p99"]
+    swapped: list[dict[str, Any]] = []
+    done = threading.Event()
+
+    def measure() -> None:
+        while not done.is_set():
+            swapped.append(figures(server, tmp_path, 0.7 * most, 20))
+
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    for n in range(100):
+        load(admin, f"test-{2 - n % 2}")
+    done.set()
+    measuring.join()
+    assert all(each["statuses"] == {"OK": 1.0} for each in swapped)
+    assert {version for each in swapped for version in each["versions"]} == {"test-1", "test-2"}
+    p99 = statistics.median(each["latency_ms"]["p99"] for each in swapped)
+    print(f"at {0.7 * most:.0f} requests/s: p99 {steady:.1f} ms, while swapping {p99:.1f} ms")
+    assert p99 <= 2 * steady
+
+
+def figures(server: ServerProcess, folder: Path, per_s: float, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "serving.load", server.address, "--users", str(folder / "users"), "--json"]
+    command += ["--rate", str(per_s), "--seconds", str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.long

@@ -12,17 +12,26 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY, generate_latest
 
+from reckg.bundle import save_bundle
+from reckg.errors import ConfigError
 from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
+from serving.entrance import Observer
+from serving.observation import Observation
 from serving.server import start_server
-from serving.settings import ServerSettings
+from serving.settings import ServerSettings, TracingSettings
+from serving.supervisor import serve
 from serving.tokens import allow_certificate, create_token, read_lines
+from serving.tracing import start_tracing
 from tests.certificates import expired, write_authority, write_pair
 from tests.entered_server import BATCH, RECOMMEND, entered_server, raw, status
+from tests.serving_process import served
 from tests.small_bundle import small_bundle
+from tests.waiting import wait_until
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 UNAVAILABLE, OK, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -178,9 +187,9 @@ class Broken:
 
 
 @contextmanager
-def real_server(tokens: Path, recommender: Any) -> Iterator[str]:
+def real_server(tokens: Path, recommender: Any, observe: Observer) -> Iterator[str]:
     settings = ServerSettings(bundle=Path(), port=0, auth={"tokens": tokens}, log={"level": "debug"})  # type: ignore[arg-type]
-    running = start_server(settings)
+    running = start_server(settings, observe=observe)
     running.ready(recommender)
     try:
         yield running.address
@@ -236,8 +245,13 @@ def test_what_was_asked_and_by_whom_is_told_nobody(
     token = create_token(tokens, "shop", ["recommend"])
     bundle = small_bundle()
     recommender = Recommender(bundle) if error is None else Broken(error, bundle)
-    with real_server(tokens, recommender) as address:
+    exporter = InMemorySpanExporter()
+    observation = Observation(start_tracing(TracingSettings(sample_share=1.0), exporter))
+    with real_server(tokens, recommender, observation) as address:
         codes = calls_that_fail(address, token)
+    observation.close()
+    spans = exporter.get_finished_spans()
+    assert len(spans) >= 10
     assert {UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT, EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED} <= set(
         codes
     )
@@ -245,7 +259,49 @@ def test_what_was_asked_and_by_whom_is_told_nobody(
     assert grpc.StatusCode.UNKNOWN not in codes
     printed = capfd.readouterr()
     told = caplog.text + printed.out + printed.err + generate_latest(REGISTRY).decode()
+    told += "".join(span.to_json() for span in spans)
+    assert "Recommend" in told and "reckg_requests_total" in told
     secret = token.split("_", 2)[2]
     for planted in (*PLANTED, secret, secret[::-1]):
         assert planted not in told
     assert (error is None) == ("failed: request" not in caplog.text)
+
+
+def test_reckg_serve_with_a_certificate_and_tokens(
+    tls: dict[str, Path], authority: trustme.CA, tokens: Path, tmp_path: Path
+) -> None:
+    """All of it at once, as an operator sets it; planted ids are in no line of the processes' log."""
+    save_bundle(small_bundle(), tmp_path / "bundle")
+    right, other = create_token(tokens, "shop", ["recommend"]), create_token(tokens, "jobs", ["catalog"])
+    environment = {
+        "RECKG_TLS_CERTIFICATE": str(tls["certificate"]),
+        "RECKG_TLS_KEY": str(tls["key"]),
+        "RECKG_AUTH_TOKENS": str(tokens),
+        "RECKG_LOG_LEVEL": "debug",
+    }
+    with served(tmp_path / "bundle", tmp_path / "log", **environment) as server:
+        given = credentials(authority)
+        wait_until(lambda: ask(server.address, given, right) == (OK, ""))
+        assert ask(server.address, given)[0] == UNAUTHENTICATED
+        assert ask(server.address, given, other)[0] == DENIED
+        assert ask(server.address, None, right)[0] == UNAVAILABLE
+        assert ask(server.address, credentials(trustme.CA()), right)[0] == UNAVAILABLE
+        planted = pb.RecommendRequest(user_id=PLANTED[0], recent_item_ids=[PLANTED[2]], max_item_count=-1)
+        assert ask(server.address, given, right, message=planted.SerializeToString())[0] == INVALID
+        assert ask(server.address, given, right, method="/reckg.v1.AdminService/DescribeServing")[0] == DENIED
+    log = server.logged()
+    assert not [word for word in (*PLANTED, right.split("_", 2)[2], other.split("_", 2)[2]) if word in log]
+
+
+def test_reckg_serve_does_not_start_with_wrong_files(
+    tls: dict[str, Path], authority: trustme.CA, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.supervisor.log_to_stderr", lambda level: None)
+    write_pair(tmp_path, expired(authority, "localhost"))
+    settings = ServerSettings(bundle=tmp_path, port=0, tls=tls)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="certificate has expired"):
+        serve(settings)
+    create_token(tokens, "shop", ["recommend"])
+    tokens.chmod(0o644)
+    with pytest.raises(ConfigError, match="may be read or changed by others"):
+        serve(ServerSettings(bundle=tmp_path, port=0, auth={"tokens": tokens}))  # type: ignore[arg-type]

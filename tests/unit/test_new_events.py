@@ -34,7 +34,7 @@ def test_what_the_history_holds_is_left_out(bundle: Bundle) -> None:
     ]
     mixed = [held[0], *fresh[:3], held[1], fresh[3]]
     assert new_events(bundle, "u004", mixed) == fresh
-    assert new_events(bundle, "u004", fresh[3:]) == fresh[3:]
+    assert new_events(bundle, "u004", fresh[3:]) == fresh[3:] and new_events(bundle, "u004", held[1:]) == []
     assert new_events(bundle, "u004", []) == []
     for stranger in ("nobody", "u039"):  # the last user of the bundle has no history
         assert new_events(bundle, stranger, mixed) == mixed

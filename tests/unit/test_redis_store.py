@@ -49,6 +49,9 @@ def test_a_store_finds_its_server_again_and_what_it_acknowledged(server: LocalRe
         server.start()
         assert store.user_events("u") == [event("a")] and store.catalog_revision() == 1
         assert store.record_events([event("a"), event("b")]) == [False, True]
+        server.kill()
+        server.start()  # before anybody asked: the connections are broken, and no call shows it
+        assert store.user_events("u") == [event("a"), event("b")] and store.record_events([event("c")]) == [True]
     assert "secret1" not in repr(store)
 
 

@@ -51,13 +51,13 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> Verified:
 
 
 @pytest.fixture
-def add(tmp_path: Path) -> Callable[[str], None]:
+def add(tmp_path: Path) -> Callable[[str], str]:
     """Publishes a version."""
-    return lambda name: (publish(write_bundle(tmp_path / name, name, name), tmp_path / "store"), None)[1]
+    return lambda name: publish(write_bundle(tmp_path / name, name, name), tmp_path / "store")
 
 
 @pytest.fixture
-def swaps(tmp_path: Path, add: Callable[[str], None], verified: Verified) -> Iterator[Swaps]:
+def swaps(tmp_path: Path, add: Callable[[str], str], verified: Verified) -> Iterator[Swaps]:
     add("v1")
     fleet = FakeFleet(find_bundle(tmp_path / "store"))
     swaps = Swaps(ServerSettings(bundle=tmp_path / "store"), fleet)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def told(swaps: Swaps) -> tuple[str, int, int, str]:
     return swaps.fleet.committed.version, swaps.done, swaps.failed, swaps.last_error
 
 
-def test_latest_is_followed_when_it_changes(swaps: Swaps, add: Callable[[str], None], verified: Verified) -> None:
+def test_latest_is_followed_when_it_changes(swaps: Swaps, add: Callable[[str], str], verified: Verified) -> None:
     swaps.look()
     assert verified == []
     add("v2")
@@ -80,7 +80,7 @@ def test_latest_is_followed_when_it_changes(swaps: Swaps, add: Callable[[str], N
 
 
 def test_a_version_that_failed_is_tried_once_and_again_when_latest_changes(
-    swaps: Swaps, add: Callable[[str], None], verified: Verified
+    swaps: Swaps, add: Callable[[str], str], verified: Verified
 ) -> None:
     add("bad-2")
     for _ in range(3):
@@ -97,7 +97,7 @@ def test_a_version_that_failed_is_tried_once_and_again_when_latest_changes(
     assert verified == ["bad-2", "v3", "v4"]
 
 
-def test_what_was_loaded_or_rolled_back_stays_until_latest_changes(swaps: Swaps, add: Callable[[str], None]) -> None:
+def test_what_was_loaded_or_rolled_back_stays_until_latest_changes(swaps: Swaps, add: Callable[[str], str]) -> None:
     add("v2")
     swaps.look()
     assert swaps.rollback() == {"bundle_version": "v1", "previous_bundle_version": "v2"}
@@ -111,7 +111,7 @@ def test_what_was_loaded_or_rolled_back_stays_until_latest_changes(swaps: Swaps,
 
 
 def test_a_second_swap_is_refused_while_one_is_under_way(
-    swaps: Swaps, add: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    swaps: Swaps, add: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("v2")
     begun, go_on = threading.Event(), threading.Event()
@@ -158,7 +158,7 @@ def test_a_store_that_cannot_be_read_is_told_once(swaps: Swaps, tmp_path: Path) 
 
 
 def test_what_is_served_and_what_was_before_outlive_pruning(
-    swaps: Swaps, add: Callable[[str], None], tmp_path: Path
+    swaps: Swaps, add: Callable[[str], str], tmp_path: Path
 ) -> None:
     for name in ("v2", "v3"):
         add(name)
