@@ -139,6 +139,8 @@ def test_an_upsert_is_known_when_it_is_embedded_and_others_wait_for_it(bundle: B
     Embedder(bundle, store).catch_up()
     of_second = store.embedded(bundle.version, ["n2"])
     assert overlay.applied([], of_second) is overlay
+    waiting = overlay.applied([CatalogChange("i06", "remove", revision=4)], of_second)
+    assert "n2" not in waiting.served.item_ids and sorted(waiting.pending) == ["n1", "n2"]
     whole = overlay.applied([], store.embedded(bundle.version, ["n1", "n2"]))
     assert (whole.known_revision, dict(whole.pending)) == (3, {})
     assert whole.applied([], of_second) is whole
