@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,7 @@ def test_a_hundred_swaps_at_70_percent_load(
     """No call fails, and the p99 is at most twice the steady one. The load comes from a process of its own."""
     (tmp_path / "users").write_text("".join(f"u{user:03d}\n" for user in range(40)))
     load(admin, "test-1")
-    most = figures(server, tmp_path, 5000, 5)["answered_per_s"]
+    most = most_per_s(server.address, 5)
     steady = figures(server, tmp_path, 0.7 * most, 20)["latency_ms"]["p99"]
     swapped: list[dict[str, Any]] = []
     done = threading.Event()
@@ -282,11 +283,27 @@ def test_a_hundred_swaps_at_70_percent_load(
         load(admin, f"test-{2 - n % 2}")
     done.set()
     measuring.join()
-    assert all(each["statuses"] == {"OK": 1.0} for each in swapped)
+    assert [each["statuses"] for each in swapped if each["statuses"] != {"OK": 1.0}] == []
     assert {version for each in swapped for version in each["versions"]} == {"test-1", "test-2"}
     p99 = statistics.median(each["latency_ms"]["p99"] for each in swapped)
     print(f"at {0.7 * most:.0f} requests/s: p99 {steady:.1f} ms, while swapping {p99:.1f} ms")
     assert p99 <= 2 * steady
+
+
+def most_per_s(address: str, seconds: float) -> float:
+    """Answers to eight callers that ask again at once."""
+    until = time.monotonic() + seconds
+
+    def ask(n: int) -> int:
+        answered = 0
+        with RecommenderClient(address, timeout_s=30.0) as client:
+            while time.monotonic() < until:
+                client.recommend(f"u{(n + answered) % 40:03d}")
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(8) as callers:
+        return sum(callers.map(ask, range(8))) / seconds
 
 
 def figures(server: ServerProcess, folder: Path, per_s: float, seconds: float) -> dict[str, Any]:
