@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from jobs.run_folder import write_json
@@ -102,7 +103,7 @@ def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -
 
 def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
     """The ids that occur among the codes, in their order."""
-    return ids.gather(codes.unique().sort()).to_frame()
+    return ids.gather(np.flatnonzero(np.bincount(codes.to_numpy()))).to_frame()
 
 
 def _items(dataset: Dataset, taken: pl.DataFrame, catalogue: str) -> pl.DataFrame:

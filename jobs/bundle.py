@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jobs.rank_files import feature_tables
-from jobs.run_folder import Prepared, read_embeddings, read_prepared
+from jobs.run_folder import read_embeddings, read_prepared
 from reckg.bundle import Bundle, save_bundle
 from reckg.config import Config
 from reckg.data.ids import IdMap
@@ -18,8 +18,6 @@ from reckg.file_hash import file_sha256
 from reckg.inductive.embedder import load_inductive
 from reckg.ranking.ranker import load_ranker
 from reckg.retrieval.index import load_index
-
-RECENT_SHARE = 0.2  # of the interactions, the latest: what counts as popular now
 
 
 def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -50,7 +48,6 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
         history=prepared.history("serving", config),
         features=feature_tables(config, run, prepared, "serving"),
         ranker=load_ranker(run / "ranker"),
-        popularity=recent_popularity(prepared),
         inductive=load_inductive(run / "embeddings" / "inductive", prepared.items["item_id"].to_list()),
     )
     extra = {"model": run / "model"}
@@ -59,14 +56,6 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
     manifest = save_bundle(made, run / "bundle", extra_folders=extra, overwrite=True)
     size = sum(file["bytes"] for file in manifest["files"].values())
     return {"version": made.version, "files": len(manifest["files"]), "megabytes": round(size / 1e6, 1)}
-
-
-def recent_popularity(prepared: Prepared) -> np.ndarray:
-    """(n_items,) float32 interactions of each item among the latest RECENT_SHARE where times are known, else of all."""
-    frame = prepared.interactions
-    if prepared.info["time"] == "utc" and "timestamp" in frame.columns:
-        frame = frame.sort("timestamp").tail(max(int(len(frame) * RECENT_SHARE), 1))
-    return np.bincount(frame["item_idx"].to_numpy(), minlength=len(prepared.items)).astype(np.float32)
 
 
 def _fingerprint(items: np.ndarray) -> str:

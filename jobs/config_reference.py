@@ -1,8 +1,12 @@
-"""Writes docs/configuration.md from reckg.config: python -m jobs.config_reference [FILE]."""
+"""Writes docs/configuration.md, and the settings in docs/serving.md: python -m jobs.config_reference.
+
+The first is whole from reckg.config; in the second, the part between the two marks from serving.settings.
+"""
 
 from __future__ import annotations
 
-import sys
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -11,7 +15,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from reckg.config import Config
+from reckg.settings_file import Section
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN, END = "<!-- settings: written by `python -m jobs.config_reference` -->", "<!-- end of settings -->"
 INTRODUCTION = """\
 # Configuration
 
@@ -43,11 +50,35 @@ def configuration_page() -> str:
     return "\n".join(parts)
 
 
-def _section_table(name: str, section: type[BaseModel]) -> str:
-    lines = [f"## [{name}]", "", (section.__doc__ or "").strip(), "", "| key | values | default | meaning |"]
-    lines.append("|---|---|---|---|")
-    for key, field in section.model_fields.items():
-        lines.append(f"| `{key}` | {_values(field)} | {_default(field.default)} | {_cell(field.description or '')} |")
+def serving_page(page: str) -> str:
+    """The text of docs/serving.md with the settings as they are now."""
+    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n\n{server_settings()}\n{END}", page, flags=re.DOTALL)
+
+
+def server_settings() -> str:
+    """A table of a server's settings for each section, in Markdown."""
+    from serving.settings import ServerSettings
+
+    sections: dict[str, Any] = {name: field.annotation for name, field in ServerSettings.model_fields.items()}
+    tables = [name for name, section in sections.items() if isinstance(section, type) and issubclass(section, Section)]
+    parts = [_table({name: field for name, field in ServerSettings.model_fields.items() if name not in tables})]
+    for name in tables:
+        parts.append(_section_table(name, sections[name], "###"))
+        for key, field in sections[name].model_fields.items():
+            if get_origin(field.annotation) is tuple and issubclass(get_args(field.annotation)[0], Section):
+                parts.append(_section_table(f"[{name}.{key}]", get_args(field.annotation)[0], "###"))
+    return "\n".join(parts)
+
+
+def _section_table(name: str, section: type[BaseModel], heading: str = "##") -> str:
+    return f"{heading} [{name}]\n\n{(section.__doc__ or '').strip()}\n\n{_table(section.model_fields)}"
+
+
+def _table(fields: Mapping[str, FieldInfo]) -> str:
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for key, field in fields.items():
+        default = "required" if field.is_required() else _default(field.default)
+        lines.append(f"| `{key}` | {_values(field)} | {default} | {_cell(field.description or '')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +101,9 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in get_args(annotation) if part is not NoneType)
     if origin is tuple:
         return f"list of {_type(get_args(annotation)[0])}"
-    return {int: "integer", float: "number", str: "text", bool: "true or false"}[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "tables"
+    return {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}[annotation]
 
 
 def _default(value: Any) -> str:
@@ -92,9 +125,9 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "docs/configuration.md"
-    path.write_text(configuration_page(), encoding="utf-8")
-    print(f"wrote {path}")
+    (DOCS / "configuration.md").write_text(configuration_page(), encoding="utf-8")
+    serving = DOCS / "serving.md"
+    serving.write_text(serving_page(serving.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

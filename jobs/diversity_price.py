@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from reckg.batch import NO_DIVERSITY, recommend_batch
 from reckg.bundle import Bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
@@ -25,7 +26,6 @@ from reckg.ranking.diversity import (
     limit_share,
     places_over_limit,
 )
-from reckg.recommend import NO_DIVERSITY, recommend_batch
 from reckg.retrieval.scored_items import ScoredItems
 
 K = 10

@@ -16,7 +16,7 @@ from jobs.refresh import refreshed
 from jobs.run_folder import STATES, Prepared, n_threads, read_prepared
 from reckg.config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.inductive.embedder import USER_PREFIX, write_inductive
+from reckg.inductive.embedder import ENCODER, USER_PREFIX, write_inductive
 from reckg.model.checkpoint import load_tensors
 from reckg.model.graph_tensors import GraphTensors
 from reckg.model.inductive_parts import inductive_parts
@@ -47,11 +47,11 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
         now = model if name == "train" else refreshed(config, run, prepared, model, name)
         tensors = attended(now, graph)
         if name == "serving":
+            if now.text is not None:
+                now.text.save(folder / ENCODER)
             _write_inductive(config, run, prepared, now, tensors)
         embeddings = joined(now, now.embeddings(tensors), graph)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
-    if now.text is not None:
-        now.text.save(folder / "text_encoder")
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
 
 

@@ -16,7 +16,6 @@ import polars as pl
 from tqdm import tqdm
 
 import reckg
-from jobs.bundle import recent_popularity
 from jobs.diversity_price import diversity_price
 from jobs.evaluate_sections import (
     beyond_sections,
@@ -37,6 +36,7 @@ from jobs.rank_files import feature_tables
 from jobs.run_data import RunData, read_run
 from jobs.run_folder import n_threads, read_embeddings, read_text_vectors
 from jobs.run_state import peak_memory_mb
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle
 from reckg.compressed_rows import take_rows
 from reckg.config import Config
@@ -61,8 +61,6 @@ from reckg.evaluation.report import (
 )
 from reckg.evaluation.report_slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
-from reckg.ranking.candidates import SOURCES
-from reckg.recommend import recommend_batch
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.two_stage import recommend_by_source
@@ -159,7 +157,6 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
         index=index_of(users, items, config),
         history=test.history,
         features=feature_tables(config, run, test.prepared, "test"),
-        popularity=recent_popularity(replace(test.prepared, interactions=test.prepared.known("test", config))),
     )
 
 
@@ -187,13 +184,17 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
         "reckg": (two_stage, {**index, "ranker": ranker}),
         "model": (model, {"embedding_dim": bundle.item_vectors.shape[1]}),
         "retrieval": (retrieval, index),
-        **{f"source_{name}": (partial(source, name), {"does": SOURCES[name]}) for name in own_sources(bundle)},
+        **{
+            f"source_{name}": (partial(source, name), {"candidates": depth})
+            for name, depth in own_sources(bundle).items()
+        },
     }
 
 
-def own_sources(bundle: Bundle) -> list[str]:
-    """The sources of candidates that are in use beside the vectors, which the report shows as retrieval."""
-    return [] if bundle.ranker is None else [name for name in bundle.ranker.depths if name != "vectors"]
+def own_sources(bundle: Bundle) -> dict[str, int]:
+    """The sources in use beside the vectors, which the report shows as retrieval, and the candidates of each."""
+    depths = {} if bundle.ranker is None else bundle.ranker.depths
+    return {name: depth for name, depth in depths.items() if name != "vectors"}
 
 
 def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:

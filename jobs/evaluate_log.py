@@ -13,6 +13,7 @@ import polars as pl
 import reckg
 from jobs.run_folder import read_prepared, write_json
 from jobs.run_state import write_atomically
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle
 from reckg.config import Config
 from reckg.errors import ConfigError
@@ -29,7 +30,6 @@ from reckg.evaluation.log_report import (
 )
 from reckg.evaluation.reward_model import cross_fitted
 from reckg.evaluation.served_log import ServedLog, read_served_log
-from reckg.recommend import recommend_batch
 
 FORMAT = 1
 FOLDS = 5  # of the reward model
@@ -242,7 +242,7 @@ def pair_features(
         part = slice(start, start + step)
         vectors = bundle.user_vectors[user_idx[part]], bundle.item_vectors[item_idx[part]]
         score[part] = np.einsum("nd,nd->n", *vectors)
-    columns = [score, np.log1p(bundle.popularity[item_idx])]
+    columns = [score, bundle.features.popular_score[item_idx]]
     columns = [np.where(item_idx >= 0, column, 0.0) for column in columns] + [(item_idx >= 0).astype(np.float64)]
     if position is not None:
         columns += [1.0 / np.log2(position + 1.0), (position == 1).astype(np.float64)]

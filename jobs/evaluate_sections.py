@@ -14,6 +14,7 @@ from scipy import sparse
 
 from jobs.rank_files import entities_of
 from jobs.run_data import RunData
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle
 from reckg.config import Config
 from reckg.errors import ArtifactError, ConfigError
@@ -41,7 +42,6 @@ from reckg.evaluation.report_slices import (
 )
 from reckg.evaluation.samples import sample_rows, sample_section
 from reckg.evaluation.significance import known_intervals
-from reckg.recommend import recommend_batch
 
 PROVIDERS = 10  # shown by name, those with the most items
 ATTRIBUTES = 6  # columns of users, and of items, that the slices go by

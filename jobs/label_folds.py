@@ -15,7 +15,7 @@ from jobs.rank_files import feature_tables
 from jobs.run_folder import Prepared, read_embeddings, read_prepared, write_json
 from jobs.variants import link, with_settings
 from reckg.config import Config
-from reckg.evaluation.protocol import held_out
+from reckg.evaluation.protocol import HeldOut, held_out
 from reckg.ranking.labels import LabelSet
 
 HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for what came after them
@@ -82,6 +82,15 @@ def folds(config: Config, data: Path, run: Path) -> dict[str, Any]:
     return {"folds": number}
 
 
+def fold_asked(prepared: Prepared) -> HeldOut:
+    """What the labels of a fold ask; prepared: of the fold.
+
+    Lists leave out what their user took in the validation part or after the fold, as they do at test time. As
+    candidates without a label these items would teach that they are not wanted.
+    """
+    return held_out(prepared.interactions, HELD, ("train", LATER, "valid"), len(prepared.users))
+
+
 def fold_labels(config: Config, run: Path) -> list[LabelSet]:
     """The label sets of the run's folds."""
     sets = []
@@ -89,8 +98,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
         folder = run / "folds" / str(fold)
         prepared = read_prepared(folder)
         users, items = read_embeddings(folder, "train")
-        held = held_out(prepared.interactions, HELD, ("train",), len(prepared.users))
-        held = held.sample(config.rank.max_users, config.run.seed)
+        held = fold_asked(prepared).sample(config.rank.max_users, config.run.seed)
         sets.append(
             LabelSet(
                 tables=feature_tables(config, folder, prepared, "train"),
@@ -99,6 +107,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
                 vectors=users,
                 users=held.users,
                 relevant=held.relevant,
+                excluded=held.excluded,
             )
         )
     return sets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from jobs.rank_files import feature_tables
 from jobs.run_folder import n_threads, read_embeddings, read_prepared
 from reckg.config import Config
 from reckg.ranking.candidates import retrieve
+from reckg.ranking.depths import Choice
 from reckg.ranking.features import candidate_features
 from reckg.ranking.labels import LabelSet, depths_for, label_queries
 from reckg.ranking.ranker import RankerResult, train_ranker
+from reckg.ranking.request_costs import measure_costs, one_thread
 
 NO_LABELS = (
     "not trained: the labels of a cold-items split are new items alone, and a ranker would learn that an item without "
@@ -48,8 +51,10 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         vectors=users,
         users=labels.users,
         relevant=labels.relevant,
+        excluded=labels.excluded,
     )
-    depths, recall = depths_for(valid, settings.candidates, config.run.seed)
+    choice, latency = _chosen(config, valid)
+    depths, recall = choice.depths, choice.recall
     sets = [valid, *fold_labels(config, run)]
     with tqdm(total=sum(len(each.users) for each in sets), desc="candidates", unit="user", leave=False) as bar:
         queries = label_queries(sets, depths, bar.update)
@@ -64,7 +69,7 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
         folds=settings.folds,
         threads=n_threads(config),
     )
-    more = {"label_sets": len(sets), "depths": depths, "candidate_recall": recall}
+    more = {"label_sets": len(sets), "depths": depths, "candidate_recall": recall, "latency": latency}
     if result.ranker is not None:
         more["request_ms"] = request_ms(result, valid)
     result.info.update(more)
@@ -75,14 +80,41 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
     }
 
 
+def _chosen(config: Config, valid: LabelSet) -> tuple[Choice, dict[str, Any]]:
+    """The depths within rank.candidates and rank.latency_ms, and what was measured and given up for the latter."""
+    settings, seed = config.rank, config.run.seed
+    if not settings.latency_ms:
+        return depths_for(valid, settings.candidates, seed), {"budget_ms": None}
+    costs = measure_costs(valid, settings.candidates, settings.trees, settings.leaves, seed)
+    choice = depths_for(valid, settings.candidates, seed, costs, settings.latency_ms)
+    expected = costs.of(choice)
+    told = {
+        "budget_ms": settings.latency_ms,
+        "expected_ms": round(expected, 2),
+        "fits": expected <= settings.latency_ms,
+        "costs_ms": {"shared": costs.shared, "sources": dict(costs.sources), "candidate": costs.candidate},
+        "cuts": list(choice.cuts),
+    }
+    if choice.cuts:
+        cuts = ", then ".join(cut["cut"] for cut in choice.cuts)
+        outcome = "" if told["fits"] else ", and does not fit even so: set rank.latency_ms or index.kind"
+        tqdm.write(
+            f"rank.latency_ms {settings.latency_ms:g}: {cuts}; a request is expected to cost {expected:.1f} ms of "
+            f"processor time{outcome}",
+            file=sys.stderr,
+        )
+    return choice, told
+
+
 def request_ms(result: RankerResult, labels: LabelSet) -> float:
-    """Median milliseconds of one request's candidates, features and reranking on this machine, by one thread."""
+    """Median milliseconds of processor time of one request's candidates, features and reranking on this machine."""
     assert result.ranker is not None
     times = []
-    for row in range(min(TIMED_REQUESTS, len(labels.users))):
-        began = time.perf_counter()
-        scores, seen = labels.scores(np.array([row]))
-        found = retrieve(scores, labels.index, result.ranker.depths, seen)
-        result.ranker.rerank(found, candidate_features(scores, found).reshape(found.item_idx.size, -1))
-        times.append(time.perf_counter() - began)
+    with one_thread():
+        for row in range(min(TIMED_REQUESTS, len(labels.users))):
+            began = time.thread_time()
+            scores, seen = labels.scores(np.array([row]))
+            found = retrieve(scores, labels.index, result.ranker.depths, seen)
+            result.ranker.rerank(found, candidate_features(scores, found).reshape(found.item_idx.size, -1))
+            times.append(time.thread_time() - began)
     return round(float(np.median(times)) * 1000, 2)

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from reckg.batch import gets_popular, popular_items, recommend_batch
 from reckg.bundle import Bundle, load_bundle
 from reckg.data.read import open_table
 from reckg.data.schema import ColumnKinds
@@ -21,7 +22,7 @@ from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
 from reckg.inductive.embedder import conformed
 from reckg.inductive.fold_in import UserRequest
-from reckg.recommend import gets_popular, popular_items, recommend_batch, recommend_users
+from reckg.recommend import recommend_users
 from reckg.retrieval.exact import empty_result
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -83,6 +84,8 @@ def recommend_all(
         raise ArtifactError(f"{out} exists already; choose another path, or ask for it to be overwritten.")
     given = None if users is None else _read_users(Path(users))
     bundle = load_bundle(Path(bundle_path))
+    if rerank and bundle.ranker is not None:
+        bundle.ranker.compile()
     asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
     counts = _no_counts(given, asked)
     users_of_bundle = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)

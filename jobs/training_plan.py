@@ -36,17 +36,22 @@ def training_plan(config: Config, run: Path, prepared: Prepared, device: torch.d
 
 def fitting_plan(config: Config, run: Path, prepared: Prepared, device: torch.device) -> Plan:
     """The plan that fits the memory now. Raises ConfigError where nothing fits: see reckg.model.memory."""
-    held, budget = held_memory(), int(config.train.memory_gb * GB)
-    if device.type == "cuda":
-        held, budget = 0, budget or torch.cuda.mem_get_info(device)[0]
+    cuda, budget = device.type == "cuda", int(config.train.memory_gb * GB)
+    held = torch.cuda.memory_allocated(device) if cuda else held_memory()
     return choose_plan(
-        training_sizes(config, run, prepared),
+        training_sizes(config, run, prepared, cuda),
         propagation=config.train.propagation,
         held=held,
-        budget=budget or held + available_memory(),
+        budget=budget or held + (available_on(device) if cuda else available_memory()),
         softmax=config.train.loss == "softmax"
         or (config.train.loss == "auto" and len(prepared.items) <= FULL_SOFTMAX_ITEMS),
     )
+
+
+def available_on(device: torch.device) -> int:
+    """Bytes of a CUDA device that can be taken: what is free, and what torch keeps of it without using it."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def training_loss(config: Config, n_items: int, plan: Plan) -> str:
@@ -56,8 +61,8 @@ def training_loss(config: Config, n_items: int, plan: Plan) -> str:
     return "softmax" if n_items <= FULL_SOFTMAX_ITEMS and plan.propagation == "full" else "sampled-softmax"
 
 
-def training_sizes(config: Config, run: Path, prepared: Prepared) -> Sizes:
-    """The counts of a run that its memory depends on."""
+def training_sizes(config: Config, run: Path, prepared: Prepared, cuda: bool = False) -> Sizes:
+    """What a run's memory depends on, that of a CUDA device or the process's."""
     try:
         graph = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))
         triples = int(graph["counts"]["triples"])
@@ -85,6 +90,8 @@ def training_sizes(config: Config, run: Path, prepared: Prepared) -> Sizes:
         fanout=config.train.fanout,
         text_dim=_text_dim(config.text.encoder) if texts else 0,
         attention=config.model.attention,
+        aggregator=config.model.aggregator,
+        cuda=cuda,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
@@ -53,6 +54,12 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
         name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for name, path in sorted(_files(folder).items())
     }
+
+
+def files_sha256(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
+    """One sha256 for the described files below a folder: of their paths within it and their hashes."""
+    lines = [f"{name.removeprefix(below)} {file['sha256']}\n" for name, file in files.items() if name.startswith(below)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]], hashed: tuple[str, ...] | None = None) -> None:

@@ -4,7 +4,7 @@
     users.parquet           user_id, in user_idx order
     items.parquet           item_id, text and attribute columns, in item_idx order
     embeddings.safetensors  users (U, d), items (I, d) float32
-    history.safetensors     the users' interactions as compressed rows; popularity (I,) float32
+    history.safetensors     the users' interactions as compressed rows
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
     inductive/              what new items and users are embedded with; bundles of an older reckg have none
@@ -40,8 +40,7 @@ from reckg.catalogue import ChangedFilters, changed_traits
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError, OlderBundleError
-from reckg.golden import golden_lines, replay_golden
-from reckg.grown_array import Array
+from reckg.golden import golden_lines, replay_golden_file
 from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
 from reckg.mapped_tensors import mapped_tensors
@@ -86,12 +85,11 @@ class Bundle:
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
     user_vectors: np.ndarray  # (U, d) float32
-    item_vectors: Array  # (I, d) float32
+    item_vectors: np.ndarray  # (I, d) float32; where items were added, a GrownArray
     index: ItemIndex
     history: History
     features: FeatureTables
     ranker: Ranker | None
-    popularity: np.ndarray = field(repr=False)  # (I,) float32, recent popularity: the fallback's score
     inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
     # Of a bundle whose catalogue has changed since; none of it is saved. See reckg.catalogue.
     base: Bundle | None = field(default=None, repr=False)  # what was built
@@ -152,13 +150,6 @@ class Bundle:
         return {}
 
     @cached_property
-    def popular_order(self) -> np.ndarray:
-        """(I,) item_idx by falling popularity, equal ones by lower item_idx."""
-        if self.base is not None:  # nobody took what was added
-            return np.append(self.base.popular_order, np.arange(len(self.base.popularity), len(self.popularity)))
-        return np.argsort(-self.popularity, kind="stable")
-
-    @cached_property
     def available(self) -> np.ndarray:
         """(I,) bool: the items that may be recommended."""
         available = np.ones(len(self.item_ids), dtype=bool)
@@ -171,6 +162,11 @@ class Bundle:
         if self.base is not None:
             return ChangedFilters(self)
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """The types of the catalogue's columns; item_id is the first."""
+        return self.items.schema
 
     @cached_property
     def title_column(self) -> str | None:
@@ -246,10 +242,13 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     try:
         bundle = _read_parts(path, manifest)
         check_bundle(bundle)
+        problems = bundle.inductive.encoder_problems(manifest["files"]) if bundle.inductive is not None else []
     except (OSError, pl.exceptions.PolarsError, SafetensorError, KeyError, DataError) as error:
         raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if problems:
+        raise ArtifactError(f"{path}: {problems[0]}: built from different runs? Run 'reckg run' again.")
     if verify:
-        replay_golden(bundle, (path / GOLDEN).read_text(encoding="utf-8"))
+        replay_golden_file(bundle, path / GOLDEN)
     return bundle
 
 
@@ -261,8 +260,7 @@ def check_bundle(bundle: Bundle) -> None:
     if n_users == 0 or n_items == 0:
         problems.append(f"there are {n_users} users and {n_items} items")
     problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
-    problems += _array_problems("item vectors", np.asarray(bundle.item_vectors), (n_items, dim), "item ids")
-    problems += _array_problems("popularity", bundle.popularity, (n_items,), "item ids")
+    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
     if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
     if bundle.title_column is not None and bundle.items.schema.get(bundle.title_column) != pl.String:
@@ -316,7 +314,6 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
         item_idx=history.item_idx,
         timestamp=history.timestamp,
         weight=history.weight,
-        popularity=bundle.popularity,
     )
     bundle.index.save(folder / "index")
     bundle.features.save(folder / "features")
@@ -347,7 +344,6 @@ def _read_parts(path: Path, manifest: dict[str, Any]) -> Bundle:
         history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
         features=load_feature_tables(path / "features"),
         ranker=load_ranker(path / "ranker") if "ranker" in folders else None,
-        popularity=history["popularity"],
         inductive=load_inductive(path / "inductive", items["item_id"].to_list()) if "inductive" in folders else None,
     )
 

@@ -5,7 +5,7 @@ Only the changed rows are looked at anew; for all others what the bundle has wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,6 @@ from reckg.retrieval.filters import Filters, ItemFilters
 
 if TYPE_CHECKING:
     from reckg.bundle import Bundle
-
-FEW = 200  # items that may not be recommended, up to which they are left out as what a user has seen is
 
 
 def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> Bundle:
@@ -83,20 +81,52 @@ def changed_traits(bundle: Bundle, diversity: Diversity) -> ItemTraits:
     place = np.arange(len(bundle.item_ids))
     place[len(bundle.base.item_ids) :] = -1
     place[changed] = len(bundle.base.item_ids) + np.arange(len(changed))
-    values = provider = None
+    values, value_names, provider, provider_names = None, dict[str, int](), None, dict[str, int]()
     if old.values is not None and new.values is not None:
-        names = {name: code for code, name in enumerate(old.value_names)}
-        codes = np.array([names.setdefault(name, len(names)) for name in new.value_names], dtype=np.int64)
-        shape = new.values.shape[0], len(names)
-        more = sparse.csr_matrix((new.values.data, codes[new.values.indices], new.values.indptr), shape=shape)
+        value_names, codes = _numbered(old.value_names, new.value_names)
+        width = len(value_names)
+        parts = new.values.data, codes[new.values.indices], new.values.indptr
+        more = sparse.csr_matrix(parts, shape=(new.values.shape[0], width))
         more.sort_indices()
-        wide = sparse.csr_matrix(
-            (old.values.data, old.values.indices, old.values.indptr), shape=(old.values.shape[0], len(names))
-        )
-        nobody = sparse.csr_matrix((1, len(names)))
-        values = sparse.vstack([wide, more, nobody], format="csr")[place]
+        parts = old.values.data, old.values.indices, old.values.indptr
+        wide = sparse.csr_matrix(parts, shape=(old.values.shape[0], width))
+        values = sparse.vstack([wide, more, sparse.csr_matrix((1, width))], format="csr")[place]
     if old.provider is not None and new.provider is not None:
-        names = {name: code for code, name in enumerate(old.provider_names)}
-        codes = np.array([*(names.setdefault(name, len(names)) for name in new.provider_names), -1], dtype=np.int64)
-        provider = np.concatenate([old.provider, codes[new.provider], [-1]])[place]
-    return ItemTraits(bundle.item_vectors, values, provider)
+        provider_names, codes = _numbered(old.provider_names, new.provider_names)
+        provider = np.concatenate([old.provider, np.append(codes, -1)[new.provider], [-1]])[place]
+    return ItemTraits(bundle.item_vectors, values, provider, list(value_names), list(provider_names))
+
+
+def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
+    """The numbers of all names, the old ones first, and (n,) those of the new."""
+    names = {name: code for code, name in enumerate(old)}
+    return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)
+
+
+def catalogue_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """An item, given as columns to values, as a row of the bundle's catalogue; what does not fit a column is dropped
+    from it."""
+    return {
+        name: item_id if name == "item_id" else _fitting(item.get(name), kind) for name, kind in bundle.schema.items()
+    }
+
+
+def catalogue_table(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> pl.DataFrame:
+    """Rows of ``catalogue_row`` as a table."""
+    return pl.DataFrame(rows, schema=bundle.schema)
+
+
+def _fitting(value: Any, dtype: pl.DataType) -> Any:
+    """The value as one of a column of this type, or None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if dtype == pl.String:
+        return value if isinstance(value, str) else None
+    if isinstance(dtype, pl.List):
+        values = [value] if isinstance(value, str) else value
+        return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else None
+    if dtype.is_float():
+        return float(value) if isinstance(value, int | float) else None
+    if dtype.is_integer():
+        return int(value) if isinstance(value, int | float) and value == int(value) else None
+    return None

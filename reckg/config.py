@@ -261,6 +261,13 @@ class RankConfig(Section):
         description="Candidates of a user that are reranked, on average: what a request may cost. Which sources give "
         "how many of them is chosen on validation.",
     )
+    latency_ms: float = Field(
+        10.0,
+        ge=0,
+        description="Processor time of a request's candidates, features and trees at most, as measured on the machine "
+        "that runs the stage. Where it is more, sources are left out or candidates reduced, the least recall for a "
+        "millisecond first; ranker.json says what and why. 0: any, and the choice does not depend on the machine.",
+    )
     label_folds: int | None = Field(
         None,
         ge=0,

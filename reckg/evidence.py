@@ -50,8 +50,10 @@ class Evidence:
         found = []
         for name in SOURCES:
             part = self.sources.get(name)
-            place = [] if part is None else np.flatnonzero(part.item_idx[0] == item_idx)
-            if part is not None and len(place):
+            if part is None:
+                continue
+            place = np.flatnonzero(part.item_idx[0] == item_idx)
+            if len(place):
                 rank = 1 + int((part.item_idx[0, : place[0]] >= 0).sum())
                 found.append(SourceScore(name, float(part.score[0, place[0]]), rank))
         return tuple(found)

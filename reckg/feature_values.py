@@ -12,7 +12,7 @@ from reckg.inductive.fold_in import UserRequest, Users, fold_in
 from reckg.ranking.candidates import retrieve
 from reckg.ranking.features import candidate_features
 from reckg.ranking.user_scores import UserScores
-from reckg.retrieval.exact import exact_search
+from reckg.retrieval.exact import empty_result, exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def one_user(bundle: Bundle, request: UserRequest) -> tuple[Users, np.ndarray]:
 
 
 def in_retrieval_order(bundle: Bundle, vectors: np.ndarray, items: np.ndarray) -> ScoredItems:
-    """(1, m): given items, rising item_idx, by their inner products with the one user's vector, (1, d)."""
+    """(1, m): given items, rising item_idx, by their inner products with the one user's vector, (1, d); m >= 1, so that
+    there is padding where none is given."""
+    if not len(items):
+        return empty_result(1, 1)
     found = exact_search(vectors, bundle.item_vectors[items], len(items))
     return ScoredItems(items[found.item_idx], found.score)

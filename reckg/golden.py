@@ -6,6 +6,7 @@ They find what hashes cannot: a library version, a processor or code that answer
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,15 @@ def replay_golden(bundle: Bundle, lines: str) -> int:
     if n == 0:
         raise ArtifactError("golden.jsonl holds no request.")
     return n
+
+
+def replay_golden_file(bundle: Bundle, path: Path) -> int:
+    """The same of a file. Raises ArtifactError also where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    return replay_golden(bundle, lines)
 
 
 def _requests(bundle: Bundle) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ class GrownArray:
     """
 
     def __init__(self, base: np.ndarray | GrownArray, more: np.ndarray) -> None:
-        if isinstance(base, GrownArray):
-            base, more = base.base, np.concatenate([base.more, more])
-        self.base, self.more = base, more.astype(base.dtype, copy=False)
-        self.shape = (len(base) + len(more), *base.shape[1:])
-        self.dtype = base.dtype
-        self.ndim = base.ndim
+        before = [base.more] if isinstance(base, GrownArray) else []
+        self.base: np.ndarray = base.base if isinstance(base, GrownArray) else base
+        self.more: np.ndarray = np.concatenate([*before, more]).astype(self.base.dtype, copy=False)
+        self.shape: tuple[int, ...] = (len(self.base) + len(self.more), *self.base.shape[1:])
+        self.dtype: np.dtype[Any] = self.base.dtype
+        self.ndim: int = self.base.ndim
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -36,6 +36,12 @@ class GrownArray:
         out = np.asarray(self.base[(np.where(new, 0, rows), *rest)])
         out[new] = self.more[(rows - n)[new], *rest] if rest else self.more[(rows - n)[new]]
         return out
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> np.ndarray:
+        """As an array's, of rows."""
+        if axis:
+            raise ValueError(f"rows alone can be taken, not along axis {axis}")
+        return self.base.take(rows, axis=0) if rows.size == 0 or rows.max() < len(self.base) else self[rows]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows, copied."""

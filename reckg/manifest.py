@@ -15,7 +15,6 @@ from reckg.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
-READABLE = (1, 2)  # 1 had no digest of itself
 VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # of a bundle: no path, nothing hidden
 _KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}
 
@@ -42,12 +41,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} cannot be read: {error}") from error
     found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if found not in READABLE:
+    if found != FORMAT_VERSION:
         raise ArtifactError(
-            f"{file}: format_version is {found!r}, this version of reckg reads {' and '.join(map(str, READABLE))}: "
-            "write the bundle again, or install the reckg that wrote it."
+            f"{file}: format_version is {found!r}, this version of reckg reads {FORMAT_VERSION}: "
+            "write the bundle again with 'reckg run', or install the reckg that wrote it."
         )
-    if found > 1 and manifest.get("digest") != _digest(manifest):
+    if manifest.get("digest") != _digest(manifest):
         raise ArtifactError(f"{file} is damaged: it is not as it was written, says its digest.")
     wrong = [key for key, kind in _KEYS.items() if not isinstance(manifest.get(key), kind)]
     if not wrong and not all(

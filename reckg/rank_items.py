@@ -11,6 +11,7 @@ from reckg.evidence import Evidence
 from reckg.feature_values import in_retrieval_order, one_user
 from reckg.inductive.fold_in import FoldedUsers, UserRequest
 from reckg.ranking.features import candidate_features
+from reckg.ranking.tables import ITEM_COLUMNS
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.stages import Stages
@@ -41,7 +42,7 @@ def rank_items(
     and those without a history that the ranker is not for, get the order of popularity.
 
     Args:
-        items: (m,) distinct item_idx.
+        items: (m,) distinct item_idx; m may be 0.
     Raises:
         OlderBundleError: the bundle cannot embed users. DeadlineError: the deadline of ``stages`` passed.
     """
@@ -56,6 +57,7 @@ def rank_items(
         unknown = users.unknown_items[0], users.unknown_attributes[0]
     cold = not len(users.history.items(int(row[0])))
     ranks = bundle.ranker is not None and (not cold or bundle.ranker.ranks_cold) and stages.may_rerank()
+    ranks = ranks and len(items) > 0
     nowhere = isinstance(users, FoldedUsers) and not users.vectors[0].any()
     if nowhere or (cold and request.is_plain and not ranks):
         return Ranked(_by_popularity(bundle, items, stages), cold, True, False, *unknown)
@@ -74,6 +76,8 @@ def rank_items(
 
 def _by_popularity(bundle: Bundle, items: np.ndarray, stages: Stages) -> ScoredItems:
     stages.begin("popular")
-    order = items[np.argsort(-bundle.popularity[items], kind="stable")][None]
+    tables = bundle.features
+    score, overall = tables.popular_score, tables.items[items, ITEM_COLUMNS.index("popularity")]
+    order = items[np.lexsort((items, -overall, -score[items]))][None]  # as the most popular items are listed
     stages.end()
-    return ScoredItems(order, bundle.popularity[order].astype(np.float32))
+    return ScoredItems(order, score[order])

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
 from reckg.bundle import Bundle
 from reckg.data.schema import ColumnKinds
 from reckg.inductive.embedder import KINDS
@@ -73,25 +71,3 @@ def unknown_attributes(item: Mapping[str, Any], bundle: Bundle) -> tuple[list[st
     if reads and inductive.info["text"]["attributes"]:
         says = says or any(item.get(name) for name in (*kinds.categorical, *kinds.list))
     return unknown, bool(len(edges)) or says
-
-
-def items_table(items: Sequence[Mapping[str, Any]], kinds: ColumnKinds) -> pl.DataFrame:
-    """Items as the table that NewItemEmbedder takes: what does not fit a column of the bundle is none of it."""
-    names = dict.fromkeys(name for item in items for name in item)
-    columns = {}
-    for name in names:
-        values = [item.get(name) for item in items]
-        if name in kinds.number:
-            columns[name] = pl.Series(name, [_number(value) for value in values], dtype=pl.Float64)
-        elif name in (*kinds.text, *kinds.categorical):
-            columns[name] = pl.Series(name, [v if isinstance(v, str) else None for v in values], dtype=pl.String)
-        else:
-            lists = [[] if v is None else [str(each) for each in (v if isinstance(v, list) else [v])] for v in values]
-            columns[name] = pl.Series(name, lists, dtype=pl.List(pl.String))
-    if not columns:  # a table has as many rows as its columns
-        columns = {"": pl.Series("", [[] for _ in items], dtype=pl.List(pl.String))}
-    return pl.DataFrame(columns)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

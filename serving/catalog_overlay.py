@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import polars as pl
 
 from reckg.bundle import Bundle
-from reckg.catalogue import revise
+from reckg.catalogue import catalogue_row, catalogue_table, revise
 from reckg.errors import ArtifactError
 from reckg.inductive.grow import grow
 from reckg.inductive.new_item import NewItem
@@ -63,8 +61,9 @@ class Overlay:
 
     def applied(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
         """With more changes, by rising revision, and what was embedded of the pending and of these."""
+        first = min(self.pending.values(), key=_order, default=None)  # what comes after it waits for it
         ready = {(item.item_id, item.revision) for item in embedded}
-        if not changes and not any((item_id, one.revision) in ready for item_id, one in self.pending.items()):
+        if not changes and (first is None or (first.item_id, first.revision) not in ready):
             return self
         pending, unavailable, removed = dict(self.pending), set(self.blocked - self.removed), set(self.removed)
         revised, gone = dict[str, CatalogChange](), set[str]()
@@ -111,7 +110,7 @@ def _with_embedded(
     base = grown if grown.base is None else grown.base
     ready = {(item.item_id, item.revision): item.data for item in embedded}
     rows, added, refused = [], [], set()
-    for change in sorted(pending.values(), key=lambda change: (change.revision, change.item_id)):
+    for change in sorted(pending.values(), key=_order):
         data = ready.get((change.item_id, change.revision))
         if data is None:
             break
@@ -126,7 +125,11 @@ def _with_embedded(
             logger.warning("an item of catalogue revision %d is not recommended: %s", change.revision, error)
     if not added:
         return grown, refused
-    return grow(grown, pl.DataFrame(rows, schema=base.items.schema), added), refused
+    return grow(grown, catalogue_table(rows, base), added), refused
+
+
+def _order(change: CatalogChange) -> tuple[int, str]:
+    return change.revision, change.item_id
 
 
 def _forgotten(grown: Bundle, item_ids: set[str]) -> Bundle:
@@ -149,31 +152,7 @@ def _less(grown: Bundle, blocked: frozenset[str]) -> Bundle:
 
 def _warmed(served: Bundle, before: Bundle) -> Bundle:
     """Works out what requests would otherwise wait for."""
-    _ = served.popular_order, served.available, served.item_filters
+    _ = served.available, served.item_filters
     for column, provider_column in before.known_traits:
         served.traits(Diversity(column=column, provider_column=provider_column))
     return served
-
-
-def catalogue_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """An upserted item as a row of the bundle's catalogue; what does not fit a column is none of it."""
-    return {
-        name: item_id if name == "item_id" else fitting(item.get(name), dtype)
-        for name, dtype in bundle.items.schema.items()
-    }
-
-
-def fitting(value: Any, dtype: pl.DataType) -> Any:
-    """The value as one of a column of this type, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if dtype == pl.String:
-        return value if isinstance(value, str) else None
-    if isinstance(dtype, pl.List):
-        values = [value] if isinstance(value, str) else value
-        return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else None
-    if dtype.is_float():
-        return float(value) if isinstance(value, int | float) else None
-    if dtype.is_integer():
-        return int(value) if isinstance(value, int | float) and value == int(value) else None
-    return None

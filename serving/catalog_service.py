@@ -1,4 +1,4 @@
-"""CatalogService: checks changes of the catalogue and stores them; workers and the embedder take them from the store."""
+"""CatalogService: checks changes of the catalogue and stores them, for workers and the embedder to take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving import messages
 from serving.catalog_items import checked_item, item_kinds, unknown_attributes
 from serving.serving_state import ServingState
 from serving.status import InvalidRequestError, NoStoreError, with_status
-from serving.store import CatalogChange, StateStore
+from serving.store import CatalogChange, ChangeKind, StateStore
 
 MAX_UPSERTS = 500
 MAX_IDS = 1_000
@@ -58,7 +58,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: pb.SetAvailabilityRequest, context: grpc.ServicerContext
     ) -> pb.SetAvailabilityResponse:
         item_ids = messages.ids("item_ids", request.item_ids, MAX_IDS)
-        kind = "available" if request.available else "unavailable"
+        kind: ChangeKind = "available" if request.available else "unavailable"
         revision = self._stored([CatalogChange(item_id, kind) for item_id in item_ids])
         return pb.SetAvailabilityResponse(catalog_revision=revision)
 

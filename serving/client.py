@@ -264,6 +264,7 @@ def _channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.C
     options = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.enable_http_proxy", 0),
+        ("grpc.initial_reconnect_backoff_ms", 50),  # a connection may meet a worker that ends: calls wait no second
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
     ]

@@ -2,9 +2,10 @@
 
     python -m serving.embedding --bundle run/bundle [--config server.toml]
 
-It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on for
-this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its input.
-The encoder is loaded for the first text, or at once where the store holds upserted items.
+It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on
+for this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its
+input.
+It loads the encoder at once, which takes seconds: no item waits for it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any, TextIO
 
 from reckg.bundle import Bundle, load_bundle
 from reckg.errors import DataError, ReckgError
-from reckg.inductive.embed_new import NewItemEmbedder
-from serving.catalog_items import item_kinds, items_table
+from reckg.inductive.embed_new import NewItemEmbedder, items_table
+from serving.catalog_items import item_kinds
 from serving.logs import log_to_stderr
 from serving.settings import ServerSettings, read_settings
 from serving.store import CatalogChange, EmbeddedItem, StateStore, StoreError
@@ -54,8 +55,6 @@ class Embedder:
         there = self.store.embedded(self.bundle.version, [change.item_id for change in upserts]) if upserts else []
         known = {(item.item_id, item.revision) for item in there}
         waiting = [change for change in upserts if (change.item_id, change.revision) not in known]
-        if there and not waiting:
-            self.warm()
         for start in range(0, len(waiting), AT_ONCE):
             self.store.put_embedded(self.bundle.version, self._embedded(waiting[start : start + AT_ONCE]))
         self.revision = max((change.revision for change in changes), default=self.revision)
@@ -63,9 +62,10 @@ class Embedder:
         return len(waiting)
 
     def warm(self) -> None:
-        """Loads the text encoder, where there is one."""
+        """Loads the text encoder, where there is one, and what all items share, so that the first does not wait."""
         if self.new_items is not None and self.new_items.inductive.info["text"] is not None:
-            self.new_items.inductive.embed_items([("warm", {})])
+            kinds = item_kinds(self.bundle)
+            self.new_items.embed(items_table([dict.fromkeys(kinds.text, "a text")], kinds))
 
     def _embedded(self, changes: Sequence[CatalogChange]) -> list[EmbeddedItem]:
         """Of each change what the bundle makes of it; no bytes where that is nothing."""
@@ -102,6 +102,7 @@ def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[st
                     _tell(line["bundle"], 0, out)
                 else:
                     embedder = Embedder(load_bundle(Path(line["bundle"]), verify=False), store)
+                    embedder.warm()
         except queue.Empty:
             pass
         if embedder is None:

@@ -30,8 +30,7 @@ class Worker:
     """A worker's process and the channel to it."""
 
     def __init__(self, number: int, answer: Answer) -> None:
-        self.number = number
-        self.turn = threading.Lock()  # held by who prepares or commits
+        self.number, self.started = number, time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             command = child_command("serving.worker", "--control-fd", str(theirs.fileno()))
@@ -73,7 +72,7 @@ class Fleet:
         self._changed = threading.Condition()
         self._ready: dict[int, Worker] = {}  # by number: those that answer from the committed bundle
         self._running: set[Worker] = set()
-        self._verified, self._stopping = threading.Event(), threading.Event()
+        self._hashed, self._verified, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._failed_starts = 0
         self._was_ready = False
         self._failure: ReckgError | None = None
@@ -83,9 +82,12 @@ class Fleet:
         ]
 
     def start(self) -> None:
-        """Starts the workers; they load the bundle at once and serve it after ``set_verified``."""
+        """Starts the workers; they load the bundle after ``set_hashed`` and serve it after ``set_verified``."""
         for keeper in self._keepers:
             keeper.start()
+
+    def set_hashed(self) -> None:
+        self._hashed.set()
 
     def set_verified(self) -> None:
         self._verified.set()
@@ -116,18 +118,17 @@ class Fleet:
             self._prepare_all(bundle, prepared)
         except (CallError, ChannelClosedError) as error:
             for worker in prepared:
-                with worker.turn:
-                    worker.tell("abort")
+                worker.tell("abort")
             code = error.code if isinstance(error, CallError) else "FAILED_PRECONDITION"
             raise CallError(code, f"{bundle.version}: {error}") from error
         with ThreadPoolExecutor(len(prepared)) as threads:
-            list(threads.map(self._commit, prepared))
+            list(threads.map(lambda worker: worker.tell("commit"), prepared))
 
     def stop(self, grace_s: float) -> None:
         """Drains the workers within the grace, and kills those that are left."""
         with self._changed:
-            self._stopping.set()
-            self._verified.set()
+            for event in (self._stopping, self._hashed, self._verified):
+                event.set()
             running = set(self._running)
         for worker in running:
             threading.Thread(target=worker.tell, args=("stop",), daemon=True).start()
@@ -163,8 +164,7 @@ class Fleet:
             # One after the other: those that do not load answer meanwhile.
             for worker in sorted(waiting, key=lambda worker: worker.number):
                 try:
-                    with worker.turn:
-                        worker.prepare(bundle, max(deadline - time.monotonic(), 0.1))
+                    worker.prepare(bundle, max(deadline - time.monotonic(), 0.1))
                     prepared.add(worker)
                 except ChannelClosedError:
                     ended += 1
@@ -173,15 +173,10 @@ class Fleet:
                         raise
                     self._forget(worker)
 
-    def _commit(self, worker: Worker) -> None:
-        with worker.turn:
-            worker.tell("commit")
-
     def _keep(self, number: int) -> None:
         """Starts a worker, and another when it ended, until the fleet stops or fails."""
         delay_s = 0.0
         while not self._stopping.wait(delay_s):
-            began = time.monotonic()
             worker = Worker(number, self._answer)
             with self._changed:
                 self._running.add(worker)
@@ -195,31 +190,28 @@ class Fleet:
             if self._stopping.is_set() or self._gives_up(worker, how):
                 return
             self.respawns += 1
-            settled = time.monotonic() - began > SETTLED_S
+            settled = time.monotonic() - worker.started > SETTLED_S
             delay_s = 0.0 if settled else min(max(2 * delay_s, BACK_OFF_S[0]), BACK_OFF_S[1])
             logger.warning("worker %d ended %s; another one starts in %.1f s", number, how, delay_s)
 
     def _bring_up(self, worker: Worker) -> None:
-        """Has a new worker serve the committed bundle; one that cannot is killed."""
+        """Has a new worker serve the committed bundle; one that cannot is killed.
+
+        Until it does, its place is empty, and while a place is empty no other bundle is committed.
+        """
         settings = self.settings.model_dump(mode="json")
         try:
             worker.channel.call("start", self.settings.swap_timeout_s, settings=settings)
-            while True:
-                bundle = self.committed
-                worker.prepare(bundle, self.settings.swap_timeout_s)
-                self._verified.wait()
-                with worker.turn:
-                    with self._changed:
-                        if self._stopping.is_set():
-                            worker.process.kill()
-                            return
-                        if bundle is not self.committed:
-                            continue
-                        self._ready[worker.number] = worker
-                        self._changed.notify_all()
-                    if not worker.tell("commit"):
-                        self._forget(worker)
-                    return
+            self._hashed.wait()
+            worker.prepare(self.committed, self.settings.swap_timeout_s)
+            self._verified.wait()
+            if self._stopping.is_set():
+                worker.process.kill()
+            elif worker.tell("commit"):
+                with self._changed:
+                    self._ready[worker.number] = worker
+                    self._changed.notify_all()
+                logger.info("worker %d answers, after %.2f s", worker.number, time.monotonic() - worker.started)
         except ChannelClosedError:
             worker.process.kill()  # it ended, or it hangs
         except CallError as error:

@@ -38,7 +38,7 @@ DEGRADED_REASONS = {
     "no_events": pb.DEGRADED_REASON_NO_EVENTS,
     "stale_catalog": pb.DEGRADED_REASON_STALE_CATALOG,
 }
-STAGES: dict[Stage, pb.Stage] = {name: pb.Stage.Value(f"STAGE_{name.upper()}") for name in get_args(Stage)}
+STAGES: dict[Stage, int] = {name: pb.Stage.Value(f"STAGE_{name.upper()}") for name in get_args(Stage)}
 CAUSES: dict[Cause, pb.MissingCause] = {
     "": pb.MISSING_CAUSE_UNSPECIFIED,
     "absent": pb.MISSING_CAUSE_ABSENT,

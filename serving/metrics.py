@@ -1,29 +1,16 @@
-"""What Prometheus is told. Names and meanings are in docs/operations.md.
+"""What a worker tells Prometheus.
 
 Workers count into files of one folder (prometheus_client's multiprocess mode: the variable PROMETHEUS_MULTIPROC_DIR,
-set before this module is imported); the supervisor serves their sum with `serve_metrics`. No label holds what a user or
-an item is called.
+set before this module is imported); the supervisor serves their sum (serving/metrics_page.py). No label holds what a
+user or an item is called.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from threading import Thread
-from typing import Any
-from wsgiref.simple_server import WSGIServer
-
-import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server
-
-from reckg.errors import ConfigError
+from prometheus_client import Counter, Gauge, Histogram
 
 FAST = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 SLOW = (*FAST, 2.5, 5.0, 30.0)
-DRIFT_ANSWERS = 1000  # compared with as many at the start of the bundle
-DRIFT_BINS = 10
 
 REQUESTS = Counter("reckg_requests", "Calls that ended, by method and status code.", ["method", "code"])
 REQUEST_SECONDS = Histogram(
@@ -64,103 +51,3 @@ BUNDLE_LOADED = Gauge(
     ["version"],
     multiprocess_mode="livemin",
 )
-
-
-class ScoreDrift:
-    """How far the best scores of answers have moved since the bundle came: the population stability index.
-
-    Below 0.1 is little, above 0.25 much. The first DRIFT_ANSWERS are the measure, cut into bins of equal counts; each
-    further DRIFT_ANSWERS are compared with them.
-    """
-
-    def __init__(self, tell: Callable[[float], None] = SCORE_DRIFT.set) -> None:
-        self._tell = tell
-        self._scores: deque[float] = deque()
-        self._edges: np.ndarray | None = None
-        self._expected: np.ndarray = np.empty(0)
-
-    def add(self, score: float) -> None:
-        """The best score of one answer."""
-        self._scores.append(score)
-        if len(self._scores) < DRIFT_ANSWERS:
-            return
-        scores = np.array(self._scores)
-        self._scores.clear()
-        if self._edges is None:
-            self._edges = np.unique(np.quantile(scores, np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]))
-            self._expected = self._shares(scores)
-        self._tell(stability_index(self._expected, self._shares(scores)))
-
-    def _shares(self, scores: np.ndarray) -> np.ndarray:
-        edges = self._edges if self._edges is not None else np.empty(0)
-        return np.bincount(np.searchsorted(edges, scores), minlength=len(edges) + 1) / len(scores)
-
-
-def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
-    """The population stability index of two distributions over the same bins; 0: equal.
-
-    Source: Siddiqi 2006, Credit Risk Scorecards; a symmetrised Kullback-Leibler divergence. Empty bins count as one in
-    ten thousand.
-    """
-    expected, found = np.maximum(expected, 1e-4), np.maximum(found, 1e-4)
-    return float(((found - expected) * np.log(found / expected)).sum())
-
-
-def serve_metrics(host: str, port: int, folder: Path, own: CollectorRegistry) -> tuple[WSGIServer, Thread]:
-    """Serves /metrics: what the processes of ``folder`` counted together, and the caller's own registry.
-
-    Raises:
-        ConfigError: the address cannot be listened at.
-    """
-
-    class Together(CollectorRegistry):
-        def collect(self) -> Any:
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry, path=str(folder))
-            yield from registry.collect()
-            yield from own.collect()
-
-    try:
-        return start_http_server(port, addr=host, registry=Together())
-    except OSError as error:
-        raise ConfigError(f"metrics: cannot listen at {host}:{port}: {error.strerror}; choose another port.") from error
-
-
-def forget_process(pid: int, folder: Path) -> None:
-    """Takes a process that ended out of the gauges; its counters stay."""
-    multiprocess.mark_process_dead(pid, path=str(folder))
-
-
-class SupervisorMetrics:
-    """What only the supervisor knows, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.workers = Gauge("reckg_workers", "Worker processes by state.", ["state"], registry=self.registry)
-        self.respawns = Counter("reckg_worker_respawns", "Workers started again.", registry=self.registry)
-        self.swaps = Counter("reckg_bundle_swaps", "Swaps of the bundle by result.", ["result"], registry=self.registry)
-        self.bundle = Gauge("reckg_bundle_info", "The bundle that is served: 1.", ["version"], registry=self.registry)
-        self.swap_seconds = Histogram(
-            "reckg_bundle_swap_seconds",
-            "Verification and loading.",
-            buckets=(1, 2, 5, 10, 30, 60, 300),
-            registry=self.registry,
-        )
-
-    def serving(self, version: str) -> None:
-        """Only this bundle is served now."""
-        self.bundle.clear()
-        self.bundle.labels(version).set(1)
-
-
-def observe_stages(durations: Mapping[str, float] | Sequence[tuple[str, float]]) -> None:
-    """Seconds of each stage of one request."""
-    pairs = durations.items() if isinstance(durations, Mapping) else durations
-    for stage, seconds in pairs:
-        STAGE_SECONDS.labels(stage).observe(seconds)
-
-
-def multiprocess_folder() -> Path | None:
-    """Where this process counts into, or None: into its own memory."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return None if folder is None else Path(folder)

@@ -10,6 +10,7 @@ import grpc
 
 from serving import metrics
 from serving.admission import Call
+from serving.score_drift import ScoreDrift
 from serving.tracing import Tracer
 
 TICK_S = 1.0
@@ -24,7 +25,7 @@ class Observation:
 
     def __init__(self, tracer: Tracer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._tracer, self._clock = tracer, clock
-        self._drift, self._drift_of = metrics.ScoreDrift(), ""
+        self._drift, self._drift_of = ScoreDrift(), ""
         self._lock = threading.Lock()
 
     def __call__(self, call: Call, code: grpc.StatusCode) -> None:
@@ -57,7 +58,7 @@ class Observation:
     def _moved(self, bundle_version: str, score: float) -> None:
         with self._lock:
             if bundle_version != self._drift_of:
-                self._drift, self._drift_of = metrics.ScoreDrift(), bundle_version
+                self._drift, self._drift_of = ScoreDrift(), bundle_version
             self._drift.add(score)
 
     def _trace(self, tracer: Tracer, call: Call, code: grpc.StatusCode, ended: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reckg.bundle import GOLDEN, load_bundle
 from reckg.errors import ArtifactError
-from reckg.golden import replay_golden
+from reckg.golden import replay_golden_file
 from reckg.manifest import MANIFEST
 from reckg.recommend import Recommender
 from serving.catalog_overlay import Overlay
@@ -69,7 +69,10 @@ class ServingState:
 
     def serve(self, recommender: Recommender) -> None:
         """Answers from this from now on."""
-        self._take(Overlay.of(recommender.bundle), recommender)
+        if self.store is None:
+            self._current = Served(recommender)
+        else:
+            self._take(Overlay.of(recommender.bundle), recommender)
 
     def prepare(self, path: Path, manifest_sha256: str) -> None:
         """Loads a bundle beside the present one, and asks it its golden requests, which also warms it.
@@ -84,7 +87,7 @@ class ServingState:
         bundle = load_bundle(path, verify=False)
         if hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
             raise ArtifactError(f"{path} was changed after it was verified")
-        replay_golden(bundle, (path / GOLDEN).read_text(encoding="utf-8"))
+        replay_golden_file(bundle, path / GOLDEN)
         self._prepared = self._refreshed(Overlay.of(bundle))[0]
 
     def commit(self) -> None:

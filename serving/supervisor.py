@@ -75,13 +75,15 @@ class Supervisor:
         finally:
             self.stopping.set()
             self.fleet.stop(grace_s)
+            self.swaps.close()
         logger.info("stopped")
 
     def _verify(self) -> None:
         """Verifies the first bundle while the workers load it; they serve it when both are done."""
         try:
-            verify(self.fleet.committed, self.settings.swap_timeout_s, nice=False)
-            self.fleet.set_verified()
+            timeout_s, fleet = self.settings.swap_timeout_s, self.fleet
+            verify(fleet.committed, timeout_s, nice=False, hashed=fleet.set_hashed)
+            fleet.set_verified()
         except ReckgError as error:
             self._refusal = error
 

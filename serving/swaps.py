@@ -61,7 +61,10 @@ class Swaps:
     def watch(self, stopping: threading.Event) -> None:
         """Follows the store's latest until the server stops. A version that failed waits for latest to change."""
         while not stopping.wait(self.settings.watch_s):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # the next look may be better than no more
+                logger.exception("looking for the latest version failed")
 
     def look(self) -> None:
         """Swaps if the store's latest changed since the last look."""
@@ -77,6 +80,11 @@ class Swaps:
             if error.code == "ABORTED":  # another swap is under way: look again
                 return
         self._seen = named
+
+    def close(self) -> None:
+        """Lets go of what is served, for ``reckg publish --keep``."""
+        while self._held:
+            self._held.popitem()[1].close()
 
     def _swap(self, find: Callable[[], VersionedBundle]) -> dict[str, str]:
         if not self._turn.acquire(blocking=False):

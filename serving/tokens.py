@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from reckg.errors import ConfigError, DataError
 
@@ -52,7 +52,12 @@ class CertificateLine(BaseModel):
 
 
 Line = TokenLine | CertificateLine
-LINE: TypeAdapter[Line] = TypeAdapter(Line)
+LINE: TypeAdapter[Line] = TypeAdapter(
+    Annotated[
+        Annotated[TokenLine, Tag("token")] | Annotated[CertificateLine, Tag("certificate")],
+        Discriminator(lambda line: "certificate" if isinstance(line, dict) and "certificate" in line else "token"),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Grants:
 
 
 def hash_secret(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -89,7 +94,8 @@ def read_lines(path: Path) -> list[Line]:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"][1:])
-            raise ConfigError(f"tokens file {path}, line {number}: {where}: {problem['msg']}") from None
+            what = ": ".join(filter(None, (where, problem["msg"])))
+            raise ConfigError(f"tokens file {path}, line {number}: {what}") from None
     ids = [_name(line) for line in lines]
     if len(set(ids)) < len(ids):
         raise ConfigError(f"tokens file {path} names a token or a certificate twice")

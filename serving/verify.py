@@ -14,15 +14,21 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from reckg.artifact_folder import check_files
 from reckg.errors import ArtifactError, ReckgError
 from reckg.manifest import MANIFEST, read_manifest
-from serving.child_process import child_command, child_environment
+from serving.child_process import child_command, child_environment, do_without_pandas
 
 ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
 MEMORY_PER_BYTE = 8
+NICE = 5  # a third of a worker's share of a processor that both want
 PR_SET_PDEATHSIG = 1
 
 
@@ -45,34 +51,50 @@ def described(path: Path) -> VersionedBundle:
     return VersionedBundle(path, manifest["version"], before)
 
 
-def verify(bundle: VersionedBundle, timeout_s: float, *, nice: bool = True) -> None:
+def verify(
+    bundle: VersionedBundle, timeout_s: float, *, nice: bool = True, hashed: Callable[[], None] = lambda: None
+) -> None:
     """Checks every hash, the shapes, and the golden requests in a child process with limits of time and memory.
 
+    Args:
+        nice: give way to workers that answer.
+        hashed: called once the hashes are right; from then on the bundle's files may be parsed.
     Raises:
         ArtifactError: the bundle is refused; the message says why.
     """
     command = child_command("serving.verify", str(bundle.path), "--seconds", str(timeout_s), *["--nice"] * nice)
-    child = subprocess.Popen(
-        command, env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        out, err = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise ArtifactError(f"{bundle.path} was not verified within {timeout_s:g} s") from None
-    finally:
-        child.kill()
-        child.communicate()
+    said: dict[str, Any] = {}
+    late = threading.Event()
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, stderr=errors, text=True)
+        limit = threading.Timer(timeout_s, _end, (child, late))
+        limit.start()
+        try:
+            with child:
+                for line in child.stdout or ():
+                    said = json.loads(line) if line.startswith("{") else said  # libraries print too
+                    if "hashed" in said:
+                        hashed()
+        finally:
+            limit.cancel()
+        errors.seek(0)
+        last_words = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
+    if late.is_set():
+        raise ArtifactError(f"{bundle.path} was not verified within {timeout_s:g} s")
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        raise ArtifactError(f"{bundle.path} ended the process that verified it with {name}: {_last_line(err)}")
-    try:
-        said = json.loads(out.splitlines()[-1])
-    except (ValueError, IndexError):
-        raise ArtifactError(f"{bundle.path} could not be verified: {_last_line(err)}") from None
+        raise ArtifactError(f"{bundle.path} ended the process that verified it with {name}: {last_words}")
     if "error" in said:
         raise ArtifactError(said["error"])
+    if "manifest_sha256" not in said:
+        raise ArtifactError(f"{bundle.path} could not be verified: {last_words}")
     if said["manifest_sha256"] != bundle.manifest_sha256:
         raise ArtifactError(f"{bundle.path} was written again while it was verified; try again")
+
+
+def _end(child: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    child.kill()
 
 
 def _sha256(path: Path) -> str:
@@ -80,10 +102,6 @@ def _sha256(path: Path) -> str:
         return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
     except OSError:
         return ""  # read_manifest tells
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def limit_process(seconds: float, bytes_on_disk: int) -> None:
@@ -95,21 +113,31 @@ def limit_process(seconds: float, bytes_on_disk: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _load(path: Path) -> None:
+    """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
+    do_without_pandas()
+    from reckg.bundle import GOLDEN, load_bundle
+    from reckg.golden import replay_golden_file
+
+    replay_golden_file(load_bundle(path, verify=False), path / GOLDEN)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Verify a bundle; the last line is JSON.")
+    parser = argparse.ArgumentParser(description="Verify a bundle; its lines are JSON.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--seconds", type=float, default=300.0, help="of processor time")
     parser.add_argument("--nice", action="store_true", help="give way to other processes")
     options = parser.parse_args(arguments)
     if options.nice:
-        os.nice(10)
+        os.nice(NICE)
     try:
         bundle = described(options.bundle)
-        limit_process(options.seconds, sum(f["bytes"] for f in read_manifest(bundle.path)["files"].values()))
-        from reckg.bundle import load_bundle
-
-        load_bundle(bundle.path, verify=True)
-        said = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
+        files = read_manifest(bundle.path)["files"]
+        limit_process(options.seconds, sum(file["bytes"] for file in files.values()))
+        check_files(bundle.path, files)
+        print(json.dumps({"hashed": len(files)}), flush=True)
+        _load(bundle.path)
+        said: dict[str, Any] = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
     except ReckgError as error:
         said = {"error": str(error)}
     except MemoryError:

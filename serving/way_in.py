@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from serving.entrance import Entrance
 
 
+class _EndsElsewhere:
+    """A context whose callbacks run in a lane's threads, not in gRPC's only one.
+
+    The health service takes a lock in its callback that it holds while it waits for that thread to send a message: a
+    client that goes away while another comes would stop the server for good.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, lane: Lane) -> None:
+        self._context, self._lane = context, lane
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return self._context.add_callback(functools.partial(self._lane.pool.submit, callback))
+
+
 class WayIn:
     """Makes of a method's handler one that gRPC calls at once, before any message is there, in threads of the lane."""
 
@@ -79,7 +96,8 @@ class WayIn:
 
     def _watch(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
         with self._passage(context) as call:
-            self._behaviour(self._parsed(self._receive(call, messages)), context, send)
+            watched = _EndsElsewhere(context, self.lane)
+            self._behaviour(self._parsed(self._receive(call, messages)), watched, send)
 
     @contextmanager
     def _passage(self, context: grpc.ServicerContext) -> Iterator[Call]:
@@ -96,17 +114,18 @@ class WayIn:
             raise  # gRPC's own, where the client went away
         except Exception as error:
             code = context.code()
-            if code is None:
-                code, details = status_of(error, self._method)
-                if isinstance(error, RefusedError):
-                    call.refuse(error)
-                    if error.retry_after_s is not None:
-                        context.set_trailing_metadata(push_back(error.retry_after_s))
-                context.abort(code, details)
-            raise
+            if code is not None and not isinstance(error, NotImplementedError):
+                raise  # the method ended the call itself
+            code, details = (code, "not served") if code is not None else status_of(error, self._method)
+            if isinstance(error, RefusedError):
+                call.refuse(error)
+                if error.retry_after_s is not None:
+                    context.set_trailing_metadata(push_back(error.retry_after_s))
+            context.abort(code, details)
         finally:
             self.lane.leave(call, call.worked_s)
             self._entrance.observe(call, code)
+            call.context = None  # gRPC counts a call as open while anybody holds this
 
     def _receive(self, call: Call, messages: Iterator[bytes]) -> bytes:
         message = next(messages, None)

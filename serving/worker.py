@@ -15,14 +15,16 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from serving.child_process import do_without_pandas
 from serving.control import CallError, Channel
 from serving.logs import log_to_stderr
-from serving.server import RunningServer, start_server
-from serving.serving_state import ServingState
 from serving.settings import ServerSettings
 from serving.store.opened import open_store
+
+if TYPE_CHECKING:
+    from serving.server import RunningServer
 
 logger = logging.getLogger("reckg.serving")
 
@@ -31,7 +33,10 @@ class Worker:
     """What the supervisor calls, and the server that answers clients."""
 
     def __init__(self, control: socket.socket) -> None:
-        self.state = ServingState()
+        from serving.server import start_server
+        from serving.serving_state import ServingState
+
+        self.state, self._start_server = ServingState(), start_server
         self.running: RunningServer | None = None
         self.settings: ServerSettings | None = None
         self.asked_to_stop = threading.Event()
@@ -76,7 +81,9 @@ class Worker:
                 raise CallError("UNAVAILABLE", "the worker is stopping")
             self.state.commit()
             if self.running is None:
-                self.running = start_server(self.settings, state=self.state, ask=self.channel.call, share_port=True)
+                self.running = self._start_server(
+                    self.settings, state=self.state, ask=self.channel.call, share_port=True
+                )
                 self.running.set_ready()
 
 
@@ -86,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     faulthandler.enable()
     log_to_stderr()
+    do_without_pandas()
     worker = Worker(socket.socket(fileno=options.control_fd))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops its workers
     signal.signal(signal.SIGTERM, lambda *_: worker.asked_to_stop.set())

@@ -1,5 +1,8 @@
-"""Trains for three steps on a random graph in this process, fits the linear part, and prints the estimate of the
-process's growth and the growth: python -m tests.measured_memory USERS full|sampled uniform|relation."""
+"""Trains for three steps on a random graph in this process, and prints the estimate of the growth, and the growth.
+
+python -m tests.measured_memory USERS full|sampled ATTENTION AGGREGATOR [cuda]. On the CPU the growth is the process's,
+linear part included; on CUDA it is the most that torch had of the device.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,13 @@ from reckg.model.neighbourhood import NeighbourSampler
 from reckg.model.objective import Objective
 from reckg.model.sampling import SeenItems
 from reckg.model.spectral import fit_spectral, weighed
-from tests.small_model import CPU, schedule
+from tests.small_model import schedule
 
+ROOT = Path(__file__).resolve().parents[1]
 DIM, LAYERS, BATCH, NEGATIVES, FANOUT = 64, 2, 4096, 1024, 5
 
 
-def sizes(users: int, attention: str = "uniform") -> Sizes:
+def sizes(users: int, attention: str = "uniform", aggregator: str = "sum", cuda: bool = False) -> Sizes:
     """A fifth as many items and a tenth as many entities as users; 10 interactions a user, 5 triples an item."""
     items, entities = users // 5, users // 10
     return Sizes(
@@ -43,10 +47,12 @@ def sizes(users: int, attention: str = "uniform") -> Sizes:
         candidates=NEGATIVES,
         fanout=FANOUT,
         attention=attention,
+        aggregator=aggregator,
+        cuda=cuda,
     )
 
 
-def train(counts: Sizes, propagation: str) -> None:
+def train(counts: Sizes, propagation: str, device: torch.device) -> None:
     rng = np.random.default_rng(0)
     n, items = counts.interactions, counts.items
     user, item = np.repeat(np.arange(counts.users), 10), rng.integers(0, items, n)
@@ -71,14 +77,14 @@ def train(counts: Sizes, propagation: str) -> None:
         embedding_dim=DIM,
         relation_dim=8,
         layers=LAYERS,
-        aggregator="sum",
+        aggregator=counts.aggregator,
         combine="mean",
         attention=counts.attention,
         dropout=0.1,
         id_dropout=0.1,
         user_ids=False,
-    )
-    tensors, generator = GraphTensors(graph, CPU), torch.Generator().manual_seed(0)
+    ).to(device)
+    tensors, generator = GraphTensors(graph, device), torch.Generator().manual_seed(0)
     told = Histories(np.arange(0, n + 1, 10), item, tensors, ordered=True, half_life=3.0, interaction_share=0.8)
     made = Objective(
         loss="sampled-softmax",
@@ -92,7 +98,7 @@ def train(counts: Sizes, propagation: str) -> None:
         text_batch_tokens=1,
         generator=generator,
         histories=told,
-        seen=SeenItems(told.user, told.item, counts.users, items),
+        seen=SeenItems(told.user.cpu(), told.item.cpu(), counts.users, items),
         popularity=torch.full((items,), 1 / items),
         sampler=NeighbourSampler(tensors, FANOUT, generator) if propagation == "sampled" else None,
     )
@@ -104,17 +110,17 @@ def train(counts: Sizes, propagation: str) -> None:
     weighed(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
 
 
-def main(users: int, propagation: str, attention: str) -> None:
+def main(users: int, propagation: str, attention: str, aggregator: str, device: str = "cpu") -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
-    counts, held = sizes(users, attention), held_memory()
-    train(counts, propagation)
-    status = Path(
-        "/proc/self/status"
-    ).read_text()  # ru_maxrss would start from the size of the process that forked this
-    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-    print(estimate(counts, propagation), peak - held)
+    counts, held = sizes(users, attention, aggregator, device == "cuda"), held_memory()
+    train(counts, propagation, torch.device(device))
+    if device == "cuda":
+        grown = torch.cuda.max_memory_allocated()
+    else:  # ru_maxrss would start from the size of the process that forked this
+        grown = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 - held
+    print(estimate(counts, propagation), grown)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), *sys.argv[2:])

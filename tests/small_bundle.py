@@ -83,7 +83,6 @@ def small_bundle(
             graph_dim=dim // 2,
         ),
         ranker=None,
-        popularity=np.bincount(history.item_idx, minlength=n_items).astype(np.float32),
     )
     return replace(bundle, ranker=small_ranker(bundle, seed)) if ranked else bundle
 

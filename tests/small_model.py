@@ -127,7 +127,8 @@ def histories(tensors: GraphTensors, items: Sequence[Sequence[int]] = toy.HISTOR
 def objective(tensors: GraphTensors, **changed: Any) -> Objective:
     """Softmax alone over the toy world's interactions; keywords replace fields."""
     told = changed.pop("histories", None) or histories(tensors)
-    count = torch.bincount(told.item, minlength=toy.N_ITEMS).float() + 1
+    user, item = told.user.cpu(), told.item.cpu()  # what is drawn at random is drawn on the CPU
+    count = torch.bincount(item, minlength=toy.N_ITEMS).float() + 1
     fields: dict[str, Any] = {
         "loss": "softmax",
         "temperature": 0.2,
@@ -140,7 +141,7 @@ def objective(tensors: GraphTensors, **changed: Any) -> Objective:
         "text_batch_tokens": 1024,
         "generator": torch.Generator().manual_seed(7),
         "histories": told,
-        "seen": SeenItems(told.user, told.item, toy.N_USERS, toy.N_ITEMS),
+        "seen": SeenItems(user, item, toy.N_USERS, toy.N_ITEMS),
         "popularity": count / count.sum(),
     } | changed
     return Objective(**fields)

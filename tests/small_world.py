@@ -183,7 +183,6 @@ def bundle(made: World) -> Bundle:
             text=made.texts,
         ),
         ranker=None,
-        popularity=np.bincount(made.history.item_idx, minlength=ITEMS).astype(np.float32),
         inductive=made.inductive,
     )
     return replace(whole, ranker=small_ranker(whole, 0))

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from reckg.data.ids import codes_of
-from reckg.data.row_order import row_order
+from reckg.data.row_order import row_runs
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
@@ -77,11 +77,7 @@ def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
     """In the order of the rows; a row keeps its own values, but for a sum of weights."""
     rows = collect(frame, _LABEL)
     key = [codes_of(rows[name]) for name in ("user_id", "item_id", "event", "split") if name in rows.columns]
-    order = row_order(*key)
-    first = np.zeros(len(rows), dtype=bool)
-    first[:1] = True
-    for codes in key:
-        first[1:] |= codes[order[1:]] != codes[order[:-1]]
+    order, first = row_runs(*key)
     last, run = np.append(first, True)[1:], np.cumsum(first)
     if "timestamp" in rows.columns:  # only repeats are put in order of time; of equal times the order stays
         several = np.flatnonzero(~(first & last))

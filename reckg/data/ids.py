@@ -26,9 +26,18 @@ class CodedIds:
 
 def code_ids(frame: pl.LazyFrame) -> CodedIds:
     """Replaces the columns user_id and item_id (strings) by codes."""
-    ids = {name: frame.select(pl.col(name).unique()).collect(engine="streaming")[name].sort() for name in _IDS}
-    coded = [pl.col(name).cast(pl.Enum(ids[name])).to_physical().cast(pl.UInt32) for name in _IDS]
-    return CodedIds(frame.select(*coded, pl.exclude(_IDS)).collect(engine="streaming"), *ids.values())
+    numbered = [pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in _IDS]  # in order of appearance
+    table = frame.select(*numbered, pl.exclude(_IDS)).collect(engine="streaming")
+    ids = []
+    for name in _IDS:
+        number = table[name].to_physical()
+        distinct = table[name].unique()
+        raw, by_id = distinct.cast(pl.String), distinct.cast(pl.String).arg_sort()
+        place = np.zeros(int(number.max() or 0) + 1, dtype=np.uint32)  # type: ignore[arg-type]
+        place[distinct.to_physical().gather(by_id).to_numpy()] = np.arange(len(raw), dtype=np.uint32)
+        table = table.with_columns(pl.Series(name, place).gather(number))
+        ids.append(raw.gather(by_id))
+    return CodedIds(table, *ids)
 
 
 def codes_of(column: pl.Series) -> np.ndarray:

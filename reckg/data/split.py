@@ -260,7 +260,7 @@ def _refuse_impossible(kind: SplitKind, columns: list[str], time: TimeKind) -> N
 
 
 def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFrame, tuple[int, int]]:
-    times = np.sort(collect(frame.select("timestamp"), _LABEL)["timestamp"].to_numpy())
+    times = collect(frame.select("timestamp"), _LABEL)["timestamp"].sort().to_numpy()
     total = len(times)
     first = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:total])
     moment, before = times[first], np.append(first, total)  # before: the rows that are earlier than a moment

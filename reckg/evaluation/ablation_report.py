@@ -86,7 +86,8 @@ def measured(report: Mapping[str, Any]) -> list[str]:
         f"{report['users']:,} users, {report['items']:,} items, {report['triples']:,} triples; training seeds "
         f"{', '.join(map(str, seeds))}. The same seed makes the initial weights, the batches and the shuffles.",
         "Every variant is trained with the same settings; the validation part chooses its epoch. The vectors alone are "
-        "measured, as of test time: full ranking of all items, by the weights of training and without the reranker.",
+        "measured, as of test time: full ranking of all items, without the reranker, by the weights of training: what "
+        "a run adds over what is known by then (train.refresh_epochs) is left out for all variants alike.",
         "A user's values are averaged over the seeds. Intervals: 95%, "
         f"{samples:,} bootstrap samples over users; differences are paired over the same users.",
         f"Judged is NDCG@10: better or worse if the p-value is below {LEVEL} after Holm's correction for all rows of a "

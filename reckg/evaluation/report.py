@@ -51,7 +51,10 @@ SYSTEMS = {
     "source_text": ("source: text", "items whose text is like that of the history"),
     "source_linear": ("source: linear", "EASE at the ranker's usual settings"),
     "source_factors": ("source: factors", "weighted matrix factorisation at the ranker's usual settings"),
-    "source_popular": ("source: popular", "the most popular items, recently where times are known"),
+    "source_popular": (
+        "source: popular",
+        "the most popular items, of the latest fifth of the interactions where times are known",
+    ),
     "popularity": ("popularity", "users of the item so far, the same list for everyone"),
     "popularity_recent": ("recent popularity", "users of the item among the latest interactions"),
     "item_knn": ("item-kNN", "cosine of items over their users, nearest neighbours only"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from reckg.data.schema import ColumnKinds
 from reckg.inductive.embedder import EmbeddedItems
 from reckg.inductive.new_item import NewItem
 from reckg.ranking.columns import standardised, unit_length
@@ -89,7 +91,7 @@ class NewItemEmbedder:
     @cached_property
     def _rarity(self) -> np.ndarray:
         """(E,) float32."""
-        entities = self.tables.entities
+        entities: sp.csr_matrix = self.tables.entities  # of a bundle to which nothing was added
         rarity = np.full(entities.shape[1], np.log(max(1, entities.shape[0])), dtype=np.float32)
         rarity[entities.indices] = entities.data
         return rarity
@@ -145,3 +147,25 @@ def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         some = some[values[some] >= least]
         some = np.sort(some[np.argsort(-values[some], kind="stable")[:k]])
     return some.astype(np.int64), values[some].astype(np.float32)
+
+
+def items_table(items: Sequence[Mapping[str, Any]], kinds: ColumnKinds) -> pl.DataFrame:
+    """Items as the table that NewItemEmbedder takes: what does not fit a column of the bundle is none of it."""
+    names = dict.fromkeys(name for item in items for name in item)
+    columns = {}
+    for name in names:
+        values = [item.get(name) for item in items]
+        if name in kinds.number:
+            columns[name] = pl.Series(name, [_number(value) for value in values], dtype=pl.Float64)
+        elif name in (*kinds.text, *kinds.categorical):
+            columns[name] = pl.Series(name, [v if isinstance(v, str) else None for v in values], dtype=pl.String)
+        else:
+            lists = [[] if v is None else [str(each) for each in (v if isinstance(v, list) else [v])] for v in values]
+            columns[name] = pl.Series(name, lists, dtype=pl.List(pl.String))
+    if not columns:  # a table has as many rows as its columns
+        columns = {"": pl.Series("", [[] for _ in items], dtype=pl.List(pl.String))}
+    return pl.DataFrame(columns)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
+from reckg.artifact_folder import describe_files, files_sha256
 from reckg.data.columns import conform_attributes
 from reckg.data.item_texts import item_texts
 from reckg.data.schema import ColumnKinds
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from reckg.model.encode_texts import Encoder
 
 FORMAT_VERSION = 1
+ENCODER = "text_encoder"  # the folder of a bundle
 USER_PREFIX = "user."  # before users' columns in the graph
 KINDS = ("text", "categorical", "number", "list")
 
@@ -109,6 +111,13 @@ class Inductive:
         if found != expected or len(self.arrays["layers"][0]) != nodes:
             return [f"inductive is of {found} users, items and dimensions, the bundle of {expected}"]
         return []
+
+    def encoder_problems(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Why the described files of a bundle do not hold the text encoder that the model was trained with."""
+        expected = (self.info["text"] or {}).get("encoder_sha256")  # older bundles do not say
+        if expected in (None, files_sha256(files, f"{ENCODER}/")):
+            return []
+        return [f"{ENCODER} is not the text encoder that the model was trained with"]
 
     def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]) -> EmbeddedItems:
         """The vectors of n items that the graph does not have, in one call.
@@ -290,7 +299,11 @@ def _as_frame(items: Sequence[tuple[str, Attributes]], kinds: ColumnKinds) -> pl
 def write_inductive(
     folder: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any], entities: Sequence[str]
 ) -> None:
-    """Writes what ``load_inductive`` reads."""
+    """Writes what ``load_inductive`` reads; the text encoder must be beside it already."""
+    encoder = folder.parent / ENCODER
+    if info["text"] is not None and encoder.is_dir():
+        sha256 = files_sha256(describe_files(encoder))
+        info = {**info, "text": {**info["text"], "encoder_sha256": sha256}}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(arrays), folder / "inductive.safetensors")
     pl.DataFrame({"name": pl.Series(entities, dtype=pl.String)}).write_parquet(folder / "entities.parquet")
@@ -310,7 +323,7 @@ def load_inductive(folder: Path, item_ids: Sequence[str]) -> Inductive:
             raise ValueError(f"format {info['format_version']!r}, this version of reckg reads {FORMAT_VERSION}")
         entities = pl.read_parquet(folder / "entities.parquet")["name"].to_list()
         arrays = _mapped(folder / "inductive.safetensors")
-        return Inductive(arrays, info, entities, item_ids, folder, folder.parent / "text_encoder")
+        return Inductive(arrays, info, entities, item_ids, folder, folder.parent / ENCODER)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{folder} cannot be read ({error!r}). Run 'reckg bundle' again.") from error
 

@@ -70,10 +70,9 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> Bundle
         base=base,
         item_ids=bundle.item_ids.extended(rows["item_id"].to_list()),
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
-        item_vectors=GrownArray(bundle.item_vectors, vectors),
+        item_vectors=GrownArray(bundle.item_vectors, vectors),  # type: ignore[arg-type]
         index=GrownIndex(bundle.index, vectors),
         features=_grown_tables(bundle.features, n, added),
-        popularity=np.append(bundle.popularity, np.zeros(m, dtype=np.float32)),
         inductive=bundle.embedder.with_items(added),
         unavailable=np.union1d(bundle.unavailable, former).astype(np.int64),
     )

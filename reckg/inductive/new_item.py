@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class NewItem:
-    """One item as rows of a bundle's parts. Everything float32 but for text, float16, and item or entity numbers, int64.
+    """One item as rows of a bundle's parts.
 
-    vector (D,). layers (L, d), edge_count (1,) and log_total (1,): how it stands in the graph. columns (6,): ITEM_COLUMNS.
-    numbers (Fn,). graph_vector (graph_dim,) float16 and text (t,): at unit length. entities (e,) and rarity (e,): its
-    row of the entities. near_entities (a,), near_entities_by (a,), near_texts (b,), near_texts_by (b,): items of the
-    bundle that are alike, and how much. unknown: what of the item the bundle does not know.
+    float32: vector (D,); layers (L, d), edge_count (1,) and log_total (1,), how it stands in the graph; columns (6,),
+    as ITEM_COLUMNS; numbers (Fn,); rarity (e,) of its entities; near_entities_by (a,) and near_texts_by (b,). float16
+    at unit length: graph_vector (graph_dim,), text (t,). int64: entities (e,); near_entities (a,) and near_texts (b,),
+    items of the bundle that are as much alike as the arrays beside them say. unknown: what of the item the bundle does
+    not know.
     """
 
     vector: np.ndarray

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import minimize
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
 
@@ -176,6 +175,8 @@ def _kernel(part: sparse.csr_matrix) -> np.ndarray:
 def _leave_one_out_weights(kernels: list[np.ndarray], target: np.ndarray) -> tuple[np.ndarray, float]:
     """The weights (m,) > 0 of m >= 1 kernels, beside noise 1, that minimise the squared leave-one-out error of
     target (n, r); and the correlation of what is told so with the target."""
+    from scipy.optimize import minimize  # a server never needs it
+
     n = len(target)
     target = target / max(float(np.abs(target).max()), 1e-12)
 

@@ -65,13 +65,14 @@ def sampled_softmax_loss(
         negative: (m, k) scores of the sampled items.
         is_target: (m, k) bool: the sampled item is one of the positives, and is masked.
         log_probability: (k,) log of the expected count of each sampled item, or None for no correction.
+        All may have one more dimension before: blocks, each with its own users and samples.
     Source: Yi et al., RecSys 2019, doi:10.1145/3298689.3346996. The positives are not corrected: they are no samples.
     """
     if log_probability is not None:
-        negative = negative - log_probability
+        negative = negative - log_probability.unsqueeze(-2)
     negative = negative.masked_fill(is_target, -torch.inf)
-    total, absent = torch.cat([positive, negative], dim=1).logsumexp(1), positive == -torch.inf
-    return (total * (~absent).sum(1)).sum() - positive.masked_fill(absent, 0.0).sum()
+    total, absent = torch.cat([positive, negative], dim=-1).logsumexp(-1), positive == -torch.inf
+    return (total * (~absent).sum(-1)).sum() - positive.masked_fill(absent, 0.0).sum()
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """How much memory training takes, estimated from counts before any of it is taken, and the plan that fits a budget.
 
-The estimate adds up the arrays that are alive at the fullest moment; docs/performance.md has it beside measured peaks.
+The estimate adds up the arrays that are alive at the fullest moment, of the process or, on CUDA, of the device;
+docs/performance.md has it beside measured peaks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ GB = 1 << 30
 BATCH = 4096  # interactions of a step, at least, where they are derived
 STEPS = 128  # of an epoch, about, where the batch is derived
 ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
+AGGREGATOR = {"sum": 0.0, "gcn": 3.5, "bi-interaction": 7.0}  # arrays of node vectors a layer that the step keeps
 SHARING = 1024  # as reckg.model.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.objective.SCORES_AT_ONCE
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
@@ -27,7 +29,7 @@ TAUGHT_BY = 4000  # as reckg.model.content.TAUGHT_BY
 class Sizes:
     """What the memory depends on. edges: directed, inverses included; id_rows: of the ID table; history: interactions
     of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text.
-    attention: as configured."""
+    attention, aggregator: as configured. cuda: the device's memory is meant, not the process's."""
 
     users: int
     items: int
@@ -43,6 +45,8 @@ class Sizes:
     fanout: int
     text_dim: int = 0
     attention: str = "uniform"
+    aggregator: str = "sum"
+    cuda: bool = False
 
     @property
     def nodes(self) -> int:
@@ -65,35 +69,42 @@ class Plan:
 
 def estimate(sizes: Sizes, propagation: str) -> int:
     """Bytes that the process grows by, from before the graph is read, at the fullest moment of the stage: that of
-    training, whose memory the process keeps, and what the linear part's regression adds after it."""
-    loading = 150 * sizes.edges
+    training, whose memory the process keeps, and what the linear part's regression adds after it. On CUDA, those that
+    training takes of the device."""
     training = _kept(sizes, propagation) + max(_step(sizes, propagation), _embedding(sizes))
+    if sizes.cuda:
+        return int(training)
+    loading = 150 * sizes.edges
     return int(max(loading, training) + 3 * 8 * min(sizes.items, TAUGHT_BY) ** 2)
 
 
 def _kept(sizes: Sizes, propagation: str) -> float:
     """What is there all the time: the graph, the histories, the parameters with what AdamW and their average keep."""
-    edge = 56.0 + (16 if propagation == "sampled" else 0) + ATTENTION[sizes.attention]
+    if sizes.cuda:  # DGL's copy of the graph stays with the process
+        edge, interaction = 46.0, 56
+    else:
+        edge, interaction = 56.0 + (16 if propagation == "sampled" else 0), 90
+    edge += ATTENTION[sizes.attention]
     parameters = 4 * 4 * sizes.id_rows * sizes.dim
     text = 4 * sizes.text_dim * sizes.items + (400e6 if sizes.text_dim else 0)
-    return edge * sizes.edges + 90 * sizes.interactions + parameters + text + 80e6
+    return edge * sizes.edges + interaction * sizes.interactions + parameters + text + 80e6
 
 
 def _step(sizes: Sizes, propagation: str) -> float:
     """What a step adds: node vectors of all layers with their gradients, the batch's histories, scores."""
-    row = 4 * sizes.dim
+    row, more = 4 * sizes.dim, AGGREGATOR[sizes.aggregator]
     batch = sizes.batch * (sizes.history * 120 + row * (6 * sizes.layers + 12))
     drawn = sizes.candidates < sizes.items  # a group of examples after the other
-    scores = 4 * (3 if drawn else 6) * min(SCORES, sizes.batch * sizes.candidates)
+    scores = 4 * (3 if drawn and not sizes.cuda else 6) * min(SCORES, sizes.batch * sizes.candidates)
     if propagation == "full":
-        arrays = 5 + 2.5 * sizes.layers
+        arrays = (2 + 3 * sizes.layers if sizes.cuda else 5 + 2.5 * sizes.layers) + more * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
         rows = 2 * row * _drawn(sizes) if drawn else 0
         return batch + scores + rows + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
     hops = sampled_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
-    return batch + scores + 6 * row * hops[-1] + 3.5 * row * sum(hops[:-1]) + 60 * sampled_edges + text
+    return batch + scores + 6 * row * hops[-1] + (3.5 + more) * row * sum(hops[:-1]) + 60 * sampled_edges + text
 
 
 def sampled_nodes(sizes: Sizes) -> list[float]:
@@ -127,8 +138,10 @@ def _distinct(draws: float, n: int) -> float:
 
 
 def _embedding(sizes: Sizes) -> float:
-    """What validation adds: the vectors of all nodes, three arrays at a time; a block of scores."""
-    return 3 * 4 * sizes.dim * sizes.nodes * 1.1 + 300e6
+    """What validation adds: the vectors of all nodes, three arrays at a time, and a block of scores, which is the
+    process's; on CUDA the product has two more arrays for itself."""
+    row = 4 * sizes.dim
+    return 5.2 * row * sizes.nodes if sizes.cuda else 3.3 * row * sizes.nodes + 300e6
 
 
 def derived_batch(interactions: int) -> int:

@@ -24,6 +24,7 @@ from reckg.model.text_encoder import TextEncoder
 Rows = torch.Tensor | SampledRows
 SHARING = 1024  # examples of a step that are scored against the same sampled items
 SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
+BLOCKS_AT_ONCE = {"cuda": 8}  # of these; elsewhere one, which stays in the cache, and there are no launches to spare
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Objective:
         candidates = _split(self.negatives, items[draw.negatives], draw.negatives, draw.log_count)
         examples = _split(_sharing(batch.groups), users, item, positive)
         blocks = [(*c, *e) for c, e in zip(candidates, examples, strict=True)]
-        return _in_blocks(self._sampled_softmax, blocks) / len(batch.item)
+        return _in_blocks(self._sampled_softmax, blocks, BLOCKS_AT_ONCE.get(users.device.type, 1)) / len(batch.item)
 
     def _sampled_softmax(
         self,
@@ -191,11 +192,12 @@ class Objective:
         item: torch.Tensor,
         positive: torch.Tensor,
     ) -> torch.Tensor:
-        is_target = torch.zeros(len(item), len(sampled), dtype=torch.bool, device=item.device)
-        for column in item.T:
-            is_target |= column[:, None] == sampled
+        """Of a block, or of several that are stacked."""
+        is_target = item[..., :1] == sampled.unsqueeze(-2)
+        for column in item.unbind(-1)[1:]:
+            is_target |= column.unsqueeze(-1) == sampled.unsqueeze(-2)
         correction = log_count if self.popularity_correction else None
-        return losses.sampled_softmax_loss(positive, users @ negative.T, is_target, correction)
+        return losses.sampled_softmax_loss(positive, users @ negative.mT, is_target, correction)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
         head, relation, tail, corrupt = facts
@@ -215,10 +217,17 @@ def _split(n: int, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
     return list(zip(*(tensor.split(n) for tensor in tensors), strict=True))
 
 
-def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-    """The sum of a loss of blocks, each (candidates, ..., examples); few scores at a time."""
+def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]], stack: int) -> torch.Tensor:
+    """The sum of a loss of blocks, each (candidates, ..., examples), of which only the last may be smaller.
+
+    Few scores at a time; stack: how many blocks at once.
+    """
     if sum(len(block[0]) * len(block[-1]) for block in blocks) > SCORES_AT_ONCE:
         loss = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
+    if stack > 1:
+        *whole, last = blocks
+        several = [whole[start : start + stack] for start in range(0, len(whole), stack)]
+        blocks = [*(tuple(torch.stack(part) for part in zip(*some, strict=True)) for some in several), last]
     return torch.stack([loss(*block) for block in blocks]).sum()
 
 

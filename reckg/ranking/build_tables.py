@@ -12,6 +12,7 @@ from reckg.ranking.columns import (
     event_keys,
     item_age,
     item_popularity,
+    popular_items,
     rarity,
     row_lengths,
     standardised,
@@ -88,7 +89,7 @@ def build_feature_tables(
     text = np.zeros((n_items, 0), dtype=np.float16) if text is None else unit_length(text)
     items = [*item_popularity(history, n_items, now), item_age(history, n_items, now)]
     rare, timed = rarity(entities), order == "between" and now is not None
-    popular = (items[0] if now is None else items[1]).astype(np.float32)
+    popular, popular_score = popular_items(history, n_items, now)
     return FeatureTables(
         order=order,
         now=now,
@@ -102,8 +103,8 @@ def build_feature_tables(
         factor_gram=factor_gram(factors),
         event_keys=event_keys(history) if timed else np.zeros(0, dtype=np.int64),
         event_times=np.sort(history.timestamp) if timed else np.zeros(0, dtype=np.int64),
-        popular=np.argsort(-popular, kind="stable"),
-        popular_score=popular,
+        popular=popular,
+        popular_score=popular_score,
         entity_length=row_lengths(rare),
         entities=rare,
         cooccurrence=cooccurrence(history, n_items, neighbours, order),

@@ -9,6 +9,7 @@ from reckg.data.history import History
 from reckg.ranking.linear import user_item_matrix
 
 RECENT_SHARES = (0.1, 0.02)  # of the interactions, the latest: what recent and latest popularity look at
+POPULAR_SHARE = 0.2  # what the popular items are taken from: fewer are noise where an item has a handful of takers
 DAY = 86_400.0
 EVENT_SPAN = 2**34  # above every time in epoch seconds; item_idx x this fits int64 up to 500 million items
 FEWEST_OWNERS = 5  # an attribute of fewer users tells nothing of what they like
@@ -22,22 +23,33 @@ def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np
     nothing = np.full(n_items, np.nan)
     if now is None or not len(history.item_idx):
         return np.log1p(overall), nothing, nothing, nothing
-    counts, shares = [], []
-    for share in RECENT_SHARES:
-        latest = history.timestamp >= np.quantile(history.timestamp, 1 - share)
-        counts.append(np.bincount(history.item_idx[latest], minlength=n_items))
-        shares.append(latest.mean())
-    trend = np.log((1 + counts[0]) / (1 + overall * shares[0]))
-    return np.log1p(overall), np.log1p(counts[0]), np.log1p(counts[1]), trend
+    (recent, share), (latest, _) = (_latest(history, n_items, share) for share in RECENT_SHARES)
+    trend = np.log((1 + recent) / (1 + overall * share))
+    return np.log1p(overall), np.log1p(recent), np.log1p(latest), trend
+
+
+def popular_items(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(I,) item_idx by falling popularity, equal ones by popularity overall; (I,) float32 the log popularity itself: of
+    the latest fifth of the interactions, or of all without times."""
+    count = overall = np.bincount(history.item_idx, minlength=n_items)
+    if now is not None and len(history.item_idx):
+        count, _ = _latest(history, n_items, POPULAR_SHARE)
+    return np.lexsort((-overall, -count)), np.log1p(count).astype(np.float32)
+
+
+def _latest(history: History, n_items: int, share: float) -> tuple[np.ndarray, float]:
+    """(I,) interactions of each item among the latest; the share that these are, more where times are equal."""
+    latest = history.timestamp >= np.quantile(history.timestamp, 1 - share)
+    return np.bincount(history.item_idx[latest], minlength=n_items), float(latest.mean())
 
 
 def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
     """(I,) log(1 + days since the item's first interaction); NaN without one, or without times."""
     if now is None:
         return np.full(n_items, np.nan)
-    first = np.full(n_items, np.inf)
+    first = np.full(n_items, now + 1, dtype=history.timestamp.dtype)  # of the times' own type: else it is far slower
     np.minimum.at(first, history.item_idx, history.timestamp)
-    return np.where(np.isfinite(first), np.log1p((now - np.where(np.isfinite(first), first, now)) / DAY), np.nan)
+    return np.where(first <= now, np.log1p((now - np.minimum(first, now)) / DAY), np.nan)
 
 
 def user_recency(history: History, now: int | None) -> np.ndarray:

@@ -47,8 +47,8 @@ class ItemTraits:
     """What strategies need of the items.
 
     vectors (n_items, d) float32. values (n_items, v) csr: rows sum to 1, or are empty; None without ``column``.
-    provider (n_items,) int64, -1 for none; None without ``provider_column``. The names are of the values' columns and of
-    the providers' numbers.
+    provider (n_items,) int64, -1 for none; None without ``provider_column``. The names are of the values' columns and
+    of the providers' numbers.
     """
 
     vectors: Array

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import lapack
 
-from reckg.compressed_rows import Rows, take_rows
+from reckg.compressed_rows import Rows
 from reckg.data.history import History
+from reckg.errors import DataError
+from reckg.grown_array import Array
 from reckg.ranking.linear import user_item_matrix
 
 DIMENSIONS = 64
@@ -64,14 +67,23 @@ def factor_gram(factors: np.ndarray) -> np.ndarray:
     return wide.T @ wide + REGULARISATION * np.eye(factors.shape[1])
 
 
-def history_factors(rows: Rows, factors: np.ndarray, gram: np.ndarray) -> np.ndarray:
+def history_factors(rows: Rows, factors: Array, gram: np.ndarray) -> np.ndarray:
     """(n, f) float32: the least-squares vectors of n histories, each as it would be alone; zeros of an empty one.
 
     Args:
         rows: compressed rows of item_idx; an item counts once.
     """
-    out = np.zeros((len(rows[0]) - 1, factors.shape[1]), dtype=np.float32)
-    for row in np.flatnonzero(np.diff(rows[0])) if factors.shape[1] else ():
-        own = factors[np.unique(take_rows(rows, slice(row, row + 1))[1])].astype(np.float64)
-        out[row] = np.linalg.solve(gram + (CONFIDENCE - 1) * (own.T @ own), CONFIDENCE * own.sum(axis=0))
+    n, dimensions = len(rows[0]) - 1, factors.shape[1]
+    out = np.zeros((n, dimensions), dtype=np.float32)
+    for row in np.flatnonzero(np.diff(rows[0])) if dimensions else ():
+        items = np.sort(rows[1][rows[0][row] : rows[0][row + 1]])
+        once = np.append(True, items[1:] != items[:-1])
+        own = factors[items[once]].astype(np.float64)
+        left = gram + (CONFIDENCE - 1) * (own.T @ own)
+        _, solution, failed = lapack.dposv(left.T, CONFIDENCE * own.sum(axis=0), overwrite_a=True, overwrite_b=True)
+        if failed:
+            raise DataError(
+                f"the factors of a history's items have no solution (LAPACK info {failed}): fit them again."
+            )
+        out[row] = solution
     return out

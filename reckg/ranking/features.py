@@ -7,13 +7,12 @@ does not exist (an item without entities, a time feature without times) is NaN, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 
 from reckg.data.history import History
 from reckg.errors import DataError
-from reckg.grown_array import Array
 from reckg.ranking.columns import EVENT_SPAN
 from reckg.ranking.pairs import Pairs
 from reckg.ranking.row_sums import row_entries
@@ -55,6 +54,8 @@ CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many
 NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
 
+Columns = Iterable[np.ndarray | float]
+
 
 def block_users(tables: FeatureTables, candidates: int) -> int:
     """Users whose scores are held at once."""
@@ -68,7 +69,7 @@ def extract_features(
     user_idx: np.ndarray,
     candidates: ScoredItems,
     vectors: np.ndarray,
-    item_vectors: Array,
+    item_vectors: np.ndarray,
 ) -> np.ndarray:
     """The features of every candidate of every user.
 
@@ -113,92 +114,88 @@ def check_request(tables: FeatureTables, history: History, user_idx: np.ndarray,
 
 def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
     """(n, c, F) float32 of the users of ``scores`` and their (n, c) candidates in retrieval order."""
-    shape = (*candidates.item_idx.shape, len(FEATURES))
-    out = np.full(shape, np.nan, dtype=np.float32)
-    if not out.size or not len(scores.tables.items):
-        return out
-    pairs = Pairs(scores, candidates)
-    for name, column in _COLUMNS.items():
-        values = column(pairs)
-        if values is not None:
-            out[:, :, _PLACE[name]] = values
-    n_scores = len(SOURCE_SCORES)
-    out[:, :, n_scores : 2 * n_scores] = standardised_scores(out[:, :, :n_scores], pairs.real)
-    out[~pairs.real] = np.nan
-    return out
+    n, c = candidates.item_idx.shape
+    columns = np.full((len(FEATURES), n, c), np.nan, dtype=np.float32)
+    if columns.size and len(scores.tables.items):
+        pairs = Pairs(scores, candidates)
+        for first, compute in _COLUMNS:
+            for place, values in enumerate(compute(pairs), first):
+                columns[place] = values
+        n_scores = len(SOURCE_SCORES)
+        columns[n_scores : 2 * n_scores] = standardised_scores(columns[:n_scores], pairs.real)
+        if not pairs.all_real:
+            columns[:, ~pairs.real] = np.nan
+    return np.ascontiguousarray(columns.transpose(1, 2, 0))
 
 
 def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """(n, c, s): each of (n, c, s) scores less the mean over its user's real candidates, over the standard deviation.
+    """(s, n, c): each of (s, n, c) scores less the mean over its user's real candidates, over the standard deviation.
 
     0 where all are equal; NaN counts for nothing and stays NaN.
     """
-    known = np.isfinite(values) & real[:, :, None]
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    value = np.where(known, values, 0).astype(np.float64)
-    off = np.where(known, value - _total(value) / count, 0)
-    spread = np.sqrt(_total(off**2) / count)
-    return np.where(known, off / np.where(spread > 0, spread, 1), np.nan)
+    unknown = ~(np.isfinite(values) & real)
+    count = np.maximum(values.shape[2] - unknown.sum(axis=2, keepdims=True), 1)
+    off = values.astype(np.float64)
+    np.copyto(off, 0, where=unknown)
+    off -= _total(off) / count
+    np.copyto(off, 0, where=unknown)
+    spread = np.sqrt(_total(off * off) / count)
+    off /= np.where(spread > 0, spread, 1)
+    np.copyto(off, np.nan, where=unknown)
+    return off
 
 
 def _total(values: np.ndarray) -> np.ndarray:
-    """(n, 1, s): sums over the candidates, which NumPy adds one by one, as always but along an array's fast axis: so
-    zeros of padding change no bit."""
-    return values.sum(axis=1, keepdims=True)
+    """(s, n, 1): sums over the candidates, added one by one, so that zeros of padding change no bit."""
+    return values.cumsum(axis=2)[:, :, -1:]
 
 
-def retrieval_score(pairs: Pairs) -> np.ndarray:
-    return pairs.score
+# What follows gives features that stand next to each other in FEATURES, the first of which _COLUMNS names: each (n, c)
+# or what broadcasts to it. Where there are none it is empty.
 
 
-def graph_score(pairs: Pairs) -> np.ndarray:
-    """(n, c): inner product of the graph model's part of the vectors."""
+def retrieval_score(pairs: Pairs) -> Columns:
+    return [pairs.score]
+
+
+def graph_score(pairs: Pairs) -> Columns:
+    """Inner product of the graph model's part of the vectors."""
     dim, scores = pairs.tables.graph_dim, pairs.scores
-    return np.einsum("bd,bcd->bc", scores.vectors[:, :dim], scores.item_vectors[pairs.item_idx, :dim])
+    return [_products(scores.vectors[:, :dim], scores.item_vectors.take(pairs.item_idx, axis=0)[:, :, :dim])]
 
 
-def cooccurrence(pairs: Pairs) -> np.ndarray:
-    return pairs.scores.cooccurrence.at(0, pairs.item_idx)
+def cooccurrence(pairs: Pairs) -> Columns:
+    """Over the whole history; and, where it is ahead, with the recent and the last items counting most."""
+    return pairs.scores.cooccurrence.at(pairs.item_idx)
 
 
-def cooccurrence_recent(pairs: Pairs) -> np.ndarray | None:
-    return pairs.scores.cooccurrence.at(1, pairs.item_idx) if pairs.scores.ahead else None
+def walk(pairs: Pairs) -> Columns:
+    return pairs.scores.walk.at(pairs.item_idx)
 
 
-def cooccurrence_last(pairs: Pairs) -> np.ndarray | None:
-    return pairs.scores.cooccurrence.at(2, pairs.item_idx) if pairs.scores.ahead else None
+def linear(pairs: Pairs) -> Columns:
+    return () if pairs.tables.linear is None else pairs.scores.linear.at(pairs.item_idx)
 
 
-def walk(pairs: Pairs) -> np.ndarray:
-    return pairs.scores.walk.at(0, pairs.item_idx)
-
-
-def linear(pairs: Pairs) -> np.ndarray | None:
-    return None if pairs.tables.linear is None else pairs.scores.linear.at(0, pairs.item_idx)
-
-
-def factors(pairs: Pairs) -> np.ndarray | None:
+def factors(pairs: Pairs) -> Columns:
     if not pairs.tables.factors.shape[1]:
-        return None
-    return _products(pairs.scores.factors, pairs.tables.factors[pairs.item_idx])
+        return ()
+    return [_products(pairs.scores.factors, pairs.tables.factors.take(pairs.item_idx, axis=0))]
 
 
-def profile_similarity(pairs: Pairs) -> np.ndarray:
-    return _products(pairs.scores.profiles[0], pairs.vectors)
+def profile_similarity(pairs: Pairs) -> Columns:
+    return _profile_products(pairs, pairs.scores.profiles, pairs.vectors)
 
 
-def profile_similarity_last(pairs: Pairs) -> np.ndarray | None:
-    return _products(pairs.scores.profiles[1], pairs.vectors) if pairs.scores.ahead else None
+def text_similarity(pairs: Pairs) -> Columns:
+    if not pairs.tables.text.shape[1]:
+        return ()
+    return _profile_products(pairs, pairs.scores.text_profiles, pairs.texts)
 
 
-def text_similarity(pairs: Pairs) -> np.ndarray | None:
-    return _products(pairs.scores.text_profiles[0], pairs.texts) if pairs.tables.text.shape[1] else None
-
-
-def text_similarity_last(pairs: Pairs) -> np.ndarray | None:
-    if not pairs.scores.ahead or not pairs.tables.text.shape[1]:
-        return None
-    return _products(pairs.scores.text_profiles[1], pairs.texts)
+def _profile_products(pairs: Pairs, profiles: np.ndarray, candidates: np.ndarray) -> Columns:
+    """By the recent weights; where the history is ahead, also by the last ones."""
+    return [_products(profile, candidates) for profile in profiles[: 2 if pairs.scores.ahead else 1]]
 
 
 def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -206,67 +203,63 @@ def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return np.einsum("bd,bcd->bc", users, candidates)
 
 
-def closest_similarity(pairs: Pairs) -> np.ndarray:
-    """(n, c): mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
+def closest_similarity(pairs: Pairs) -> Columns:
+    """Mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
     scores = pairs.scores
-    result = np.full(pairs.item_idx.shape, np.nan)
-    for user in np.flatnonzero(scores.length):
-        stop = scores.start[user] + scores.length[user]
-        latest = scores.item[max(scores.start[user], stop - CLOSEST_OF) : stop]
-        own = pairs.tables.vectors[latest].astype(np.float32)
-        few = pairs.real[user]  # the product's shape, and with it its bits, is the user's own
-        cosines = pairs.vectors[user, few] @ own.T
-        result[user, few] = np.sort(cosines, axis=1)[:, -CLOSEST:].mean(axis=1)
-    return result
+    result = np.full(pairs.item_idx.shape, np.nan, dtype=np.float32)
+    for user in np.flatnonzero(scores.length).tolist():
+        start, end = scores.start[user], scores.ends[user]
+        own = scores.history_vectors[max(start, end - CLOSEST_OF) : end]
+        few = slice(None) if pairs.all_real else pairs.real[user]
+        # the product's shape, and with it its bits, is the user's own
+        cosines = np.sort(pairs.vectors[user, few] @ own.T, axis=1)[:, -CLOSEST:]
+        result[user, few] = np.add.reduce(cosines, axis=1) / np.float32(cosines.shape[1])
+    return [result]
 
 
-def shared_entities(pairs: Pairs) -> np.ndarray:
-    return _shared(pairs, 0, pairs.scores.ones)
-
-
-def shared_entities_recent(pairs: Pairs) -> np.ndarray | None:
-    return _shared(pairs, 1, pairs.scores.recent) if pairs.scores.ahead else None
-
-
-def _shared(pairs: Pairs, weighting: int, weights: np.ndarray) -> np.ndarray:
-    """(n, c): rarity of the entities that the candidate shares with an item of the history, in the weighted mean."""
-    total = np.bincount(pairs.scores.query, weights, minlength=pairs.scores.n)
-    return _entity_sums(pairs, weighting, squared=False) / np.where(total > 0, total, 1)[:, None]
-
-
-def entity_similarity(pairs: Pairs) -> np.ndarray:
-    """(n, c): cosine of the weights of the candidate's and an item's entities, summed over the history."""
-    return _entity_sums(pairs, 2, squared=True) / pairs.tables.entity_length[pairs.item_idx]
-
-
-def _entity_sums(pairs: Pairs, weighting: int, squared: bool) -> np.ndarray:
-    """(n, c): the history's weights of the candidate's entities, summed; NaN without entities or history."""
+def shared_entities(pairs: Pairs) -> Columns:
+    """Rarity of the entities that the candidate shares with an item of the history, in the mean over all and over the
+    recent; and the cosine of the weights of the candidate's and an item's entities, summed over the history. NaN
+    without entities or history."""
     n, c = pairs.item_idx.shape
-    pair, entity, rarity = pairs.entities
-    found = pairs.scores.entities.of(weighting, pair // c, entity)
-    sums = np.bincount(pair, found * rarity if squared else found, minlength=n * c).reshape(n, c)
-    some = np.bincount(pair, minlength=n * c).reshape(n, c) > 0
-    some &= (pairs.scores.length > 0)[:, None]
-    return np.where(some, sums, np.nan)
+    scores, tables = pairs.scores, pairs.tables
+    length, entity, rarity = row_entries(tables.entities, pairs.item_idx.ravel())
+    pair = np.repeat(np.arange(n * c), length)
+    found = scores.entities.of(pair // c, entity)
+    found[2] *= rarity
+    some = (length > 0).reshape(n, c) & (scores.length > 0)[:, None]
+    sums = [np.where(some, np.bincount(pair, each, minlength=n * c).reshape(n, c), np.nan) for each in found]
+    for place, weights in enumerate((scores.ones, scores.recent)):
+        total = np.bincount(scores.query, weights, minlength=n)
+        sums[place] /= np.where(total > 0, total, 1)[:, None]
+    sums[2] /= tables.entity_length[pairs.item_idx]
+    return [sums[0], sums[1] if scores.ahead else np.nan, sums[2]]
 
 
-def popular_score(pairs: Pairs) -> np.ndarray:
-    return pairs.tables.popular_score[pairs.item_idx]
+def popular_score(pairs: Pairs) -> Columns:
+    return [pairs.tables.popular_score.take(pairs.item_idx)]
 
 
-def retrieval_rank(pairs: Pairs) -> np.ndarray:
-    return np.arange(pairs.item_idx.shape[1])
+def retrieval_rank(pairs: Pairs) -> Columns:
+    return [np.arange(pairs.item_idx.shape[1])]
 
 
-def popularity_near(pairs: Pairs) -> np.ndarray | None:
-    """(n, c): log of the item's interactions within 30 days of the history against what its popularity promises."""
+def item_columns(pairs: Pairs) -> Columns:
+    return pairs.tables.items.take(pairs.item_idx, axis=0).transpose(2, 0, 1)
+
+
+def user_columns(pairs: Pairs) -> Columns:
+    return pairs.tables.users[pairs.scores.user_idx].T[:, :, None]
+
+
+def popularity_near(pairs: Pairs) -> Columns:
+    """Log of the item's interactions within 30 days of the history against what its popularity promises."""
     keys, scores = pairs.tables.event_keys, pairs.scores
     if not len(keys):
-        return None
+        return ()
     some = np.flatnonzero(scores.length)
     times = scores.history.timestamp[scores.positions]
-    ends = scores.start[some] + scores.length[some]
-    low, high = np.minimum.reduceat(times, scores.start[some]) - NEAR, times[ends - 1] + NEAR
+    low, high = np.minimum.reduceat(times, scores.start[some]) - NEAR, times[scores.ends[some] - 1] + NEAR
     low, high = np.maximum(low, 0)[:, None], np.minimum(high, EVENT_SPAN - 1)[:, None]
     item = pairs.item_idx[some] * EVENT_SPAN
     there = np.searchsorted(keys, item + high, side="right") - np.searchsorted(keys, item + low)
@@ -276,76 +269,63 @@ def popularity_near(pairs: Pairs) -> np.ndarray | None:
     overall = np.expm1(popularity.astype(np.float64))
     result = np.full(pairs.item_idx.shape, np.nan)
     result[some] = np.log((1 + there) / (1 + overall * share))
-    return result
+    return [result]
 
 
-def attribute_affinity(pairs: Pairs) -> np.ndarray:
-    """(n, c): mean log lift of the item among users with one of the user's attributes; NaN without any."""
+def attribute_affinity(pairs: Pairs) -> Columns:
+    """Mean log lift of the item among users with one of the user's attributes; NaN without any."""
     lift, total = pairs.tables.attribute_lift, np.zeros(pairs.item_idx.shape)
     indptr, indices, data = lift.indptr, lift.indices, lift.data
     wanted = pairs.item_idx.astype(indices.dtype)
-    query, entity, _ = row_entries(pairs.tables.user_entities, pairs.scores.user_idx)
-    for user, row in zip(query.tolist(), entity.tolist(), strict=True):  # a user has few; an attribute's row is long
-        part = slice(indptr[row], indptr[row + 1])
-        columns = indices[part]
-        if len(columns):
-            place = np.minimum(np.searchsorted(columns, wanted[user]), len(columns) - 1)
-            total[user] += np.where(columns[place] == wanted[user], data[part][place], 0)
-    count = pairs.scores.n_attributes[:, None]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    count, attribute, _ = row_entries(pairs.tables.user_entities, pairs.scores.user_idx)
+    users = np.repeat(np.arange(len(count)), count).tolist()
+    starts, stops = indptr[attribute].tolist(), indptr[attribute + 1].tolist()
+    for user, start, stop in zip(users, starts, stops, strict=True):  # a user has few; an attribute's row is long
+        if start < stop:
+            place = np.minimum(indices[start:stop].searchsorted(wanted[user]) + start, stop - 1)
+            total[user] += np.where(indices.take(place) == wanted[user], data.take(place), 0)
+    total /= np.where(count > 0, count, np.nan)[:, None]
+    return [total]
 
 
-def number_distance(pairs: Pairs) -> np.ndarray:
-    """(n, c): |candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
-    scores = pairs.scores
-    total, count = np.zeros(pairs.item_idx.shape), np.zeros(pairs.item_idx.shape)
-    numbers = pairs.tables.numbers
-    for column in range(numbers.shape[1]):
-        value = numbers[scores.item, column]
-        known = np.isfinite(value)
-        weight = np.bincount(scores.query[known], minlength=scores.n)
-        mean = np.bincount(scores.query[known], value[known], minlength=scores.n) / np.maximum(weight, 1)
-        distance = np.abs(numbers[pairs.item_idx, column] - mean[:, None])
-        usable = np.isfinite(distance) & (weight > 0)[:, None]
-        total += np.where(usable, distance, 0)
-        count += usable
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def number_distance(pairs: Pairs) -> Columns:
+    """|candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
+    scores, numbers = pairs.scores, pairs.tables.numbers
+    some = np.flatnonzero(scores.length)
+    if not numbers.shape[1] or not len(some):
+        return ()
+    told = numbers[scores.item].astype(np.float64)
+    known = np.isfinite(told)
+    weight = np.add.reduceat(known, scores.start[some], axis=0, dtype=np.int64)
+    mean = np.add.reduceat(np.where(known, told, 0), scores.start[some], axis=0)
+    mean /= np.where(weight > 0, weight, np.nan)
+    distance = np.abs(numbers.take(pairs.item_idx[some], axis=0) - mean[:, None])
+    usable = np.isfinite(distance)
+    count = usable.sum(axis=2)
+    result = np.full(pairs.item_idx.shape, np.nan)
+    result[some] = np.where(usable, distance, 0).sum(axis=2) / np.where(count > 0, count, np.nan)
+    return [result]
 
 
-def _item_column(place: int) -> Callable[[Pairs], np.ndarray]:
-    return lambda pairs: pairs.tables.items[pairs.item_idx, place]
-
-
-def _user_column(place: int) -> Callable[[Pairs], np.ndarray]:
-    return lambda pairs: pairs.tables.users[pairs.scores.user_idx, place][:, None]
-
-
-_PLACE = {name: place for place, name in enumerate(FEATURES)}
-_COLUMNS: dict[str, Callable[[Pairs], np.ndarray | None]] = {
-    function.__name__: function
-    for function in (
-        retrieval_score,
-        graph_score,
-        cooccurrence,
-        cooccurrence_recent,
-        cooccurrence_last,
-        walk,
-        linear,
-        factors,
-        profile_similarity,
-        profile_similarity_last,
-        closest_similarity,
-        shared_entities,
-        shared_entities_recent,
-        entity_similarity,
-        text_similarity,
-        text_similarity_last,
-        popular_score,
-        retrieval_rank,
-        popularity_near,
-        attribute_affinity,
-        number_distance,
-    )
-}
-_COLUMNS |= {name: _item_column(place) for place, name in enumerate(ITEM_COLUMNS)}
-_COLUMNS |= {name: _user_column(place) for place, name in enumerate(USER_COLUMNS)}
+_COLUMNS = tuple(
+    (FEATURES.index(name), function)
+    for name, function in {
+        "retrieval_score": retrieval_score,
+        "graph_score": graph_score,
+        "cooccurrence": cooccurrence,
+        "walk": walk,
+        "linear": linear,
+        "factors": factors,
+        "profile_similarity": profile_similarity,
+        "closest_similarity": closest_similarity,
+        "shared_entities": shared_entities,
+        "text_similarity": text_similarity,
+        "popular_score": popular_score,
+        "retrieval_rank": retrieval_rank,
+        ITEM_COLUMNS[0]: item_columns,
+        USER_COLUMNS[0]: user_columns,
+        "popularity_near": popularity_near,
+        "attribute_affinity": attribute_affinity,
+        "number_distance": number_distance,
+    }.items()
+)

@@ -11,14 +11,12 @@ from reckg.compressed_rows import Rows, take_rows
 from reckg.data.history import History
 from reckg.evaluation.metrics import hit_matrix
 from reckg.ranking.candidates import (
-    DEEPEST,
-    LABEL_USERS,
     Depths,
     available_sources,
-    choose_depths,
     retrieve,
     source_top,
 )
+from reckg.ranking.depths import DEEPEST, Choice, LabelledLists, RequestCosts
 from reckg.ranking.features import FEATURES, block_users, candidate_features
 from reckg.ranking.ranker import Queries
 from reckg.ranking.tables import FeatureTables
@@ -27,13 +25,16 @@ from reckg.retrieval.index import ItemIndex
 
 Progress = Callable[[int], object]
 
+LABEL_USERS = 4000  # over whom the depths are chosen, at most
+
 
 @dataclass(frozen=True)
 class LabelSet:
     """A state, as of which candidates and features are made, and what users took after it.
 
     tables, history, index, vectors (n_users, d): of the state, and by a model that has not seen the labels. users (n,)
-    user_idx, each with at least one label; relevant: compressed rows of the labels, in their order.
+    user_idx, each with at least one label; relevant and excluded: compressed rows of the labels and of the items that
+    the lists leave out, in their order.
     """
 
     tables: FeatureTables
@@ -42,17 +43,22 @@ class LabelSet:
     vectors: np.ndarray
     users: np.ndarray
     relevant: Rows
+    excluded: Rows
 
     def scores(self, rows: np.ndarray) -> tuple[UserScores, Rows]:
-        """Of the label users at ``rows``, and the items that their lists leave out: those of the history."""
+        """Of the label users at ``rows``, and the items that their lists leave out."""
         users = self.users[rows]
-        indptr, positions = self.history.rows(users)
         scores = UserScores(self.tables, self.history, users, self.vectors[users], self.index.vectors())
-        return scores, (indptr, self.history.item_idx[positions])
+        return scores, take_rows(self.excluded, rows)
 
 
-def depths_for(labels: LabelSet, budget: int, seed: int) -> tuple[dict[str, int], dict[str, float]]:
-    """How many candidates each source gives, chosen by ``choose_depths`` over at most LABEL_USERS users."""
+def depths_for(
+    labels: LabelSet, budget: int, seed: int, costs: RequestCosts | None = None, latency_ms: float = 0.0
+) -> Choice:
+    """How many candidates each source gives, chosen over at most LABEL_USERS users.
+
+    costs, latency_ms: of a request, and at most; None: what it costs does not count.
+    """
     n = len(labels.users)
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:LABEL_USERS])
     names = available_sources(labels.tables)
@@ -64,7 +70,8 @@ def depths_for(labels: LabelSet, budget: int, seed: int) -> tuple[dict[str, int]
         for name in names:
             parts[name].append(source_top(name, scores, labels.index, depth[name], seen).item_idx)
     lists = {name: np.concatenate(found) for name, found in parts.items()}
-    return choose_depths(lists, take_rows(labels.relevant, rows), budget)
+    labelled = LabelledLists(lists, take_rows(labels.relevant, rows))
+    return labelled.choose(budget) if costs is None else labelled.choose_within(budget, costs, latency_ms)
 
 
 def label_queries(sets: Sequence[LabelSet], depths: Depths, progress: Progress | None = None) -> Queries:

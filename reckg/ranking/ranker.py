@@ -21,6 +21,7 @@ from reckg.evaluation.significance import paired_difference
 from reckg.file_hash import file_sha256
 from reckg.ranking.blend import BLENDED, HEAD, Blend, fit_blend
 from reckg.ranking.candidates import SOURCES, Depths
+from reckg.ranking.compiled_forest import CompiledForest, compiled_forest
 from reckg.ranking.features import FEATURES
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -29,6 +30,7 @@ K = 10  # the guard's cut-off
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
 NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
+TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two looks at the folds' NDCG; beyond the chosen number at most
 SMALLEST_FOLD = 2  # queries with a hit
 
 
@@ -61,15 +63,14 @@ class Queries:
         parts = self.user[rows], self.item_idx[rows], self.features[rows], self.hits[rows]
         return Queries(*parts, take_rows(self.relevant, rows))
 
-    def dataset(self, blend: Blend, sampled: np.ndarray, reference: lgb.Dataset | None = None) -> lgb.Dataset:
+    def dataset(self, blend: Blend, sampled: np.ndarray) -> lgb.Dataset:
         """For LightGBM: one row per sampled candidate, (n, c) bool, the blend as ``init_score``."""
-        rows = self.features[sampled]
+        rows, length = self.features[sampled], sampled.sum(axis=1)
         return lgb.Dataset(
             rows,
             label=self.hits[sampled].astype(np.int32),
-            group=sampled.sum(axis=1),
+            group=length[length > 0],
             init_score=blend.scores(rows),
-            reference=reference,
             feature_name=list(FEATURES),
         )
 
@@ -82,7 +83,7 @@ class Queries:
 
     def ndcg(self, score: np.ndarray) -> np.ndarray:
         """(n,) NDCG@10 of the lists in the order of (n, c) scores."""
-        order = np.argsort(-np.where(self.real, score, -np.inf), axis=1, kind="stable")
+        order = np.argsort(-np.where(self.real, score, -np.inf), axis=1, kind="stable")[:, :K]
         lists = np.take_along_axis(self.item_idx, order, axis=1)
         return ranking_metrics(lists, self.relevant, (K,))[f"ndcg@{K}"]
 
@@ -95,8 +96,24 @@ class Ranker:
         self.ranks_cold = bool(info.get("cold_users", {}).get("served", False))  # users without a history too
         self._model = model
         self._booster = lgb.Booster(model_str=model)
+        self._compiled: CompiledForest | None = None
         self.blend = blend
         self.info = info
+
+    def compile(self, cache: Path | None = None) -> bool:
+        """Makes machine code of the trees, which gives the same bits in less time; whether that could be done.
+
+        Where not, the log says why, and LightGBM evaluates them as before. cache: see ``compiled_forest``.
+        """
+        if self._compiled is None and self._booster.num_trees():
+            self._compiled = compiled_forest(self._model, self._tree_sums, cache)
+        return self._compiled is not None
+
+    def _tree_sums(self, features: np.ndarray, threads: int = 1) -> np.ndarray:
+        """(r,) float64: what the trees add."""
+        if self._compiled is not None:
+            return self._compiled.sums(features, threads)
+        return np.asarray(self._booster.predict(features, raw_score=True, num_threads=threads))
 
     def rerank(self, candidates: ScoredItems, features: np.ndarray, threads: int = 1) -> ScoredItems:
         """Orders the candidates anew; equal scores stay in retrieval order.
@@ -104,7 +121,7 @@ class Ranker:
         Args:
             candidates: (n, c), in retrieval order.
             features: (n * c, F) float32, of the same candidates.
-            threads: of LightGBM; 1 is fastest for a single request.
+            threads: of the trees; 1 is fastest for a single request.
         Returns:
             (n, c): the same items; score is the blend plus the trees' sum, comparable within a list only.
         Raises:
@@ -115,8 +132,7 @@ class Ranker:
             raise ValueError(f"features have the shape {features.shape}, candidates {shape}: expected n * c rows")
         if not len(features):
             return candidates
-        trees = self._booster.predict(features, raw_score=True, num_threads=threads)
-        score = (self.blend.scores(features) + np.asarray(trees)).astype(np.float32).reshape(shape)
+        score = (self.blend.scores(features) + self._tree_sums(features, threads)).astype(np.float32).reshape(shape)
         score[candidates.item_idx < 0] = -np.inf
         order = np.argsort(-score, axis=1, kind="stable")
         return ScoredItems(
@@ -240,7 +256,7 @@ def train_ranker(
     parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
     users = np.unique(queries.user)
     fold = (np.random.default_rng(seed).permutation(len(users)) % folds)[np.searchsorted(users, queries.user)]
-    blended, ranked, best = _cross_fit(queries, fold, parameters, trees)
+    blended, ranked, best = _cross_fit(queries, fold, parameters, trees, seed)
     if not best:
         ranked = blended  # what would be served is the blend, so the blend is what the guard judges
     lists = {"retrieval": _usual(queries), "blend": blended, "ranker": ranked}
@@ -263,13 +279,12 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
     """LightGBM's parameters."""
     return {
         "objective": "lambdarank",
-        "metric": "ndcg",
-        "eval_at": [K],
+        "metric": "none",
         "num_leaves": leaves,
         "learning_rate": learning_rate,
         "min_data_in_leaf": min_data_in_leaf,
         "feature_fraction": 0.5,
-        "lambdarank_truncation_level": 30,
+        "lambdarank_truncation_level": K,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
@@ -279,40 +294,66 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
 
 
 def _cross_fit(
-    queries: Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int
+    queries: Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best."""
-    blended = np.full(queries.hits.shape, -np.inf)
-    ranked = np.full(queries.hits.shape, -np.inf)
-    models: list[tuple[lgb.Booster, Blend]] = []
-    curves = np.zeros((fold.max() + 1, trees + 1))  # NDCG of a fold's users with 0, 1, 2 ... trees
-    for number in range(len(curves)):
-        learn, held = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
-        blend = fit_blend(learn.features, learn.hits, learn.real)
-        data = learn.dataset(blend, learn.sample(NEGATIVES, number))
-        seen: dict[str, dict[str, list[float]]] = {}
-        held_data = held.dataset(blend, held.real, data)
-        booster = lgb.train(parameters, data, trees, [held_data], ["held"], callbacks=[lgb.record_evaluation(seen)])
-        without = lgb.Booster(parameters, data).add_valid(held_data, "held").eval_valid()[0][2]
-        curves[number] = np.array([without, *seen["held"][f"ndcg@{K}"]]) * len(held.hits)
-        models.append((booster, blend))
-    for number, (booster, blend) in enumerate(models):
-        place = queries.real & (fold == number)[:, None]
-        rows = queries.features[place]
-        few = _fewest_trees(np.delete(curves, number, axis=0))  # chosen without the users that it is judged on
-        sums: Any = 0.0
-        if few:
-            sums = booster.predict(rows, raw_score=True, num_iteration=few, num_threads=parameters["num_threads"])
-        blended[place] = blend.scores(rows)
-        ranked[place] = blended[place] + sums
-    return blended, ranked, _fewest_trees(curves)
+    """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best.
+
+    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees`` or until PATIENCE of them have
+    not changed the choice.
+    """
+    sampled = queries.sample(NEGATIVES, seed)
+    models = [_Fold(queries, fold == number, sampled, parameters) for number in range(fold.max() + 1)]
+    counts = [0]
+    curves = np.array([[model.grow(0)] for model in models])  # NDCG of a fold's users with each of ``counts``
+    while counts[-1] < trees and counts[-1] - counts[_fewest_trees(curves)] < PATIENCE:
+        counts.append(min(counts[-1] + TREES_AT_ONCE, trees))
+        curves = np.column_stack([curves, [model.grow(counts[-1] - counts[-2]) for model in models]])
+    blended, ranked = (np.full(queries.hits.shape, -np.inf) for _ in range(2))
+    for number, model in enumerate(models):
+        few = counts[_fewest_trees(np.delete(curves, number, axis=0))]  # chosen without the users it is judged on
+        blended[fold == number], ranked[fold == number] = model.scores(0), model.scores(few)
+    return blended, ranked, counts[_fewest_trees(curves)]
+
+
+class _Fold:
+    """A ranker that grows over the users outside a fold, and the lists of those inside."""
+
+    def __init__(self, queries: Queries, inside: np.ndarray, sampled: np.ndarray, parameters: dict[str, Any]) -> None:
+        """inside (n,) bool: the fold's queries; sampled (n, c) bool: the candidates that trees may learn from."""
+        blend = fit_blend(*(part[:, :HEAD][~inside] for part in (queries.features, queries.hits, queries.real)))
+        self.booster = lgb.Booster(parameters, queries.dataset(blend, sampled & ~inside[:, None]))
+        self.held = queries.take(np.flatnonzero(inside))
+        self.rows = self.held.features[self.held.real]
+        self.blended = self.sums = blend.scores(self.rows)
+
+    def grow(self, trees: int) -> float:
+        """The sum of the held users' NDCG with so many trees more."""
+        start = self.booster.current_iteration()
+        for _ in range(trees):
+            self.booster.update()
+        self.sums = self.sums + self._trees(start, trees)
+        return float(self.held.ndcg(self._lists(self.sums)).sum())
+
+    def scores(self, trees: int) -> np.ndarray:
+        """(n, c): of the held lists with the blend and the first trees."""
+        return self._lists(self.blended + self._trees(0, trees))
+
+    def _trees(self, start: int, trees: int) -> Any:
+        threads = self.booster.params["num_threads"]
+        return self.booster.predict(self.rows, start, trees, raw_score=True, num_threads=threads) if trees else 0.0
+
+    def _lists(self, score: np.ndarray) -> np.ndarray:
+        lists = np.full(self.held.hits.shape, -np.inf)
+        lists[self.held.real] = score
+        return lists
 
 
 def _fewest_trees(curves: np.ndarray) -> int:
-    """The fewest trees that are no worse than the best number by more than one standard error over the folds.
+    """The place of the fewest trees that are no worse than the best by more than a standard error over the folds.
 
-    curves (folds, trees + 1): the sum of a fold's NDCG with 0, 1, 2 ... trees. Few labels make the top of the curve a
-    matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error rule.
+    curves (folds, counts): the sum of a fold's NDCG with none and more and more trees. Few labels make the top of the
+    curve a matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error
+    rule.
     """
     behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])

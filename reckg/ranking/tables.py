@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from safetensors.numpy import save_file
 
 from reckg.errors import ArtifactError
 from reckg.file_hash import file_sha256
-from reckg.grown_array import Array
+from reckg.grown_array import Array, GrownArray
 from reckg.mapped_tensors import mapped_tensors
 from reckg.ranking.item_item import Order
 from reckg.ranking.row_sums import Matrix
+from reckg.retrieval.exact import longest_vector
 
 FORMAT_VERSION = 2
 ITEM_COLUMNS = (
@@ -43,10 +45,10 @@ class FeatureTables:
     float16 at unit length or zeros, t = 0 without texts. factors (I, f) float32, f = 0 where there are none;
     factor_gram (f, f) float64. event_keys (n,) as columns.event_keys and event_times (n,) sorted, int64; empty unless
     order is "between" and times are known. popular (I,) int64: item_idx by falling popularity, recent where times are
-    known; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight of each of an item's entities;
-    entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence, walk, entity_neighbours and,
-    where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of ones and attribute_lift
-    (E, I) csr.
+    known, equal ones by popularity overall; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight
+    of each of an item's entities; entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence,
+    walk, entity_neighbours and, where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of
+    ones and attribute_lift (E, I) csr.
     """
 
     order: Order
@@ -72,6 +74,11 @@ class FeatureTables:
     attribute_lift: sp.csr_matrix
     linear: Matrix | None
     text_neighbours: Matrix | None
+
+    @cached_property
+    def longest_factor(self) -> float:
+        """The length of the longest item factor, for the search over them."""
+        return longest_vector(self.factors.base if isinstance(self.factors, GrownArray) else self.factors)
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""

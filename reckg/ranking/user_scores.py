@@ -8,13 +8,14 @@ import numpy as np
 
 from reckg.compressed_rows import Rows
 from reckg.data.history import History
-from reckg.grown_array import Array
 from reckg.ranking.factors import history_factors
+from reckg.ranking.half_floats import float32_rows
 from reckg.ranking.row_sums import RowSums, row_sums
 from reckg.ranking.tables import FeatureTables
 
 RECENT, LAST = 0.7, 0.4  # weight of an item of the history against the one after it
 LATEST = 500  # items of a history that count at most, the latest
+RECENT_WEIGHTS, LAST_WEIGHTS = RECENT ** np.arange(LATEST), LAST ** np.arange(LATEST)  # by age
 
 
 class UserScores:
@@ -35,34 +36,40 @@ class UserScores:
         history: History,
         user_idx: np.ndarray,
         vectors: np.ndarray,
-        item_vectors: Array,
+        item_vectors: np.ndarray,
     ) -> None:
         self.tables, self.history, self.user_idx = tables, history, user_idx
         self.vectors, self.item_vectors = vectors, item_vectors
         self.n = len(user_idx)
         self.ahead = tables.order == "ahead"
-        indptr, positions = history.rows(user_idx)
-        length = np.diff(indptr)
-        age = np.repeat(indptr[1:], length) - np.arange(len(positions)) - 1
-        latest = age < LATEST
-        self.query = np.repeat(np.arange(self.n), length)[latest]
-        self.positions = positions[latest]
-        self.item = history.item_idx[self.positions]
+        indptr, self.positions = history.rows(user_idx)
+        length = indptr[1:] - indptr[:-1]
+        self.query = np.repeat(np.arange(self.n), length)
+        age = (indptr[1:] - 1)[self.query] - np.arange(len(self.positions))
         self.length = np.minimum(length, LATEST)
-        self.start = np.cumsum(self.length) - self.length
-        age = age[latest].astype(np.float64)
-        self.ones, self.recent, self.last = np.ones(len(age)), RECENT**age, LAST**age
+        if len(age) and age.max() >= LATEST:
+            latest = age < LATEST
+            self.query, self.positions, age = self.query[latest], self.positions[latest], age[latest]
+        self.item = history.item_idx[self.positions]
+        self.ends = np.cumsum(self.length)
+        self.start = self.ends - self.length
+        self.ones, self.recent, self.last = np.ones(len(age)), RECENT_WEIGHTS[age], LAST_WEIGHTS[age]
 
     @cached_property
     def history_rows(self) -> Rows:
         """Compressed rows of the latest items of each history, oldest first."""
-        return np.concatenate([[0], np.cumsum(self.length)]), self.item
+        return np.append(0, self.ends), self.item
+
+    @cached_property
+    def history_vectors(self) -> np.ndarray:
+        """(h, graph_dim) float32: the graph's unit vectors of the histories' items."""
+        return float32_rows(self.tables.vectors, self.item)
 
     @cached_property
     def cooccurrence(self) -> RowSums:
         """Summed over the history; where it is ahead also with the recent and the last counting most."""
         weights = [self.ones, self.recent, self.last] if self.ahead else [self.ones]
-        return row_sums(self.tables.cooccurrence, self.query, self.item, np.stack(weights), self.n)
+        return row_sums(self.tables.cooccurrence, self.query, self.item, weights, self.n)
 
     @cached_property
     def walk(self) -> RowSums:
@@ -80,18 +87,18 @@ class UserScores:
     @cached_property
     def linear(self) -> RowSums:
         """The linear model's scores; every item of the history counts alike."""
-        return row_sums(self.tables.linear, self.query, self.item, self.ones[None], self.n)
+        return row_sums(self.tables.linear, self.query, self.item, [self.ones], self.n)
 
     def _sums(self, name: str) -> RowSums:
         weights = self.recent if self.ahead else self.ones
-        return row_sums(getattr(self.tables, name), self.query, self.item, weights[None], self.n)
+        return row_sums(getattr(self.tables, name), self.query, self.item, [weights], self.n)
 
     @cached_property
     def entities(self) -> RowSums:
         """Of an entity: its rarity times the weights of the history's items that have it, by three weightings: all
         alike, the recent most, and as the profile of unit rows that entity_similarity takes."""
         profile = (self.recent if self.ahead else self.ones) / self.tables.entity_length[self.item]
-        weights = np.stack([self.ones, self.recent, profile])
+        weights = [self.ones, self.recent, profile]
         return row_sums(self.tables.entities, self.query, self.item, weights, self.n)
 
     @cached_property
@@ -109,19 +116,17 @@ class UserScores:
     def profiles(self) -> np.ndarray:
         """(2, n, graph_dim): sums of the history's unit vectors, by the recent weights (all alike unless ahead) and the
         last ones."""
-        return self._profiles(self.tables.vectors)
+        return self._profiles(self.history_vectors)
 
     @cached_property
     def text_profiles(self) -> np.ndarray:
         """(2, n, t): the same of the vectors of the history's texts."""
-        return self._profiles(self.tables.text)
+        return self._profiles(float32_rows(self.tables.text, self.item))
 
-    def _profiles(self, vectors: Array) -> np.ndarray:
-        rows = vectors[self.item].astype(np.float32)
-        out = np.zeros((2, self.n, vectors.shape[1]), dtype=np.float32)
+    def _profiles(self, rows: np.ndarray) -> np.ndarray:
+        out = np.zeros((self.n, 2, rows.shape[1]), dtype=np.float32)
         some = self.length > 0
         if some.any():
-            for number, weight in enumerate((self.recent if self.ahead else self.ones, self.last)):
-                weighted = rows * weight.astype(np.float32)[:, None]
-                out[number, some] = np.add.reduceat(weighted, self.start[some], axis=0)
-        return out
+            weights = np.stack([self.recent if self.ahead else self.ones, self.last], axis=1, dtype=np.float32)
+            out[some] = np.add.reduceat(rows[:, None] * weights[:, :, None], self.start[some], axis=0)
+        return out.swapaxes(0, 1)

@@ -51,14 +51,27 @@ def exact_search(
 
 
 def search_checked(
-    queries: np.ndarray, vectors: np.ndarray, k: int, seen: Rows | None, block_users: int = 256
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    seen: Rows | None,
+    block_users: int = 256,
+    longest: float | None = None,
 ) -> ScoredItems:
-    """``exact_search`` of what is known to be float32, contiguous, finite and in range."""
+    """``exact_search`` of what is known to be float32, contiguous, finite and in range.
+
+    longest: ``longest_vector(vectors)``, where it is known.
+    """
     n, m = len(queries), len(vectors)
     result = empty_result(n, k)
     if n == 0 or m == 0:
         return result
-    longest = float(np.sqrt(np.einsum("md,md->m", vectors, vectors).max()))
+    longest = longest_vector(vectors) if longest is None else longest
+    if n == 1:
+        item = _contenders_of_one(queries[0], vectors, longest, k, None if seen is None else seen[1])
+        row = np.zeros(len(item), dtype=np.int64)
+        write_best(result, 0, row, item, pair_scores(queries, vectors, row, item))
+        return result
     block, many = min(block_users, 2**15), n * m >= MANY_SCORES
     lifted = None
     if many and m >= 8 * STRIDE * k:
@@ -82,6 +95,29 @@ def search_checked(
             with ThreadPoolExecutor(threads, thread_name_prefix="search") as pool:
                 list(pool.map(search_block, starts))
     return result
+
+
+def longest_vector(vectors: np.ndarray) -> float:
+    """The length of the longest of (m, d) vectors."""
+    return float(np.sqrt(np.einsum("md,md->m", vectors, vectors).max(initial=0)))
+
+
+def _contenders_of_one(
+    query: np.ndarray, vectors: np.ndarray, longest: float, k: int, seen: np.ndarray | None
+) -> np.ndarray:
+    """(p,) items: the k best of one (d,) query and those that may be, as ``_contenders`` finds them."""
+    scores = vectors @ query
+    if seen is not None:
+        scores[seen] = -np.inf
+    error = _product_error(query[None], longest)
+    floor = _raised(np.full(1, LEAST, dtype=np.float32), _kth_of_groups(scores[:, None], k), error)
+    return np.flatnonzero(scores >= floor)
+
+
+def _product_error(queries: np.ndarray, longest: float) -> np.ndarray:
+    """(n,) float32: by how much a score of a matrix product may be off."""
+    norm = np.linalg.norm(queries.astype(np.float64), axis=1)
+    return (4 * np.finfo(np.float32).eps * queries.shape[1] * longest * norm).astype(np.float32)
 
 
 def _guessed(
@@ -133,8 +169,8 @@ def _contenders(
     n, m = len(queries), len(vectors)
     width = min(m, max(1, TILE // n))
     scores, reached = np.empty((width, n), dtype=np.float32), np.empty((width, n), dtype=bool)
-    norm = np.linalg.norm(queries.astype(np.float64), axis=1)
-    error = (4 * np.finfo(np.float32).eps * vectors.shape[1] * longest * norm).astype(np.float32)
+    error = _product_error(queries, longest)
+    zero = ~queries.any(axis=1)
     floor = np.full(n, LEAST, dtype=np.float32)
     if guess is not None:
         floor = _raised(floor, guess, error)
@@ -163,7 +199,7 @@ def _contenders(
             good = score >= floor[row]
             kept = [(row[good], item[good], score[good])]
         # A query of zeros scores all items alike: a later one is never among the best.
-        bar = np.where((norm == 0) & (floor > LEAST), np.nextafter(floor, np.float32(np.inf)), floor)
+        bar = np.where(zero & (floor > LEAST), np.nextafter(floor, np.float32(np.inf)), floor)
         if guess is not None:
             queries[:, -1] = -bar
     return kept[0][0].astype(np.int64), kept[0][1].astype(np.int64)
@@ -176,7 +212,11 @@ def _kth_of_groups(tile: np.ndarray, k: int) -> np.ndarray:
         return np.full(n, -np.inf, dtype=np.float32)
     size = max(1, min(32, m // (2 * k)))
     groups = m // size
-    best = np.ascontiguousarray(tile[: groups * size].reshape(groups, size, n).max(axis=1).T)
+    grouped = tile[: groups * size]
+    if n == 1:
+        best = grouped.reshape(1, size, groups).max(axis=1)
+    else:
+        best = np.ascontiguousarray(grouped.reshape(groups, size, n).max(axis=1).T)
     return np.sort(best, axis=1)[:, groups - k]
 
 
@@ -219,7 +259,11 @@ def pair_scores(queries: np.ndarray, vectors: Array, row: np.ndarray, item: np.n
     score = np.empty(len(row), dtype=np.float32)
     for start in range(0, len(row), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        score[part] = np.einsum("pd,pd->p", queries[row[part]], vectors[item[part]])
+        right = vectors.take(item[part], axis=0)
+        if len(queries) == 1:
+            np.einsum("d,pd->p", queries[0], right, out=score[part])
+        else:
+            np.einsum("pd,pd->p", queries[row[part]], right, out=score[part])
     return score
 
 
@@ -229,6 +273,10 @@ def write_best(result: ScoredItems, start: int, row: np.ndarray, item: np.ndarra
     row (p,) is local to the block; item and score (p,).
     """
     k = result.item_idx.shape[1]
+    if len(result.item_idx) == 1:
+        best = np.lexsort((item, -score))[:k]
+        result.item_idx[0, : len(best)], result.score[0, : len(best)] = item[best], score[best]
+        return
     order = np.argsort(_falling(score) << np.uint64(32) | item.astype(np.uint64))
     small = row.astype(np.uint16) if row.max(initial=0) < 2**16 else row
     order = order[np.argsort(small[order], kind="stable")]
@@ -255,8 +303,8 @@ def checked_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
         )
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
-    bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-    if len(bad):
+    if not np.isfinite(queries).all():
+        bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
         raise DataError(
             f"{len(bad)} of {len(queries)} queries hold NaN or infinity (first: row {bad[0]}); embed again."
         )
@@ -280,13 +328,13 @@ def checked_vectors(vectors: np.ndarray) -> np.ndarray:
 def checked_seen(seen: Rows, n: int, m: int) -> Rows:
     """``seen`` as int64 arrays. Raises DataError where it does not fit n queries and m items."""
     indptr, item_idx = np.asarray(seen[0], dtype=np.int64), np.asarray(seen[1], dtype=np.int64)
-    if indptr.shape != (n + 1,) or indptr[0] != 0 or indptr[-1] != len(item_idx) or (np.diff(indptr) < 0).any():
+    if indptr.shape != (n + 1,) or indptr[0] != 0 or indptr[-1] != len(item_idx) or (indptr[1:] < indptr[:-1]).any():
         raise DataError(
             f"seen items are not compressed rows of {n} queries: indptr has the shape {indptr.shape}, "
             f"there are {len(item_idx)} items."
         )
-    bad = (item_idx < 0) | (item_idx >= m)
-    if bad.any():
+    if len(item_idx) and not 0 <= item_idx.min() <= item_idx.max() < m:
+        bad = (item_idx < 0) | (item_idx >= m)
         raise DataError(
             f"{int(bad.sum())} of {len(item_idx)} seen items are not in 0..{m - 1} (first: {item_idx[bad][0]}): "
             "history and index come from different runs?"

@@ -95,13 +95,15 @@ def search_parameters(kind: Kind, effort: int, bitmap: np.ndarray | None = None)
         effort: ef_search of hnsw, nprobe of ivf.
         bitmap: (ceil(n / 8),) uint8 with bit i of byte i // 8 set where item i may be found; None: all may.
     """
+    if kind == "flat" and bitmap is None:
+        return None, None
     faiss = faiss_module()
     selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
     if kind == "hnsw":
         return faiss.SearchParametersHNSW(efSearch=effort, sel=selector), selector
     if kind == "ivf":
         return faiss.SearchParametersIVF(nprobe=effort, sel=selector), selector
-    return (None if selector is None else faiss.SearchParameters(sel=selector)), selector
+    return faiss.SearchParameters(sel=selector), selector
 
 
 def stored_vectors(index: Any, kind: Kind, compression: Compression) -> np.ndarray | None:

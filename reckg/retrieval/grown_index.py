@@ -33,16 +33,13 @@ class GrownIndex(ItemIndex):
         more = checked_vectors(more)
         if more.shape[1] != base.dim:
             raise ArtifactError(f"{more.shape[1]} dimensions are added to an index of {base.dim}: from another run?")
-        if isinstance(base, GrownIndex):
-            base, more = base.base, np.concatenate([base.more, more])
-        self.base, self.more = base, more
-        self.kind, self.compression, self.settings, self.recall = (
-            base.kind,
-            base.compression,
-            base.settings,
-            base.recall,
-        )
-        self.n_items, self.dim = base.n_items + len(more), base.dim
+        before = [base.more] if isinstance(base, GrownIndex) else []
+        base = base.base if isinstance(base, GrownIndex) else base
+        self.base: ItemIndex = base
+        self.more: np.ndarray = np.concatenate([*before, more])
+        self.kind, self.compression = base.kind, base.compression
+        self.settings, self.recall = base.settings, base.recall
+        self.n_items, self.dim = base.n_items + len(self.more), base.dim
 
     def vectors(self) -> GrownArray:  # type: ignore[override]
         """(n_items, dim) float32, without a copy."""

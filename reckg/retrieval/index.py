@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from reckg.compressed_rows import Rows, take_rows
+from reckg.compressed_rows import Rows, not_listed, take_rows
 from reckg.errors import ArtifactError, ConfigError, DataError
 from reckg.file_hash import file_sha256
 from reckg.retrieval.exact import (
@@ -158,14 +158,14 @@ class ItemIndex:
         wanted = np.minimum((k + n_seen + SPARE) * self.settings.get("rescore", 1), n_allowed)
         fetch = np.minimum(2 ** np.ceil(np.log2(wanted)).astype(np.int64), n_allowed)
         exact = np.zeros(n, dtype=bool) if self.kind == "flat" else (k + n_seen + SPARE > n_allowed // 4)
-        for size in np.unique(fetch[~exact]):
+        for size in sorted(set(fetch[~exact].tolist())):
             rows = np.flatnonzero((fetch == size) & ~exact)
-            step = max(1, PAIRS_AT_ONCE // int(size))
+            step = max(1, PAIRS_AT_ONCE // size)
             if self.kind == "ivf":
                 step = min(step, IVF_BATCH)
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
-                found = self._found(queries[part], int(size), bitmap, n_allowed)
+                found = self._found(queries[part], size, bitmap, n_allowed)
                 self._write(found, queries, part, seen, result)
         if self.kind != "flat":
             exact |= (result.item_idx < 0).any(axis=1)
@@ -193,11 +193,14 @@ class ItemIndex:
         item = found[row, place]
         part = None if seen is None else take_rows(seen, rows)
         if part is not None and len(part[1]):
-            seen_pairs = np.repeat(np.arange(len(rows)), np.diff(part[0])) * self.n_items + part[1]
-            unseen = ~np.isin(row * self.n_items + item, seen_pairs)
+            unseen = not_listed(part, row, item, self.n_items)
             row, item = row[unseen], item[unseen]
+        score = pair_scores(queries[rows], self._vectors, row, item)
+        if len(rows) == len(queries):
+            write_best(result, 0, row, item, score)
+            return
         best = empty_result(len(rows), result.item_idx.shape[1])
-        write_best(best, 0, row, item, pair_scores(queries[rows], self._vectors, row, item))
+        write_best(best, 0, row, item, score)
         result.item_idx[rows], result.score[rows] = best.item_idx, best.score
 
     def save(self, folder: Path) -> None:

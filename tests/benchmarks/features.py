@@ -5,8 +5,9 @@ attributes. Requests of single users on one thread, as a server answers them; ev
 processor time of the thread, which other work on the machine does not lengthen as it does a clock's; medians over the
 requests are told. ``features_ms`` is of the request's candidates alone: what the sources and the features share is
 computed when the sources ask for it. ``extract_ms`` is of all that the features need, with a list of candidates given:
-what evaluation and training do.
-retrieve_ms, features_ms, rerank_ms, extract_ms, candidates (mean).
+what evaluation and training do. ``compiled_ms`` is reranking with compiled trees, where the extra 'compiled' is
+installed. ``search_ms`` is FAISS's own search for the candidates by the vectors, which retrieval does twice.
+retrieve_ms, features_ms, rerank_ms, compiled_ms, extract_ms, search_ms, candidates (mean).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from reckg.retrieval.faiss_parts import faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
 from tests.benchmarks.measure import Result, finish, parser
 
-PARTS = ("retrieve", "features", "rerank", "extract")
+PARTS = ("retrieve", "features", "rerank", "compiled", "extract", "search")
 DIM, GRAPH_DIM, TEXT_DIM = 96, 64, 64
 NOW = 100_000_000
 
@@ -80,11 +81,11 @@ def world(args: argparse.Namespace) -> tuple[FeatureTables, History, ItemIndex, 
     return tables, told, build_index(items), users, items
 
 
-def ranker(features: np.ndarray, depths: dict[str, int], seed: int) -> Ranker:
-    """As many trees as are common, of noise."""
-    noise = np.random.default_rng(seed).random(len(features))
-    settings = {"num_leaves": 15, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": seed}
-    booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=60)
+def ranker(features: np.ndarray, depths: dict[str, int], args: argparse.Namespace) -> Ranker:
+    """Trees of noise."""
+    noise = np.random.default_rng(args.seed).random(len(features))
+    settings = {"num_leaves": args.leaves, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": args.seed}
+    booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=args.trees)
     return Ranker(booster.model_to_string(), Blend(dict.fromkeys(BLENDED, 0.1)), depths, {})
 
 
@@ -96,7 +97,7 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
         rows = np.array([user])
         return UserScores(tables, told, rows, users[rows], items)
 
-    def request(user: int, model: Ranker, seconds: dict[str, list[float]]) -> int:
+    def request(user: int, seconds: dict[str, list[float]]) -> int:
         seen = np.array([0, len(told.items(user))]), told.items(user)
         began = time.thread_time()
         scores = of(user)
@@ -106,7 +107,11 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
         at.append(time.thread_time())
         model.rerank(found, features.reshape(found.item_idx.size, -1))
         at.append(time.thread_time())
+        compiled.rerank(found, features.reshape(found.item_idx.size, -1))
+        at.append(time.thread_time())
         candidate_features(of(user), found)
+        at.append(time.thread_time())
+        index._index.search(users[[user]], args.vectors + len(seen[1]))
         at.append(time.thread_time())
         for part, start, stop in zip(PARTS, at[:-1], at[1:], strict=True):
             seconds[part].append(stop - start)
@@ -114,7 +119,8 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
 
     first = of(0)
     some = candidate_features(first, retrieve(first, index, depths, None))
-    model = ranker(some[0], depths, args.seed)
+    model, compiled = (ranker(some[0], depths, args) for _ in range(2))
+    is_compiled = compiled.compile()
     seconds: dict[str, list[float]] = {part: [] for part in PARTS}
     sizes = []
     for turn, user in enumerate(
@@ -122,13 +128,15 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
     ):
         if turn == 20:  # what came before warmed up
             seconds = {part: [] for part in PARTS}
-        sizes.append(request(user, model, seconds))
+        sizes.append(request(user, seconds))
     if args.profile:
         with cProfile.Profile() as profile:
             for user in range(min(200, args.users)):
-                request(user, model, seconds)
+                request(user, seconds)
         pstats.Stats(profile).sort_stats("tottime").print_stats(35)
     figures = {f"{part}_ms": round(float(np.median(values)) * 1000, 3) for part, values in seconds.items()}
+    if not is_compiled:
+        del figures["compiled_ms"]
     return figures | {"candidates": round(float(np.mean(sizes)), 1)}
 
 
@@ -140,6 +148,8 @@ def main(words: list[str] | None = None) -> Result:
     options.add_argument("--order", choices=("none", "between", "ahead"), default="ahead")
     options.add_argument("--vectors", type=int, default=60, help="candidates by the vectors")
     options.add_argument("--depth", type=int, default=25, help="candidates of every other source")
+    options.add_argument("--trees", type=int, default=60)
+    options.add_argument("--leaves", type=int, default=15)
     options.add_argument("--requests", type=int, default=300)
     options.add_argument("--profile", action="store_true", help="print where the time goes")
     args = options.parse_args(words)
@@ -150,7 +160,7 @@ def main(words: list[str] | None = None) -> Result:
         faiss_module().omp_set_num_threads(1)
         figures = measured(args)
     print(f"{order}: {figures}")
-    names = ("items", "users", "events", "order", "vectors", "depth", "requests")
+    names = ("items", "users", "events", "order", "vectors", "depth", "trees", "leaves", "requests")
     settings = {name: getattr(args, name) for name in names}
     return finish(
         "features", figures, settings, packages=("numpy", "lightgbm", "faiss-cpu"), seed=args.seed, out=args.out

@@ -88,7 +88,6 @@ def write_bundle(
         history=history,
         features=features,
         ranker=None,
-        popularity=np.bincount(history.item_idx, minlength=items).astype(np.float32),
     )
     save_bundle(replace(bundle, ranker=_ranker(bundle, rng, depths, trees)), folder)
 

@@ -104,6 +104,7 @@ def measure(args: argparse.Namespace, scale: float) -> None:
     }
     if args.device == "cuda":
         found["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+        found["peak_cuda_reserved_gb"] = round(torch.cuda.max_memory_reserved() / 2**30, 3)
     tensors = GraphTensors(load_graph(run, read_prepared(run), settings, "train"), torch.device(args.device))
     found |= bandwidth(tensors, settings.model.embedding_dim)
     (run / "large_training.json").write_text(json.dumps(found), encoding="utf-8")

@@ -5,7 +5,8 @@ brought to unit length. Each kind is built with reckg's defaults, its effort rai
 and then one query is searched at a time, on one thread, as a server does. ``--filters`` times searches with a filter
 instead, over the allowed items exactly and through FAISS's selector, for several shares of allowed items: from that
 comes SELECTIVE of reckg.retrieval.index.
-<kind>_ms, _recall, _mb, _build_s: the median milliseconds of a query, recall, FAISS's file, seconds of the build.
+<kind>_ms, _recall, _mb, _build_s: the median milliseconds of a query, recall, FAISS's file, seconds of the build;
+_batch_ms: milliseconds a query where ``--batch`` of them are searched at once, on the threads of the build.
 """
 
 from __future__ import annotations
@@ -45,16 +46,23 @@ def milliseconds(index: ItemIndex, queries: np.ndarray, k: int, allowed: np.ndar
     return float(np.median(seconds)) * 1000
 
 
+def batch_milliseconds(index: ItemIndex, queries: np.ndarray, k: int, rounds: int = 3) -> float:
+    """The median time of a query in one search of all."""
+    seconds = interleaved({"batch": lambda: index.search(queries, k)}, rounds)
+    return medians(seconds)["batch"] * 1000 / len(queries)
+
+
 def measured(args: argparse.Namespace, items: np.ndarray, queries: np.ndarray) -> dict[str, float]:
     """The figures of every kind that is asked for."""
     figures: dict[str, float] = {}
     for kind, compression in CLASSES:
         name = kind if compression == "none" else f"{kind}_{compression}"
-        if args.kinds and name not in args.kinds:
+        if (args.kinds and name not in args.kinds) or (args.device == "gpu" and kind == "hnsw"):
             continue
         faiss_module().omp_set_num_threads(args.threads)
         began = time.perf_counter()
-        index = build_index(items, kind=kind, compression=compression, pq_bytes=default_pq_bytes(args.dim))
+        pq_bytes = default_pq_bytes(args.dim)
+        index = build_index(items, kind=kind, compression=compression, pq_bytes=pq_bytes, device=args.device)
         built = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as folder:
             index.save(Path(folder))
@@ -64,8 +72,10 @@ def measured(args: argparse.Namespace, items: np.ndarray, queries: np.ndarray) -
         except ArtifactError as error:
             print(f"{name}: {error}", flush=True)
             continue
+        many = vectors(args.batch, args.dim, args.seed + 2)
+        in_batch = {"batch_ms": batch_milliseconds(index, many, args.k)} if args.batch and not args.filters else {}
         faiss_module().omp_set_num_threads(1)
-        found = {"recall": index.recall["recall"], "mb": size, "build_s": built}
+        found = {"recall": index.recall["recall"], "mb": size, "build_s": built, **in_batch}
         if args.filters:
             found |= filtered(index, queries[:50], args.k, args.seed)
         else:
@@ -101,15 +111,18 @@ def main(words: list[str] | None = None) -> Result:
     options.add_argument("--queries", type=int, default=500)
     options.add_argument("--threads", type=int, default=2, help="of the build")
     options.add_argument("--kinds", nargs="*", help="as flat, ivf_pq; none: all")
+    options.add_argument("--batch", type=int, default=0, help="queries searched at once; 0: none")
+    options.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     options.add_argument("--filters", action="store_true")
     args = options.parse_args(words)
     if args.small:
         args.items, args.queries, args.k, args.dim = 2_000, 20, 10, 16
     items, queries = vectors(args.items, args.dim, args.seed), vectors(args.queries, args.dim, args.seed + 1)
     figures = measured(args, items, queries)
-    names = ("items", "dim", "k", "target", "queries", "threads", "kinds", "filters")
+    faiss = "faiss-gpu" if args.device == "gpu" else "faiss-cpu"
+    names = ("items", "dim", "k", "target", "queries", "threads", "kinds", "filters", "batch", "device")
     settings = {name: getattr(args, name) for name in names}
-    return finish("retrieval", figures, settings, packages=("numpy", "faiss-cpu"), seed=args.seed, out=args.out)
+    return finish("retrieval", figures, settings, packages=("numpy", faiss), seed=args.seed, out=args.out)
 
 
 if __name__ == "__main__":

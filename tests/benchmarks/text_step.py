@@ -3,7 +3,8 @@
 On the generated bookshop and, where the data are there, on ml-100k's titles: whole steps (loss, gradients, optimiser)
 of each data set's configuration with all-MiniLM-L6-v2, interleaved in one process. ``step_ratio_*``: the largest of
 the data sets' medians over rounds of (step / step with the frozen encoder). ``refresh_share_*``: what encoding all
-texts anew takes of an epoch that does it, likewise.
+texts anew takes of an epoch that does it, likewise. On CUDA also ``peak_cuda_gb_*``: the most memory of a step, in GiB,
+all policies' models being there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,27 +24,30 @@ from jobs.train import objective_of, schedule_of
 from jobs.training_plan import training_plan
 from reckg.config import parse_config
 from reckg.model.graph_tensors import GraphTensors
+from reckg.model.memory import GB
 from reckg.model.sampling import TrainBatch, batches
 from reckg.model.train import make_optimizer, set_learning_rate, train_step
 from tests.benchmarks.measure import finish, interleaved, medians, parser, speedup
 from tests.benchmarks.text_data import datasets, settings
 
 POLICIES = {"frozen": "frozen", "top_1": "top-k", "lora": "lora", "full": "full"}
-CPU = torch.device("cpu")
 
 
 class Trained:
     """A model of one policy, ready for steps."""
 
-    def __init__(self, policy: str, name: str, run: Path, batch_tokens: int | None) -> None:
+    def __init__(
+        self, policy: str, name: str, run: Path, batch_tokens: int | None, device: torch.device, bf16: bool
+    ) -> None:
+        self.device, self.bf16 = device, bf16
         values = settings(name)
         values["text"] |= {"policy": policy} | ({} if batch_tokens is None else {"batch_tokens": batch_tokens})
         config, prepared = parse_config(values, name), read_prepared(run)
         torch.manual_seed(0)
         graph = load_graph(run, prepared, config, "train")
-        self.model = build_model(config, run, prepared, graph, CPU)
-        self.tensors = GraphTensors(graph, CPU)
-        plan = training_plan(config, run, prepared, self.tensors.head.device, "")
+        self.model = build_model(config, run, prepared, graph, device)
+        self.tensors = GraphTensors(graph, device)
+        plan = training_plan(config, run, prepared, device, "")
         self.objective = objective_of(config, self.model, self.tensors, prepared, plan)
         self.schedule = schedule_of(config, plan.batch_size)
         self.optimizer = make_optimizer(self.model, self.schedule)
@@ -63,14 +67,17 @@ class Trained:
             yield from found[:-1] or found
 
     def step(self) -> None:
-        train_step(
-            self.model, self.tensors, self.objective, self.optimizer, next(self.batches), self.schedule.clip_norm
-        )
+        batch = next(self.batches)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            train_step(self.model, self.tensors, self.objective, self.optimizer, batch, self.schedule.clip_norm)
 
     def refresh_seconds(self) -> float:
         assert self.model.text is not None
         began = time.perf_counter()
-        self.model.text.refresh()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            self.model.text.refresh()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - began
 
 
@@ -78,7 +85,10 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rounds", type=int, default=21)
     arguments.add_argument("--batch-tokens", type=int, help="text.batch_tokens; the default is the configuration's")
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     told = arguments.parse_args()
+    device, bf16 = torch.device(told.device), told.precision == "bf16"
     torch.set_num_threads(2)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,10 +96,13 @@ def main() -> None:
             run = Path(folder) / f"run-{name}"
             run.mkdir()
             build_graph(parse_config(settings(name), name), data, run)
-            made = {label: Trained(policy, name, run, told.batch_tokens) for label, policy in POLICIES.items()}
-            seconds = interleaved(
-                {label: one.step for label, one in made.items()}, 2 if told.small else told.rounds, warm_up=3
-            )
+            made = {
+                label: Trained(policy, name, run, told.batch_tokens, device, bf16) for label, policy in POLICIES.items()
+            }
+            steps, rounds = {label: one.step for label, one in made.items()}, 2 if told.small else told.rounds
+            seconds = interleaved(steps, rounds, warm_up=3, device=told.device)
+            if told.device == "cuda":
+                figures |= {f"{name}/peak_cuda_gb_{label}": peak_cuda_gb(step) for label, step in steps.items()}
             for label, median in medians(seconds).items():
                 figures[f"{name}/step_seconds_{label}"] = median
                 if label == "frozen":
@@ -103,10 +116,22 @@ def main() -> None:
     for label in ("top_1", "lora", "full"):
         for figure in (f"step_ratio_{label}", f"refresh_share_{label}"):
             figures[figure] = max(value for key, value in figures.items() if key.endswith(f"/{figure}"))
-    told_settings = {"rounds": told.rounds, "batch_tokens": told.batch_tokens, "small": told.small}
+    names = ("rounds", "batch_tokens", "small", "precision")
     finish(
-        "text_step", figures, told_settings, packages=["torch", "transformers", "peft"], seed=told.seed, out=told.out
+        "text_step",
+        figures,
+        {name: getattr(told, name) for name in names},
+        packages=["torch", "transformers", "peft"],
+        seed=told.seed,
+        out=told.out,
+        device=told.device,
     )
+
+
+def peak_cuda_gb(step: Callable[[], None]) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated() / GB
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_a_list_with_unknown_and_repeated_users(bundle: Bundle, bundle_path: Pat
     assert counts["unknown_examples"] == ["nobody", "007"]
     fallback = frame.filter(user_id="nobody")
     assert fallback["fallback"].to_list() == ["popular"] * 5
-    assert fallback["item_id"].to_list() == bundle.item_ids.raw(bundle.popular_order[:5])
+    assert fallback["item_id"].to_list() == bundle.item_ids.raw(bundle.features.popular[:5])
     assert frame.filter(user_id="u007")["fallback"].null_count() == 5
 
 

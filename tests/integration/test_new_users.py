@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pytest
 
 from jobs.cli import main
 from jobs.recommend import recommend_all
+from reckg.artifact_folder import describe_files
 from reckg.bundle import Bundle, load_bundle, save_bundle
-from reckg.errors import DataError, OlderBundleError
+from reckg.errors import ArtifactError, DataError, OlderBundleError
+from reckg.manifest import manifest_text, read_manifest
 from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from serving import client as client_module
@@ -201,3 +204,15 @@ def test_no_torch_is_loaded_for_users(bundle_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_bundle_with_another_text_encoder_is_refused(bundle_path: Path, tmp_path: Path) -> None:
+    """Its files are as its manifest says; only the model was trained with other ones."""
+    copied = Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+    changed = copied / "text_encoder" / "config.json"
+    changed.write_text(changed.read_text().replace("}", " }", 1))
+    manifest = read_manifest(copied)
+    manifest["files"]["text_encoder/config.json"] = describe_files(copied)["text_encoder/config.json"]
+    (copied / "manifest.json").write_text(manifest_text(manifest))
+    with pytest.raises(ArtifactError, match="text_encoder is not the text encoder that the model was trained with"):
+        load_bundle(copied)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 from reckg import two_stage
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.inductive.fold_in import UserRequest
+from reckg.ranking.diversity import Diversity
 from reckg.ranking.features import candidate_features, extract_features
 from reckg.ranking.labels import LabelSet, label_queries
 from reckg.ranking.user_scores import UserScores
-from reckg.recommend import Recommender, recommend_batch, recommend_users
+from reckg.recommend import Recommender, recommend_users
+from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
+from reckg.v1 import recommender_pb2 as pb
+from reckg.v1 import recommender_pb2_grpc
 from serving.client import RecommenderClient
 from serving.server import start_server
+from serving.serving_state import ServingState
+from serving.store import StoredEvent
 from tests import small_world
+from tests.memory_store import MemoryStore
 from tests.small_bundle import DEPTHS
 from tests.small_world import ITEMS, USER_IDS, USERS
 
@@ -31,6 +41,28 @@ REQUESTS: list[dict[str, Any]] = [
     {"user_id": "u04", "attributes": {"city": ["Oslo"]}},
     {"attributes": {"city": "Rome"}},
     {"user_id": "nobody"},
+]
+EVENTS = [StoredEvent("e1", "u05", "i09", 1_700_000_500), StoredEvent("e2", "u05", "gone", 1_700_000_600)]
+FULL: list[tuple[dict[str, Any], dict[str, Any]]] = [  # as the server is asked, and as the library is
+    (
+        {"user_id": "u05", "recent_item_ids": ["i01"], "context": pb.Context(item_ids=["i02"])},
+        {"user_id": "u05", "recent_items": ["i09", "i01"], "recent_times": [1_700_000_500], "context_items": ["i02"]},
+    ),
+    ({"user_id": "u05"}, {"user_id": "u05", "recent_items": ["i09"], "recent_times": [1_700_000_500]}),
+    (
+        {
+            "user_id": "u03",
+            "filter": pb.ItemFilter(
+                predicates=[pb.AttributePredicate(column="genres", values=["x", "y"])], denied_item_ids=["i04"]
+            ),
+            "diversity": pb.Diversity(strategy=pb.DIVERSITY_STRATEGY_MMR, weight=0.4),
+        },
+        {
+            "user_id": "u03",
+            "filters": Filters(deny=["i04"], where={"genres": ["x", "y"]}),
+            "diversity": Diversity("mmr", 0.4),
+        },
+    ),
 ]
 K = 33  # more than the candidates, so that the lists go on in retrieval order
 
@@ -63,11 +95,35 @@ def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], S
     running = start_server()
     with pytest.MonkeyPatch.context() as patch, RecommenderClient(running.address, timeout_s=20.0) as client:
         patch.setattr(two_stage, "candidate_features", recording)
-        running.ready(Recommender(load_bundle(bundle_path)))
+        bundle = load_bundle(bundle_path)
+        assert bundle.ranker is not None
+        compiled = bundle.ranker.compile()  # the offline bundle's is not
+        assert compiled == (importlib.util.find_spec("lleaves") is not None)
+        running.ready(Recommender(bundle))
         recorded.clear()
         answers = [client.recommend(k=K, **request).items for request in REQUESTS]
     running.stop(0)
     yield [[(item.item_id, item.score) for item in items] for items in answers], recorded
+
+
+def test_events_context_and_filters_are_the_library_s_to_the_bit(bundle_path: Path, offline: Bundle) -> None:
+    store = MemoryStore()
+    store.record_events(EVENTS)
+    running = start_server(state=ServingState(store))
+    running.ready(Recommender(load_bundle(bundle_path)))
+    with grpc.insecure_channel(running.address) as channel:
+        stub = recommender_pb2_grpc.RecommenderServiceStub(channel)
+        for asked, given in FULL:
+            request = pb.RecommendRequest(**asked, max_item_count=K, include_feature_values=True)
+            response = stub.Recommend(request, timeout=20)
+            expected = Recommender(offline).recommend(**given, k=K, with_features=True)
+            assert [(i.item_id, i.score) for i in response.items] == [(i.item_id, i.score) for i in expected.items]
+            for item, other in zip(response.items, expected.items, strict=True):
+                values = [value.value if value.HasField("value") else None for value in item.feature_values]
+                assert values == [each.value for each in other.features.values()]
+            seen = {"i09", "i01", "i02"} if asked["user_id"] == "u05" and "context" in asked else set()
+            assert len(response.items) > 5 and not seen & {item.item_id for item in response.items}
+    running.stop(0)
 
 
 def as_answers(bundle: Bundle, found: ScoredItems) -> list[list[tuple[str, float]]]:
@@ -101,7 +157,9 @@ def test_the_served_features_are_those_of_batch_and_training(
     assert len(recorded) > USERS and len(known) == USERS and all(scores.n == 1 for scores, _, _ in recorded)
     users = np.arange(USERS - 1)  # the last has no history
     everything = np.arange(len(users) + 1) * ITEMS, np.tile(np.arange(ITEMS), len(users))
-    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything)
+    indptr, positions = offline.history.rows(users)
+    seen = indptr, offline.history.item_idx[positions]
+    labels = LabelSet(offline.features, offline.history, offline.index, offline.user_vectors, users, everything, seen)
     queries = label_queries([labels], DEPTHS)
     assert queries.user.tolist() == users.tolist()
     widest = queries.item_idx.shape[1]

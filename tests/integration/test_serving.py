@@ -33,6 +33,7 @@ from serving import client as client_module
 from serving.client import RecommenderClient
 from serving.generate_stubs import ROOT
 from serving.server import RunningServer, start_server
+from serving.settings import LimitSettings
 from tests.small_bundle import small_bundle
 
 SERVICE = "reckg.v1.RecommenderService"
@@ -124,7 +125,7 @@ def test_the_server_answers_as_the_library_does(client: RecommenderClient, bundl
 
 def test_an_unknown_user_is_answered_by_the_stated_fallback(client: RecommenderClient, bundle: Bundle) -> None:
     response = client.recommend("nobody", 5)
-    assert [item.item_id for item in response.items] == bundle.item_ids.raw(bundle.popular_order[:5])
+    assert [item.item_id for item in response.items] == bundle.item_ids.raw(bundle.features.popular[:5])
     assert response.fallback == pb.FALLBACK_POPULAR
     assert list(response.degraded_reasons) == [pb.DEGRADED_REASON_COLD_USER]
     known = client.recommend("u001", 5)
@@ -151,13 +152,12 @@ def test_an_expired_deadline_ends_the_call(address: str) -> None:
         assert failure(hasty.recommend, "u001")[0] == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_little_time_left_skips_the_reranking_and_says_so(
-    running: RunningServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_little_time_left_skips_the_reranking_and_says_so(bundle: Bundle) -> None:
+    running = start_server(limits=LimitSettings(min_rerank_ms=30_000))
     running.ready(Recommender(bundle))
     with RecommenderClient(running.address, timeout_s=20.0) as client:
-        monkeypatch.setattr("serving.service.RERANK_TIME_S", 30.0)
         response = client.recommend("u001", 10)
+    running.stop(0)
     assert list(response.degraded_reasons) == [pb.DEGRADED_REASON_NO_RERANK]
     assert_equal(response, Recommender(replace(bundle, ranker=None)).recommend("u001", 10))
 

@@ -172,6 +172,7 @@ def test_the_page_has_every_table_and_every_caution() -> None:
         "| the true graph over a shuffled one | cold items | +0.0000 [+0.0000, +0.0000] |",
         "| `genres` | 7 | 2 | 0 | 0 |",
         "neither interaction nor triple nor text: graph-shuffled 3.",
+        "by the weights of training: what a run adds over what is known by then (train.refresh_epochs) is left out",
     ):
         assert needed in page, needed
     assert "raise evaluate.bootstrap_samples" not in page

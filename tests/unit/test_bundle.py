@@ -20,12 +20,13 @@ import polars as pl
 import pytest
 
 import reckg
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, check_bundle, load_bundle, read_manifest, save_bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError
 from reckg.manifest import manifest_text
-from reckg.recommend import Recommender, recommend_batch
+from reckg.recommend import Recommender
 from reckg.retrieval.index import build_index
 from tests.small_bundle import small_bundle
 
@@ -65,7 +66,7 @@ def edit_file(path: Path, name: str, content: bytes) -> None:
 
 def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
     loaded = load_bundle(saved)
-    for name in ("user_vectors", "item_vectors", "popularity"):
+    for name in ("user_vectors", "item_vectors"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(bundle, name))
     for name in ("indptr", "item_idx", "timestamp", "weight"):
         np.testing.assert_array_equal(getattr(loaded.history, name), getattr(bundle.history, name))
@@ -223,7 +224,10 @@ def test_missing_and_unlisted_files_are_named_together(copied: Path) -> None:
 def test_a_damaged_manifest_is_refused(copied: Path, tmp_path: Path) -> None:
     manifest = (copied / "manifest.json").read_text()
     for change, message in (
-        (lambda m: m.update(format_version=3), "format_version is 3, this version of reckg reads 1 and 2"),
+        (
+            lambda m: m.update(format_version=1),
+            "format_version is 1, this version of reckg reads 2: write the bundle again with 'reckg run', or install",
+        ),
         (lambda m: m.pop("format_version"), "format_version is None"),
         (lambda m: m.update(files=[]), "files missing or of another type"),
         (lambda m: m["files"].update({"users.parquet": {}}), "files missing or of another type"),
@@ -302,7 +306,6 @@ def test_parts_that_do_not_fit_together_are_named(bundle: Bundle, tmp_path: Path
         (replace(bundle, user_ids=IdMap([str(n) for n in range(41)])), "user vectors have 40 rows, user ids 41"),
         (replace(bundle, user_vectors=spoiled), "user vectors hold 1 values that are not finite"),
         (replace(bundle, user_vectors=bundle.user_vectors[:, :4]), r"user vectors are float32 of shape \(40, 4\)"),
-        (replace(bundle, popularity=bundle.popularity[:-1]), "popularity have 59 rows, item ids 60"),
         (replace(bundle, items=bundle.items.head(10)), "items has 10 rows, item ids 60"),
         (replace(bundle, items=bundle.items.drop("title")), "items has no text column 'title'"),
         (replace(bundle, history=outside), r"history names 2 times an item outside 0\.\.59"),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from reckg.compressed_rows import Rows
+from reckg.evaluation.report import SYSTEMS
 from reckg.ranking import candidates as module
-from reckg.ranking.candidates import SOURCES, available_sources, choose_depths, retrieve, source_top
+from reckg.ranking.candidates import SOURCES, available_sources, retrieve, source_top
 from reckg.ranking.tables import FeatureTables
 from reckg.ranking.user_scores import UserScores
 from reckg.retrieval.index import build_index
@@ -76,6 +77,12 @@ def test_the_linear_source_lists_the_largest_positive_scores() -> None:
         assert listed("linear")[user] == slow_top_items(row.tolist(), set(np.flatnonzero(row <= 0).tolist()), 4)
 
 
+def test_every_source_but_the_vectors_has_its_words_in_the_report() -> None:
+    """The vectors' list is the report's system "retrieval"."""
+    told = {name.removeprefix("source_") for name in SYSTEMS if name.startswith("source_")}
+    assert told == set(SOURCES) - {"vectors"}
+
+
 def test_every_source_has_its_test() -> None:
     assert set(SOURCES) == {"vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors"} | {
         "popular"
@@ -83,7 +90,7 @@ def test_every_source_has_its_test() -> None:
 
 
 def test_the_sources_are_those_that_the_tables_can_answer_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available_sources(tables_with_factors()) == tuple(SOURCES)
+    assert available_sources(tables_with_factors()) == SOURCES
     for change, lacking in (
         ({"item_entities": np.zeros((4, 0))}, "entities"),
         ({"text": None}, "text"),
@@ -137,63 +144,3 @@ def test_equal_scores_come_by_item_and_nothing_at_all_is_one_column_of_padding()
     assert retrieve(scores, INDEX, {"vectors": 1, "popular": 4}, None).item_idx.tolist() == [[0, 1, 2, 3]]
     nothing = retrieve(scores, INDEX, {"vectors": 4}, (np.array([0, 4]), np.arange(4)))
     assert nothing.item_idx.tolist() == [[-1]] and nothing.score.tolist() == [[-np.inf]]
-
-
-def lists_of(**firsts: list[list[int]]) -> dict[str, np.ndarray]:
-    """Of each source the lists of two users."""
-    return {name: np.array(rows) for name, rows in firsts.items()}
-
-
-def test_the_source_that_finds_more_for_a_candidate_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STEP", 2)
-    lists = lists_of(
-        vectors=[list(range(10)), list(range(10))],
-        walk=[[20, 21, 22, 23], [30, 31, 32, 33]],
-        text=[[40, 41, 42, 43], [50, 51, 52, 53]],
-    )
-    # the first two of the walk are wanted by both users, of the text one by one; of the vectors nothing after two
-    relevant: Rows = np.array([0, 4, 7]), np.array([0, 20, 21, 41, 1, 30, 31])
-    depths, recall = choose_depths(lists, relevant, 6)
-    assert depths == {"vectors": 2, "walk": 2, "text": 2}
-    assert recall == {
-        "vectors": round(2 / 7, 4),
-        "walk": round(4 / 7, 4),
-        "text": round(1 / 7, 4),
-        "union": 1.0,
-        "vectors alone": round(2 / 7, 4),
-    }
-    # with less to spend the text is left out, and what is left goes to the vectors
-    assert choose_depths(lists, relevant, 5)[0] == {"vectors": 3, "walk": 2}
-    assert choose_depths(lists, relevant, 4)[0] == {"vectors": 2, "walk": 2}
-    assert choose_depths(lists, relevant, 3)[0] == {"vectors": 3}
-
-
-def test_what_is_listed_twice_costs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STEP", 2)
-    lists = lists_of(vectors=[[0, 1, 2, 3]], walk=[[1, 5, 0, 6]], text=[[7, 8, 9, 10]])
-    depths, _ = choose_depths(lists, (np.array([0, 2]), np.array([5, 7])), 3)
-    assert depths == {"vectors": 2, "walk": 2}  # the walk adds item 5 alone
-
-
-def test_the_union_never_costs_more_than_the_budget_and_is_no_worse_than_the_vectors() -> None:
-    rng = np.random.default_rng(0)
-    for budget in (5, 20, 37, 60):
-        lists = {name: np.array([rng.permutation(400)[:60] for _ in range(40)]) for name in ("walk", "vectors", "text")}
-        relevant = np.arange(41) * 5, np.concatenate([rng.permutation(400)[:5] for _ in range(40)])
-        depths, recall = choose_depths(lists, relevant, budget)
-        costs = [len({i for name, k in depths.items() for i in lists[name][user, :k].tolist()}) for user in range(40)]
-        assert budget - 1 < np.mean(costs) <= budget
-        found = [
-            len({i for name, k in depths.items() for i in lists[name][user, :k].tolist()} & set(mine.tolist()))
-            for user, mine in enumerate(relevant[1].reshape(40, 5))
-        ]
-        assert recall["union"] == round(sum(found) / 200, 4)
-        assert depths["vectors"] >= 1 and all(depth <= 200 for name, depth in depths.items() if name != "vectors")
-
-
-def test_without_labels_or_other_finds_all_goes_to_the_vectors() -> None:
-    lists = lists_of(vectors=[list(range(50))], walk=[[60, 61, -1, -1]])
-    depths, recall = choose_depths(lists, (np.array([0, 0]), np.array([], dtype=np.int64)), 30)
-    assert depths == {"vectors": 30} and recall["union"] == 0
-    depths, recall = choose_depths(lists, (np.array([0, 1]), np.array([99])), 30)
-    assert depths == {"vectors": 30} and recall == {"vectors": 0, "union": 0, "vectors alone": 0}

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config_reference import configuration_page
+from jobs.config_reference import configuration_page, serving_page
 from jobs.train import schedule_of
 from reckg.config import Config, parse_config, read_config
 from reckg.errors import ConfigError
+from serving.settings import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +84,13 @@ def test_shipped_configs_are_valid() -> None:
 def test_the_reference_page_is_current() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     assert page == configuration_page(), "run: python -m jobs.config_reference"
+
+
+def test_the_settings_of_a_server_are_current() -> None:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    assert page == serving_page(page), "run: python -m jobs.config_reference"
+    for variable, place in variables().items():
+        assert f"| `{place[-1]}` |" in page, variable
 
 
 def test_the_reference_page_names_every_key() -> None:

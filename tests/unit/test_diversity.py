@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from scipy import sparse
 
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.config import parse_config
 from reckg.data.history import History
 from reckg.errors import ConfigError
+from reckg.inductive.fold_in import UserRequest
 from reckg.ranking.diversity import (
     Diversity,
     ItemTraits,
@@ -28,7 +30,7 @@ from reckg.ranking.diversity import (
     relevance,
     value_matrix,
 )
-from reckg.recommend import Recommender, UserRequest, recommend_batch, recommend_users
+from reckg.recommend import Recommender, recommend_users
 from reckg.retrieval.scored_items import ScoredItems
 from tests.reference import slow_calibrated, slow_mmr
 from tests.small_bundle import small_bundle
@@ -129,8 +131,8 @@ def test_columns_as_values_and_providers() -> None:
             "price": [1.0, 2.0, 3.0, 4.0],
         }
     )
-    np.testing.assert_array_equal(value_matrix(items, "genres").toarray(), [[0.5, 0.5], [0, 0], [0, 0], [0, 1]])
-    np.testing.assert_array_equal(value_matrix(items, "seller").toarray(), [[0, 1], [0, 0], [0, 0], [1, 0]])
+    np.testing.assert_array_equal(value_matrix(items, "genres")[0].toarray(), [[0.5, 0.5], [0, 0], [0, 0], [0, 1]])
+    np.testing.assert_array_equal(value_matrix(items, "seller")[0].toarray(), [[0, 1], [0, 0], [0, 0], [1, 0]])
     codes, names = provider_codes(items, "seller")
     assert codes.tolist() == [1, -1, -1, 0] and names == ["s1", "s2"]
     with pytest.raises(

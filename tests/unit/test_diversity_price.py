@@ -11,13 +11,13 @@ import pytest
 
 from jobs import diversity_price as module
 from jobs.diversity_price import diversity_price
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle
 from reckg.compressed_rows import Rows
 from reckg.config import parse_config
 from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.significance import paired_difference
 from reckg.ranking.diversity import Diversity
-from reckg.recommend import recommend_batch
 from tests.reference import slow_ndcg
 from tests.small_bundle import small_bundle
 

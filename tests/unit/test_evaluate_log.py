@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from jobs.evaluate_log import Shown, evaluate_log, log_summary, system_items
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle, load_bundle, save_bundle
 from reckg.config import parse_config
 from reckg.errors import ConfigError, DataError
-from reckg.recommend import recommend_batch
 from tests.small_bundle import small_bundle
 
 K, POOL = 3, 6  # places of a request; items that the logging policy draws from

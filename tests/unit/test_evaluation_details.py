@@ -6,11 +6,11 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
+from reckg.batch import recommend_batch
 from reckg.evaluation.index_curve import index_section
 from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.ranker_explained import RecordingRanker, explain_ranker
 from reckg.evaluation.samples import LATEST, sample_rows, sample_section
-from reckg.recommend import recommend_batch
 from reckg.retrieval.index import build_index
 from tests import toy
 from tests.small_bundle import candidates_of, small_bundle, unit_vectors

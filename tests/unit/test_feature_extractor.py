@@ -68,6 +68,8 @@ def test_a_user_gets_the_same_bits_alone_and_in_any_batch(order: str, monkeypatc
         with monkeypatch.context() as other:
             other.setattr(row_sums_module, name, value)
             assert np.array_equal(part_of(world, np.arange(30)), batch, equal_nan=True), (name, value)
+            own = part_of(world, np.array([4]), int(real[4]))
+            assert np.array_equal(own[0], batch[4, : real[4]], equal_nan=True), (name, value)
 
 
 def test_a_row_depends_on_its_own_user_alone() -> None:

@@ -28,6 +28,7 @@ from tests.small_features import (
     NUMBERS,
     SPREAD,
     USER_VECTORS,
+    random_world,
     toy_history,
     toy_tables,
 )
@@ -156,11 +157,22 @@ def test_popularity() -> None:
     assert feature("popularity")[0] == pytest.approx(np.log1p([1, 3, 1, 0]))
 
 
-def test_popular_score_is_recent_popularity_where_times_are_known_and_orders_the_popular_items() -> None:
+def test_popular_score_is_of_the_latest_fifth_where_times_are_known_and_orders_the_popular_items() -> None:
+    # the 0.8 quantile of the days 10, 90, 95, 99, 100 is 99.2: one interaction, of item 1
     assert feature("popular_score")[0] == pytest.approx(np.log1p([0, 1, 0, 0]))
     assert toy_tables().popular.tolist() == [1, 0, 2, 3]
     untimed = toy_tables(now=None)
     assert feature("popular_score", untimed)[0] == pytest.approx(np.log1p([1, 3, 1, 0]))
+    tables, history, *_ = random_world(0)
+    latest, overall = (np.bincount(items, minlength=50) for items in (_latest_fifth(history), history.item_idx))
+    np.testing.assert_allclose(tables.popular_score, np.log1p(latest), rtol=1e-6)
+    assert len(set(latest.tolist())) < 10  # many are equal: then popularity overall decides
+    expected = sorted(range(50), key=lambda item: (-tables.popular_score[item], -overall[item], item))
+    assert tables.popular.tolist() == expected
+
+
+def _latest_fifth(history: History) -> np.ndarray:
+    return history.item_idx[np.argsort(history.timestamp)[-len(history.item_idx) // 5 :]]
 
 
 def test_recent_popularity_and_trend_look_at_the_latest_tenth() -> None:
@@ -300,9 +312,9 @@ def test_every_source_score_is_standardised_over_the_users_candidates(name: str,
 
 
 def test_padding_and_missing_scores_do_not_count_in_the_standardisation() -> None:
-    values = np.array([[1.0, 3.0, NAN, 99.0], [5.0, 5.0, 5.0, 5.0]])[:, :, None]
+    values = np.array([[1.0, 3.0, NAN, 99.0], [5.0, 5.0, 5.0, 5.0]])[None]
     real = np.array([[True, True, True, False], [True] * 4])
-    found = standardised_scores(values, real)[:, :, 0]
+    found = standardised_scores(values, real)[0]
     np.testing.assert_array_equal(found[0, :3], [-1, 1, NAN])
     np.testing.assert_array_equal(found[1], [0, 0, 0, 0])
 

@@ -147,7 +147,7 @@ def test_what_is_unknown_is_said_and_a_user_with_nothing_gets_the_popular_items(
     none = recommender.recommend("nobody", recent_items=["x1"], attributes={"shoe": 41})
     assert (none.fallback, none.unknown_recent_items, none.unknown_attributes) == ("popular", ("x1",), ("shoe",))
     assert none.degraded == ("cold_user", "unknown_recent_items", "unknown_attributes")
-    assert ids(none) == ids(recommender.recommend("nobody")) == bundle.item_ids.raw(bundle.popular_order[:10])
+    assert ids(none) == ids(recommender.recommend("nobody")) == bundle.item_ids.raw(bundle.features.popular[:10])
     known = recommender.recommend(USER_IDS[0], recent_items=["x1"])
     assert (known.fallback, known.degraded) == (None, ("unknown_recent_items",))
     assert ids(known) == ids(recommender.recommend(USER_IDS[0]))

@@ -17,15 +17,21 @@ EVERYONE = (
     "reckg.file_hash",
     "reckg.manifest",
     "reckg.compressed_rows",
+    "reckg.grown_array",
     "reckg.mapped_tensors",
     "reckg.data.schema",
     "reckg.data.ids",
 )
 SERVED = (
+    "reckg.batch",
     "reckg.bundle",
     "reckg.recommend",
     "reckg.two_stage",
+    "reckg.catalogue",
+    "reckg.evidence",
     "reckg.feature_values",
+    "reckg.rank_items",
+    "reckg.recommendations",
     "reckg.golden",
     "reckg.inductive",
 )
@@ -68,6 +74,7 @@ RULES = {
     "reckg.artifact_folder": Rule(),
     "reckg.bundle_store": Rule(project=("reckg.artifact_folder",)),
     "reckg.compressed_rows": Rule(("numpy",)),
+    "reckg.grown_array": Rule(("numpy",)),
     "reckg.mapped_tensors": Rule(("numpy",)),
     "reckg.config": Rule(("pydantic",), ("reckg.settings_file",)),
     "reckg.settings_file": Rule(("pydantic",)),
@@ -82,7 +89,7 @@ RULES = {
     "reckg.ranking": Rule(
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"),
         ("reckg.data", "reckg.retrieval", "reckg.evaluation"),
-        later=("implicit", "threadpoolctl"),
+        later=("implicit", "lleaves", "llvmlite", "threadpoolctl"),
     ),
     "reckg.evaluation": Rule(
         ("numpy", "polars", "scipy"),
@@ -106,6 +113,7 @@ RULES = {
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
     "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor", "serving.tokens")),
+    "jobs.config_reference": Rule(("pydantic",), ("reckg",), later=("serving.settings",)),
     "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
         (
@@ -123,7 +131,7 @@ RULES = {
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
-    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle",))),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle", "reckg.golden"))),
     "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from jobs import label_folds
-from jobs.label_folds import HELD, LATER, fold_parts, n_folds
+from jobs.label_folds import HELD, LATER, fold_asked, fold_parts, n_folds
 from jobs.rank_files import feature_tables
 from jobs.run_folder import Prepared
 from reckg.config import Config, parse_config
@@ -104,6 +105,26 @@ def test_labels_of_a_fold_come_after_all_that_is_known_where_the_split_is_by_tim
         assert known.max() <= labels.min() and (part == "train").any()  # type: ignore[operator]
         assert labels.max() <= times(data, (own == "valid") | (part == LATER))["timestamp"].min()  # type: ignore[operator]
         earlier |= part == HELD
+
+
+@pytest.mark.parametrize("kind", ["leave-last-out", "global-time", "random"])
+def test_lists_of_a_fold_leave_out_all_that_their_user_took_but_for_the_labels_and_the_test_part(kind: str) -> None:
+    data = prepared(kind, n=300)
+    part = fold_parts(data, 1, 2, 0)
+    rows = zip(data.interactions["user_idx"].to_list(), data.interactions["item_idx"].to_list(), part, strict=True)
+    taken: dict[tuple[int, int], set[str]] = {}
+    for user, item, of in rows:
+        taken.setdefault((user, item), set()).add(of)
+    asked = fold_asked(replace(data, interactions=data.interactions.with_columns(split=pl.Series(part.tolist()))))
+    elsewhere = {"train", LATER, "valid"}
+    users = asked.users.tolist()
+
+    def pairs(rows: tuple[np.ndarray, np.ndarray]) -> set[tuple[int, int]]:
+        return {(user, item) for n, user in enumerate(users) for item in rows[1][rows[0][n] : rows[0][n + 1]].tolist()}
+
+    assert pairs(asked.relevant) == {pair for pair, of in taken.items() if HELD in of and not of & elsewhere}
+    assert pairs(asked.excluded) == {pair for pair, of in taken.items() if of & elsewhere and pair[0] in users}
+    assert any(of & {"valid", LATER} and "train" not in of for pair, of in taken.items() if pair[0] in users)
 
 
 def config(**rank: Any) -> Config:

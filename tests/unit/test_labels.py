@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,9 @@ def label_set(seed: int = 0, users: np.ndarray | None = None) -> LabelSet:
         for user in users
     ]
     relevant = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
-    return LabelSet(tables, history, build_index(item_vectors), vectors, users, relevant)
+    taken = [history.items(user) for user in users]
+    excluded = np.cumsum([0, *map(len, taken)]), np.concatenate(taken)
+    return LabelSet(tables, history, build_index(item_vectors), vectors, users, relevant, excluded)
 
 
 def test_only_users_with_a_relevant_candidate_have_features_and_the_others_are_counted() -> None:
@@ -42,6 +46,19 @@ def test_only_users_with_a_relevant_candidate_have_features_and_the_others_are_c
         assert np.array_equal(queries.hits[row], np.isin(queries.item_idx[row], wanted))
         assert not set(queries.item_idx[row].tolist()) & set(labels.history.items(user).tolist())
     assert np.array_equal(np.isnan(queries.features).all(axis=2), ~queries.real)
+
+
+def test_what_a_user_is_known_to_have_taken_is_in_no_list() -> None:
+    labels = label_set()
+    before = label_queries([labels], DEPTHS)
+    user, first = int(before.user[0]), int(before.item_idx[0][~before.hits[0]][0])
+    place = labels.users.tolist().index(user)
+    rows = [labels.excluded[1][a:b] for a, b in zip(labels.excluded[0], labels.excluded[0][1:], strict=False)]
+    rows[place] = np.append(rows[place], first)
+    more = replace(labels, excluded=(np.cumsum([0, *map(len, rows)]), np.concatenate(rows)))
+    after = label_queries([more], DEPTHS)
+    assert first not in after.item_idx[after.user == user]
+    assert first in before.item_idx[0]
 
 
 def test_the_features_are_those_that_the_extractor_gives() -> None:
@@ -93,9 +110,10 @@ def test_sets_of_different_widths_join() -> None:
 
 def test_depths_are_chosen_over_the_sources_that_there_are() -> None:
     labels = label_set(3, np.arange(29))
-    depths, recall = depths_for(labels, 10, seed=0)
+    chosen = depths_for(labels, 10, seed=0)
+    depths, recall = chosen.depths, chosen.recall
     assert set(depths) <= set(available_sources(labels.tables)) and depths["vectors"] >= 1
     queries = label_queries([labels], depths)
     found = int(queries.hits.sum()) / len(labels.relevant[1])
     assert recall["union"] == round(found, 4) and recall["union"] >= recall["vectors alone"] > 0
-    assert depths_for(labels, 10, seed=0) == (depths, recall)
+    assert depths_for(labels, 10, seed=0) == chosen

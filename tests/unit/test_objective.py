@@ -77,13 +77,15 @@ def test_sampled_softmax_uses_its_samples_and_masks_the_target(corrected: bool) 
     assert total.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("stack", [1, 2, 8])  # blocks at once
 @pytest.mark.parametrize("at_once", [1 << 23, 40])  # of 8 x 16 scores: kept, or made anew for the gradient
-def test_a_few_examples_share_their_samples(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+def test_a_few_examples_share_their_samples(monkeypatch: pytest.MonkeyPatch, at_once: int, stack: int) -> None:
     """Eight examples by three: samples of three groups are drawn, and each group is scored against its own."""
     graph = toy_graph()
     model, tensors = joint_model(graph), GraphTensors(graph, CPU)
     monkeypatch.setattr(module, "SHARING", 3)
     monkeypatch.setattr(module, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setitem(module.BLOCKS_AT_ONCE, "cpu", stack)
     made = objective(tensors, loss="sampled-softmax")
     total, _ = made(model, tensors, whole_batch(made))
     users, items = unit_vectors(model, tensors, made)

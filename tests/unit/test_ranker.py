@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking.blend import Blend, fit_blend
 from reckg.ranking.features import FEATURES
-from reckg.ranking.ranker import Queries, Ranker, RankerResult, load_ranker, train_ranker
+from reckg.ranking.ranker import PATIENCE, Queries, Ranker, RankerResult, load_ranker, train_ranker
 from reckg.retrieval.scored_items import ScoredItems
 
 N, C = 120, 20
@@ -229,6 +230,18 @@ def test_trees_start_from_the_blend_and_see_a_sample_of_the_negatives() -> None:
     assert data.get_group().tolist() == part.sum(axis=1).tolist()
 
 
+def test_trees_grow_until_the_choice_has_long_been_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, grown = World("cooccurrence_z"), []
+    for name in ("popularity", "item_age", "retrieval_rank"):
+        world.queries.features[:, :, FEATURES.index(name)] = np.nan
+    update = lgb.Booster.update
+    monkeypatch.setattr(lgb.Booster, "update", lambda booster: grown.append(booster) or update(booster))
+    for trees, expected in ((25, 25), (300, PATIENCE)):  # the blend alone is best: 20 trees at a time from there
+        grown.clear()
+        assert world.train(trees=trees, learning_rate=1.0, leaves=2).info["trees"] == 0
+        assert len(grown) == SETTINGS["folds"] * expected
+
+
 def test_the_ranker_does_not_depend_on_the_threads() -> None:
     world = World("popularity")
     one, two = (world.train(threads=threads, trees=4, folds=2).ranker for threads in (1, 2))
@@ -332,9 +345,29 @@ def test_the_blend_learns_from_the_head_of_the_lists_only() -> None:
     hits = np.zeros((800, 60), dtype=bool)
     hits[np.arange(800), rng.integers(0, 50, 800)] = True
     before = fit_blend(values, hits, np.ones_like(hits))
-    values[:, 50:] = 100.0
+    values[:, 50:] = -100.0
     hits[:, 55] = True
     assert fit_blend(values, hits, np.ones_like(hits)) == before
+
+
+def test_the_head_of_the_lists_becomes_that_of_the_blend(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    values = np.full((600, 100, len(FEATURES)), np.nan)
+    values[:, :, FEATURES.index("retrieval_score_z")] = -np.sort(-rng.normal(size=(600, 100)), axis=1)
+    popular = rng.uniform(-1, 1, (600, 100))
+    popular[:, 50:60] = 3.0
+    values[:, :, FEATURES.index("popular_score_z")] = popular
+    hits = np.zeros((600, 100), dtype=bool)
+    hits[np.arange(600), np.argmax(0.5 * popular[:, :50] + rng.gumbel(size=(600, 50)), axis=1)] = True
+    monkeypatch.setattr("reckg.ranking.blend.ROUNDS", 1)
+    assert fit_blend(values, hits, np.ones_like(hits)).weights["popular_score_z"] == pytest.approx(0.5, abs=0.1)
+    hits[:, 50:55] = True  # the most popular, outside the vectors' head
+    assert fit_blend(values, hits, np.ones_like(hits)).weights["popular_score_z"] == pytest.approx(0.5, abs=0.1)
+    monkeypatch.undo()
+    assert fit_blend(values, hits, np.ones_like(hits)).weights["popular_score_z"] > 1.0
+    hits[:, :50] = False
+    hits[:, 20] = True  # in the vectors' head alone, and nothing tells of it: still there is a blend
+    assert fit_blend(values, hits, np.ones_like(hits)).weights["retrieval_score_z"] >= 0.05
 
 
 def test_a_blend_counts_missing_scores_as_nothing() -> None:

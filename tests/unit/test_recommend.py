@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reckg.batch import popular_items, recommend_batch, similar_items
 from reckg.bundle import Bundle
 from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.features import extract_features
 from reckg.ranking.ranker import Ranker
-from reckg.recommend import Recommender, popular_items, recommend_batch, similar_items
+from reckg.recommend import Recommender
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import CANDIDATES, candidates_of, small_bundle
@@ -91,9 +92,9 @@ def test_exclude_takes_the_place_of_the_history(unranked: Bundle) -> None:
 
 
 def test_exclude_holds_for_cold_users(bundle: Bundle) -> None:
-    first = int(bundle.popular_order[0])
+    first = int(bundle.features.popular[0])
     found = recommend_batch(bundle, np.array([0, COLD]), 5, exclude=(np.array([0, 0, 1]), np.array([first])))
-    assert found.item_idx[1].tolist() == bundle.popular_order[1:6].tolist()
+    assert found.item_idx[1].tolist() == bundle.features.popular[1:6].tolist()
 
 
 def test_the_candidates_are_reranked_and_the_rest_follows(bundle: Bundle, unranked: Bundle) -> None:
@@ -136,14 +137,16 @@ def test_a_ranker_for_users_without_a_history_ranks_for_them(bundle: Bundle) -> 
 
 def test_a_cold_user_gets_the_most_popular_items(bundle: Bundle) -> None:
     found = recommend_batch(bundle, np.array([0, COLD]), 10)
-    assert found.item_idx[1].tolist() == bundle.popular_order[:10].tolist()
-    assert found.score[1].tolist() == bundle.popularity[bundle.popular_order[:10]].tolist()
+    assert found.item_idx[1].tolist() == bundle.features.popular[:10].tolist()
+    assert found.score[1].tolist() == bundle.features.popular_score[bundle.features.popular[:10]].tolist()
     answer = Recommender(bundle).recommend("u039")
     assert (answer.fallback, answer.degraded) == ("popular", ("cold_user",))
 
 
-def test_popular_items_are_ordered_by_popularity_then_index(bundle: Bundle) -> None:
-    tied = replace(bundle, popularity=np.array([1, 3, 3, 0] + [2] * 56, dtype=np.float32))
+def test_popular_items_go_by_the_order_of_the_feature_tables(bundle: Bundle) -> None:
+    score = np.array([1, 3, 3, 0] + [2] * 56, dtype=np.float32)
+    order = np.argsort(-score, kind="stable")
+    tied = replace(bundle, features=replace(bundle.features, popular_score=score, popular=order))
     assert popular_items(tied, 4).item_idx.tolist() == [[1, 2, 4, 5]]
     rows = np.array([0, 1, 1]), np.array([2])
     assert popular_items(tied, 3, exclude=rows, n=2).item_idx.tolist() == [[1, 4, 5], [1, 2, 4]]
@@ -171,7 +174,7 @@ def test_an_answer_has_ids_titles_and_the_version(bundle: Bundle) -> None:
 
 def test_an_unknown_user_gets_the_most_popular_items_and_is_told_so(bundle: Bundle) -> None:
     answer = Recommender(bundle).recommend("nobody", k=7)
-    assert [item.item_id for item in answer.items] == bundle.item_ids.raw(bundle.popular_order[:7])
+    assert [item.item_id for item in answer.items] == bundle.item_ids.raw(bundle.features.popular[:7])
     assert (answer.fallback, answer.degraded) == ("popular", ("cold_user",))
 
 
@@ -247,3 +250,32 @@ def test_similar_items_may_be_filtered(filtered: Bundle) -> None:
     found = similar_items(filtered, np.array([7, 8]), 5, allowed)
     assert sorted(found.item_idx[0].tolist()) == [-1, -1, -1, 3, 9]
     assert sorted(found.item_idx[1].tolist()) == [-1, -1, 3, 7, 9]
+
+
+@pytest.mark.parametrize("few", [200, 0])
+def test_items_that_are_not_available_come_to_nobody(
+    filtered: Bundle, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left out as what users have seen, or by a bitmap where they are many: the lists are the same."""
+    monkeypatch.setattr("reckg.batch.FEW_UNAVAILABLE", few)
+    gone = np.array([0, 3, 7, 30, 31], dtype=np.int64)
+    less = replace(filtered, unavailable=gone, base=filtered)
+    users = np.arange(40)
+    for seen in (True, False):
+        for k in (5, 60):
+            found, every = (recommend_batch(bundle, users, 60, exclude_seen=seen) for bundle in (less, filtered))
+            found = ScoredItems(found.item_idx[:, :k], found.score[:, :k])
+            assert not np.isin(found.item_idx, gone).any()
+            lengths = ((every.item_idx >= 0) & ~np.isin(every.item_idx, gone)).sum(axis=1)
+            assert ((found.item_idx >= 0).sum(axis=1) == np.minimum(lengths, k)).all()
+    dramas = less.item_filters.allowed(Filters(where={"genre": "drama"}))
+    assert dramas is not None and dramas.sum() == 20
+    assert sorted(
+        recommend_batch(less, users[:1], 60, exclude_seen=False, allowed=dramas).item_idx[0, :17].tolist()
+    ) == [item for item in range(0, 60, 3) if item not in gone]
+    popular = popular_items(less, 5, exclude=(np.array([0, 1]), less.features.popular[:1]))
+    order = [item for item in filtered.features.popular[1:].tolist() if item not in gone]
+    assert popular.item_idx[0].tolist() == order[:5]
+    assert not np.isin(similar_items(less, np.array([3, 8]), 60).item_idx, gone).any()
+    answer = Recommender(less).recommend("nobody", 60)
+    assert {item.item_id for item in answer.items} == {f"i{n:03d}" for n in range(60) if n not in gone}

@@ -50,6 +50,8 @@ def test_variants_come_as_json() -> None:
         ({"bundle": "b", "prot": 1}, r"unknown key 'prot' \(did you mean 'port'\?\)"),
         ({"bundle": "b", "limits": {"max_item": 1}}, r"unknown key 'limits.max_item' \(did you mean 'max_items'\?\)"),
         ({"bundle": "b", "port": 70000, "threads": 0}, "2 problems in the settings: port: .*70000; threads: .*got 0"),
+        ({"bundle": "b", "host": "0.0.0.0"}, "host: '0.0.0.0' is reached from beyond this machine"),
+        ({"bundle": "b", "host": "recommender.example"}, "host: 'recommender.example' is reached from beyond"),
         ({"bundle": "b", "tls": {"key": "k"}}, "tls: certificate and key belong together"),
         ({"bundle": "b", "tls": {"client_ca": "c"}}, "tls.client_ca: needs a certificate and a key"),
         ({"bundle": "b", "experiment": {"interleave": True}}, "experiment.interleave: needs two variants, got 0"),
@@ -74,3 +76,17 @@ def test_secrets_are_no_settings() -> None:
     assert not any(word in names for word in ("password", "secret", "redis_url ", "token "))
     read_settings(None, {"RECKG_BUNDLE": "b", "RECKG_REDIS_URL": "redis://:secret@host", "RECKG_TOKEN": "t"})
     assert "secret" not in repr(ServerSettings(bundle=Path("b")))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"host": "localhost"},
+        {"host": "::1"},
+        {"host": "127.9.0.1"},
+        {"host": "0.0.0.0", "insecure": True},
+        {"host": "0.0.0.0", "tls": {"certificate": "c", "key": "k"}},
+    ],
+)
+def test_a_server_may_listen_to_this_machine_or_with_tls_or_where_it_is_allowed(given: dict[str, object]) -> None:
+    assert read_settings(None, {"RECKG_BUNDLE": "b"}, **given).host == given["host"]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from reckg import two_stage
+from reckg.batch import recommend_batch
 from reckg.bundle import Bundle
 from reckg.errors import DeadlineError
 from reckg.inductive.fold_in import UserRequest
 from reckg.ranking.diversity import Diversity
-from reckg.recommend import Recommender, recommend_batch, recommend_users
+from reckg.recommend import Recommender, recommend_users
 from reckg.stages import Stages
 from tests import small_world
 from tests.small_bundle import small_bundle

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import jobs.train
 from reckg.config import parse_config
@@ -134,24 +133,6 @@ def test_a_trained_state_of_another_model_is_refused() -> None:
             load_trained_state(model, trained_state(other))
         with pytest.raises(ArtifactError, match="does not fit"):
             load_trained_state(other, trained_state(model))
-
-
-@pytest.mark.gpu
-def test_a_step_on_cuda_equals_a_step_on_the_cpu() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    results = []
-    for device in (CPU, torch.device("cuda")):
-        graph = toy_graph()
-        model, tensors = joint_model(graph, attention="transr").to(device), GraphTensors(graph, device)
-        model.update_attention(tensors)
-        made = objective(tensors, kg_loss="transr", l2_weight=0.1)
-        optimizer = make_optimizer(model, schedule())
-        for step, batch in enumerate(batches(made.histories, 4, torch.Generator().manual_seed(0))):
-            set_learning_rate(optimizer, step, 1)
-            train_step(model, tensors, made, optimizer, batch, 5.0)
-        results.append(F.normalize(model.embedding.detach().cpu(), dim=1))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("given", "policy", "most", "threads"), [
