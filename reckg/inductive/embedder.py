@@ -222,9 +222,11 @@ class Inductive:
         """The attributes of a user of the graph, of other relations than the given."""
         rows = slice(*self.arrays["user_edges.indptr"][user_idx : user_idx + 2].tolist())
         relation, tail = self.arrays["user_edges.relation"][rows], self.arrays["user_edges.tail"][rows]
-        kept = ~np.isin(relation, given)
-        ones = np.ones(int(kept.sum()))
-        return Edges(relation[kept], tail[kept], ones, ones)
+        if len(given):
+            kept = ~np.isin(relation, given)
+            relation, tail = relation[kept], tail[kept]
+        ones = np.ones(len(tail))
+        return Edges(relation, tail, ones, ones)
 
     def _rows(
         self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]

@@ -33,6 +33,8 @@ class Edges:
         return len(self.tail)
 
     def joined(self, other: Edges) -> Edges:
+        if not len(other):
+            return self
         names = ("relation", "tail", "count", "weight")
         return Edges(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 

@@ -16,7 +16,7 @@ from tests.local_redis import LocalRedis
 from tests.store_writer import USERS, opened
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT, LONG = 2, 40
+SHORT, LONG = 2, 15
 
 
 class Writers:
