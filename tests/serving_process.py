@@ -34,18 +34,26 @@ class ServerProcess:
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers."""
+        return self.children("serving.worker")
+
+    def children(self, module: str) -> list[int]:
+        """Process ids of the children that run a module."""
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         pids = [int(pid) for path in children for pid in path.read_text().split()]
-        return sorted(pid for pid in pids if b"serving.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return sorted(pid for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
 
     def logged(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
 
 @contextmanager
-def served(bundle: Path, log: Path, *options: str, **environment: str) -> Iterator[ServerProcess]:
-    """``reckg serve BUNDLE --port 0``, ready; ended by SIGTERM at the end if it still runs."""
-    command = [sys.executable, "-m", "jobs.cli", "serve", str(bundle), "--port", "0", *options]
+def served(bundle: Path | None, log: Path, *options: str, **environment: str) -> Iterator[ServerProcess]:
+    """``reckg serve BUNDLE --port 0``, ready; ended by SIGTERM at the end if it still runs.
+
+    Without a bundle there are no options but those that are given: the environment says the rest.
+    """
+    given = [] if bundle is None else [str(bundle), "--port", "0"]
+    command = [sys.executable, "-m", "jobs.cli", "serve", *given, *options]
     with log.open("w") as err:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=err
