@@ -55,6 +55,16 @@ class Overlay:
         return min((change.revision - 1 for change in self.pending.values()), default=self.revision)
 
     @property
+    def added_count(self) -> int:
+        """Items beside the bundle's own, whether or not they may be recommended."""
+        return len(self.grown.item_ids) - len(self.base.item_ids) - len(self.grown.unavailable)
+
+    @property
+    def blocked_count(self) -> int:
+        """Items that are known and may not be recommended."""
+        return sum(item_id in self.grown.item_ids for item_id in self.blocked)
+
+    @property
     def is_worn(self) -> bool:
         """Whether it holds so many rows of no use that it should be made anew, from all changes."""
         return len(self.grown.unavailable) >= MANY_FORMER

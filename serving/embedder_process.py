@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import threading
 import time
@@ -15,7 +14,6 @@ from serving.child_process import child_command, child_environment
 from serving.settings import ServerSettings
 from serving.verify import VersionedBundle
 
-NICE = 5  # it gives way to workers that answer
 BACK_OFF_S = (1.0, 60.0)  # before it is started again: the first time, and at most
 STOP_S = 5.0
 
@@ -57,38 +55,41 @@ class EmbedderProcess:
         """Closes its input, at which it ends; kills it where it does not."""
         with self._changed:
             self._stopping.set()
-            process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+            if self._process is not None:
+                _end_input(self._process)
+        if self._process is not None:
             try:
-                process.wait(STOP_S)
+                self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self._process.kill()
         if self._keeper is not None:
             self._keeper.join()
 
     def _keep(self) -> None:
-        delay_s = BACK_OFF_S[0]
+        delay_s = 0.0
         while not self._stopping.is_set():
             began = time.monotonic()
-            process = subprocess.Popen(
-                child_command("serving.embedding"),
-                env=child_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                preexec_fn=lambda: os.nice(NICE),
-            )
             with self._changed:
-                self._process = process
+                if self._stopping.is_set():
+                    return
+                process = self._process = subprocess.Popen(
+                    child_command("serving.embedding", "--nice"),
+                    env=child_environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
                 self._say(process, {"settings": self._settings.model_dump(mode="json")})
                 if self._bundle is not None:
                     self._say(process, {"bundle": str(self._bundle.path)})
             self._listen(process)
             code = process.wait()
+            with self._changed:
+                _end_input(process)
             if self._stopping.is_set():
                 return
-            delay_s = BACK_OFF_S[0] if time.monotonic() - began > BACK_OFF_S[1] else min(2 * delay_s, BACK_OFF_S[1])
+            settled = time.monotonic() - began > BACK_OFF_S[1]
+            delay_s = BACK_OFF_S[0] if settled else min(max(2 * delay_s, BACK_OFF_S[0]), BACK_OFF_S[1])
             logger.warning("the embedder ended with %d; another one starts in %.1f s", code, delay_s)
             self._stopping.wait(delay_s)
 
@@ -108,3 +109,10 @@ class EmbedderProcess:
         with contextlib.suppress(OSError):
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
+
+
+def _end_input(process: subprocess.Popen[str]) -> None:
+    """Of a process that may have ended with lines unread."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import queue
 import sys
 import threading
@@ -33,6 +34,7 @@ from serving.store.opened import open_store
 POLL_S = 0.1
 PAUSE_S = 1.0  # after the store did not answer
 AT_ONCE = 32  # items that are embedded in one call
+NICE = 5  # with --nice
 
 logger = logging.getLogger("reckg.serving")
 
@@ -95,6 +97,7 @@ def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[st
                 return
             if "settings" in line:
                 settings, store = ServerSettings.model_validate(line["settings"]), None
+                logging.getLogger().setLevel(settings.log.level.upper())
             if "bundle" in line:
                 embedder, told = None, False
                 store = store or open_store(settings.store, settings.bundle)
@@ -133,7 +136,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Embeds the items that are added to a server's catalogue.")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder to begin with")
     parser.add_argument("--config", type=Path, help="the server's settings")
+    parser.add_argument("--nice", action="store_true", help="give way to other processes")
     options = parser.parse_args(arguments)
+    if options.nice:
+        os.nice(NICE)
     log_to_stderr()
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from reckg.bundle import Bundle, load_bundle
@@ -29,13 +28,12 @@ class Equipment:
 
     def __init__(self, settings: ServerSettings, state: ServingState) -> None:
         self._settings, self._state = settings, state
-        versions = {variant.bundle_version for variant in settings.experiment.variants} - {""}
+        versions = settings.experiment.bundle_versions
         self._others = {version: _served(settings, version, state) for version in versions}
         self.experiment = Experiment(settings.experiment, state, self._others)
         self.log = None if settings.served_log.folder is None else ServedLog(settings.served_log)
         self.observe = Observation(start_tracing(settings.tracing))
         self._told = {"written": 0, "dropped": 0}
-        self._loaded = ""
         self._close: list[Callable[[], None]] = []
 
     def start(self, entrance: Entrance) -> None:
@@ -44,16 +42,19 @@ class Equipment:
             return
         for other in self._others.values():
             other.follow()
+            other.compile()
         ticker = Ticker(lambda: self._tell(entrance))
         probe = RecallProbe(self._bundle, self._settings.metrics.recall_probe_s)
         self._close += [ticker.close, probe.close]
 
     def close(self) -> None:
-        """Writes and sends what is left."""
-        for close in [*self._close, *(other.stop for other in self._others.values()), self.observe.close]:
+        """Writes and sends what is left: the log first, for a collector may not be there."""
+        for close in [*self._close, *(other.stop for other in self._others.values())]:
             close()
         if self.log is not None:
             self.log.close()
+            self._tell_rows(self.log)
+        self.observe.close()
 
     def _bundle(self) -> Bundle:
         return self._state.current.recommender.bundle
@@ -63,18 +64,15 @@ class Equipment:
         metrics.IN_FLIGHT.set(sum(lane.in_flight for lane in entrance.lanes))
         metrics.CATALOG_REVISION.set(served.catalog_revision)
         metrics.STORE_UP.set(not served.stale_catalog)
-        bundle = served.recommender.bundle
-        base = bundle.base or bundle
-        metrics.CATALOG_ITEMS.labels("added").set(len(bundle.item_ids) - len(base.item_ids))
-        metrics.CATALOG_ITEMS.labels("blocked").set(len(bundle.unavailable))
-        if base.version != self._loaded:
-            metrics.BUNDLE_LOADED.clear()
-            metrics.BUNDLE_LOADED.labels(base.version).set(time.time())
-            self._loaded = base.version
+        metrics.CATALOG_ITEMS.labels("added").set(served.added_count)
+        metrics.CATALOG_ITEMS.labels("blocked").set(served.blocked_count)
         if self.log is not None:
-            for name, rows in (("written", self.log.rows_written), ("dropped", self.log.rows_dropped)):
-                metrics.SERVED_LOG_ROWS.labels(name).inc(rows - self._told[name])
-                self._told[name] = rows
+            self._tell_rows(self.log)
+
+    def _tell_rows(self, log: ServedLog) -> None:
+        for name, rows in (("written", log.rows_written), ("dropped", log.rows_dropped)):
+            metrics.SERVED_LOG_ROWS.labels(name).inc(rows - self._told[name])
+            self._told[name] = rows
 
 
 def _served(settings: ServerSettings, version: str, state: ServingState) -> ServingState:

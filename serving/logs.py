@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
+from types import TracebackType
 
 FIELDS = ("request_id", "method", "code", "bundle_version", "worker")  # of `extra`, where a record has them
 QUIET = ("faiss", "grpc", "asyncio", "opentelemetry")  # tell of every way they try; errors come all the same
@@ -34,7 +36,10 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level: str = "info") -> None:
-    """Replaces the handlers of the root logger by one that writes JSON lines."""
+    """Replaces the handlers of the root logger by one that writes JSON lines; warnings and what nobody caught go there.
+
+    For the start of a process: it replaces the interpreter's hooks.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -42,3 +47,11 @@ def log_to_stderr(level: str = "info") -> None:
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
+    sys.unraisablehook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    logging.getLogger("reckg").critical("nobody caught %s", kind.__name__, exc_info=(kind, error or kind(), where))

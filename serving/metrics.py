@@ -45,12 +45,6 @@ SCORE_DRIFT = Gauge(
     multiprocess_mode="livemax",
 )
 SERVED_LOG_ROWS = Counter("reckg_served_log_rows", "Rows of the log of what was shown.", ["result"])
-BUNDLE_LOADED = Gauge(
-    "reckg_bundle_loaded_timestamp_seconds",
-    "When the bundle was taken into service.",
-    ["version"],
-    multiprocess_mode="livemin",
-)
 
 
 def observe_store(operation: str, seconds: float, failed: bool) -> None:

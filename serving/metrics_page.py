@@ -72,7 +72,7 @@ def serve_metrics(host: str, port: int, folder: Path, describe: Described) -> tu
 
 def supervisor_metrics(said: Mapping[str, float | str]) -> Iterator[Metric]:
     """What the supervisor says, by the keys worker_count, ready_worker_count, respawn_count, swap_count,
-    refused_swap_count, swap_seconds and bundle_version."""
+    refused_swap_count, swap_seconds, bundle_version and bundle_time (epoch seconds)."""
     workers = GaugeMetricFamily("reckg_workers", "Worker processes by state.", labels=["state"])
     workers.add_metric(["wanted"], float(said["worker_count"]))
     workers.add_metric(["ready"], float(said["ready_worker_count"]))
@@ -87,3 +87,5 @@ def supervisor_metrics(said: Mapping[str, float | str]) -> Iterator[Metric]:
     bundle = GaugeMetricFamily("reckg_bundle_info", "The bundle that is served: 1.", labels=["version"])
     bundle.add_metric([str(said["bundle_version"])], 1.0)
     yield bundle
+    when = float(said["bundle_time"])
+    yield GaugeMetricFamily("reckg_bundle_loaded_timestamp_seconds", "Since when that bundle is served.", when)

@@ -100,6 +100,7 @@ def start_server(
     ask: Ask | None = None,
     share_port: bool = False,
     observe: Observer | None = None,
+    equipment: Equipment | None = None,
     **given: Any,
 ) -> RunningServer:
     """Listens at the settings' host and port (0: a free one), not ready yet: health is NOT_SERVING.
@@ -110,6 +111,7 @@ def start_server(
         ask: calls the supervisor; without it there is no AdminService.
         share_port: other processes may listen there too.
         observe: told of every call that ended, as by Entrance; default: metrics and traces.
+        equipment: default: what the settings say.
     Raises:
         ConfigError: the address cannot be listened at, as when another process does; or the files of tls or auth are
             wrong.
@@ -117,7 +119,7 @@ def start_server(
     settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | given))
     state = state or ServingState()
     sys.setswitchinterval(SWITCH_S)
-    equipment = Equipment(settings, state)
+    equipment = equipment or Equipment(settings, state)
     entrance = Entrance(settings, observe=observe or equipment.observe, initializer=_one_faiss_thread)
     server = grpc.server(
         entrance.others.pool,  # every method has the threads of its lane; gRPC wants some all the same

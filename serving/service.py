@@ -210,8 +210,9 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         if call is not None:
             call.told.request_id, call.told.bundle_version = request_id, found.bundle_version
             call.told.degraded += reasons
-            if found.items and found.fallback is None and "no_rerank" not in reasons:
-                call.told.best_score = found.items[0].score
+            is_served = found.bundle_version == self.state.current.bundle_version  # no variant's other bundle
+            if is_served and found.items and found.fallback is None and "no_rerank" not in reasons:
+                call.told.best_score = max(item.score for item in found.items)  # explored ones are not in order
         return {
             "request_id": request_id,
             "bundle_version": found.bundle_version,

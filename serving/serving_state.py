@@ -26,12 +26,15 @@ logger = logging.getLogger("reckg.serving")
 class Served:
     """A bundle that is served, with the changes of the catalogue up to ``catalog_revision``.
 
-    stale_catalog: the store did not answer when it was last asked.
+    stale_catalog: the store did not answer when it was last asked. added_count: items that were added since the bundle
+    was built; blocked_count: of all items those that were removed or are not available.
     """
 
     recommender: Recommender
     catalog_revision: int = 0
     stale_catalog: bool = False
+    added_count: int = 0
+    blocked_count: int = 0
 
     @property
     def bundle_version(self) -> str:
@@ -96,8 +99,13 @@ class ServingState:
             raise ArtifactError("no bundle is prepared")
         prepared, self._prepared = self._prepared, None
         self._take(prepared, None)
-        if prepared.base.ranker is not None:  # equal bits before and after: requests do not wait for it
-            threading.Thread(target=prepared.base.ranker.compile, name="compiling", daemon=True).start()
+        self.compile()
+
+    def compile(self) -> None:
+        """Compiles the trees beside the requests: the answers have equal bits before and after."""
+        ranker = self.current.recommender.bundle.ranker
+        if ranker is not None:
+            threading.Thread(target=ranker.compile, name="compiling", daemon=True).start()
 
     def abort(self) -> None:
         """Forgets the prepared bundle, if there is one."""
@@ -142,7 +150,8 @@ class ServingState:
 
     def _publish(self, overlay: Overlay, answered: bool, recommender: Recommender | None) -> None:
         self._overlay = overlay
-        self._current = Served(recommender or Recommender(overlay.served), overlay.known_revision, not answered)
+        recommender, counts = recommender or Recommender(overlay.served), (overlay.added_count, overlay.blocked_count)
+        self._current = Served(recommender, overlay.known_revision, not answered, *counts)
 
     def _refreshed(self, overlay: Overlay) -> tuple[Overlay, bool]:
         """The overlay with the store's changes, or as it is where there are none; and whether the store answered."""

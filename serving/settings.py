@@ -145,6 +145,11 @@ class ExperimentSettings(Section):
     interleave: bool = Field(False, description="Two variants: every answer is a team draft of both.")
     variants: tuple[VariantSettings, ...] = Field((), description="The variants; none: the bundle answers everybody.")
 
+    @property
+    def bundle_versions(self) -> set[str]:
+        """That variants name."""
+        return {variant.bundle_version for variant in self.variants} - {""}
+
     @model_validator(mode="after")
     def _distinct(self) -> ExperimentSettings:
         names = [variant.name for variant in self.variants]

@@ -64,7 +64,8 @@ class Supervisor:
     def describe_numbers(self) -> dict[str, float | str]:
         """For /metrics."""
         swaps = {"swap_count": self.swaps.done, "refused_swap_count": self.swaps.failed}
-        said = {"swap_seconds": self.swaps.seconds, "bundle_version": self.fleet.committed.version}
+        said: dict[str, float | str] = {"swap_seconds": self.swaps.seconds, "bundle_time": self.swaps.served_since}
+        said["bundle_version"] = self.fleet.committed.version
         return self.fleet.told() | swaps | said
 
     def run(self, address: str) -> None:

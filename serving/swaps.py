@@ -40,16 +40,21 @@ def find_bundle(path: Path, version: str = LATEST) -> VersionedBundle:
 class Swaps:
     """Swaps the fleet's bundle, one swap at a time. ``done`` and ``failed`` count, ``last_error`` says why.
 
-    seconds: how long the last one took.
+    seconds: how long the last one took. served_since: when the present bundle was committed, epoch seconds.
+
+    Raises:
+        UnknownVersionError: a variant of the experiment names a version that the store does not hold.
     """
 
     def __init__(self, settings: ServerSettings, fleet: Fleet, embedder: EmbedderProcess | None = None) -> None:
         self.settings, self.fleet, self.embedder = settings, fleet, embedder or EmbedderProcess(settings)
-        self.seconds = 0.0
+        self.seconds, self.served_since = 0.0, time.time()
         self.previous: VersionedBundle | None = None
         self.done, self.failed, self.last_error = 0, 0, ""
         self._turn = threading.Lock()
         self._held: dict[VersionedBundle, IO[bytes]] = {}
+        versions = settings.experiment.bundle_versions
+        self._variants = {described(resolve(settings.bundle, version)) for version in versions}
         self._hold()
         self._seen = fleet.committed.version  # what the store's latest said when it was last looked at
 
@@ -120,7 +125,7 @@ class Swaps:
             except CallError:
                 self.embedder.follow(before)
                 raise
-            self.seconds = time.monotonic() - began
+            self.seconds, self.served_since = time.monotonic() - began, time.time()
             self.previous = before
             self.done += 1
             self._hold()
@@ -135,8 +140,8 @@ class Swaps:
         return CallError(code, str(error))
 
     def _hold(self) -> None:
-        """Keeps ``reckg publish --keep`` from removing what is served and what a rollback would serve."""
-        wanted = {bundle for bundle in (self.fleet.committed, self.previous) if bundle is not None}
+        """Keeps ``reckg publish --keep`` from removing what is served, also by variants, or would be by a rollback."""
+        wanted = {bundle for bundle in (self.fleet.committed, self.previous) if bundle is not None} | self._variants
         for bundle in wanted - self._held.keys():
             self._held[bundle] = hold(bundle.path)
         for bundle in self._held.keys() - wanted:

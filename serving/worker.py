@@ -33,11 +33,14 @@ class Worker:
     """What the supervisor calls, and the server that answers clients."""
 
     def __init__(self, control: socket.socket) -> None:
+        from serving.equipment import Equipment
         from serving.metrics import observe_store
         from serving.server import start_server
         from serving.serving_state import ServingState
 
         self.state, self._start_server, self._observe_store = ServingState(), start_server, observe_store
+        self._equip = Equipment
+        self.equipment: Equipment | None = None
         self.running: RunningServer | None = None
         self.settings: ServerSettings | None = None
         self.asked_to_stop = threading.Event()
@@ -64,6 +67,7 @@ class Worker:
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())
             self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
+            self.equipment = self._equip(self.settings, self.state)
         elif what == "prepare":
             self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
         elif what == "commit":
@@ -83,7 +87,7 @@ class Worker:
             self.state.commit()
             if self.running is None:
                 self.running = self._start_server(
-                    self.settings, state=self.state, ask=self.channel.call, share_port=True
+                    self.settings, state=self.state, ask=self.channel.call, share_port=True, equipment=self.equipment
                 )
                 self.running.set_ready()
 

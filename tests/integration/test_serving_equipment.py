@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,22 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otl
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.evaluate_log import evaluate_log
-from reckg.bundle import load_bundle, save_bundle
+from reckg.bundle import save_bundle
 from reckg.bundle_store import publish
 from reckg.config import parse_config
 from reckg.evaluation.served_log import read_served_log
+from reckg.manifest import manifest_text, read_manifest
 from reckg.v1 import recommender_pb2 as pb
 from serving.client import RecommenderClient
 from serving.settings import ServerSettings
 from serving.tokens import create_token
 from serving.variants import variant_of
 from tests import small_world
-from tests.serving_process import ServerProcess, eventually, served
+from tests.serving_process import ROOT, ServerProcess, eventually, served
 from tests.small_world import USER_IDS
 from tests.unit.test_evaluate_log import write_prepared
 
+COLD = USER_IDS[-1]  # of whom nothing is known
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PLANTED = "planted.user@example.org"  # a user id that must be in no log, trace or metric
 KNOWN_S = 2.0  # from the reply to UpsertItems until every worker recommends the item
@@ -250,7 +252,6 @@ def environ(pid: int) -> list[str]:
 
 
 def test_swaps_and_refused_bundles_are_counted(client: RecommenderClient, environment: dict[str, str]) -> None:
-    eventually(lambda: value(scraped(environment), "reckg_bundle_loaded_timestamp_seconds") > 0)
     first = scraped(environment)
     began = time.time()
     client.load_bundle("world-2")
@@ -260,8 +261,7 @@ def test_swaps_and_refused_bundles_are_counted(client: RecommenderClient, enviro
     assert labelled(swapped, "reckg_bundle_info", "version") == {"world-2"}
     assert 0 < value(swapped, "reckg_bundle_swap_seconds") <= time.time() - began
     name = "reckg_bundle_loaded_timestamp_seconds"
-    assert value(first, name) < began
-    eventually(lambda: value(scraped(environment), name) >= began)
+    assert 0 < value(first, name) < began <= value(swapped, name)
     assert refusal(client.load_bundle, "damaged")[0] == "FAILED_PRECONDITION"
     refused = scraped(environment)
     assert value(refused, "reckg_bundle_swaps_total", result="refused") == 1
@@ -314,20 +314,37 @@ def test_a_failure_is_found_in_the_log_by_its_request_id_and_the_log_names_nobod
     client: RecommenderClient, server: ServerProcess, store: Path, token: str
 ) -> None:
     client.record_events([{"event_id": "e1", "user_id": PLANTED, "item_id": "i01"}])
-    with closing(sqlite3.connect(store / "state.db")) as connection, connection:  # what no client can store
-        connection.execute("UPDATE events SET weight = 9e999 WHERE event_id = 'e1'")
-    failed = [refusal(client.recommend, PLANTED) for _ in range(3)]
+    with socket.create_connection(address_of(server)) as stranger:
+        stranger.sendall(f"GET /{PLANTED} HTTP/1.1\r\n\r\n".encode())
+        while stranger.recv(1000):
+            pass
+    undated(store)
+    client.load_bundle("undated")
+    failed = [refusal(client.describe_serving) for _ in range(3)]
     assert {code for code, _ in failed} == {"INTERNAL"}
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0
     lines = [json.loads(line) for line in server.logged().splitlines()]
-    assert {line["level"] for line in lines} >= {"debug", "info", "warning", "error"}
+    assert {line["level"] for line in lines} >= {"info", "warning", "error"}
     for _, details in failed:
         request_id = details.split("request ")[1].split()[0]
         (found,) = (line for line in lines if request_id in line["message"])
-        assert found["level"] == "error" and "Recommend failed" in found["message"]
+        assert found["level"] == "error" and "DescribeServing failed" in found["message"]
     secrets = (PLANTED, "planted", token, token.rpartition("_")[2])
     assert [secret for secret in secrets if secret in server.logged()] == []
+
+
+def address_of(server: ServerProcess) -> tuple[str, int]:
+    host, _, port = server.address.rpartition(":")
+    return host, int(port)
+
+
+def undated(store: Path) -> None:
+    """A bundle that is whole, and whose manifest holds a fault that no check looks for."""
+    folder = Path(shutil.copytree(store / "world-2", store / "undated"))
+    (folder / "manifest.json").chmod(0o644)
+    manifest = read_manifest(folder) | {"version": "undated", "created": "never"}
+    (folder / "manifest.json").write_text(manifest_text(manifest))
 
 
 def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(store: Path, tmp_path: Path) -> None:
@@ -355,7 +372,7 @@ def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(store
         assert part["variant"].unique().to_list() == [variant] == [answer.variant]
         assert part["propensity"].to_list() == [1 / 6 if variant == "chance" else 1.0] * 4
         assert part["bundle_version"].unique().to_list() == ["world-1"]
-        assert (pb.DEGRADED_REASON_NO_RERANK in answer.degraded_reasons) == (variant == "plain")
+        assert (pb.DEGRADED_REASON_NO_RERANK in answer.degraded_reasons) == (variant == "plain" and user_id != COLD)
     report = evaluated(store, tmp_path / "shown", tmp_path)
     assert report["counts"]["requests_used"] == len(USER_IDS) and report["counterfactual"] is not None
     assert report["variants"]["names"] == ["chance", "plain"]
@@ -378,6 +395,14 @@ def test_interleaved_answers_are_logged_item_by_item(store: Path, tmp_path: Path
     assert report["interleaving"]["names"] == ["a", "b"] and report["variants"] is None
 
 
+def test_a_variant_of_a_version_that_is_not_there_is_refused_at_the_start(store: Path, tmp_path: Path) -> None:
+    variants = [{"name": "a", "share": 1, "bundle_version": "world-9"}]
+    environment = os.environ | {"RECKG_EXPERIMENT_VARIANTS": json.dumps(variants)}
+    command = [sys.executable, "-m", "jobs.cli", "serve", str(store), "--port", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "holds no version 'world-9'" in done.stderr, done.stderr
+
+
 def events_of(asked: dict[str, pb.RecommendResponse], folder: Path) -> Path:
     """Everybody takes the first item."""
     rows = [(answer.request_id, answer.items[0].item_id, int(time.time())) for answer in asked.values()]
@@ -388,7 +413,7 @@ def events_of(asked: dict[str, pb.RecommendResponse], folder: Path) -> Path:
 
 def evaluated(store: Path, log: Path, folder: Path) -> dict[str, Any]:
     """What `reckg evaluate --log` makes of a log for a run with this bundle."""
-    save_bundle(load_bundle(store / "world-1"), folder / "run" / "bundle")
+    shutil.copytree(store / "world-1", folder / "run" / "bundle")
     write_prepared(folder / "run", "utc")
-    config = parse_config({"evaluate": {"bootstrap_samples": 50}}, "test")
+    config = parse_config({"evaluate": {"bootstrap_samples": 100}}, "test")
     return evaluate_log(config, folder / "run", log, events=folder / "events.parquet")

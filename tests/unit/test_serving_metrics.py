@@ -33,7 +33,7 @@ def test_what_several_workers_counted_is_served_together() -> None:
     page, url = MetricsPage(MetricsSettings(port=port)), f"http://127.0.0.1:{port}/metrics"
     folder = Path(page.environment["PROMETHEUS_MULTIPROC_DIR"])
     said: dict[str, float | str] = {"worker_count": 2, "ready_worker_count": 1, "respawn_count": 5}
-    said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5, "bundle_version": "v2"}
+    said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5, "bundle_version": "v2", "bundle_time": 1.7e9}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *words],
@@ -62,6 +62,7 @@ def test_what_several_workers_counted_is_served_together() -> None:
     assert "reckg_in_flight 4.0" in text
     assert 'reckg_stage_seconds_bucket{le="0.002",stage="retrieve"} 2.0' in text
     assert 'reckg_bundle_info{version="v2"} 1.0' in text and 'reckg_workers{state="ready"} 1.0' in text
+    assert "reckg_bundle_loaded_timestamp_seconds 1.7e+09" in text
     assert 'reckg_bundle_swaps_total{result="refused"} 1.0' in text and "reckg_worker_respawns_total 5.0" in text
     assert 'reckg_requests_total{code="OK",method="Recommend"} 7.0' in after  # counters outlive their process
     assert "reckg_in_flight 4.0" not in after
