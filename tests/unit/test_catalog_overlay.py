@@ -74,6 +74,8 @@ def test_changes_one_by_one_are_changes_at_once(overlays: tuple[Overlay, Overlay
     assert len(stepwise.served.item_ids) > len(at_once.served.item_ids)  # rows of former versions
     assert answers(stepwise) == answers(at_once)
     assert stepwise.known_revision == at_once.known_revision == len(CHANGES)
+    for overlay in overlays:
+        assert (overlay.added_count, overlay.blocked_count) == (2, 2)  # n1 and n2; i05 and n2
     one, other = Recommender(stepwise.served), Recommender(at_once.served)
     assert one.recommend(recent_items=["n1", "i02"], k=45) == other.recommend(recent_items=["n1", "i02"], k=45)
     assert one.similar_items("n1", 45) == other.similar_items("n1", 45)

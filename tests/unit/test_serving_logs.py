@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +19,10 @@ from serving.logs import log_to_stderr
 def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield logger
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(False)
     logger.handlers[:] = handlers
     logger.setLevel(level)
 
@@ -41,4 +48,34 @@ def test_an_exceptions_message_is_not_told(root: logging.Logger, capsys: pytest.
     text = capsys.readouterr().err
     said = json.loads(text)
     assert said["exception"] == "KeyError" and "test_serving_logs.py" in said["where"][0]
+    assert "anna" not in text
+
+
+class Spoiled:
+    def __del__(self) -> None:
+        raise KeyError("anna@example.org")
+
+
+def fail() -> None:
+    raise ValueError("anna@example.org")
+
+
+def test_what_nobody_caught_and_warnings_are_lines_too(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr("info")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Spoiled()
+    gc.collect()
+    sys.excepthook(TypeError, TypeError("anna@example.org"), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a library warns", UserWarning, stacklevel=1)
+    text = capsys.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line.get("exception") for line in lines] == ["ValueError", "KeyError", "TypeError", None]
+    assert [line["level"] for line in lines] == ["critical"] * 3 + ["warning"]
+    assert "in fail" not in text and "fail" in lines[0]["where"][-1] and "a library warns" in lines[3]["message"]
     assert "anna" not in text
