@@ -48,20 +48,22 @@ class EmbedderProcess:
                 self._keeper.start()
             elif self._process is not None:
                 self._say(self._process, {"bundle": str(bundle.path)})
-            if not self._changed.wait_for(lambda: self._embedded == bundle.version, wait_s) and wait_s:
+            done = self._changed.wait_for(lambda: self._embedded == bundle.version or self._stopping.is_set(), wait_s)
+            if not done and wait_s:
                 logger.warning("added items are not all embedded for %s after %.1f s", bundle.version, wait_s)
 
     def stop(self) -> None:
         """Closes its input, at which it ends; kills it where it does not."""
         with self._changed:
             self._stopping.set()
-            if self._process is not None:
-                _end_input(self._process)
-        if self._process is not None:
+            self._changed.notify_all()
+            process = self._process
+            self._end_input()
+        if process is not None:
             try:
-                self._process.wait(STOP_S)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                process.kill()
         if self._keeper is not None:
             self._keeper.join()
 
@@ -85,7 +87,7 @@ class EmbedderProcess:
             self._listen(process)
             code = process.wait()
             with self._changed:
-                _end_input(process)
+                self._end_input()
             if self._stopping.is_set():
                 return
             settled = time.monotonic() - began > BACK_OFF_S[1]
@@ -104,15 +106,15 @@ class EmbedderProcess:
                         self._changed.notify_all()
 
     def _say(self, process: subprocess.Popen[str], line: dict[str, Any]) -> None:
-        """One that ended is started again, and told then."""
+        """One that ends is started again, and told then."""
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
 
-
-def _end_input(process: subprocess.Popen[str]) -> None:
-    """Of a process that may have ended with lines unread."""
-    assert process.stdin is not None
-    with contextlib.suppress(OSError):
-        process.stdin.close()
+    def _end_input(self) -> None:
+        """Tells the process nothing any more; it may have ended with lines unread."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()

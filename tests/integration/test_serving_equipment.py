@@ -111,6 +111,7 @@ def environment(store: Path, collector: tuple[Collector, str], token: str) -> di
         "RECKG_METRICS_RECALL_PROBE_S": "0.1",
         "RECKG_TRACING_ENDPOINT": f"http://{collector[1]}",
         "RECKG_TRACING_SAMPLE_SHARE": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
         "RECKG_LOG_LEVEL": "debug",
         "RECKG_AUTH_TOKENS": str(store.parent / "tokens"),
     }

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -266,9 +266,10 @@ def test_a_hundred_swaps_at_70_percent_load(
     admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, tmp_path: Path
 ) -> None:
     """No call fails, and the p99 is at most twice the steady one. The load comes from a process of its own."""
-    (tmp_path / "users").write_text("".join(f"u{user:03d}\n" for user in range(40)))
+    user_ids = [f"u{user:03d}" for user in range(40)]
+    (tmp_path / "users").write_text("\n".join(user_ids))
     load(admin, "test-1")
-    most = most_per_s(server.address, 5)
+    most = most_per_s(server.address, 5, user_ids)
     steady = figures(server, tmp_path, 0.7 * most, 20)["latency_ms"]["p99"]
     swapped: list[dict[str, Any]] = []
     done = threading.Event()
@@ -290,7 +291,7 @@ def test_a_hundred_swaps_at_70_percent_load(
     assert p99 <= 2 * steady
 
 
-def most_per_s(address: str, seconds: float) -> float:
+def most_per_s(address: str, seconds: float, user_ids: Sequence[str]) -> float:
     """Answers to eight callers that ask again at once."""
     until = time.monotonic() + seconds
 
@@ -298,7 +299,7 @@ def most_per_s(address: str, seconds: float) -> float:
         answered = 0
         with RecommenderClient(address, timeout_s=30.0) as client:
             while time.monotonic() < until:
-                client.recommend(f"u{(n + answered) % 40:03d}")
+                client.recommend(user_ids[(n + answered) % len(user_ids)])
                 answered += 1
         return answered
 
@@ -307,6 +308,7 @@ def most_per_s(address: str, seconds: float) -> float:
 
 
 def figures(server: ServerProcess, folder: Path, per_s: float, seconds: float) -> dict[str, Any]:
+    """Of an open loop from a process of its own, for the users in the folder's file of that name."""
     command = [sys.executable, "-m", "serving.load", server.address, "--users", str(folder / "users"), "--json"]
     command += ["--rate", str(per_s), "--seconds", str(seconds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)

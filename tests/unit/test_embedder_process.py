@@ -85,6 +85,20 @@ def test_one_that_ended_comes_back_with_the_bundle_of_now(
     os.kill(first, signal.SIGKILL)
     eventually(lambda: embedder._embedded == "two")
     assert lines(tmp_path)[-1][0] != first
+    embedder.stop()
+    embedder.follow(bundles("three"), 60)  # a swap that the server's end meets: nobody is told, and nothing waits
+
+
+def test_a_bundle_that_comes_while_there_is_no_process_is_told_to_the_next(
+    embedder: EmbedderProcess, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.embedder_process.BACK_OFF_S", (2.0, 60.0))
+    embedder.follow(bundles("one"))
+    eventually(lambda: embedder._embedded == "one")
+    os.kill(lines(tmp_path)[0][0], signal.SIGKILL)
+    eventually(lambda: embedder._process is None)
+    embedder.follow(bundles("two"), 60)
+    assert [version for _, version in lines(tmp_path)] == ["one", "two"]
 
 
 def test_it_ends_though_it_is_only_being_started(
