@@ -7,6 +7,7 @@ request id, the bundle's version and the stages, and nothing of who asked for wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import grpc
 
 from reckg.errors import ConfigError
 from serving.settings import TracingSettings
+
+CLOSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ class Tracer:
         span.end(ended_ns)
 
     def close(self) -> None:
-        """Sends what is left and ends."""
-        self.provider.shutdown()
+        """Sends what is left and ends; a collector that does not answer is not waited for longer than CLOSE_S."""
+        ending = threading.Thread(target=self.provider.shutdown, name="traces-end", daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)
 
 
 def start_tracing(settings: TracingSettings, exporter: Any = None) -> Tracer | None:

@@ -27,7 +27,7 @@ from tests.serving_process import ServerProcess, eventually, served
 from tests.small_world import ITEM_IDS, USER_IDS
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1200"))
-SAMPLE_S, SWAP_S, WRITE_S = SECONDS / 200, max(SECONDS / 120, 2.0), 0.1
+SAMPLE_S, SWAP_S, WRITE_S = SECONDS / 200, 10.0, 0.1
 # By how much the median of the second half may exceed that of the first, which still warms up: a share, and a constant.
 TOLERANCES = {"memory_mb": (0.05, 8.0), "files": (0.05, 3.0), "threads": (0.05, 3.0)}
 
@@ -96,7 +96,7 @@ def soaked(server: ServerProcess, per_s: float, folder: Path) -> dict[str, list[
         done.set()
         counts = [each.result() for each in running]
     assert processes(server) == before, "a process ended"
-    assert loads[0]["statuses"] == {"OK": 1.0}
+    assert loads[0]["statuses"]["OK"] > 0.999, loads[0]["statuses"]  # type: ignore[index]
     print(f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; swaps, events, changes: {counts}")
     return samples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import threading
 from typing import Any
 
 import pytest
@@ -48,6 +49,29 @@ def test_the_caller_decides_what_is_sampled() -> None:
 def test_a_failure_is_marked() -> None:
     assert record(1.0, code="INTERNAL")[-1].status.status_code.name == "ERROR"
     assert record(1.0, code="INVALID_ARGUMENT")[-1].status.status_code.name == "UNSET"
+
+
+class Silent(InMemorySpanExporter):
+    """A collector that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def shutdown(self) -> None:
+        self.go_on.wait(60)
+
+
+def test_a_collector_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.tracing.CLOSE_S", 0.1)
+    exporter = Silent()
+    tracer = start_tracing(TracingSettings(), exporter)
+    assert tracer is not None
+    ending = threading.Thread(target=tracer.close)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    exporter.go_on.set()
 
 
 def test_without_an_endpoint_there_are_no_traces() -> None:
