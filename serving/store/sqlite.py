@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -74,7 +73,7 @@ OPENING_S = 10.0  # for the lock while other processes open the same file
 
 
 class SqliteStore:
-    """serving.store.StateStore in one file. Connections are one a thread.
+    """serving.store.StateStore in one file. It keeps as many connections as calls were under way at once.
 
     Args:
         path: made where there is none, readable for its owner alone.
@@ -88,8 +87,7 @@ class SqliteStore:
         self._path, self._clock = path, clock
         self._wait_ms, self._write_wait_ms = round(settings.timeout_ms), round(settings.write_timeout_ms)
         self._kept_s, self._per_user = settings.event_days * 86_400, settings.events_per_user
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []  # the last one used is used next; appends and pops are atomic
         create(path)
 
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
@@ -161,10 +159,9 @@ class SqliteStore:
             connection.execute(TRIMMED, (self._per_user,))
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
-        self._local = threading.local()
+        """Calls under way must have ended."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _delete(self, statement: str, what: int | str) -> None:
         gone = AT_ONCE
@@ -176,45 +173,38 @@ class SqliteStore:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            yield self._connection()
+            with self._connection() as connection:
+                yield connection
         except sqlite3.Error as error:
-            self._forget()
             raise StoreDownError(f"the state store cannot be read: {error}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is on the disk afterwards, or nothing."""
         try:
-            connection = self._connection()
-            connection.execute(f"PRAGMA busy_timeout = {self._write_wait_ms}")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"PRAGMA busy_timeout = {self._wait_ms}")
-            yield connection
-            connection.execute("COMMIT")
+            with self._connection() as connection:
+                connection.execute(f"PRAGMA busy_timeout = {self._write_wait_ms}")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA busy_timeout = {self._wait_ms}")
+                yield connection
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._forget()
             raise StoreError(f"the state store cannot be written: {error}") from error
-        except BaseException:
-            self._forget()
-            raise
 
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """One that nobody else uses. Where something is raised it ends, and with it what it has not committed."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
             connection = connected(self._path, self._wait_ms / 1000)
-            self._local.connection = connection
-            self._connections.append(connection)
-        return connection
-
-    def _forget(self) -> None:
-        """Ends this thread's connection, and with it what it has not committed."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            self._local.connection = None
-            self._connections.remove(connection)
+        try:
+            yield connection
+        except BaseException:
             with suppress(sqlite3.Error):
                 connection.close()
+            raise
+        self._idle.append(connection)
 
 
 def connected(path: Path, wait_s: float) -> sqlite3.Connection:

@@ -9,7 +9,6 @@ writes, and, in another thread, while one writer stores event after event. Needs
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -35,10 +34,6 @@ class OneConnection(SqliteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path, SETTINGS)
         self.lock = threading.RLock()
-        self.shared = super()._connection()
-
-    def _connection(self) -> sqlite3.Connection:
-        return self.shared
 
     @contextmanager
     def _reading(self):  # type: ignore[no-untyped-def, override]

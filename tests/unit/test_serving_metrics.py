@@ -33,7 +33,8 @@ def test_what_several_workers_counted_is_served_together() -> None:
     page, url = MetricsPage(MetricsSettings(port=port)), f"http://127.0.0.1:{port}/metrics"
     folder = Path(page.environment["PROMETHEUS_MULTIPROC_DIR"])
     said: dict[str, float | str] = {"worker_count": 2, "ready_worker_count": 1, "respawn_count": 5}
-    said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5, "bundle_version": "v2", "bundle_time": 1.7e9}
+    said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5}
+    said |= {"bundle_version": "v2", "bundle_time": 1.7e9}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *words],

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -39,10 +40,8 @@ def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_stored_is_on_the_disk_before_the_call_returns(tmp_path: Path) -> None:
-    with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store:
-        modes = [
-            store._connection().execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
-        ]
+    with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store, store._connection() as connection:
+        modes = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     assert modes == ["wal", 2]  # 2: FULL
 
 
@@ -72,8 +71,9 @@ def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -
 def test_a_full_database_takes_nothing_of_a_call_and_works_again_when_there_is_room(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store:
         store.record_events(events("a"))
-        pages = store._connection().execute("PRAGMA page_count").fetchone()[0]
-        store._connection().execute(f"PRAGMA max_page_count = {pages + 2}")
+        with store._connection() as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(StoreError, match="cannot be written: database or disk is full") as raised:
             store.record_events(events("b", 1000))
         assert not isinstance(raised.value, StoreDownError)
@@ -109,7 +109,19 @@ def test_a_disk_without_room_is_the_same(tmp_path: Path) -> None:
     assert said[0].startswith("the state store cannot be written: ") and said[1:] == ["10", "1000"]
     with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store:
         assert len(store.user_events("u")) == 1010
-        assert store._connection().execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with store._connection() as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_many_threads_one_after_the_other_need_one_connection(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store:
+        files = []
+        for number in range(8):
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(store.record_events, events(f"{number}")).result()
+                assert len(thread.submit(store.user_events, "u").result()) == 10 * (number + 1)
+            files.append(len(os.listdir("/proc/self/fd")))
+        assert files[0] == files[-1]
 
 
 def test_a_call_waits_for_another_process_only_so_long_and_readers_for_nobody(tmp_path: Path) -> None:

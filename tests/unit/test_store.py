@@ -244,10 +244,11 @@ def test_compaction_frees_what_is_kept_no_more(make: Make, clock: Clock) -> None
     store.compact(clock.now, [])
     assert ids(store.user_events("u1")) == "new" and store.embedded("v1", ["i1"]) == []
     if isinstance(store, SqliteStore):
-        left = {
-            name: store._connection().execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-            for name in ("events", "embedded")
-        }
+        with store._connection() as connection:
+            left = {
+                name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+                for name in ("events", "embedded")
+            }
         assert left == {"events": 1, "embedded": 0}
     if isinstance(store, RedisStore):  # events go by themselves
         keys = list(store._reader.scan_iter(f"{store._prefix}*"))
