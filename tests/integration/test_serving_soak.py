@@ -30,7 +30,8 @@ from tests.small_world import ITEM_IDS, USER_IDS
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1200"))
 SAMPLE_S, SWAP_S, WRITE_S = SECONDS / 200, 10.0, 0.1
 # By how much the median of the second half may exceed that of the first, which still warms up: a share, and a constant.
-TOLERANCES = {"memory_mb": (0.05, 8.0), "files": (0.05, 3.0), "threads": (0.05, 3.0)}
+# Connections come and go, and threads come where calls meet; one file a swap would be 60 in the long form.
+TOLERANCES = {"memory_mb": (0.05, 16.0), "files": (0.0, 16.0), "threads": (0.0, 16.0)}
 
 Sample = dict[str, float]
 
@@ -61,11 +62,14 @@ def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
         per_s = most_per_s(server.address, 5, USER_IDS) / 2
         found = soaked(server, per_s, tmp_path)
         workers = processes(server)
+    risen = []
     for name, samples in found.items():
         for what, (share, constant) in TOLERANCES.items():
             first, second = halves([each[what] for each in samples])
             print(f"{name}: {what} {first:.1f}, then {second:.1f}")
-            assert second <= first * (1 + share) + constant, f"{name}: {what} rose from {first:.1f} to {second:.1f}"
+            if second > first * (1 + share) + constant:
+                risen.append(f"{name}: {what} from {first:.1f} to {second:.1f}")
+    assert not risen
     assert workers.keys() == found.keys()
 
 
