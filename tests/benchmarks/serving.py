@@ -187,7 +187,7 @@ def secured(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    chain, key, tokens = folder / "server.pem", folder / "server.key", folder / "tokens.toml"
+    chain, key, tokens = folder / "server.pem", folder / "server.key", folder / "tokens.jsonl"
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     key.write_bytes(certificate.private_key_pem.bytes())
     token = create_token(tokens, "benchmark", ["recommend"])
