@@ -39,7 +39,7 @@ class Equipment:
         self._close: list[Callable[[], None]] = []
 
     def start(self, entrance: Entrance) -> None:
-        """Follows the catalogue for the variants' bundles, tells gauges and probes the index; once, however often called."""
+        """Follows the catalogue for the variants' bundles, tells gauges and probes the index; once alone."""
         if self._close:
             return
         for other in self._others.values():

@@ -7,8 +7,8 @@ that `reckg serve` starts, with its defaults: events and catalogue changes in SQ
 p50_ms, p99_ms: one request at a time. capacity_per_core: requests a second with 8 under way. p99_half_load_ms: an open
 loop at half of that. overhead_share: processor time of the worker for a request over that of the bare stages in process
 (Recommender.recommend), less 1. tls_share: the loss of capacity with TLS and a token, in turns with the server without.
-capacity_per_core_sources: candidates of five sources. capacity_per_core_1m, recall_1m: a million items, with the index
-that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the command to SERVING.
+capacity_per_core_sources: candidates of five sources. capacity_per_core_1m, recall_1m: a million items without
+attributes, with the index that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the command to SERVING.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
     n_users, n_items, large = (500, 2000, 4000) if given.small else (20_000, 100_000, 1_000_000)
     for name, items, depths in (("reference", n_items, VECTORS), ("sources", n_items, DEPTHS), ("1m", large, VECTORS)):
         if not (folder / name).is_dir() and name in given.parts:
-            exact = name != "1m"
-            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES, "exact": exact}
+            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES, "exact": name != "1m"}
+            named["attributes"] = name != "1m"
             in_a_process(write_bundle, folder / name, **named, seed=given.seed)
     ids = pl.read_parquet(folder / "reference" / "users.parquet")["user_id"].to_list()[:2000]
     client = Client(ids, given.seconds, {})
