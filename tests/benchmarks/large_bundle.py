@@ -45,8 +45,11 @@ def write_bundle(
     attributes: bool = True,
     seed: int = 0,
 ) -> None:
-    """Writes a bundle. exact: a flat index; else the one that reckg chooses for so many items. attributes: five an item;
-    their neighbours take most of the time."""
+    """Writes a bundle.
+
+    exact: a flat index; else the one that reckg chooses for so many items. attributes: five an item; their neighbours
+    take most of the time.
+    """
     rng = np.random.default_rng(seed)
     centre, cluster = rng.normal(size=(CLUSTERS, DIM)), np.sort(rng.integers(0, CLUSTERS, items))
     own = rng.integers(0, CLUSTERS, users)

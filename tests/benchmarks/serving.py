@@ -8,7 +8,8 @@ p50_ms, p99_ms: one request at a time. capacity_per_core: requests a second with
 loop at half of that. overhead_share: processor time of the worker for a request over that of the bare stages in process
 (Recommender.recommend), less 1. tls_share: the loss of capacity with TLS and a token, in turns with the server without.
 capacity_per_core_sources: candidates of five sources. capacity_per_core_1m, recall_1m: a million items without
-attributes, with the index that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the command to SERVING.
+attributes, with the index that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the
+command to SERVING.
 """
 
 from __future__ import annotations
