@@ -94,6 +94,10 @@ class Client:
         self.pool = multiprocessing.get_context("spawn").Pool(1, initializer=_on_client_core)
         self.user_ids, self.seconds, self.connection = user_ids, seconds, connection
 
+    def close(self) -> None:
+        self.pool.close()
+        self.pool.join()
+
     def ask(self, what: Any, address: str, **named: Any) -> Any:
         return self.pool.apply(what, (address, self.user_ids, self.seconds), {**named, "connection": self.connection})
 
@@ -162,6 +166,8 @@ def bare(folder: Path, out: Path, seconds: float) -> None:
 
     faiss.omp_set_num_threads(1)
     recommender = reckg.load(folder, verify=False)
+    if recommender.bundle.ranker is not None:
+        recommender.bundle.ranker.compile()
     ids = recommender.bundle.user_ids.ids
     for number in range(50):
         recommender.recommend(ids[number], K)
@@ -204,7 +210,11 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
             named["attributes"] = name != "1m"
             in_a_process(write_bundle, folder / name, **named, seed=given.seed)
     ids = pl.read_parquet(folder / "reference" / "users.parquet")["user_id"].to_list()[:2000]
-    client = Client(ids, given.seconds, {})
+    with contextlib.closing(Client(ids, given.seconds, {})) as client:
+        return _figures(given, folder, ids, client)
+
+
+def _figures(given: Any, folder: Path, ids: list[str], client: Client) -> dict[str, float]:
     figures: dict[str, float] = {}
     with server(folder / "reference") as running:
         figures["ready_s"] = running.ready_s
@@ -222,10 +232,11 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
         with (
             server(folder / "reference") as plain,
             server(folder / "reference", env={**environment, "RECKG_STORE_PATH": str(folder / "tls.db")}) as safe,
+            contextlib.closing(Client(ids, given.seconds, connection)) as safe_client,
         ):
             for _ in range(3):
                 of_plain, _ = capacity(client, plain)
-                of_safe, _ = capacity(Client(ids, given.seconds, connection), safe)
+                of_safe, _ = capacity(safe_client, safe)
                 rounds.append(1 - of_safe / of_plain)
         figures["tls_share"] = statistics.median(rounds)
     if "sources" in given.parts:
