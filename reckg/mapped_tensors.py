@@ -38,7 +38,7 @@ def mapped_tensors(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(file.read(length))
         start = 8 + length
-        whole = np.memmap(path, dtype=np.uint8, mode="r") if size > start else np.empty(size, dtype=np.uint8)
+        whole = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray) if size > start else np.empty(size, np.uint8)
         return {name: _tensor(name, told, whole[start:]) for name, told in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error

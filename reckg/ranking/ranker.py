@@ -320,7 +320,7 @@ class _Fold:
 
     def __init__(self, queries: Queries, inside: np.ndarray, sampled: np.ndarray, parameters: dict[str, Any]) -> None:
         """inside (n,) bool: the fold's queries; sampled (n, c) bool: the candidates that trees may learn from."""
-        blend = fit_blend(*(part[:, :HEAD][~inside] for part in (queries.features, queries.hits, queries.real)))
+        blend = fit_blend(queries.features[~inside], queries.hits[~inside], queries.real[~inside])
         self.booster = lgb.Booster(parameters, queries.dataset(blend, sampled & ~inside[:, None]))
         self.held = queries.take(np.flatnonzero(inside))
         self.rows = self.held.features[self.held.real]

@@ -259,7 +259,7 @@ def pair_scores(queries: np.ndarray, vectors: Array, row: np.ndarray, item: np.n
     score = np.empty(len(row), dtype=np.float32)
     for start in range(0, len(row), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        right = vectors.take(item[part], axis=0)
+        right = vectors[item[part]]  # not take(), which copies all of FAISS's mapped vectors: they are not aligned
         if len(queries) == 1:
             np.einsum("d,pd->p", queries[0], right, out=score[part])
         else:

@@ -312,7 +312,7 @@ def load_index(folder: Path, device: Device = "cpu") -> ItemIndex:
     vectors = None
     if description.get("vectors_sha256"):
         _check_hash(beside, description["vectors_sha256"])
-        vectors = np.load(beside, mmap_mode="r", allow_pickle=False)
+        vectors = np.load(beside, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     if (vectors is None) != (stored_vectors(index, kind, compression) is not None) or (
         vectors is not None and (vectors.shape != (index.ntotal, index.d) or vectors.dtype != np.float32)
     ):

@@ -42,9 +42,14 @@ def write_bundle(
     depths: dict[str, int] = DEPTHS,
     trees: int = 100,
     exact: bool = True,
+    attributes: bool = True,
     seed: int = 0,
 ) -> None:
-    """Writes a bundle. exact: a flat index; else the one that reckg chooses for so many items."""
+    """Writes a bundle.
+
+    exact: a flat index; else the one that reckg chooses for so many items. attributes: five an item; their neighbours
+    take most of the time.
+    """
     rng = np.random.default_rng(seed)
     centre, cluster = rng.normal(size=(CLUSTERS, DIM)), np.sort(rng.integers(0, CLUSTERS, items))
     own = rng.integers(0, CLUSTERS, users)
@@ -62,6 +67,7 @@ def write_bundle(
     entities = sparse.csr_matrix(
         (np.ones(values.size, dtype=np.float32), (np.repeat(np.arange(items), 5), values.ravel())), (items, 2000)
     )
+    entities = entities if attributes else sparse.csr_matrix((items, 0), dtype=np.float32)
     features = build_feature_tables(
         history,
         n_users=users,

@@ -7,13 +7,15 @@ that `reckg serve` starts, with its defaults: events and catalogue changes in SQ
 p50_ms, p99_ms: one request at a time. capacity_per_core: requests a second with 8 under way. p99_half_load_ms: an open
 loop at half of that. overhead_share: processor time of the worker for a request over that of the bare stages in process
 (Recommender.recommend), less 1. tls_share: the loss of capacity with TLS and a token, in turns with the server without.
-capacity_per_core_sources: candidates of five sources. capacity_per_core_1m, recall_1m: a million items, with the index
-that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the command to SERVING.
+capacity_per_core_sources: candidates of five sources. capacity_per_core_1m, recall_1m: a million items without
+attributes, with the index that reckg chooses, and its measured recall of the best 200. ready_s: from the start of the
+command to SERVING.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -30,7 +32,6 @@ from typing import Any
 
 import polars as pl
 
-from reckg.bundle import read_manifest
 from tests.benchmarks.large_bundle import CANDIDATES, DEPTHS, DIM, write_bundle
 from tests.benchmarks.measure import Result, finish, in_a_process, parser
 
@@ -92,6 +93,10 @@ class Client:
     def __init__(self, user_ids: list[str], seconds: float, connection: dict[str, Any]) -> None:
         self.pool = multiprocessing.get_context("spawn").Pool(1, initializer=_on_client_core)
         self.user_ids, self.seconds, self.connection = user_ids, seconds, connection
+
+    def close(self) -> None:
+        self.pool.close()
+        self.pool.join()
 
     def ask(self, what: Any, address: str, **named: Any) -> Any:
         return self.pool.apply(what, (address, self.user_ids, self.seconds), {**named, "connection": self.connection})
@@ -161,6 +166,8 @@ def bare(folder: Path, out: Path, seconds: float) -> None:
 
     faiss.omp_set_num_threads(1)
     recommender = reckg.load(folder, verify=False)
+    if recommender.bundle.ranker is not None:
+        recommender.bundle.ranker.compile()
     ids = recommender.bundle.user_ids.ids
     for number in range(50):
         recommender.recommend(ids[number], K)
@@ -187,7 +194,7 @@ def secured(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    chain, key, tokens = folder / "server.pem", folder / "server.key", folder / "tokens.toml"
+    chain, key, tokens = folder / "server.pem", folder / "server.key", folder / "tokens.jsonl"
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     key.write_bytes(certificate.private_key_pem.bytes())
     token = create_token(tokens, "benchmark", ["recommend"])
@@ -199,11 +206,15 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
     n_users, n_items, large = (500, 2000, 4000) if given.small else (20_000, 100_000, 1_000_000)
     for name, items, depths in (("reference", n_items, VECTORS), ("sources", n_items, DEPTHS), ("1m", large, VECTORS)):
         if not (folder / name).is_dir() and name in given.parts:
-            exact = name != "1m"
-            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES, "exact": exact}
+            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES, "exact": name != "1m"}
+            named["attributes"] = name != "1m"
             in_a_process(write_bundle, folder / name, **named, seed=given.seed)
     ids = pl.read_parquet(folder / "reference" / "users.parquet")["user_id"].to_list()[:2000]
-    client = Client(ids, given.seconds, {})
+    with contextlib.closing(Client(ids, given.seconds, {})) as client:
+        return _figures(given, folder, ids, client)
+
+
+def _figures(given: Any, folder: Path, ids: list[str], client: Client) -> dict[str, float]:
     figures: dict[str, float] = {}
     with server(folder / "reference") as running:
         figures["ready_s"] = running.ready_s
@@ -221,10 +232,11 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
         with (
             server(folder / "reference") as plain,
             server(folder / "reference", env={**environment, "RECKG_STORE_PATH": str(folder / "tls.db")}) as safe,
+            contextlib.closing(Client(ids, given.seconds, connection)) as safe_client,
         ):
             for _ in range(3):
                 of_plain, _ = capacity(client, plain)
-                of_safe, _ = capacity(Client(ids, given.seconds, connection), safe)
+                of_safe, _ = capacity(safe_client, safe)
                 rounds.append(1 - of_safe / of_plain)
         figures["tls_share"] = statistics.median(rounds)
     if "sources" in given.parts:
@@ -234,7 +246,7 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
         with server(folder / "1m") as running:
             figures["ready_1m_s"] = running.ready_s
             figures["capacity_per_core_1m"], _ = capacity(client, running)
-        figures["recall_1m"] = read_manifest(folder / "1m")["index"]["recall"]["recall"]
+        figures["recall_1m"] = json.loads((folder / "1m" / "index" / "index.json").read_text())["recall"]["recall"]
     return figures
 
 

@@ -21,7 +21,7 @@ USERS = [f"u{number:03d}" for number in range(39)]
 
 @pytest.fixture
 def running() -> Iterator[RunningServer]:
-    server = start_server(threads=1)
+    server = start_server(threads=1, limits={"max_queue_ms": 60_000.0})
     server.ready(Recommender(small_bundle()))
     yield server
     server.stop(0)

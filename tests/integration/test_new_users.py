@@ -21,6 +21,7 @@ from reckg.errors import ArtifactError, DataError, OlderBundleError
 from reckg.manifest import manifest_text, read_manifest
 from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
+from reckg.v1 import recommender_pb2_grpc
 from serving import client as client_module
 from serving.client import RecommenderClient
 from serving.generate_stubs import ROOT
@@ -180,7 +181,8 @@ def test_limits_of_a_request(client: RecommenderClient, running: RunningServer, 
     assert len(client.recommend("", recent_items=["i01"] * 500).items) == 10
     assert failure(client.recommend, attributes={"": "x"}) == (invalid, "attributes.name must not be empty")
     twice = pb.RecommendRequest(attributes=[pb.UserAttribute(name="city")] * 2)
-    code, message = failure(client._stub.Recommend, twice, timeout=20)
+    with grpc.insecure_channel(running.address) as channel:
+        code, message = failure(recommender_pb2_grpc.RecommenderServiceStub(channel).Recommend, twice, timeout=20)
     assert (code, message) == (invalid, "attributes.name must not repeat, got 'city' twice")
     running.ready(Recommender(replace(bundle, inductive=None)))
     code, message = failure(client.recommend, recent_items=["i01"])

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from reckg.bundle import load_bundle
-from tests.benchmarks import batch
+from tests.benchmarks import batch, large_bundle
 
 
 def test_the_small_size_runs_and_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "in_a_process", lambda work, *words, **named: work(*words, **named))
-    monkeypatch.setattr(batch, "LABELLED", 100)
+    monkeypatch.setattr(large_bundle, "LABELLED", 100)
     monkeypatch.setattr(batch, "TREES", 5)
     words = ["--small", "--users", "300", "--reranked", "50", "--folder", str(tmp_path)]
     result = batch.main([*words, "--out", str(tmp_path / "out.json")])

@@ -34,12 +34,15 @@ MILLION = replace(sizes(1_000_000), batch=0)
 @pytest.mark.parametrize(
     "words", ["full uniform sum", "sampled uniform sum", "full relation sum", "full uniform bi-interaction"]
 )
-def test_the_estimate_is_near_what_a_process_grows_by(words: str) -> None:
-    for users, at_most in ((30_000, 1.8), (90_000, 1.5)):  # the fixed part is generous
-        command = [sys.executable, "-m", "tests.measured_memory", str(users), *words.split()]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        estimated, grown = (int(word) for word in done.stdout.split())
-        assert 0.9 < estimated / grown < at_most, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
+@pytest.mark.parametrize(
+    ("users", "at_most"),
+    [(30_000, 1.8), pytest.param(90_000, 1.5, marks=pytest.mark.long)],  # the fixed part is generous
+)
+def test_the_estimate_is_near_what_a_process_grows_by(users: int, at_most: float, words: str) -> None:
+    command = [sys.executable, "-m", "tests.measured_memory", str(users), *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    estimated, grown = (int(word) for word in done.stdout.split())
+    assert 0.9 < estimated / grown < at_most, f"{users}: estimated {estimated / GB:.2f}, grew {grown / GB:.2f} GB"
 
 
 ON_CUDA = [  # MB that torch had of an H100 at most, in the same three steps and an embedding of all nodes

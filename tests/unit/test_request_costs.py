@@ -14,7 +14,7 @@ from reckg.ranking.depths import RequestCosts
 from reckg.ranking.request_costs import measure_costs
 from tests.unit.test_labels import label_set
 
-DEAR = RequestCosts(1.0, {"vectors": 1.0, "popular": 50.0}, 0.01)
+DEAR = RequestCosts(1.0, {"vectors": 1.0, "text": 50.0}, 0.01)
 
 
 def test_every_source_is_measured_and_figures_are_rounded() -> None:
@@ -44,13 +44,13 @@ def test_the_stage_leaves_out_what_is_too_dear_and_says_so(
         return stage._chosen(parse_config({"rank": rank}, "test"), labels)
 
     free, told = chosen(0)
-    assert "popular" in free.depths and told == {"budget_ms": None} and not capsys.readouterr().err
+    assert "text" in free.depths and told == {"budget_ms": None} and not capsys.readouterr().err
     choice, told = chosen(20)
-    assert "popular" not in choice.depths and told["fits"] and told["expected_ms"] < 20
-    assert told["cuts"] == list(choice.cuts) and "without popular" in [cut["cut"] for cut in choice.cuts]
+    assert "text" not in choice.depths and told["fits"] and told["expected_ms"] < 20
+    assert told["cuts"] == list(choice.cuts) and "without text" in [cut["cut"] for cut in choice.cuts]
     assert told["costs_ms"] == {"shared": 1.0, "sources": every, "candidate": 0.01}
     said = capsys.readouterr().err
-    assert "rank.latency_ms 20: " in said and "without popular" in said and "does not fit" not in said
+    assert "rank.latency_ms 20: " in said and "without text" in said and "does not fit" not in said
     choice, told = chosen(0.5)
     assert not told["fits"] and "does not fit even so: set rank.latency_ms or index.kind" in capsys.readouterr().err
     assert set(choice.depths) == {"vectors"}
