@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -64,7 +65,6 @@ class ServedLog:
         self.rows_written = self.rows_dropped = 0
         self._queued: list[Shown] = []
         self._rows = 0
-        self._parts = 0
         self._opened = clock()
         self._changed = threading.Condition()
         self._closing = False
@@ -109,8 +109,8 @@ class ServedLog:
         return self._closing or self._rows >= self._settings.rotate_rows
 
     def _write(self, part: Sequence[Shown]) -> None:
-        name = f"served-{int(self._clock()):012d}-{os.getpid()}-{self._parts:06d}.parquet"
-        self._parts += 1
+        # machines that share the folder may have the same process ids
+        name = f"served-{int(self._clock()):012d}-{os.getpid()}-{secrets.token_hex(4)}.parquet"
         beside = self._folder / f".{name}"
         try:
             _frame(part, self._settings.log_user_ids).write_parquet(beside)

@@ -55,13 +55,12 @@ def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
         save_bundle(replace(small_world.bundle(made), version=version), tmp_path / version)
         publish(tmp_path / version, tmp_path / "store")
     (tmp_path / "users").write_text("\n".join(USER_IDS))
-    environment = {"RECKG_STORE_TIMEOUT_MS": "5000", "RECKG_LIMITS_MAX_QUEUE_MS": "5000", "RECKG_WORKERS": "2"}
+    environment = {"RECKG_STORE_TIMEOUT_MS": "5000", "RECKG_LIMITS_MAX_QUEUE_MS": "200", "RECKG_WORKERS": "2"}
     environment["RECKG_LIMITS_MAX_CONNECTION_AGE_S"] = "20"
     with served(tmp_path / "store", tmp_path / "log", **environment) as server:
         eventually(lambda: bool(server.children("serving.embedding")))
         per_s = most_per_s(server.address, 5, USER_IDS) / 2
-        found = soaked(server, per_s, tmp_path)
-        workers = processes(server)
+        found, statuses = soaked(server, per_s, tmp_path)
     risen = []
     for name, samples in found.items():
         for what, (share, constant) in TOLERANCES.items():
@@ -70,7 +69,7 @@ def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
             if second > first * (1 + share) + constant:
                 risen.append(f"{name}: {what} from {first:.1f} to {second:.1f}")
     assert not risen
-    assert workers.keys() == found.keys()
+    assert statuses["OK"] > 0.95 and statuses.keys() <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}, statuses
 
 
 def halves(values: list[float]) -> tuple[float, float]:
@@ -78,8 +77,9 @@ def halves(values: list[float]) -> tuple[float, float]:
     return statistics.median(values[:half]), statistics.median(values[half:])
 
 
-def soaked(server: ServerProcess, per_s: float, folder: Path) -> dict[str, list[Sample]]:
-    """Samples of each process while clients call, and swaps, events and changes of the catalogue go on."""
+def soaked(server: ServerProcess, per_s: float, folder: Path) -> tuple[dict[str, list[Sample]], dict[str, float]]:
+    """Samples of each process while clients call, and swaps, events and changes of the catalogue go on; and what became
+    of the calls."""
     done, before = threading.Event(), processes(server)
     samples: dict[str, list[Sample]] = {name: [] for name in before}
     with RecommenderClient(server.address, timeout_s=60.0) as client, ThreadPoolExecutor(3) as threads:
@@ -102,9 +102,7 @@ def soaked(server: ServerProcess, per_s: float, folder: Path) -> dict[str, list[
         counts = [each.result() for each in running]
     print(f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; swaps, events, changes: {counts}")
     assert processes(server) == before, "a process ended"
-    statuses = loads[0]["statuses"]
-    assert statuses["OK"] > 0.99 and statuses.keys() <= {"OK", "DEADLINE_EXCEEDED"}, statuses  # a busy machine is late
-    return samples
+    return samples, loads[0]["statuses"]
 
 
 def repeat(work: Callable[[int], object], every_s: float, done: threading.Event) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reckg.bundle_store import keep, publish, versions
+from reckg.bundle_store import UnknownVersionError, keep, publish, versions
 from reckg.errors import ArtifactError
 from serving.control import CallError
 from serving.settings import ServerSettings
@@ -168,6 +168,21 @@ def test_what_is_served_and_what_was_before_outlive_pruning(
         add(name)
     assert keep(tmp_path / "store", 1) == ["v1", "v4"]
     assert versions(tmp_path / "store") == ["v2", "v3", "v5", "v6"]
+
+
+def test_a_version_that_a_variant_names_outlives_pruning_and_must_be_there(
+    add: Callable[[str], str], tmp_path: Path
+) -> None:
+    for name in ("v1", "v2", "v3", "v4"):
+        add(name)
+    fleet, variant = FakeFleet(find_bundle(tmp_path / "store")), {"name": "a", "share": 1, "bundle_version": "v1"}
+    settings = {"bundle": tmp_path / "store", "experiment": {"variants": [variant]}}
+    swaps = Swaps(ServerSettings.model_validate(settings), fleet)  # type: ignore[arg-type]
+    assert keep(tmp_path / "store", 1) == ["v2"]
+    swaps.close()
+    variant["bundle_version"] = "v9"
+    with pytest.raises(UnknownVersionError, match="holds no version 'v9'"):
+        Swaps(ServerSettings.model_validate(settings), fleet)  # type: ignore[arg-type]
 
 
 def test_a_single_bundle_is_found_and_loads_no_other(tmp_path: Path, verified: Verified) -> None:
