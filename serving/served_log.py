@@ -65,7 +65,8 @@ class ServedLog:
         self.rows_written = self.rows_dropped = 0
         self._queued: list[Shown] = []
         self._rows = 0
-        self._opened = clock()
+        self._parts = 0
+        self._own = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a folder may have equal process ids
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._write_parts, name="served-log", daemon=True)
@@ -109,8 +110,8 @@ class ServedLog:
         return self._closing or self._rows >= self._settings.rotate_rows
 
     def _write(self, part: Sequence[Shown]) -> None:
-        # machines that share the folder may have the same process ids
-        name = f"served-{int(self._clock()):012d}-{os.getpid()}-{secrets.token_hex(4)}.parquet"
+        name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
+        self._parts += 1
         beside = self._folder / f".{name}"
         try:
             _frame(part, self._settings.log_user_ids).write_parquet(beside)

@@ -9,7 +9,10 @@ import pytest
 
 from reckg.recommend import Recommender
 from reckg.recommendations import Recommendations
+from reckg.v1 import recommender_pb2 as pb
+from serving.admission import CALL, Call
 from serving.experiment import Experiment
+from serving.service import RecommenderService
 from serving.serving_state import Served, ServingState
 from serving.settings import ExperimentSettings, VariantSettings
 from serving.variants import variant_of
@@ -105,3 +108,29 @@ def test_a_bundle_that_is_not_there_yet_is_no_answer() -> None:
 
     with pytest.raises(StartingError):
         Experiment(ExperimentSettings(), ServingState()).answer("u", 5, "r", ask_for("u"))
+
+
+class Context:
+    """Of a call without a deadline."""
+
+    def time_remaining(self) -> None: ...
+
+    def is_active(self) -> bool:
+        return True
+
+
+def test_the_best_score_is_told_of_what_is_served_alone_whatever_the_order() -> None:
+    """The drift of scores is measured from it: a variant's other bundle has other scores."""
+    variants = [{"name": "now", "share": 1, "explore": 20}, {"name": "next", "share": 1, "bundle_version": "test-2"}]
+    now, other = state(), {"test-2": state("test-2", seed=5)}
+    service = RecommenderService(now, experiment=Experiment(settings(variants=variants), now, other))
+    orders = set()
+    for user in USERS:
+        call = Call("/reckg.v1.RecommenderService/Recommend", 0.0)
+        token = CALL.set(call)
+        answer = service.Recommend(pb.RecommendRequest(user_id=user, max_item_count=20), Context())
+        CALL.reset(token)
+        scores = [item.score for item in answer.items]
+        orders.add(scores[0] == max(scores))
+        assert call.told.best_score == (None if answer.variant == "next" else pytest.approx(max(scores)))
+    assert orders == {True, False}
