@@ -70,7 +70,7 @@ def test_the_settings_in_the_files_are_the_servers(tmp_path: Path) -> None:
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
     told = {"worker_count", "ready_worker_count", "respawn_count", "swap_count", "refused_swap_count", "swap_seconds"}
-    supervisor = supervisor_metrics(dict.fromkeys(told, 1.0) | {"bundle_version": "v1"})
+    supervisor = supervisor_metrics(dict.fromkeys(told, 1.0) | {"bundle_version": "v1", "bundle_time": 1.0})
     families = [*REGISTRY.collect(), *supervisor]
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     known = {family.name + end for family in families for end in ends.get(family.type, [""])}
