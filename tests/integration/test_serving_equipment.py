@@ -287,11 +287,16 @@ def seconds_until_known(client: RecommenderClient, item_id: str) -> float:
     return time.monotonic() - began
 
 
-def test_an_added_item_is_recommended_by_every_worker_and_after_a_swap(
-    client: RecommenderClient, server: ServerProcess
-) -> None:
-    upsert(client, "n0")
-    seconds_until_known(client, "n0")  # the embedder is warm
+@pytest.fixture(scope="module")
+def added(server: ServerProcess, token: str) -> str:
+    """An item that every worker of the first server recommends: its embedder is warm."""
+    with connected(server, token) as client:
+        upsert(client, "n0")
+        seconds_until_known(client, "n0")
+    return "n0"
+
+
+def test_an_added_item_is_recommended_by_every_worker_and_after_a_swap(client: RecommenderClient, added: str) -> None:
     upsert(client, "n1")
     assert seconds_until_known(client, "n1") <= KNOWN_S
     for version in ("world-2", "world-1"):
@@ -349,13 +354,15 @@ def undated(store: Path) -> None:
     (folder / "manifest.json").write_text(manifest_text(manifest))
 
 
-def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(store: Path, tmp_path: Path) -> None:
+def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(
+    store: Path, added: str, tmp_path: Path
+) -> None:
     variants = [{"name": "chance", "share": 1, "explore": 6}, {"name": "plain", "share": 1, "rerank": False}]
     experiment = {"RECKG_EXPERIMENT_VARIANTS": json.dumps(variants), "RECKG_EXPERIMENT_SALT": "s"}
     log = {"RECKG_SERVED_LOG_FOLDER": str(tmp_path / "shown"), "RECKG_WORKERS": "2", "RECKG_EMBEDDER": "false"}
     settings = ServerSettings.model_validate({"bundle": store, "experiment": {"salt": "s", "variants": variants}})
     with served(store, tmp_path / "log", **PATIENT, **experiment, **log) as server, connected(server) as client:
-        assert knows(client, "n2")
+        assert knows(client, added)
         asked = {user_id: client.recommend(user_id, 4, context=pb.Context(placement="home")) for user_id in USER_IDS}
         assert not list((tmp_path / "shown").glob("*.parquet"))
         drained = server.workers[0]
