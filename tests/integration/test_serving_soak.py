@@ -30,7 +30,7 @@ from tests.small_world import ITEM_IDS, USER_IDS
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1200"))
 SAMPLE_S, SWAP_S, WRITE_S = SECONDS / 200, 10.0, 0.1
 # By how much the median of the second half may exceed that of the first, which still warms up: a share, and a constant.
-# Connections come and go, and threads come where more calls meet than before; one of each a swap would be 60 at the end.
+# Connections come and go, and threads come where more calls meet than before; one of each a swap would be 60 more.
 TOLERANCES = {"memory_mb": (0.05, 16.0), "files": (0.0, 24.0), "threads": (0.0, 40.0)}
 
 Sample = dict[str, float]
