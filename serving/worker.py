@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import signal
 import socket
@@ -85,6 +86,9 @@ class Worker:
             if self.asked_to_stop.is_set():
                 raise CallError("UNAVAILABLE", "the worker is stopping")
             self.state.commit()
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()  # what a bundle is made of stays: collections need not look through it in the midst of requests
             if self.running is None:
                 self.running = self._start_server(
                     self.settings, state=self.state, ask=self.channel.call, share_port=True, equipment=self.equipment
