@@ -271,7 +271,7 @@ def test_a_batch_works_no_further_ahead_than_is_read(running: Running, monkeypat
     while before != len(done):  # until it stands still
         before = len(done)
         time.sleep(0.3)
-    assert 3 <= len(done) < 60 < len(request.user_ids)
+    assert 3 <= len(done) < 200 < len(request.user_ids)  # sockets and HTTP/2 hold some megabytes
     stream.cancel()
     time.sleep(0.3)
     assert len(done) < 60
