@@ -28,7 +28,7 @@ from serving.child_process import child_command, child_environment, do_without_p
 
 ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
 MEMORY_PER_BYTE = 8
-NICE = 5  # a third of a worker's share of a processor that both want
+NICE = 15  # a thirtieth of a worker's share of a processor that both want
 PR_SET_PDEATHSIG = 1
 
 
