@@ -48,8 +48,9 @@ class EmbedderProcess:
                 self._keeper.start()
             elif self._process is not None:
                 self._say(self._process, {"bundle": str(bundle.path)})
-            done = self._changed.wait_for(lambda: self._embedded == bundle.version or self._stopping.is_set(), wait_s)
-            if not done and wait_s:
+            if not wait_s:  # not even for the lock, which the keeper holds while it starts a process
+                return
+            if not self._changed.wait_for(lambda: self._embedded == bundle.version or self._stopping.is_set(), wait_s):
                 logger.warning("added items are not all embedded for %s after %.1f s", bundle.version, wait_s)
 
     def stop(self) -> None:
