@@ -39,7 +39,7 @@ def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path
         raise ArtifactError(f"{path} cannot be written: {error}.") from error
     try:
         yield beside
-        _sync(beside)
+        _sync_all(beside)
         _check_target(path, overwrite, marker)
         _move_into_place(beside, path)
     except OSError as error:
@@ -123,13 +123,14 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _sync(folder: Path) -> None:
+def _sync_all(folder: Path) -> None:
     """Forces every file and folder below ``folder`` to disk."""
     for path in [*folder.rglob("*"), folder]:
-        _sync_one(path)
+        sync(path)
 
 
-def _sync_one(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Forces a file, or which files a folder holds, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -150,7 +151,7 @@ def _move_into_place(beside: Path, path: Path) -> None:
             os.rename(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _sync_one(path.parent)
+    sync(path.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:

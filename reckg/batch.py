@@ -88,8 +88,10 @@ def recommend_batch(
 
 def history_rows(bundle: Bundle, user_idx: np.ndarray, wanted: bool) -> Rows | None:
     """Compressed rows of what (n,) users have taken; None where it is not wanted."""
+    if not wanted:
+        return None
     indptr, positions = bundle.history.rows(user_idx)
-    return (indptr, bundle.history.item_idx[positions]) if wanted else None
+    return indptr, bundle.history.item_idx[positions]
 
 
 def limits(

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from reckg.artifact_folder import check_files, written_folder
+from reckg.artifact_folder import check_files, sync, written_folder
 from reckg.errors import ArtifactError
 from reckg.manifest import MANIFEST, VERSION, read_manifest
 
@@ -178,20 +178,12 @@ def _write_name(store: Path, name: str, version: str) -> None:
         os.replace(beside, store / name)
     finally:
         beside.unlink(missing_ok=True)
-    _sync(store)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(store)
 
 
 @contextlib.contextmanager
 def _publishing(store: Path) -> Iterator[None]:
-    """The only process that changes a store."""
+    """The only process that changes a store; not by folder_lock, which the state's database in it needs meanwhile."""
     with (store / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,6 @@ from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from serving.serving_state import ServingState
 from serving.settings import ServerSettings
-from serving.status import with_status
 
 ASK_TIMEOUT_S = 5.0  # beyond what a swap may take
 
@@ -27,27 +25,21 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(self, state: ServingState, settings: ServerSettings, ask: Ask) -> None:
         self.state, self.settings, self.ask = state, settings, ask
-        # A swap takes seconds: its call must not hold a thread that answers requests.
-        threads = ThreadPoolExecutor(2, thread_name_prefix="admin")
-        for name in ("LoadBundle", "RollbackBundle"):
-            setattr(self, name, _in_threads(getattr(self, name), threads))
 
-    @with_status
     def LoadBundle(self, request: pb.LoadBundleRequest, context: grpc.ServicerContext) -> pb.LoadBundleResponse:
         return pb.LoadBundleResponse(**self._swap("load_bundle", version=request.bundle_version or "latest"))
 
-    @with_status
     def RollbackBundle(
         self, request: pb.RollbackBundleRequest, context: grpc.ServicerContext
     ) -> pb.RollbackBundleResponse:
         return pb.RollbackBundleResponse(**self._swap("rollback_bundle"))
 
-    @with_status
     def DescribeServing(
         self, request: pb.DescribeServingRequest, context: grpc.ServicerContext
     ) -> pb.DescribeServingResponse:
         told = self.ask("describe", ASK_TIMEOUT_S)
-        bundle = self.state.current.recommender.bundle
+        served = self.state.current
+        bundle = served.recommender.bundle
         response = pb.DescribeServingResponse(
             server_version=__version__,
             bundle_version=bundle.version,
@@ -59,6 +51,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             },
             user_count=len(bundle.user_ids),
             item_count=len(bundle.item_ids),
+            catalog_revision=served.catalog_revision,
+            store_available=self.state.store is not None and not served.stale_catalog,
             ready_worker_count=told["ready_worker_count"],
             worker_count=told["worker_count"],
             respawn_count=told["respawn_count"],
@@ -71,14 +65,6 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def _swap(self, what: str, **arguments: str) -> dict[str, str]:
         return self.ask(what, 3 * self.settings.swap_timeout_s + ASK_TIMEOUT_S, **arguments)
-
-
-def _in_threads(method: Callable[..., Any], threads: ThreadPoolExecutor) -> Callable[..., Any]:
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        return method(request, context)
-
-    answer.experimental_thread_pool = threads  # type: ignore[attr-defined]
-    return answer
 
 
 def flat_settings(section: BaseModel, prefix: str = "") -> dict[str, str]:

@@ -11,7 +11,7 @@ from reckg.v1 import catalog_pb2_grpc
 from serving import messages
 from serving.catalog_items import checked_item, item_kinds, unknown_attributes
 from serving.serving_state import ServingState
-from serving.status import InvalidRequestError, NoStoreError, with_status
+from serving.status import InvalidRequestError, NoStoreError
 from serving.store import CatalogChange, ChangeKind, StateStore
 
 MAX_UPSERTS = 500
@@ -24,7 +24,6 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
     def __init__(self, state: ServingState, store: StateStore | None) -> None:
         self.state, self.store = state, store
 
-    @with_status
     def UpsertItems(self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext) -> pb.UpsertItemsResponse:
         bundle = self.state.current.recommender.bundle
         base = bundle if bundle.base is None else bundle.base
@@ -47,13 +46,11 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             changes.append(CatalogChange(item.item_id, "upsert", row))
         return pb.UpsertItemsResponse(catalog_revision=self._stored(changes), unknown_attributes=unknown)
 
-    @with_status
     def RemoveItems(self, request: pb.RemoveItemsRequest, context: grpc.ServicerContext) -> pb.RemoveItemsResponse:
         item_ids = messages.ids("item_ids", request.item_ids, MAX_IDS)
         revision = self._stored([CatalogChange(item_id, "remove") for item_id in item_ids])
         return pb.RemoveItemsResponse(catalog_revision=revision)
 
-    @with_status
     def SetAvailability(
         self, request: pb.SetAvailabilityRequest, context: grpc.ServicerContext
     ) -> pb.SetAvailabilityResponse:

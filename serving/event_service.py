@@ -10,7 +10,7 @@ import grpc
 
 from reckg.v1 import event_pb2 as pb
 from reckg.v1 import event_pb2_grpc
-from serving.status import InvalidRequestError, NoStoreError, with_status
+from serving.status import InvalidRequestError, NoStoreError
 from serving.store import StateStore, StoredEvent
 
 MAX_EVENTS = 1_000
@@ -32,7 +32,6 @@ class EventService(event_pb2_grpc.EventServiceServicer):
     ) -> None:
         self.store, self.knows, self.clock = store, knows, clock
 
-    @with_status
     def RecordEvents(self, request: pb.RecordEventsRequest, context: grpc.ServicerContext) -> pb.RecordEventsResponse:
         if self.store is None:
             raise NoStoreError('there is no state store to keep events in: the server runs with store.kind = "none"')

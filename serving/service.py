@@ -23,7 +23,7 @@ from serving.new_events import new_events
 from serving.served_log import ServedLog, Shown
 from serving.serving_state import Served, ServingState
 from serving.settings import ExperimentSettings, LimitSettings, VariantSettings
-from serving.status import ExpiredRequestError, InvalidRequestError, with_status, with_stream_status
+from serving.status import InvalidRequestError
 from serving.store import StateStore, StoredEvent, StoreError
 
 
@@ -71,7 +71,6 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         self.limits = limits or LimitSettings()
         self.experiment = experiment or Experiment(ExperimentSettings(), state)
 
-    @with_status
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
         stages = self._stages(context)
         if not request.recent_item_ids and not request.attributes:
@@ -82,7 +81,6 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             self.log.record(_shown(request, response, answer, int(self.clock())))
         return response
 
-    @with_stream_status
     def BatchRecommend(
         self, request: pb.BatchRecommendRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.BatchRecommendResponse]:
@@ -100,13 +98,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             response, _ = self._recommend(experiment, single, self._stages(context), request_id)
             yield pb.BatchRecommendResponse(user_id=user_id, recommendations=response)
 
-    @with_status
     def SimilarItems(self, request: pb.SimilarItemsRequest, context: grpc.ServicerContext) -> pb.SimilarItemsResponse:
         served = self.state.current
         item_id = messages.required("item_id", request.item_id)
         k = messages.item_count(request.max_item_count, self.limits.max_items)
         filters = messages.filters(request)
-        self._stages(context)
         found = served.recommender.similar_items(item_id, k, filters=filters)
         return pb.SimilarItemsResponse(
             items=messages.scored_items(found.items),
@@ -114,7 +110,6 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             catalog_revision=served.catalog_revision,
         )
 
-    @with_status
     def RankItems(self, request: pb.RankItemsRequest, context: grpc.ServicerContext) -> pb.RankItemsResponse:
         served, stages = self.state.current, self._stages(context)
         if not request.recent_item_ids and not request.attributes:
@@ -131,7 +126,6 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             **self._said(ranked.order, served, asker, request_id),
         )
 
-    @with_status
     def GetItem(self, request: pb.GetItemRequest, context: grpc.ServicerContext) -> pb.GetItemResponse:
         served = self.state.current
         item_id = messages.required("item_id", request.item_id)
@@ -198,7 +192,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         except StoreError:
             return Asker(user_id, (), recent, attributes, context, no_events=True)
         events = [event for event in new_events(bundle, user_id, events) if event.item_id in bundle.item_ids]
-        if events and bundle.inductive is None:  # of an older reckg: it cannot take them into account
+        if events and bundle.inductive is None:  # it cannot take them into account
             return Asker(user_id, (), recent, attributes, context, no_events=True)
         return Asker(user_id, events, recent, attributes, context)
 
@@ -226,10 +220,8 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         }
 
     def _stages(self, context: grpc.ServicerContext) -> Stages:
-        """The time that is left for the call. Raises ExpiredRequestError."""
+        """The time that is left for the call."""
         left_s = context.time_remaining()
-        if not context.is_active() or (left_s is not None and left_s <= 0):
-            raise ExpiredRequestError("the deadline passed before the work began")
         stages = Stages(
             math.inf if left_s is None else left_s,
             min_rerank_s=self.limits.min_rerank_ms / 1000,

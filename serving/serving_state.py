@@ -158,11 +158,10 @@ class ServingState:
         if self.store is None:
             return overlay, True
         try:
-            if self.store.catalog_revision() < overlay.revision or overlay.is_worn:  # another store, or worn out
+            revision = self.store.catalog_revision()
+            if revision < overlay.revision or overlay.is_worn:  # another store, or worn out
                 overlay = Overlay.of(overlay.base)
-            changes = []
-            if self.store.catalog_revision() > overlay.revision:
-                changes = self.store.catalog_changes(overlay.revision)
+            changes = self.store.catalog_changes(overlay.revision) if revision > overlay.revision else []
             waiting = {change.item_id for change in changes if change.kind == "upsert"} | overlay.pending.keys()
             waiting = {item_id for item_id in waiting if item_id not in overlay.base.item_ids}
             embedded = self.store.embedded(overlay.base.version, sorted(waiting)) if waiting else []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import grpc
 
@@ -86,32 +83,3 @@ def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     where = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s failed: request %s: %s: %s\n%s", method, request_id, code.name, type(error).__name__, where)
     return code, f"{message}; request {request_id} in the server's log"
-
-
-def with_status(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a servicer's method end with the status code of whatever it raises."""
-
-    @functools.wraps(method)
-    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except Exception as error:
-            code, message = status_of(error, method.__name__)
-        context.abort(code, message)
-
-    return answer
-
-
-def with_stream_status(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The same of a method that answers with a stream."""
-
-    @functools.wraps(method)
-    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        try:
-            yield from method(self, request, context)
-            return
-        except Exception as error:
-            code, message = status_of(error, method.__name__)
-        context.abort(code, message)
-
-    return answer

@@ -9,13 +9,11 @@ turned round.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from reckg.errors import ConfigError, DataError
+from reckg.folder_lock import locked
 
 Scope = Literal["recommend", "events", "catalog", "admin"]
 TOKEN_PREFIX = "reckg"
@@ -190,7 +189,7 @@ def _change(path: Path, change: Callable[[list[Line]], list[Line]]) -> None:
     path = path.resolve()
     if not path.parent.is_dir():
         raise ConfigError(f"tokens file {path}: there is no folder {path.parent}")
-    with _locked(path.parent):
+    with locked(path.parent):
         lines = change(read_lines(path) if path.exists() else [])
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -203,13 +202,3 @@ def _change(path: Path, change: Callable[[list[Line]], list[Line]]) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

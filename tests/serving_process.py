@@ -121,12 +121,3 @@ def under_load(address: str, per_s: float, *, channels: int = 4, users: int = 40
             sender.join()
     for client in clients:
         client.close()
-
-
-def eventually(holds: object, within_s: float = 60.0) -> None:
-    """Waits until a condition holds."""
-    assert callable(holds)
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Returns as soon as the condition holds. Raises AssertionError after so many seconds."""
     deadline = time.monotonic() + timeout_s
     while not holds():

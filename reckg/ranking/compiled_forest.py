@@ -7,7 +7,6 @@ itself, says that it is still the same.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import logging
@@ -15,12 +14,13 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from reckg.folder_lock import locked
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -59,7 +59,7 @@ def compiled_forest(text: str, reference: Predict, cache: Path | None = None) ->
         return None
     try:
         folder = private_folder(default_cache() / "forests" if cache is None else cache)
-        with _alone(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as beside:
+        with locked(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as beside:
             source = Path(beside) / "ranker.txt"
             source.write_text(text, encoding="utf-8")
             model = lleaves.Model(str(source))
@@ -90,17 +90,6 @@ def private_folder(path: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{path} is not a folder of this user alone (mode 0700); machine code is not kept there")
     return path
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits for other processes that compile: what one has made the next finds there."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _compile(model: Any, text: str, folder: Path, beside: Path) -> bool:

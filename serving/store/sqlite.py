@@ -6,7 +6,6 @@ Readers wait for nobody, writers for each other. The file must be on a local dis
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from reckg.errors import ArtifactError
+from reckg.folder_lock import locked
 from serving.settings import StoreSettings
 from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreDownError, StoreError
 
@@ -227,7 +227,8 @@ def create(path: Path) -> None:
     try:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # its log gets the same permissions
-        with _alone(path.absolute().parent), closing(connected(path, OPENING_S)) as connection:
+        # One at a time: turning WAL on does not wait for others, but fails.
+        with locked(path.absolute().parent), closing(connected(path, OPENING_S)) as connection:
             _checked(path, connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
@@ -242,17 +243,6 @@ def create(path: Path) -> None:
         ) from error
     except sqlite3.DatabaseError as error:
         raise ArtifactError(f"{path} is no state store ({error}): move it away, or change store.path.") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: turning WAL on does not wait for others, but fails."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _checked(path: Path, connection: sqlite3.Connection) -> bool:

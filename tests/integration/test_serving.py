@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +32,7 @@ from serving.client import RecommenderClient
 from serving.generate_stubs import ROOT
 from serving.server import RunningServer, start_server
 from serving.settings import LimitSettings
+from tests.serving_process import served
 from tests.small_bundle import small_bundle
 
 SERVICE = "reckg.v1.RecommenderService"
@@ -51,36 +50,10 @@ def bundle_path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@contextmanager
-def server_process(bundle_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server at a free port: its address and its process, stopped at the end if it still runs."""
-    command = [sys.executable, "-m", "jobs.cli", "serve", str(bundle_path), "--port", "0"]
-    environment = os.environ | {"RECKG_REFLECTION": "true"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    too_long = threading.Timer(60, process.kill)
-    too_long.start()
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("reckg serves bundle test-1 at 127.0.0.1:"), line + process.communicate()[1]
-        too_long.cancel()
-        yield line.split()[-1], process
-    finally:
-        too_long.cancel()
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
 @pytest.fixture(scope="module")
 def address(bundle_path: Path) -> Iterator[str]:
-    with server_process(bundle_path) as (address, _):
-        yield address
+    with served(bundle_path, bundle_path.parent / "log", RECKG_REFLECTION="true") as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
@@ -241,13 +214,12 @@ def test_a_damaged_bundle_ends_the_server_with_its_name(bundle_path: Path, tmp_p
     assert result.stdout == ""
 
 
-def test_sigterm_while_idle_ends_with_0(bundle_path: Path) -> None:
-    with server_process(bundle_path) as (_, process):
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
-        assert process.returncode == 0
-    assert "stopping: draining" in log
-    assert "Traceback" not in log
+def test_sigterm_while_idle_ends_with_0(bundle_path: Path, tmp_path: Path) -> None:
+    with served(bundle_path, tmp_path / "log") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=20) == 0
+    assert "stopping: draining" in server.logged()
+    assert "Traceback" not in server.logged()
 
 
 class Slow(Recommender):
@@ -302,7 +274,7 @@ def test_a_call_that_is_cut_off_is_repeated_at_another_server(bundle: Bundle) ->
         second.stop(0)
 
 
-def test_sigterm_under_load_fails_no_call(bundle_path: Path) -> None:
+def test_sigterm_under_load_fails_no_call(bundle_path: Path, tmp_path: Path) -> None:
     """Of two servers one is stopped and the other goes on; the shipped client's retries hide it."""
     failures: list[str] = []
     answered = [0, 0, 0]
@@ -319,17 +291,17 @@ def test_sigterm_under_load_fails_no_call(bundle_path: Path) -> None:
                 failures.append(f"{error.code()}: {error.details()}")
 
     with (
-        server_process(bundle_path) as (one, stopped),
-        server_process(bundle_path) as (other, _),
-        RecommenderClient(f"{one},{other}", timeout_s=20.0) as client,
+        served(bundle_path, tmp_path / "one") as one,
+        served(bundle_path, tmp_path / "other") as other,
+        RecommenderClient(f"{one.address},{other.address}", timeout_s=20.0) as client,
     ):
         client.recommend("u001")
         workers = [threading.Thread(target=load, args=(client, worker)) for worker in range(3)]
         for worker in workers:
             worker.start()
         time.sleep(0.7)
-        stopped.send_signal(signal.SIGTERM)
-        assert stopped.wait(timeout=20) == 0
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(timeout=20) == 0
         before = list(answered)
         time.sleep(0.7)
         done.set()

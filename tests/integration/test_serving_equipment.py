@@ -37,9 +37,10 @@ from serving.settings import ServerSettings
 from serving.tokens import create_token
 from serving.variants import variant_of
 from tests import small_world
-from tests.serving_process import ROOT, ServerProcess, eventually, served
+from tests.serving_process import ROOT, ServerProcess, served
 from tests.small_world import USER_IDS
 from tests.unit.test_evaluate_log import write_prepared
+from tests.waiting import wait_until
 
 COLD = USER_IDS[-1]  # of whom nothing is known
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -176,8 +177,8 @@ def test_calls_are_counted_over_all_workers(
         assert refusal(stranger.recommend, PLANTED)[0] == "UNAUTHENTICATED"
     client.set_availability(["i05"], False)
     revision = client.set_availability(["i05"], True).catalog_revision
-    eventually(lambda: value(scraped(environment), "reckg_catalog_revision") == revision)
-    eventually(lambda: value(scraped(environment), "reckg_in_flight") == 0)
+    wait_until(lambda: value(scraped(environment), "reckg_catalog_revision") == revision)
+    wait_until(lambda: value(scraped(environment), "reckg_in_flight") == 0)
     after = scraped(environment)
 
     def more(name: str, **labels: str) -> float:
@@ -216,7 +217,7 @@ def test_a_span_of_a_call_and_its_stages_go_to_the_collector(
         request = pb.RecommendRequest(user_id=PLANTED, recent_item_ids=["i01"], request_id="traced-1")
         answer = call(request, metadata=metadata, timeout=20)
     kept = collector[0]
-    eventually(lambda: len(kept.spans()) >= 1 + len(answer.stages))
+    wait_until(lambda: len(kept.spans()) >= 1 + len(answer.stages))
     (whole,) = (span for span in kept.spans() if span.name == "reckg.v1.RecommenderService/Recommend")
     stages = [span for span in kept.spans() if span is not whole]
     assert {span.trace_id.hex() for span in kept.spans()} == {TRACE}
@@ -239,8 +240,8 @@ def test_a_killed_worker_leaves_its_counters_and_no_gauges(
     folder = Path(variables["PROMETHEUS_MULTIPROC_DIR"])
     assert list(folder.glob(f"gauge_live*_{killed}.db"))
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: value(scraped(environment), "reckg_worker_respawns_total") == 1)
-    eventually(lambda: value(scraped(environment), "reckg_workers", state="ready") == 2)
+    wait_until(lambda: value(scraped(environment), "reckg_worker_respawns_total") == 1)
+    wait_until(lambda: value(scraped(environment), "reckg_workers", state="ready") == 2)
     assert not list(folder.glob(f"gauge_live*_{killed}.db"))
     client.recommend("u01")
     after = scraped(environment)
@@ -283,7 +284,7 @@ def knows(client: RecommenderClient, item_id: str) -> bool:
 
 def seconds_until_known(client: RecommenderClient, item_id: str) -> float:
     began = time.monotonic()
-    eventually(lambda: knows(client, item_id))
+    wait_until(lambda: knows(client, item_id))
     return time.monotonic() - began
 
 
@@ -367,7 +368,7 @@ def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(
         assert not list((tmp_path / "shown").glob("*.parquet"))
         drained = server.workers[0]
         os.kill(drained, signal.SIGTERM)
-        eventually(lambda: not Path(f"/proc/{drained}").exists())
+        wait_until(lambda: not Path(f"/proc/{drained}").exists())
         parts = list((tmp_path / "shown").glob("*.parquet"))
         assert len(parts) == 1
     whole = read_served_log(tmp_path / "shown", events_of(asked, tmp_path)).rows

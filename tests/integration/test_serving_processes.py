@@ -29,8 +29,9 @@ from reckg.manifest import manifest_text, read_manifest
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from serving.client import SERVICE_CONFIG, RecommenderClient
-from tests.serving_process import ROOT, Load, ServerProcess, eventually, served, under_load
+from tests.serving_process import ROOT, Load, ServerProcess, served, under_load
 from tests.small_bundle import small_bundle
+from tests.waiting import wait_until
 
 WORKERS = 2
 PER_S = 40.0
@@ -68,7 +69,7 @@ def admin(server: ServerProcess) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
     with grpc.insecure_channel(server.address, options) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         yield stub
-        eventually(lambda: described(stub).ready_worker_count == WORKERS)
+        wait_until(lambda: described(stub).ready_worker_count == WORKERS)
 
 
 def described(admin: admin_pb2_grpc.AdminServiceStub) -> pb.DescribeServingResponse:
@@ -185,12 +186,12 @@ def test_the_latest_version_is_followed_and_a_bad_one_tried_once(
     bad = spoiled(store, "bad-latest")
     (bad / "users.parquet").unlink()
     (store / "latest").write_text("bad-latest\n")
-    eventually(lambda: "users.parquet is missing" in described(admin).last_swap_error)
+    wait_until(lambda: "users.parquet is missing" in described(admin).last_swap_error)
     time.sleep(0.7)
     assert server.logged().count("swap: verifying bad-latest") == 1
     publish(bundles / "test-2", store)
-    eventually(lambda: described(admin).bundle_version == "test-2")
-    eventually(lambda: described(admin).last_swap_error == "")
+    wait_until(lambda: described(admin).bundle_version == "test-2")
+    wait_until(lambda: described(admin).last_swap_error == "")
     load(admin, "test-1")  # what an operator loads stays, until latest changes
     time.sleep(0.7)
     assert versions_served(server) == {"test-1"}
@@ -223,8 +224,8 @@ def end_worker_under_load(admin: admin_pb2_grpc.AdminServiceStub, server: Server
     with under_load(server.address, PER_S) as calls:
         time.sleep(0.3)
         os.kill(before[0], how)
-        eventually(lambda: described(admin).respawn_count == respawns + 1)
-        eventually(lambda: described(admin).ready_worker_count == WORKERS)
+        wait_until(lambda: described(admin).respawn_count == respawns + 1)
+        wait_until(lambda: described(admin).ready_worker_count == WORKERS)
     assert calls.failures == []
     assert calls.versions.total() > 20
     assert before[0] not in server.workers and before[1] in server.workers
@@ -258,7 +259,7 @@ def test_a_server_that_is_killed_takes_its_workers_along(bundles: Path, tmp_path
         workers = server.workers
         assert len(workers) == 1
         server.process.kill()
-        eventually(lambda: not Path(f"/proc/{workers[0]}").exists(), within_s=20)
+        wait_until(lambda: not Path(f"/proc/{workers[0]}").exists(), timeout_s=20)
 
 
 @pytest.mark.long

@@ -24,8 +24,9 @@ from reckg.bundle_store import publish
 from serving.client import RecommenderClient
 from tests import small_world
 from tests.integration.test_serving_processes import figures, most_per_s
-from tests.serving_process import ServerProcess, eventually, served
+from tests.serving_process import ServerProcess, served
 from tests.small_world import ITEM_IDS, USER_IDS
+from tests.waiting import wait_until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1200"))
 SAMPLE_S, SWAP_S, WRITE_S = SECONDS / 200, 10.0, 0.1
@@ -58,7 +59,7 @@ def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
     environment = {"RECKG_STORE_TIMEOUT_MS": "5000", "RECKG_LIMITS_MAX_QUEUE_MS": "200", "RECKG_WORKERS": "2"}
     environment["RECKG_LIMITS_MAX_CONNECTION_AGE_S"] = "20"
     with served(tmp_path / "store", tmp_path / "log", **environment) as server:
-        eventually(lambda: bool(server.children("serving.embedding")))
+        wait_until(lambda: bool(server.children("serving.embedding")))
         per_s = most_per_s(server.address, 5, USER_IDS) / 2
         found, statuses = soaked(server, per_s, tmp_path)
     risen = []

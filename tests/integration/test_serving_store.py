@@ -71,9 +71,9 @@ def check(writers: Writers) -> None:
     assert len(set(ids) - set(acknowledged)) <= 60 * writers.started  # of a writer one call was under way
 
 
-@pytest.mark.parametrize("rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.long)])
-def test_a_writer_that_is_killed_loses_nothing_in_sqlite(tmp_path: Path, rounds: int) -> None:
-    writers, chance = Writers(tmp_path, "sqlite", str(tmp_path / "state.db")), random.Random(rounds)
+def kill_again_and_again(writers: Writers, rounds: int) -> None:
+    """Two at a time, at moments by chance; looks each time at what is there."""
+    chance = random.Random(rounds)
     try:
         for _ in range(rounds):
             writers.start(2)
@@ -83,21 +83,19 @@ def test_a_writer_that_is_killed_loses_nothing_in_sqlite(tmp_path: Path, rounds:
             check(writers)
     finally:
         writers.kill()
+
+
+@pytest.mark.parametrize("rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.long)])
+def test_a_writer_that_is_killed_loses_nothing_in_sqlite(tmp_path: Path, rounds: int) -> None:
+    kill_again_and_again(Writers(tmp_path, "sqlite", str(tmp_path / "state.db")), rounds)
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(LONG, marks=pytest.mark.long)])
 def test_a_writer_that_is_killed_loses_nothing_in_redis(tmp_path: Path, rounds: int) -> None:
     server = LocalRedis(tmp_path)
-    writers, chance = Writers(tmp_path, "redis", server.url), random.Random(rounds)
     try:
-        for _ in range(rounds):
-            writers.start(2)
-            writers.wait(30)
-            time.sleep(chance.uniform(0, 0.1))
-            writers.kill()
-            check(writers)
+        kill_again_and_again(Writers(tmp_path, "redis", server.url), rounds)
     finally:
-        writers.kill()
         server.kill()
 
 

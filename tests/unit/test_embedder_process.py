@@ -17,7 +17,7 @@ import pytest
 from serving.embedder_process import EmbedderProcess
 from serving.settings import ServerSettings
 from serving.verify import VersionedBundle
-from tests.serving_process import eventually
+from tests.waiting import wait_until
 
 # Tells that a bundle is embedded, but for one whose path ends in "slow"; writes down its process id and its lines.
 PLAYER = """
@@ -66,7 +66,7 @@ def test_a_swap_waits_until_its_bundle_is_embedded_but_not_for_ever(
     embedder: EmbedderProcess, bundles: Bundles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     embedder.follow(bundles("one"))
-    eventually(lambda: embedder._embedded == "one")
+    wait_until(lambda: embedder._embedded == "one")
     embedder.follow(bundles("two"), 60)
     assert embedder._embedded == "two"
     embedder.follow(bundles("slow"), 0.1)
@@ -78,12 +78,12 @@ def test_one_that_ended_comes_back_with_the_bundle_of_now(
     embedder: EmbedderProcess, bundles: Bundles, tmp_path: Path
 ) -> None:
     embedder.follow(bundles("one"))
-    eventually(lambda: embedder._embedded == "one")
+    wait_until(lambda: embedder._embedded == "one")
     first = lines(tmp_path)[0][0]
     os.kill(first, signal.SIGSTOP)
     embedder.follow(bundles("two"))  # is never read
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: embedder._embedded == "two")
+    wait_until(lambda: embedder._embedded == "two")
     assert lines(tmp_path)[-1][0] != first
     embedder.stop()
     embedder.follow(bundles("three"), 60)  # a swap that the server's end meets: nobody is told, and nothing waits
@@ -94,9 +94,9 @@ def test_a_bundle_that_comes_while_there_is_no_process_is_told_to_the_next(
 ) -> None:
     monkeypatch.setattr("serving.embedder_process.BACK_OFF_S", (2.0, 60.0))
     embedder.follow(bundles("one"))
-    eventually(lambda: embedder._embedded == "one")
+    wait_until(lambda: embedder._embedded == "one")
     os.kill(lines(tmp_path)[0][0], signal.SIGKILL)
-    eventually(lambda: embedder._process is None)
+    wait_until(lambda: embedder._process is None)
     embedder.follow(bundles("two"), 60)
     assert [version for _, version in lines(tmp_path)] == ["one", "two"]
 

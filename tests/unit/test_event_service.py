@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import pytest
@@ -11,22 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from reckg.v1 import event_pb2 as pb
 from serving.event_service import EventService
+from serving.status import status_of
 from serving.store import StoredEvent, StoreDownError, StoreError
 from tests.slow_store import SlowStore
 
 NOW = 1_700_000_000
 KNOWN = {"i1", "i2"}
-
-
-class Context:
-    """What a servicer asks of gRPC."""
-
-    code: grpc.StatusCode | None = None
-    message = ""
-
-    def abort(self, code: grpc.StatusCode, message: str) -> NoReturn:
-        self.code, self.message = code, message
-        raise RuntimeError("aborted")
 
 
 @pytest.fixture
@@ -43,15 +32,14 @@ def event(event_id: str = "e1", **given: Any) -> pb.Event:
 
 
 def record(store: Any, *events: pb.Event) -> tuple[int, int, int]:
-    answer = service(store).RecordEvents(pb.RecordEventsRequest(events=events), Context())
+    answer = service(store).RecordEvents(pb.RecordEventsRequest(events=events), None)
     return answer.recorded_count, answer.duplicate_count, answer.unknown_item_count
 
 
-def refused(store: Any, *events: pb.Event) -> tuple[grpc.StatusCode | None, str]:
-    context = Context()
-    with contextlib.suppress(RuntimeError):
-        service(store).RecordEvents(pb.RecordEventsRequest(events=events), context)
-    return context.code, context.message
+def refused(store: Any, *events: pb.Event) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(Exception) as raised:
+        service(store).RecordEvents(pb.RecordEventsRequest(events=events), None)
+    return status_of(raised.value, "RecordEvents")  # type: ignore[arg-type]
 
 
 def test_events_are_stored_as_they_were_sent_with_the_servers_time_where_they_have_none(store: SlowStore) -> None:

@@ -15,6 +15,7 @@ PROJECT = ("reckg", "jobs", "serving")
 EVERYONE = (
     "reckg.errors",
     "reckg.file_hash",
+    "reckg.folder_lock",
     "reckg.manifest",
     "reckg.compressed_rows",
     "reckg.grown_array",
@@ -70,6 +71,7 @@ RULES = {
     "reckg.errors": Rule(),
     "reckg.stages": Rule(),
     "reckg.file_hash": Rule(),
+    "reckg.folder_lock": Rule(),
     "reckg.manifest": Rule(),
     "reckg.artifact_folder": Rule(),
     "reckg.bundle_store": Rule(project=("reckg.artifact_folder",)),

@@ -17,7 +17,7 @@ from serving.control import CallError
 from serving.fleet import Fleet
 from serving.settings import ServerSettings
 from serving.verify import VersionedBundle
-from tests.serving_process import eventually
+from tests.waiting import wait_until
 
 # Takes every call; a bundle's path says what becomes of ``prepare``, and of the first ``commit``. Each worker writes
 # what it serves to a file of its process id.
@@ -128,7 +128,7 @@ def test_nothing_is_served_before_it_is_verified(stage: Path) -> None:
     assert not fleet.is_ready(0.7)
     assert not (stage / "prepared").exists()
     fleet.set_hashed()
-    eventually(lambda: (stage / "prepared").exists())
+    wait_until(lambda: (stage / "prepared").exists())
     assert not fleet.is_ready(0.3)
     assert serving(stage) == {}
     fleet.set_verified()
@@ -145,7 +145,7 @@ def test_none_takes_a_bundle_that_one_cannot_load(begin: Begin, stage: Path, nam
     with pytest.raises(CallError, match=reason):
         fleet.swap(bundle(name))
     assert fleet.committed.version == "old"
-    eventually(lambda: all_serve(stage, fleet, "old"))
+    wait_until(lambda: all_serve(stage, fleet, "old"))
     fleet.swap(bundle("next"))
     assert all_serve(stage, fleet, "next")
 
@@ -179,7 +179,7 @@ def test_a_worker_that_dies_as_it_switches_comes_back_on_the_new_bundle(begin: B
     assert fleet.is_ready(30)
     fleet.swap(bundle("fails to switch"))
     assert fleet.committed.version == "fails to switch"
-    eventually(lambda: fleet.respawns == 1 and all_serve(stage, fleet, "fails to switch"))
+    wait_until(lambda: fleet.respawns == 1 and all_serve(stage, fleet, "fails to switch"))
 
 
 def test_a_worker_that_hangs_is_replaced_and_the_bundle_refused(begin: Begin, stage: Path) -> None:
@@ -187,17 +187,17 @@ def test_a_worker_that_hangs_is_replaced_and_the_bundle_refused(begin: Begin, st
     assert fleet.is_ready(30)
     with pytest.raises(CallError, match="hangs: "):
         fleet.swap(bundle("hangs"))
-    eventually(lambda: all_serve(stage, fleet, "old"))
+    wait_until(lambda: all_serve(stage, fleet, "old"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_ends_is_replaced_and_the_other_goes_on(begin: Begin, stage: Path, how: signal.Signals) -> None:
     fleet = begin()
     assert fleet.is_ready(30)
-    eventually(lambda: all_serve(stage, fleet, "old"))
+    wait_until(lambda: all_serve(stage, fleet, "old"))
     one, other = sorted(serving(stage))
     os.kill(one, how)
-    eventually(lambda: fleet.respawns == 1 and all_serve(stage, fleet, "old"))
+    wait_until(lambda: fleet.respawns == 1 and all_serve(stage, fleet, "old"))
     assert other in serving(stage) and one not in serving(stage)
 
 
@@ -220,7 +220,7 @@ def test_swaps_and_ends_at_once_leave_all_on_the_committed_bundle(begin: Begin, 
             assert "gone" in str(error) or "no answer" in str(error)
     done.set()
     ends.join()
-    eventually(lambda: all_serve(stage, fleet, fleet.committed.version))
+    wait_until(lambda: all_serve(stage, fleet, fleet.committed.version))
 
 
 def test_a_reason_at_the_start_ends_the_server(begin: Begin) -> None:
@@ -239,7 +239,7 @@ def test_workers_that_keep_ending_at_the_start_end_the_server(begin: Begin, stag
 def test_stopping_ends_all_workers(begin: Begin, stage: Path) -> None:
     fleet = begin()
     assert fleet.is_ready(30)
-    eventually(lambda: all_serve(stage, fleet, "old"))
+    wait_until(lambda: all_serve(stage, fleet, "old"))
     fleet.stop(5)
     assert serving(stage) == {}
     assert fleet.respawns == 0
