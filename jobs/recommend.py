@@ -73,7 +73,7 @@ def recommend_all(
     Raises:
         ArtifactError: the bundle is damaged, or ``out`` exists and ``overwrite`` is off.
         DataError: the list or the new items cannot be read, or they are empty or contradict themselves.
-        OlderBundleError: recent items or new items are given, and the bundle cannot embed them.
+        CannotEmbedError: recent items or new items are given, and the bundle cannot embed them.
         ValueError: k or block_users below 1.
     """
     if k < 1 or block_users < 1:

@@ -7,7 +7,7 @@
     history.safetensors     the users' interactions as compressed rows
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
-    inductive/              what new items and users are embedded with; bundles of an older reckg have none
+    inductive/              what new items and users are embedded with; may be left out
     golden.jsonl            a few requests with their answers
     model/ text_encoder/    what the jobs add
 
@@ -39,7 +39,7 @@ from reckg.artifact_folder import check_files, describe_files, written_folder
 from reckg.catalogue import ChangedFilters, changed_traits
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.errors import ArtifactError, DataError, OlderBundleError
+from reckg.errors import ArtifactError, CannotEmbedError, DataError
 from reckg.golden import golden_lines, replay_golden_file
 from reckg.inductive.embedder import Inductive, load_inductive
 from reckg.manifest import FORMAT_VERSION, MANIFEST, VERSION, manifest_text, read_manifest
@@ -90,7 +90,7 @@ class Bundle:
     history: History
     features: FeatureTables
     ranker: Ranker | None
-    inductive: Inductive | None = field(default=None, repr=False)  # None in bundles of an older reckg
+    inductive: Inductive | None = field(default=None, repr=False)  # None: nothing can be embedded
     # Of a bundle whose catalogue has changed since; none of it is saved. See reckg.catalogue.
     base: Bundle | None = field(default=None, repr=False)  # what was built
     unavailable: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)  # sorted item_idx
@@ -98,11 +98,11 @@ class Bundle:
 
     @property
     def embedder(self) -> Inductive:
-        """What new items and users are embedded with. Raises OlderBundleError where the bundle has none."""
+        """What new items and users are embedded with. Raises CannotEmbedError where the bundle has none."""
         if self.inductive is None:
-            raise OlderBundleError(
-                f"bundle {self.version!r} holds nothing to embed new items and users with: it was made by an older "
-                "reckg. Run 'reckg bundle' again."
+            raise CannotEmbedError(
+                f"bundle {self.version!r} holds nothing to embed new items and users with: its folder inductive/ was "
+                "left out. Run 'reckg bundle' again."
             )
         return self.inductive
 
@@ -116,7 +116,7 @@ class Bundle:
                 Inductive.embed_items.
         Raises:
             DataError: an id is empty, repeated, or in the bundle already; or as Inductive.embed_items.
-            OlderBundleError: the bundle has nothing to embed with.
+            CannotEmbedError: the bundle has nothing to embed with.
         """
         from reckg.inductive.grow import with_items
 
@@ -129,7 +129,7 @@ class Bundle:
 
     @cached_property
     def diversity(self) -> Diversity:
-        """What is done with lists after ranking, as configured; nothing in bundles of an older reckg."""
+        """What is done with lists after ranking, as configured; nothing where the manifest says nothing."""
         return Diversity(**self.manifest.get("config", {}).get("diversity", {}))
 
     def traits(self, diversity: Diversity) -> ItemTraits:

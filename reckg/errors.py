@@ -21,8 +21,8 @@ class ArtifactError(ReckgError):
     """A file that reckg wrote is missing, damaged, or belongs to another run."""
 
 
-class OlderBundleError(ArtifactError):
-    """A bundle lacks what a request needs, because the reckg that made it could not do this. Names no ids."""
+class CannotEmbedError(ArtifactError):
+    """A bundle holds nothing to embed new items and users with, and a request asks for it. Names no ids."""
 
 
 class UnknownIdError(ReckgError):

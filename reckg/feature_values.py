@@ -26,7 +26,7 @@ def feature_values(bundle: Bundle, request: UserRequest, item_ids: Sequence[str]
     ranks and standardised scores are those of the longer list.
 
     Raises:
-        UnknownIdError: the bundle does not know an item. OlderBundleError: the bundle cannot embed users, and the
+        UnknownIdError: the bundle does not know an item. CannotEmbedError: the bundle cannot embed users, and the
             request is not a known user alone.
     """
     asked = bundle.item_ids.indices(item_ids)

@@ -44,7 +44,7 @@ def rank_items(
     Args:
         items: (m,) distinct item_idx; m may be 0.
     Raises:
-        OlderBundleError: the bundle cannot embed users. DeadlineError: the deadline of ``stages`` passed.
+        CannotEmbedError: the bundle cannot embed users. DeadlineError: the deadline of ``stages`` passed.
     """
     items = np.sort(items)
     unknown: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

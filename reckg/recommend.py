@@ -81,7 +81,7 @@ def recommend_users(
             are ranked that were not yet.
         evidence: keeps what the answer is made from; of one request alone.
     Raises:
-        ValueError: k < 1. OlderBundleError: the bundle cannot embed users, and a request asks for it.
+        ValueError: k < 1. CannotEmbedError: the bundle cannot embed users, and a request asks for it.
         DeadlineError: the deadline of ``stages`` passed.
     """
     stages = stages or Stages()
@@ -206,7 +206,7 @@ class Recommender:
             DeadlineError: the deadline of ``stages`` passed.
             FilterError: a filter on an unknown column, or one that does not fit it.
             ConfigError: a diversity that the catalogue has no column for.
-            OlderBundleError: recent items or attributes are given, and the bundle cannot embed users.
+            CannotEmbedError: recent items or attributes are given, and the bundle cannot embed users.
         """
         stages = stages or Stages()
         request, context, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
@@ -251,7 +251,7 @@ class Recommender:
 
         Args: as recommend; item_ids: distinct.
         Raises:
-            ValueError: nothing of the user is given, or an item twice. DeadlineError, OlderBundleError: as recommend.
+            ValueError: nothing of the user is given, or an item twice. DeadlineError, CannotEmbedError: as recommend.
         """
         stages = stages or Stages()
         request, _, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
@@ -310,7 +310,7 @@ class Recommender:
     def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
         """The vectors of items that the bundle does not have, in the space of its own, from texts and attributes.
 
-        Args, Raises: as Inductive.embed_items; OlderBundleError: the bundle has nothing to embed with.
+        Args, Raises: as Inductive.embed_items; CannotEmbedError: the bundle has nothing to embed with.
         """
         return self.bundle.embedder.embed_items(items)
 
@@ -318,7 +318,7 @@ class Recommender:
         """The vectors of n users, in the space of the bundle's own, and what of them is unknown to it.
 
         Raises:
-            OlderBundleError: the bundle has nothing to embed with.
+            CannotEmbedError: the bundle has nothing to embed with.
         """
         return fold_in(self.bundle, requests)
 

@@ -40,7 +40,7 @@ logger = logging.getLogger("reckg.serving")
 
 
 class Embedder:
-    """Embeds the upserted items of a store for one bundle. A bundle of an older reckg embeds none."""
+    """Embeds the upserted items of a store for one bundle. One that holds nothing to embed with embeds none."""
 
     def __init__(self, bundle: Bundle, store: StateStore) -> None:
         self.bundle, self.store = bundle, store

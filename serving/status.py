@@ -8,7 +8,7 @@ import uuid
 
 import grpc
 
-from reckg.errors import ArtifactError, DataError, DeadlineError, FilterError, OlderBundleError, UnknownIdError
+from reckg.errors import ArtifactError, CannotEmbedError, DataError, DeadlineError, FilterError, UnknownIdError
 from serving.control import CallError, ChannelClosedError
 from serving.store import StoreError
 
@@ -51,7 +51,7 @@ TOLD = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (FilterError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownIdError, grpc.StatusCode.NOT_FOUND),
-    (OlderBundleError, grpc.StatusCode.FAILED_PRECONDITION),
+    (CannotEmbedError, grpc.StatusCode.FAILED_PRECONDITION),
     (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ExpiredRequestError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (StartingError, grpc.StatusCode.UNAVAILABLE),

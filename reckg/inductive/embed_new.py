@@ -29,7 +29,7 @@ class NewItemEmbedder:
     They hear of the bundle's own items alone, so that an item comes out the same whatever was added before it.
 
     Raises:
-        OlderBundleError: the bundle has nothing to embed with.
+        CannotEmbedError: the bundle has nothing to embed with.
     """
 
     def __init__(self, bundle: Bundle) -> None:

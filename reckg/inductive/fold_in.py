@@ -73,7 +73,7 @@ def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     with items without a time it is NaN.
 
     Raises:
-        OlderBundleError: the bundle has nothing to embed with.
+        CannotEmbedError: the bundle has nothing to embed with.
     """
     inductive, tables = bundle.embedder, bundle.features
     vectors = np.empty((len(requests), inductive.dim), dtype=np.float32)

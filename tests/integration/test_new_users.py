@@ -17,7 +17,7 @@ from jobs.cli import main
 from jobs.recommend import recommend_all
 from reckg.artifact_folder import describe_files
 from reckg.bundle import Bundle, load_bundle, save_bundle
-from reckg.errors import ArtifactError, DataError, OlderBundleError
+from reckg.errors import ArtifactError, CannotEmbedError, DataError
 from reckg.manifest import manifest_text, read_manifest
 from reckg.recommend import Recommender
 from reckg.v1 import recommender_pb2 as pb
@@ -123,7 +123,7 @@ def test_new_items_are_recommended_by_the_command(
 def test_a_bundle_of_an_older_reckg_refuses_what_it_cannot(bundle: Bundle, tmp_path: Path) -> None:
     save_bundle(replace(bundle, inductive=None), tmp_path / "old")
     LISTED.write_parquet(tmp_path / "users.parquet")
-    with pytest.raises(OlderBundleError, match="Run 'reckg bundle' again"):
+    with pytest.raises(CannotEmbedError, match="Run 'reckg bundle' again"):
         recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
     LISTED.drop("recent_item_ids").write_parquet(tmp_path / "users.parquet")
     counts = recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from reckg.bundle import Bundle, load_bundle, read_manifest, save_bundle
 from reckg.data.history import History
-from reckg.errors import ArtifactError, DataError, OlderBundleError
+from reckg.errors import ArtifactError, CannotEmbedError, DataError
 from reckg.inductive.fold_in import UserRequest, fold_in
 from reckg.ranking.candidates import retrieve
 from reckg.ranking.features import FEATURES, extract_features
@@ -273,5 +273,5 @@ def test_a_bundle_of_an_older_reckg_serves_the_users_it_knows(bundle: Bundle, tm
         lambda: old.bundle.with_items(new_items()),
     ]
     for call in calls:
-        with pytest.raises(OlderBundleError, match=r"made by an older reckg\. Run 'reckg bundle' again"):
+        with pytest.raises(CannotEmbedError, match=r"was left out\. Run 'reckg bundle' again"):
             call()
