@@ -24,7 +24,7 @@ from reckg.batch import (
     similar_items,
 )
 from reckg.compressed_rows import Rows, joined_rows, take_rows
-from reckg.evidence import Evidence, FeatureValue
+from reckg.evidence import Evidence, FeatureValue, SourceScore
 from reckg.feature_values import feature_values
 from reckg.inductive.fold_in import FoldedUsers, UserRequest, fold_in
 from reckg.rank_items import rank_items
@@ -161,6 +161,20 @@ def recommend_users(
     )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What an answer shows of its evidence."""
+
+    evidence: Evidence
+    features: bool = False
+    sources: bool = False
+
+    def of(self, item_idx: int) -> tuple[dict[str, FeatureValue], tuple[SourceScore, ...]]:
+        """An item's features and sources."""
+        features = self.evidence.feature_values(item_idx) if self.features else {}
+        return features, self.evidence.source_scores(item_idx) if self.sources else ()
+
+
 class Recommender:
     """Answers by raw ids; safe to share between threads.
 
@@ -212,7 +226,7 @@ class Recommender:
         request, context, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
         if not user_id and request.is_plain:
             raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
-        evidence = Evidence() if with_features or with_sources else None
+        shown = Shown(Evidence(), with_features, with_sources) if with_features or with_sources else None
         answers = recommend_users(
             self.bundle,
             [request],
@@ -223,12 +237,10 @@ class Recommender:
             allowed=None if filters is None else self.bundle.item_filters.allowed(filters),
             left_out=(np.array([0, len(context)]), context) if len(context) else None,
             stages=stages,
-            evidence=evidence,
+            evidence=None if shown is None else shown.evidence,
         )
-        answer = self._answer(answers.found, answers.fallback[0], answers.degraded[0])
         return replace(
-            answer,
-            items=answer.items if evidence is None else self._told(answer.items, evidence, with_features, with_sources),
+            self._answer(answers.found, answers.fallback[0], answers.degraded[0], shown),
             unknown_recent_items=answers.unknown_recent_items[0],
             unknown_attributes=answers.unknown_attributes[0],
             unknown_context_items=unknown,
@@ -261,8 +273,8 @@ class Recommender:
             raise ValueError("item_ids must not repeat")
         found = [self.bundle.item_ids.get(item_id) for item_id in item_ids]
         items = np.array([idx for idx in found if idx is not None], dtype=np.int64)
-        evidence = Evidence() if with_features else None
-        ranked = rank_items(self.bundle, request, items, stages, evidence)
+        shown = Shown(Evidence(), features=True) if with_features else None
+        ranked = rank_items(self.bundle, request, items, stages, None if shown is None else shown.evidence)
         reasons: dict[DegradedReason, bool] = {
             "cold_user": ranked.cold,
             "no_rerank": self.bundle.ranker is not None and not ranked.reranked and not ranked.popular,
@@ -270,10 +282,8 @@ class Recommender:
             "unknown_attributes": bool(ranked.unknown_attributes),
         }
         degraded = tuple(reason for reason, holds in reasons.items() if holds)
-        answer = self._answer(ranked.found, "popular" if ranked.popular else None, degraded)
         answer = replace(
-            answer,
-            items=answer.items if evidence is None else self._told(answer.items, evidence, True, False),
+            self._answer(ranked.found, "popular" if ranked.popular else None, degraded, shown),
             unknown_recent_items=ranked.unknown_items,
             unknown_attributes=ranked.unknown_attributes,
             unknown_context_items=unknown,
@@ -295,17 +305,6 @@ class Recommender:
         request = UserRequest(user_id, [*recent_items, *known], attributes or {}, recent_times)
         unknown = tuple(item_id for item_id in context if item_id not in known)
         return request, np.array(sorted(known.values()), dtype=np.int64), unknown
-
-    def _told(
-        self, items: Sequence[RecommendedItem], evidence: Evidence, features: bool, sources: bool
-    ) -> list[RecommendedItem]:
-        """The items with what the evidence says of them."""
-        told = []
-        for item in items:
-            idx = self.bundle.item_ids.idx(item.item_id)
-            seen, found_by = evidence.feature_values(idx), evidence.source_scores(idx)
-            told.append(replace(item, features=seen if features else {}, sources=found_by if sources else ()))
-        return told
 
     def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
         """The vectors of items that the bundle does not have, in the space of its own, from texts and attributes.
@@ -348,11 +347,17 @@ class Recommender:
         return self._answer(similar_items(self.bundle, item_idx, k, allowed), None, ())
 
     def _answer(
-        self, found: ScoredItems, fallback: FallbackPolicy | None, degraded: tuple[DegradedReason, ...]
+        self,
+        found: ScoredItems,
+        fallback: FallbackPolicy | None,
+        degraded: tuple[DegradedReason, ...],
+        shown: Shown | None = None,
     ) -> Recommendations:
-        """Row 0 of ``found`` as an answer."""
+        """Row 0 of ``found`` as an answer, each item with what is to be shown of it."""
         item_idx = found.item_idx[0][found.item_idx[0] >= 0]
         ids, titles = self.bundle.item_ids.ids, self.bundle.titles(item_idx)
         rows = zip(item_idx.tolist(), titles, found.score[0].tolist(), strict=False)  # the scores are padded
-        items = [RecommendedItem(ids[item], title, score) for item, title, score in rows]
+        items = [
+            RecommendedItem(ids[item], title, score, *(shown.of(item) if shown else ())) for item, title, score in rows
+        ]
         return Recommendations(items, self.bundle.version, fallback, degraded)
