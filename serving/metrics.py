@@ -24,7 +24,6 @@ QUEUE_SECONDS = Histogram("reckg_queue_seconds", "From a call's arrival to the s
 IN_FLIGHT = Gauge("reckg_in_flight", "Calls that wait or are worked on.", multiprocess_mode="livesum")
 REJECTED = Counter("reckg_rejected", "Calls that were refused before any work, by reason.", ["reason"])
 DEGRADED = Counter("reckg_degraded", "Answers that may be worse than usual, by reason.", ["reason"])
-FILTER_CACHE = Counter("reckg_filter_cache", "Filters of requests that were there already, or were made.", ["result"])
 STORE_SECONDS = Histogram("reckg_store_seconds", "Calls of the state store.", ["operation"], buckets=FAST)
 STORE_ERRORS = Counter("reckg_store_errors", "Calls of the state store that failed.", ["operation"])
 STORE_UP = Gauge("reckg_store_up", "Whether the state store answers every worker: 1 or 0.", multiprocess_mode="livemin")

@@ -36,7 +36,7 @@ class Asker:
     recent: Sequence[str]
     attributes: dict[str, list[str | float]]
     context: Sequence[str]
-    no_events: bool = False  # whether they could not be read
+    no_events: bool = False  # whether there may be some that are not counted
 
     def arguments(self) -> dict[str, Any]:
         """As Recommender's methods take them."""
@@ -116,7 +116,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             messages.required("user_id", request.user_id)
         item_ids = messages.ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
         request_id = messages.request_id(request.request_id)
-        asker = self._asker(served, request, stages)
+        asker = _asker(served, request, self._recorded(request, stages))
         ranked = served.recommender.rank_items(
             asker.user_id, item_ids, **asker.arguments(), with_features=request.include_feature_values, stages=stages
         )
@@ -146,10 +146,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.filters(request), messages.diversity(request)
+        recorded = self._recorded(request, stages)
         asked: dict[int, Asker] = {}  # by what was served
 
         def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
-            asker = asked[id(served)] = self._asker(served, request, stages)
+            asker = asked[id(served)] = _asker(served, request, recorded)
             chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
             return served.recommender.recommend(
                 asker.user_id,
@@ -177,24 +178,15 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         said = self._said(answer.found, answer.served, asked[id(answer.served)], request_id)
         return pb.RecommendResponse(items=items, variant=answer.variant, **said), answer
 
-    def _asker(self, served: Served, request: Any, stages: Stages) -> Asker:
-        """Who a Recommend or RankItems request asks for."""
-        recent, context = messages.recent_items(request.recent_item_ids), messages.context_items(request.context)
-        attributes = messages.user_attributes(request.attributes)
-        user_id = request.user_id or None
-        asker = Asker(user_id, (), recent, attributes, context)
-        if user_id is None or self.store is None:
-            return asker
+    def _recorded(self, request: Any, stages: Stages) -> Sequence[StoredEvent] | None:
+        """The user's recorded events; None where they cannot be read."""
+        if not request.user_id or self.store is None:
+            return ()
         stages.begin("events")
-        bundle = served.recommender.bundle
         try:
-            events = self.store.user_events(user_id)
+            return self.store.user_events(request.user_id)
         except StoreError:
-            return Asker(user_id, (), recent, attributes, context, no_events=True)
-        events = [event for event in new_events(bundle, user_id, events) if event.item_id in bundle.item_ids]
-        if events and bundle.inductive is None:  # it cannot take them into account
-            return Asker(user_id, (), recent, attributes, context, no_events=True)
-        return Asker(user_id, events, recent, attributes, context)
+            return None
 
     def _said(self, found: Recommendations, served: Served, asker: Asker, request_id: str) -> dict[str, Any]:
         """What the responses of Recommend and RankItems say beside the items; metrics and traces are told as well."""
@@ -231,6 +223,22 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         if call is not None:
             call.told.stages.append(stages)
         return stages
+
+
+def _asker(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> Asker:
+    """Who a Recommend or RankItems request asks for."""
+    bundle = served.recommender.bundle
+    events = new_events(bundle, request.user_id, recorded) if recorded else []
+    events = [event for event in events if event.item_id in bundle.item_ids]
+    unused = recorded is None or (bool(events) and bundle.inductive is None)  # they cannot be taken into account
+    return Asker(
+        request.user_id or None,
+        [] if unused else events,
+        messages.recent_items(request.recent_item_ids),
+        messages.user_attributes(request.attributes),
+        messages.context_items(request.context),
+        no_events=unused,
+    )
 
 
 def _shown(request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int) -> Shown:
