@@ -93,14 +93,14 @@ def run_load(
     def finished(call: Any, intended: float, left: float) -> None:
         now = time.perf_counter()
         code = call.code()
-        version = ""
-        if code == grpc.StatusCode.OK and count_versions:
-            version = pb.RecommendResponse.FromString(call.result()).bundle_version
+        answered = code == grpc.StatusCode.OK
+        response = pb.RecommendResponse.FromString(call.result()) if answered and count_versions else None
         with lock:
             outcome.statuses[code.name] += 1
-            if code == grpc.StatusCode.OK:
+            if answered:
                 outcome.latencies_ms.append((now - intended) * 1000)
-                outcome.versions[version] += bool(version)
+            if response is not None:
+                outcome.versions[response.bundle_version] += 1
             elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
                 outcome.rejected_ms.append((now - left) * 1000)
         under_way.release()

@@ -22,16 +22,18 @@ def lists_of(**firsts: list[list[int]]) -> dict[str, np.ndarray]:
     return {name: np.array(rows) for name, rows in firsts.items()}
 
 
+LISTS = lists_of(
+    vectors=[list(range(10)), list(range(10))],
+    walk=[[20, 21, 22, 23], [30, 31, 32, 33]],
+    text=[[40, 41, 42, 43], [50, 51, 52, 53]],
+)
+RELEVANT: Rows = np.array([0, 4, 7]), np.array([0, 20, 21, 41, 1, 30, 31])
+
+
 def test_the_source_that_finds_more_for_a_candidate_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STEP", 2)
-    lists = lists_of(
-        vectors=[list(range(10)), list(range(10))],
-        walk=[[20, 21, 22, 23], [30, 31, 32, 33]],
-        text=[[40, 41, 42, 43], [50, 51, 52, 53]],
-    )
     # the first two of the walk are wanted by both users, of the text one by one; of the vectors nothing after two
-    relevant: Rows = np.array([0, 4, 7]), np.array([0, 20, 21, 41, 1, 30, 31])
-    depths, recall = chosen(lists, relevant, 6)
+    depths, recall = chosen(LISTS, RELEVANT, 6)
     assert depths == {"vectors": 2, "walk": 2, "text": 2}
     assert recall == {
         "vectors": round(2 / 7, 4),
@@ -41,9 +43,9 @@ def test_the_source_that_finds_more_for_a_candidate_is_extended(monkeypatch: pyt
         "vectors alone": round(2 / 7, 4),
     }
     # with less to spend the text is left out, and what is left goes to the vectors
-    assert chosen(lists, relevant, 5)[0] == {"vectors": 3, "walk": 2}
-    assert chosen(lists, relevant, 4)[0] == {"vectors": 2, "walk": 2}
-    assert chosen(lists, relevant, 3)[0] == {"vectors": 3}
+    assert chosen(LISTS, RELEVANT, 5)[0] == {"vectors": 3, "walk": 2}
+    assert chosen(LISTS, RELEVANT, 4)[0] == {"vectors": 2, "walk": 2}
+    assert chosen(LISTS, RELEVANT, 3)[0] == {"vectors": 3}
 
 
 def test_what_is_listed_twice_costs_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,14 +83,8 @@ def test_a_request_that_costs_too_much_gives_up_what_loses_least_for_a_milliseco
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "STEP", 2)
-    lists = lists_of(
-        vectors=[list(range(10)), list(range(10))],
-        walk=[[20, 21, 22, 23], [30, 31, 32, 33]],
-        text=[[40, 41, 42, 43], [50, 51, 52, 53]],
-    )
     # of 7 relevant items the vectors find 2, the walk 4, the text 1
-    relevant: Rows = np.array([0, 4, 7]), np.array([0, 20, 21, 41, 1, 30, 31])
-    labelled = LabelledLists(lists, relevant)
+    labelled = LabelledLists(LISTS, RELEVANT)
     costs = RequestCosts(1.0, {"vectors": 1.0, "walk": 2.0, "text": 1.5}, 0.1)
     free = labelled.choose_within(6, costs, 6.1)
     assert costs.of(free) == pytest.approx(1 + 1 + 2 + 1.5 + 6 * 0.1) and free == labelled.choose(6) and not free.cuts
