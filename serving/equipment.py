@@ -42,7 +42,6 @@ class Equipment:
             return
         for other in self._others.values():
             other.follow()
-            other.compile()
         ticker = Ticker(lambda: self._tell(entrance))
         probe = RecallProbe(self._bundle, self._settings.metrics.recall_probe_s)
         self._close += [ticker.close, probe.close]
@@ -78,5 +77,8 @@ class Equipment:
 def _served(settings: ServerSettings, version: str, state: ServingState) -> ServingState:
     """A bundle of the store, verified, with the catalogue changes of ``state``'s store."""
     other = ServingState(state.store)
-    other.serve(Recommender(load_bundle(resolve(settings.bundle, version))))
+    bundle = load_bundle(resolve(settings.bundle, version))
+    if bundle.ranker is not None:
+        bundle.ranker.compile()
+    other.serve(Recommender(bundle))
     return other

@@ -90,6 +90,8 @@ class ServingState:
         bundle = load_bundle(path, verify=False)
         if hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
             raise ArtifactError(f"{path} was changed after it was verified")
+        if bundle.ranker is not None:
+            bundle.ranker.compile()
         replay_golden_file(bundle, path / GOLDEN)
         self._prepared = self._refreshed(Overlay.of(bundle))[0]
 
@@ -99,13 +101,6 @@ class ServingState:
             raise ArtifactError("no bundle is prepared")
         prepared, self._prepared = self._prepared, None
         self._take(prepared, None)
-        self.compile()
-
-    def compile(self) -> None:
-        """Compiles the trees beside the requests: the answers have equal bits before and after."""
-        ranker = self.current.recommender.bundle.ranker
-        if ranker is not None:
-            threading.Thread(target=ranker.compile, name="compiling", daemon=True).start()
 
     def abort(self) -> None:
         """Forgets the prepared bundle, if there is one."""

@@ -19,7 +19,7 @@ from reckg.errors import ConfigError
 from reckg.settings_file import Section, parse_settings, read_toml
 
 PREFIX = "RECKG_"
-OTHER_VARIABLES = ("RECKG_CACHE_DIR", "RECKG_REDIS_URL", "RECKG_TOKEN")  # read elsewhere; no settings
+OTHER_VARIABLES = ("RECKG_REDIS_URL", "RECKG_TOKEN")  # read elsewhere; no settings
 
 
 class LimitSettings(Section):

@@ -25,14 +25,6 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is compiled in tests is not kept in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RECKG_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny text encoder with random weights; not to be changed."""

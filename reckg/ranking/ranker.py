@@ -100,13 +100,13 @@ class Ranker:
         self.blend = blend
         self.info = info
 
-    def compile(self, cache: Path | None = None) -> bool:
+    def compile(self) -> bool:
         """Makes machine code of the trees, which gives the same bits in less time; whether that could be done.
 
-        Where not, the log says why, and LightGBM evaluates them as before. cache: see ``compiled_forest``.
+        Where not, the log says why, and LightGBM evaluates them as before.
         """
         if self._compiled is None and self._booster.num_trees():
-            self._compiled = compiled_forest(self._model, self._tree_sums, cache)
+            self._compiled = compiled_forest(self._model, self._tree_sums)
         return self._compiled is not None
 
     def _tree_sums(self, features: np.ndarray, threads: int = 1) -> np.ndarray:

@@ -98,7 +98,7 @@ def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], S
         bundle = load_bundle(bundle_path)
         assert bundle.ranker is not None
         compiled = bundle.ranker.compile()  # the offline bundle's is not
-        assert compiled == (importlib.util.find_spec("lleaves") is not None)
+        assert compiled == (importlib.util.find_spec("llvmlite") is not None)
         running.ready(Recommender(bundle))
         recorded.clear()
         answers = [client.recommend(k=K, **request).items for request in REQUESTS]

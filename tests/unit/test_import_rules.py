@@ -91,7 +91,7 @@ RULES = {
     "reckg.ranking": Rule(
         ("lightgbm", "numpy", "polars", "safetensors", "scipy"),
         ("reckg.data", "reckg.retrieval", "reckg.evaluation"),
-        later=("implicit", "lleaves", "llvmlite", "threadpoolctl"),
+        later=("implicit", "llvmlite", "threadpoolctl"),
     ),
     "reckg.evaluation": Rule(
         ("numpy", "polars", "scipy"),
