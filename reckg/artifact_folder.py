@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import shutil
@@ -36,16 +37,24 @@ def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path
         beside = _beside(path, os.getpid())
         beside.mkdir()
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error}.") from error
+        raise ArtifactError(f"{path} cannot be written: {reason(error)}.") from error
     try:
         yield beside
         _sync_all(beside)
         _check_target(path, overwrite, marker)
         _move_into_place(beside, path)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error}; what was there before is unchanged.") from error
+        raise ArtifactError(f"{path} cannot be written: {reason(error)}; what was there before is unchanged.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def reason(error: OSError) -> str:
+    """Why the disk refuses, of a folder that was copied for its first file; and what to do where it is full."""
+    several = isinstance(error, shutil.Error) and isinstance(error.args[0], list)
+    why = str(error.args[0][0][2]) if several else str(error)
+    is_full = any(os.strerror(code) in why for code in (errno.ENOSPC, errno.EDQUOT))
+    return f"{why}: free space there and try again" if is_full else why
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from reckg.artifact_folder import check_files, sync, written_folder
+from reckg.artifact_folder import check_files, reason, sync, written_folder
 from reckg.errors import ArtifactError
 from reckg.manifest import MANIFEST, VERSION, read_manifest
 
@@ -52,21 +52,17 @@ def publish(bundle: Path, store: Path) -> str:
         store.mkdir(parents=True, exist_ok=True)
         with _publishing(store):
             _remove_leftovers(store)
-            if not (store / version).exists():
-                with written_folder(store / version, overwrite=False, marker=MANIFEST) as folder:
-                    _copy(bundle, folder)
-                    if read_manifest(folder) != manifest:
-                        raise ArtifactError(f"{bundle} was written again while it was published: publish it again.")
-                    check_files(folder, manifest["files"])
-            elif read_manifest(resolve(store, version)) != manifest:
-                raise ArtifactError(
-                    f"{store} holds another bundle with the version {version!r}: versions never change."
-                )
-            with contextlib.suppress(UnknownVersionError):  # latest was written by something else
-                before = _named(store, LATEST)
-                if before is not None and before != version:
-                    _write_name(store, PREVIOUS, before)
-            _write_name(store, LATEST, version)
+            with _named_next(store, version):
+                if not (store / version).exists():
+                    with written_folder(store / version, overwrite=False, marker=MANIFEST) as folder:
+                        _copy(bundle, folder)
+                        if read_manifest(folder) != manifest:
+                            raise ArtifactError(f"{bundle} was written again while it was published: publish it again.")
+                        check_files(folder, manifest["files"])
+                elif read_manifest(resolve(store, version)) != manifest:
+                    raise ArtifactError(
+                        f"{store} holds another bundle with the version {version!r}: versions never change."
+                    )
     return version
 
 
@@ -168,17 +164,28 @@ def _copy(bundle: Path, folder: Path) -> None:
     os.utime(folder)
 
 
-def _write_name(store: Path, name: str, version: str) -> None:
-    beside = store / f".{name}.writing"
+@contextlib.contextmanager
+def _named_next(store: Path, version: str) -> Iterator[None]:
+    """Makes a version the latest when the block ends well. The disk has taken the names before it starts."""
+    names = {LATEST: version}
+    with contextlib.suppress(UnknownVersionError):  # latest was written by something else
+        before = _named(store, LATEST)
+        if before is not None and before != version:
+            names = {PREVIOUS: before, LATEST: version}
+    beside = {name: store / f".{name}.writing" for name in names}
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(version + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, store / name)
+        for name, path in beside.items():
+            with path.open("w", encoding="utf-8") as file:
+                file.write(names[name] + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        yield
+        for name, path in beside.items():
+            os.replace(path, store / name)
+            sync(store)
     finally:
-        beside.unlink(missing_ok=True)
-    sync(store)
+        for path in beside.values():
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -194,7 +201,7 @@ def _disk_errors(store: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, shutil.Error) as error:
-        raise ArtifactError(f"{store} cannot be written: {error}; its latest version is what it was.") from error
+        raise ArtifactError(f"{store} cannot be written: {reason(error)}; its latest version is what it was.") from error
 
 
 def _remove_leftovers(store: Path) -> None:

@@ -7,6 +7,7 @@ killed loses the rows of its open part.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
@@ -113,9 +114,12 @@ class ServedLog:
         name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
         self._parts += 1
         beside = self._folder / f".{name}"
+        whole = io.BytesIO()  # Polars does not tell why a disk refuses
+        _frame(part, self._settings.log_user_ids).write_parquet(whole)
         try:
-            _frame(part, self._settings.log_user_ids).write_parquet(beside)
-            with beside.open("rb") as file:
+            with beside.open("wb") as file:
+                file.write(whole.getbuffer())
+                file.flush()
                 os.fsync(file.fileno())
             beside.rename(self._folder / name)
         finally:

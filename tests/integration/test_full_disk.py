@@ -134,7 +134,7 @@ def events(prefix: str, n: int) -> list[StoredEvent]:
 
 
 def test_the_state_store_keeps_what_it_acknowledged_and_takes_events_again(disk: Path) -> None:
-    settings = StoreSettings(write_timeout_ms=10_000, timeout_ms=10_000, events_per_user=100_000)
+    settings = StoreSettings(write_timeout_ms=10_000, timeout_ms=10_000, events_per_user=10_000)
     with closing(SqliteStore(disk / "state.db", settings)) as store:
         assert store.record_events(events("a", 100)) == [True] * 100
         filler = fill(disk)
