@@ -44,7 +44,9 @@ def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path
         _check_target(path, overwrite, marker)
         _move_into_place(beside, path)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {reason(error)}; what was there before is unchanged.") from error
+        raise ArtifactError(
+            f"{path} cannot be written: {reason(error)}; what was there before is unchanged."
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

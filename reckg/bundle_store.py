@@ -201,7 +201,9 @@ def _disk_errors(store: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, shutil.Error) as error:
-        raise ArtifactError(f"{store} cannot be written: {reason(error)}; its latest version is what it was.") from error
+        raise ArtifactError(
+            f"{store} cannot be written: {reason(error)}; its latest version is what it was."
+        ) from error
 
 
 def _remove_leftovers(store: Path) -> None:
