@@ -212,7 +212,7 @@ class IndexConfig(Section):
     kind: Literal["auto", "flat", "ivf", "hnsw"] = Field(
         "auto",
         description="flat: exact; ivf and hnsw: approximate; auto: flat up to 100,000 items that fit memory_gb, then "
-        "ivf.",
+        "ivf; from 20,000 on ivf where it finds 99.9% within a quarter of its lists.",
     )
     compression: Literal["auto", "none", "sq8", "pq"] = Field(
         "auto",

@@ -25,7 +25,6 @@ from reckg.ranking.candidates import retrieve
 from reckg.ranking.features import candidate_features
 from reckg.ranking.ranker import Ranker
 from reckg.ranking.user_scores import UserScores
-from reckg.retrieval.index import build_index
 
 DIM, CLUSTERS, TAKEN, CANDIDATES = 64, 200, 10, 200
 LABELLED = 64  # users whose candidates the ranker learns from
@@ -41,15 +40,10 @@ def write_bundle(
     items: int,
     depths: dict[str, int] = DEPTHS,
     trees: int = 100,
-    exact: bool = True,
     attributes: bool = True,
     seed: int = 0,
 ) -> None:
-    """Writes a bundle.
-
-    exact: a flat index; else the one that reckg chooses for so many items. attributes: five an item; their neighbours
-    take most of the time.
-    """
+    """Writes a bundle. attributes: five an item; their neighbours take most of the time."""
     rng = np.random.default_rng(seed)
     centre, cluster = rng.normal(size=(CLUSTERS, DIM)), np.sort(rng.integers(0, CLUSTERS, items))
     own = rng.integers(0, CLUSTERS, users)
@@ -90,7 +84,7 @@ def write_bundle(
         items=item_ids.to_frame(),
         user_vectors=user_vectors,
         item_vectors=item_vectors,
-        index=build_index(item_vectors) if exact else index_of(user_vectors[:ASKED], item_vectors, Config()),
+        index=index_of(user_vectors[:ASKED], item_vectors, Config()),
         history=history,
         features=features,
         ranker=None,

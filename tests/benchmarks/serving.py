@@ -206,7 +206,7 @@ def measured(given: Any, folder: Path) -> dict[str, float]:
     n_users, n_items, large = (500, 2000, 4000) if given.small else (20_000, 100_000, 1_000_000)
     for name, items, depths in (("reference", n_items, VECTORS), ("sources", n_items, DEPTHS), ("1m", large, VECTORS)):
         if not (folder / name).is_dir() and name in given.parts:
-            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES, "exact": name != "1m"}
+            named = {"users": n_users, "items": items, "depths": depths, "trees": TREES}
             named["attributes"] = name != "1m"
             in_a_process(write_bundle, folder / name, **named, seed=given.seed)
     ids = pl.read_parquet(folder / "reference" / "users.parquet")["user_id"].to_list()[:2000]

@@ -41,6 +41,47 @@ def test_a_small_catalogue_is_flat_and_its_recall_is_measured(tmp_path: Path) ->
     assert (counts["kind"], counts["recall"], counts["k"], counts["queries"]) == ("flat", 1.0, 20, 60)
 
 
+def grouped(n: int, seed: int) -> np.ndarray:
+    """Unit vectors around 20 centres, far from each other."""
+    rng = np.random.default_rng(seed)
+    centre = np.eye(20, dtype=np.float32)[rng.integers(0, 20, n)]
+    near = centre + rng.normal(scale=0.05, size=(n, 20)).astype(np.float32)
+    return near / np.linalg.norm(near, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("exact_items", "index", "in_groups", "kind"),
+    [
+        (1000, {}, True, "ivf"),
+        (1000, {"ivf_lists": 20}, True, "ivf"),
+        (1000, {"nprobe": 1, "ivf_lists": 20}, True, "flat"),
+        (1500, {}, True, "flat"),
+        (1000, {}, False, "flat"),
+        (1000, {"memory_gb": 1500 * 4 * 20 / 2**30}, True, "flat"),
+        (1000, {"kind": "flat"}, True, "flat"),
+        (1000, {"compression": "none"}, True, "flat"),
+    ],
+)
+def test_a_middling_catalogue_is_ivf_where_that_is_nearly_exact(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exact_items: int,
+    index: dict[str, Any],
+    in_groups: bool,
+    kind: str,
+) -> None:
+    vectors = grouped if in_groups else lambda n, seed: unit_vectors(n, 20, seed)
+    monkeypatch.setattr(stage, "read_embeddings", lambda run, state: (vectors(60, 0), vectors(1500, 1)))
+    monkeypatch.setattr(stage, "EXACT_ITEMS", exact_items)
+    counts = run(tmp_path, **index)
+    assert counts["kind"] == kind
+    assert counts["recall"] >= 0.999
+    if kind == "ivf":
+        assert counts["nprobe"] <= 0.25 * counts["ivf_lists"] and counts["target"] == 0.999
+    else:
+        assert counts["target"] == 0.95
+
+
 def test_settings_and_recall_are_written(tmp_path: Path) -> None:
     counts = run(tmp_path, kind="ivf", compression="sq8", recall_target=0.9, recall_queries=50, ivf_lists=20)
     written = json.loads((tmp_path / "index" / "index.json").read_text())
