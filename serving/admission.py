@@ -8,6 +8,8 @@ the moving mean of the time that each took.
 from __future__ import annotations
 
 import contextvars
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -86,6 +88,39 @@ class Call:
             self.context.cancel()
 
 
+class Turns:
+    """At most so many at once, and who came first goes first: a semaphore's turns go to the thread that is awake first.
+
+    With that one call in a hundred waits several times as long.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._lock = threading.Lock()
+        self._free, self._numbers = n, itertools.count()
+        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; who waits holds on to the lock
+
+    @contextmanager
+    def one(self, since: float) -> Iterator[None]:
+        """Waits behind all that came before ``since``."""
+        gate = threading.Lock()
+        gate.acquire()
+        with self._lock:
+            if waits := self._free == 0:
+                heapq.heappush(self._waiting, (since, next(self._numbers), gate))
+            else:
+                self._free -= 1
+        if waits:
+            gate.acquire()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    heapq.heappop(self._waiting)[2].release()
+                else:
+                    self._free += 1
+
+
 class Lane:
     """Calls of one kind. ``admit`` is called by one thread, everything else by any.
 
@@ -109,7 +144,7 @@ class Lane:
     ) -> None:
         self.name, self.workers, self.places, self.max_wait_s, self.clock = name, workers, places, max_wait_s, clock
         self.pool = ThreadPoolExecutor(places, thread_name_prefix=name, initializer=initializer)
-        self._turns = threading.Semaphore(workers)
+        self._turns = Turns(workers)
         self._lock = threading.Lock()
         self._receiving: dict[Call, float] = {}  # in the order of arrival
         self._slow: dict[Call, float] = {}  # received nothing for SLOW_S
@@ -150,8 +185,8 @@ class Lane:
 
     @contextmanager
     def turn(self, call: Call) -> Iterator[None]:
-        """Waits until fewer than ``workers`` others are worked on."""
-        with self._turns:
+        """Waits until fewer than ``workers`` others are worked on; a stream lines up anew for every message."""
+        with self._turns.one(call.arrived if call.began is None else self.clock()):
             call.began = call.began or self.clock()
             yield
 

@@ -171,6 +171,45 @@ def test_no_more_turns_than_workers(clock: Clock) -> None:
     assert most == 2
 
 
+def test_who_came_first_goes_first(clock: Clock) -> None:
+    one = lane(clock, workers=1)
+    order: list[float] = []
+    threads = []
+
+    def work(each: Call) -> None:
+        with one.turn(each):
+            order.append(each.arrived)
+
+    with one.turn(call()):
+        for number, arrived in enumerate([3.0, 1.0, 4.0, 2.0]):
+            threads.append(threading.Thread(target=work, args=(Call("method", arrived),)))
+            threads[-1].start()
+            wait_until(lambda number=number: len(one._turns._waiting) == number + 1)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_stream_lines_up_behind_those_who_came_while_it_was_worked_on(clock: Clock) -> None:
+    one = lane(clock, workers=1)
+    stream, other, order = Call("stream", 1.0), Call("other", 2.0), []
+    clock.now = 3.0
+
+    def work(each: Call) -> None:
+        with one.turn(each):
+            order.append(each.method)
+
+    work(stream)
+    with one.turn(call()):
+        threads = [threading.Thread(target=work, args=(each,)) for each in (stream, other)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda number=number: len(one._turns._waiting) == number + 1)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == ["stream", "other", "stream"]
+
+
 def test_push_back_is_in_whole_milliseconds() -> None:
     assert push_back(0.0123) == (("grpc-retry-pushback-ms", "12"),)
     assert push_back(0.00001) == (("grpc-retry-pushback-ms", "1"),)
