@@ -237,14 +237,14 @@ def rejection(error: RefusedError) -> grpc.RpcMethodHandler:
     """
 
     def reject(_messages: object, context: grpc.ServicerContext) -> None:
-        if error.retry_after_s is not None:
-            context.set_trailing_metadata(push_back(error.retry_after_s))
+        context.set_trailing_metadata(push_back(error.retry_after_s, context.time_remaining()))
         context.abort(error.code, str(error))
 
     reject.experimental_thread_pool = _AT_ONCE  # type: ignore[attr-defined]
     return grpc.stream_unary_rpc_method_handler(reject)
 
 
-def push_back(seconds: float) -> tuple[tuple[str, str], ...]:
-    """The trailing metadata that says when to try again (gRFC A6)."""
-    return (("grpc-retry-pushback-ms", str(max(1, round(seconds * 1000)))),)
+def push_back(seconds: float | None, left_s: float | None) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that says when to try again (gRFC A6); -1: not at all, as after the deadline."""
+    hopeless = seconds is None or (left_s is not None and seconds >= left_s)
+    return (("grpc-retry-pushback-ms", "-1" if hopeless else str(max(1, round((seconds or 0) * 1000)))),)

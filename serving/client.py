@@ -10,11 +10,11 @@ python -m serving.client 127.0.0.1:50051 "some user"
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +35,8 @@ from reckg.v1 import (
 from reckg.v1 import recommender_pb2 as pb
 
 # Every call but those of AdminService is idempotent, so that one that met a stopping server is repeated, at the next
-# address if there are several: gRPC ends a few calls with CANCELLED while a server drains. RESOURCE_EXHAUSTED is not
-# repeated: an overloaded server is not helped by more of the same.
+# address if there are several: gRPC ends a few calls with CANCELLED while a server drains. A server that has too much to
+# do for a moment rejects a call and says when to repeat it. Where most calls fail none is repeated: that helps nobody.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -49,12 +49,13 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"],
             },
         }
     ],
+    "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},  # a failure takes one, and a success gives a tenth
 }
-CHANNELS = 4  # connections: a server's workers share its port, and each connection stays with one of them
+CHANNELS = 8  # connections: a server's workers share its port, and each connection stays with one of them
 
 AttributeValue = str | float | bool | Sequence[str]
 
@@ -71,7 +72,7 @@ class RecommenderClient:
         token: as `reckg token create` printed it; sent with every call. Without TLS anybody on the way can read it.
         ca: PEM of the authority that signed the server's certificate; turns TLS on. b"": those that the system trusts.
         certificate, key: PEM, for servers that ask for a client's certificate.
-        channels: connections, taken in turn.
+        channels: connections; a call takes the one with the fewest calls under way.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class RecommenderClient:
         credentials = None if ca is None else grpc.ssl_channel_credentials(ca or None, key, certificate)
         target = f"ipv4:{address}" if "," in address else address
         self._channels = [_channel(target, credentials) for _ in range(channels)]
-        self._turn = itertools.cycle(range(channels))
+        self._under_way = [0] * channels
+        self._turn, self._choosing = itertools.cycle(range(channels)), threading.Lock()
         self._recommender = [recommender_pb2_grpc.RecommenderServiceStub(channel) for channel in self._channels]
         self._events = [event_pb2_grpc.EventServiceStub(channel) for channel in self._channels]
         self._catalog = [catalog_pb2_grpc.CatalogServiceStub(channel) for channel in self._channels]
@@ -129,7 +131,10 @@ class RecommenderClient:
     ) -> Iterator[pb.BatchRecommendResponse]:
         """One answer for each user, in order; the server works no further ahead than this iterator is read."""
         request = pb.BatchRecommendRequest(user_ids=user_ids, max_item_count=k, **fields)
-        return self._call(self._recommender, "BatchRecommend", request, timeout_s)
+        number = self._begin()
+        call = self._recommender[number].BatchRecommend(request, timeout=timeout_s, metadata=self._metadata)
+        call.add_done_callback(lambda _: self._end(number))
+        return call
 
     def similar_items(
         self, item_id: str, k: int = 10, *, timeout_s: float | None = None, **fields: Any
@@ -211,14 +216,41 @@ class RecommenderClient:
         return self._call(self._admin, "DescribeServing", admin_pb2.DescribeServingRequest(), timeout_s)
 
     def _call(self, stubs: Sequence[Any], method: str, request: Any, timeout_s: float | None) -> Any:
-        call = getattr(stubs[next(self._turn)], method)
-        return call(request, timeout=self.timeout_s if timeout_s is None else timeout_s, metadata=self._metadata)
+        number = self._begin()
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        try:
+            return getattr(stubs[number], method)(request, timeout=timeout_s, metadata=self._metadata)
+        finally:
+            self._end(number)
 
-    def raw_calls(self, method: str) -> list[Callable[..., Any]]:
-        """For each connection a function that starts a call of `method` (/package.Service/Method) with the bytes of a
-        request, and returns its future, whose result are the bytes of the reply. For load generators."""
+    def raw_call(self, method: str) -> Callable[..., Any]:
+        """A function that starts a call of `method` (/package.Service/Method) with the bytes of a request, and returns
+        its future, whose result are the bytes of the reply. For load generators."""
         calls = [channel.unary_unary(method) for channel in self._channels]
-        return [functools.partial(call.future, metadata=self._metadata) for call in calls]
+
+        def start(request: bytes, timeout: float) -> Any:
+            number = self._begin()
+            call = calls[number].future(request, timeout=timeout, metadata=self._metadata)
+            call.add_done_callback(lambda _: self._end(number))
+            return call
+
+        return start
+
+    def _begin(self) -> int:
+        """The connection with the fewest calls under way, of several the next in turn.
+
+        Chance spreads the connections over a server's workers. One that has few of them answers sooner on each, and so
+        gets more calls.
+        """
+        with self._choosing:
+            first, n = next(self._turn), len(self._under_way)
+            number = min(range(n), key=lambda each: (self._under_way[each], (each - first) % n))
+            self._under_way[number] += 1
+        return number
+
+    def _end(self, number: int) -> None:
+        with self._choosing:
+            self._under_way[number] -= 1
 
     def close(self) -> None:
         for channel in self._channels:

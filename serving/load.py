@@ -25,7 +25,7 @@ from typing import Any
 import grpc
 
 from reckg.v1 import recommender_pb2 as pb
-from serving.client import RecommenderClient, add_connection_arguments, connection
+from serving.client import CHANNELS, RecommenderClient, add_connection_arguments, connection
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 METHOD = "/reckg.v1.RecommenderService/Recommend"
@@ -86,7 +86,7 @@ def run_load(
         count_versions: read the replies; else they are only counted, which is cheaper.
     """
     chance, outcome, lock = random.Random(seed), Outcome(), threading.Lock()
-    calls = client.raw_calls(METHOD)
+    start = client.raw_call(METHOD)
     requests = [pb.RecommendRequest(user_id=user, max_item_count=k).SerializeToString() for user in user_ids]
     under_way = threading.Semaphore(0)
 
@@ -111,7 +111,7 @@ def run_load(
         if pause > 0:
             time.sleep(pause)
         left = time.perf_counter()
-        call = calls[outcome.sent % len(calls)](chance.choice(requests), timeout=timeout_s)
+        call = start(chance.choice(requests), timeout_s)
         call.add_done_callback(lambda done, when=intended, left=left: finished(done, when, left))
         outcome.sent += 1
         outcome.late_ms.append((left - intended) * 1000)
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--timeout", type=float, default=2.0, help="deadline of a request, seconds (default: %(default)s)"
     )
-    parser.add_argument("--channels", type=int, default=4, help="connections (default: %(default)s)")
+    parser.add_argument("--channels", type=int, default=CHANNELS, help="connections (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of moments and users (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines for people")
     add_connection_arguments(parser)

@@ -119,8 +119,7 @@ class WayIn:
             code, details = (code, "not served") if code is not None else status_of(error, self._method)
             if isinstance(error, RefusedError):
                 call.refuse(error)
-                if error.retry_after_s is not None:
-                    context.set_trailing_metadata(push_back(error.retry_after_s))
+                context.set_trailing_metadata(push_back(error.retry_after_s, context.time_remaining()))
             context.abort(code, details)
         finally:
             self.lane.leave(call, call.worked_s)

@@ -86,8 +86,7 @@ class Worker:
             if self.asked_to_stop.is_set():
                 raise CallError("UNAVAILABLE", "the worker is stopping")
             self.state.commit()
-            gc.unfreeze()
-            gc.collect()
+            gc.collect()  # of what is new; the old bundle has no cycles and goes by itself
             gc.freeze()  # what a bundle is made of stays: collections need not look through it in the midst of requests
             if self.running is None:
                 self.running = self._start_server(

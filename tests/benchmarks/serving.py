@@ -127,13 +127,13 @@ def saturated(address: str, user_ids: list[str], seconds: float, *, connection: 
     answered = [0] * IN_FLIGHT
     requests = [pb.RecommendRequest(user_id=user, max_item_count=K).SerializeToString() for user in user_ids]
     with RecommenderClient(address, channels=4, **connection) as client:
-        calls = client.raw_calls(METHOD)
+        start = client.raw_call(METHOD)
         ends = time.perf_counter() + seconds
 
         def ask(number: int) -> None:
             while time.perf_counter() < ends:
                 request = requests[(answered[number] * IN_FLIGHT + number) % len(requests)]
-                calls[number % len(calls)](request, timeout=20).result()
+                start(request, 20).result()
                 answered[number] += 1
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(IN_FLIGHT)]

@@ -271,34 +271,47 @@ def test_a_server_that_is_killed_takes_its_workers_along(bundles: Path, tmp_path
         wait_until(lambda: not Path(f"/proc/{workers[0]}").exists(), timeout_s=20)
 
 
+@pytest.fixture
+def one_core(store: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server with one worker on one core; the test and what it starts are on another one."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("the server and the load need a core each")
+    own, other = sorted(cores)[:2]
+    os.sched_setaffinity(0, {own})
+    try:
+        with served(store, tmp_path / "log", "--workers", "1") as server:
+            os.sched_setaffinity(0, {other})
+            yield server
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 @pytest.mark.long
-def test_a_hundred_swaps_at_70_percent_load(
-    admin: admin_pb2_grpc.AdminServiceStub, server: ServerProcess, tmp_path: Path
-) -> None:
-    """No call fails, and the p99 is at most twice the steady one. The load comes from a process of its own."""
+def test_a_hundred_swaps_at_70_percent_load(one_core: ServerProcess, tmp_path: Path) -> None:
+    """No call fails, and the p99 is at most twice the steady one, which is measured in turn with it."""
     user_ids = [f"u{user:03d}" for user in range(40)]
     (tmp_path / "users").write_text("\n".join(user_ids))
-    load(admin, "test-1")
-    most = most_per_s(server.address, 5, user_ids)
-    steady = figures(server, tmp_path, 0.7 * most, 20)["latency_ms"]["p99"]
+    steady: list[dict[str, Any]] = []
     swapped: list[dict[str, Any]] = []
-    done = threading.Event()
-
-    def measure() -> None:
-        while not done.is_set():
-            swapped.append(figures(server, tmp_path, 0.7 * most, 20))
-
-    measuring = threading.Thread(target=measure)
-    measuring.start()
-    for n in range(100):
-        load(admin, f"test-{2 - n % 2}")
-    done.set()
-    measuring.join()
+    swaps = 0
+    with grpc.insecure_channel(one_core.address) as channel:
+        admin = admin_pb2_grpc.AdminServiceStub(channel)
+        load(admin, "test-1")
+        per_s = 0.7 * most_per_s(one_core.address, 5, user_ids)
+        while swaps < 100:
+            steady.append(figures(one_core, tmp_path, per_s, 8))
+            measuring = threading.Thread(target=lambda: swapped.append(figures(one_core, tmp_path, per_s, 20)))
+            measuring.start()
+            while measuring.is_alive():
+                load(admin, f"test-{2 - swaps % 2}")
+                swaps += 1
+            measuring.join()
+    p99, steady_p99 = (statistics.median(each["latency_ms"]["p99"] for each in part) for part in (swapped, steady))
+    print(f"{swaps} swaps at {per_s:.0f} requests/s: p99 {p99:.1f} ms, else {steady_p99:.1f} ms")
     assert [each["statuses"] for each in swapped if each["statuses"] != {"OK": 1.0}] == []
     assert {version for each in swapped for version in each["versions"]} == {"test-1", "test-2"}
-    p99 = statistics.median(each["latency_ms"]["p99"] for each in swapped)
-    print(f"at {0.7 * most:.0f} requests/s: p99 {steady:.1f} ms, while swapping {p99:.1f} ms")
-    assert p99 <= 2 * steady
+    assert p99 <= 2 * steady_p99
 
 
 def most_per_s(address: str, seconds: float, user_ids: Sequence[str]) -> float:

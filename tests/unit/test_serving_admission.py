@@ -210,6 +210,9 @@ def test_a_stream_lines_up_behind_those_who_came_while_it_was_worked_on(clock: C
     assert order == ["stream", "other", "stream"]
 
 
-def test_push_back_is_in_whole_milliseconds() -> None:
-    assert push_back(0.0123) == (("grpc-retry-pushback-ms", "12"),)
-    assert push_back(0.00001) == (("grpc-retry-pushback-ms", "1"),)
+def test_push_back_is_in_whole_milliseconds_and_within_the_deadline() -> None:
+    told = [
+        push_back(*given)[0][1] for given in [(0.0123, None), (0.00001, 2.0), (1.0, 1.0), (None, None), (None, 2.0)]
+    ]
+    assert told == ["12", "1", "-1", "-1", "-1"]
+    assert push_back(0.0123, None)[0][0] == "grpc-retry-pushback-ms"
