@@ -35,8 +35,8 @@ from reckg.v1 import (
 from reckg.v1 import recommender_pb2 as pb
 
 # Every call but those of AdminService is idempotent, so that one that met a stopping server is repeated, at the next
-# address if there are several: gRPC ends a few calls with CANCELLED while a server drains. A server that has too much to
-# do for a moment rejects a call and says when to repeat it. Where most calls fail none is repeated: that helps nobody.
+# address if there are several: gRPC ends a few calls with CANCELLED while a server drains. A server that has too much
+# to do for a moment rejects a call and says when to repeat it; where most calls fail, none is repeated.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [

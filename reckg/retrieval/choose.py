@@ -11,7 +11,7 @@ from reckg.retrieval.exact import search_checked
 from reckg.retrieval.faiss_parts import CLASSES, Compression, Kind
 from reckg.retrieval.index import SPARE, ItemIndex
 
-FLAT_ITEMS = 100_000  # up to so many, exact search takes a few milliseconds
+FLAT_ITEMS = 100_000  # up to so many, exact search takes a millisecond or two
 MOST_EFFORT = 16_384
 RESCORES = (1, 2, 4, 8, 16)
 

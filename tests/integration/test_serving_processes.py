@@ -289,29 +289,37 @@ def one_core(store: Path, tmp_path: Path) -> Iterator[ServerProcess]:
 
 @pytest.mark.long
 def test_a_hundred_swaps_at_70_percent_load(one_core: ServerProcess, tmp_path: Path) -> None:
-    """No call fails, and the p99 is at most twice the steady one, which is measured in turn with it."""
+    """No call fails, and the p99 is at most twice the steady one.
+
+    A swap begins every four seconds, and every ten swaps have the load of their moment, for machines change their
+    speed. Ten before or after which calls fail without a swap were too much for the machine, and are done again.
+    """
     user_ids = [f"u{user:03d}" for user in range(40)]
     (tmp_path / "users").write_text("\n".join(user_ids))
-    steady: list[dict[str, Any]] = []
-    swapped: list[dict[str, Any]] = []
-    swaps = 0
+    shares: list[float] = []
     with grpc.insecure_channel(one_core.address) as channel:
         admin = admin_pb2_grpc.AdminServiceStub(channel)
-        load(admin, "test-1")
-        per_s = 0.7 * most_per_s(one_core.address, 5, user_ids)
-        while swaps < 100:
-            steady.append(figures(one_core, tmp_path, per_s, 8))
-            measuring = threading.Thread(target=lambda: swapped.append(figures(one_core, tmp_path, per_s, 20)))
-            measuring.start()
-            while measuring.is_alive():
-                load(admin, f"test-{2 - swaps % 2}")
-                swaps += 1
-            measuring.join()
-    p99, steady_p99 = (statistics.median(each["latency_ms"]["p99"] for each in part) for part in (swapped, steady))
-    print(f"{swaps} swaps at {per_s:.0f} requests/s: p99 {p99:.1f} ms, else {steady_p99:.1f} ms")
-    assert [each["statuses"] for each in swapped if each["statuses"] != {"OK": 1.0}] == []
-    assert {version for each in swapped for version in each["versions"]} == {"test-1", "test-2"}
-    assert p99 <= 2 * steady_p99
+        for _ in range(20):
+            load(admin, "test-1")
+            per_s = 0.7 * most_per_s(one_core.address, 4, user_ids)
+            before = figures(one_core, tmp_path, per_s, 10)
+            with ThreadPoolExecutor(1) as measuring:
+                measured = measuring.submit(figures, one_core, tmp_path, per_s, 40)
+                for n in range(10):
+                    time.sleep(4 - time.monotonic() % 4)
+                    load(admin, f"test-{2 - n % 2}")
+                swapped = measured.result()
+            after = figures(one_core, tmp_path, per_s, 10)
+            p99 = [each["latency_ms"]["p99"] for each in (before, swapped, after)]
+            print(f"{per_s:.0f} requests/s, p99 {p99} ms,", [each["statuses"] for each in (before, swapped, after)])
+            if before["statuses"] == after["statuses"] == {"OK": 1.0}:
+                assert swapped["statuses"] == {"OK": 1.0}
+                assert set(swapped["versions"]) == {"test-1", "test-2"}
+                shares.append(2 * p99[1] / (p99[0] + p99[2]))
+            if len(shares) == 10:
+                break
+    assert len(shares) == 10
+    assert statistics.median(shares) <= 2
 
 
 def most_per_s(address: str, seconds: float, user_ids: Sequence[str]) -> float:
