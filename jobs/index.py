@@ -58,7 +58,7 @@ def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:
     fixed = {name: value for name in ("ef_search", "nprobe", "rescore") if (value := getattr(settings, name))}
     queries = sample_queries(users, items, settings.recall_queries, config.run.seed)
     meet = partial(meet_target, queries=queries, k=config.rank.candidates, fixed=fixed)
-    if may_be_nearly_exact(*items.shape, kind, settings):
+    if may_be_nearly_exact(*items.shape, kind=kind, settings=settings):
         with contextlib.suppress(ArtifactError):  # the target is out of reach
             nearly = meet(build(kind="ivf"), target=max(settings.recall_target, NEARLY_EXACT))
             if nearly.settings["nprobe"] <= NEARLY_EXACT_SHARE * nearly.settings["ivf_lists"]:
@@ -66,7 +66,7 @@ def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:
     return meet(build(kind=kind, compression=compression), target=settings.recall_target)
 
 
-def may_be_nearly_exact(n_items: int, dim: int, kind: Kind, settings: IndexConfig) -> bool:
+def may_be_nearly_exact(n_items: int, dim: int, *, kind: Kind, settings: IndexConfig) -> bool:
     """Whether ivf is to be tried where ``auto`` searches exactly: the catalogue is large, and ivf fits the memory."""
     asked = settings.kind == settings.compression == "auto" and kind == "flat"
     fits = not settings.memory_gb or index_bytes(n_items, dim, "ivf", "none") <= settings.memory_gb * 2**30
