@@ -3,9 +3,9 @@
     python -m serving.embedding --bundle run/bundle [--config server.toml]
 
 It reads JSON lines: ``{"settings": {...}}``, as the settings of the server, and ``{"bundle": "PATH"}``: from now on
-for this bundle; once everything is embedded for it, it prints ``{"embedded": VERSION, "items": N}``. It ends with its
-input.
-It loads the encoder at once, which takes seconds: no item waits for it.
+for this bundle, and for those that variants of an experiment name; once everything is embedded for it, it prints
+``{"embedded": VERSION, "items": N}``. It ends with its input. It loads the encoder at once, which takes seconds: no
+item waits for it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from reckg.bundle import Bundle, load_bundle
+from reckg.bundle_store import resolve
 from reckg.errors import DataError, ReckgError
 from reckg.inductive.embed_new import NewItemEmbedder, items_table
 from serving.catalog_items import item_kinds
@@ -86,7 +87,7 @@ class Embedder:
 def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[str, Any] | None], out: TextIO) -> None:
     """Embeds until ``lines`` end with None."""
     store: StateStore | None = None
-    embedder: Embedder | None = None
+    embedders: dict[Path, Embedder] = {}  # the served bundle's first
     told = True  # what the last bundle asked for
     if first is not None:
         lines.put({"bundle": str(first)})
@@ -96,29 +97,43 @@ def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[st
             if line is None:
                 return
             if "settings" in line:
-                settings, store = ServerSettings.model_validate(line["settings"]), None
+                settings, store, embedders = ServerSettings.model_validate(line["settings"]), None, {}
                 logging.getLogger().setLevel(settings.log.level.upper())
             if "bundle" in line:
-                embedder, told = None, False
                 store = store or open_store(settings.store, settings.bundle)
+                told = store is None
                 if store is None:
                     _tell(line["bundle"], 0, out)
                 else:
-                    embedder = Embedder(load_bundle(Path(line["bundle"]), verify=False), store)
-                    embedder.warm()
+                    embedders = _following(Path(line["bundle"]), settings, store, embedders)
         except queue.Empty:
             pass
-        if embedder is None:
-            continue
         try:
-            embedder.catch_up()
+            for embedder in embedders.values():
+                embedder.catch_up()
         except StoreError as error:
             logger.warning("items cannot be embedded: %s", error)
             time.sleep(PAUSE_S)
             continue
         if not told:
-            _tell(embedder.bundle.version, embedder.items, out)
+            served = next(iter(embedders.values()))
+            _tell(served.bundle.version, served.items, out)
             told = True
+
+
+def _following(
+    served: Path, settings: ServerSettings, store: StateStore, before: dict[Path, Embedder]
+) -> dict[Path, Embedder]:
+    """Embedders for the served bundle and those of variants; one that was there before goes on."""
+    variants = [resolve(settings.bundle, version) for version in sorted(settings.experiment.bundle_versions)]
+    embedders = {path: before.get(path) for path in (served, *variants)}
+    return {path: embedder or _warmed(path, store) for path, embedder in embedders.items()}
+
+
+def _warmed(path: Path, store: StateStore) -> Embedder:
+    embedder = Embedder(load_bundle(path, verify=False), store)
+    embedder.warm()
+    return embedder
 
 
 def _tell(version: str, items: int, out: TextIO) -> None:

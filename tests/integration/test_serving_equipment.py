@@ -308,6 +308,19 @@ def test_an_added_item_is_recommended_by_every_worker_and_after_a_swap(client: R
     assert seconds_until_known(client, "n2") <= KNOWN_S
 
 
+def test_an_added_item_is_recommended_by_a_variant_of_another_bundle(store: Path, tmp_path: Path) -> None:
+    variants = [{"name": "a", "share": 1}, {"name": "b", "share": 1, "bundle_version": "world-2"}]
+    environment = {"RECKG_EXPERIMENT_VARIANTS": json.dumps(variants), "RECKG_STORE_PATH": str(tmp_path / "state.db")}
+    with served(store, tmp_path / "log", **PATIENT, **environment) as server, connected(server) as client:
+        upsert(client, "n0")
+
+        def knowing() -> set[tuple[str, str]]:
+            answers = [client.recommend(user_id, 100, include_seen=True) for user_id in USER_IDS]
+            return {(each.variant, each.bundle_version) for each in answers if "n0" in {i.item_id for i in each.items}}
+
+        wait_until(lambda: knowing() == {("a", "world-1"), ("b", "world-2")})
+
+
 @pytest.mark.long
 def test_an_embedder_that_is_killed_comes_back(client: RecommenderClient, server: ServerProcess) -> None:
     (killed,) = server.children("serving.embedding")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reckg.bundle import Bundle, save_bundle
+from reckg.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle_store import publish
 from reckg.inductive.new_item import NewItem
 from serving import embedding
 from serving.embedding import Embedder
@@ -106,3 +107,28 @@ def test_the_process_tells_when_a_bundle_is_embedded(
     lines.put(None)
     embedding.run(ServerSettings(bundle=Path()), None, lines, out)
     assert json.loads(out.getvalue().splitlines()[1]) == {"embedded": "somewhere", "items": 0}
+
+
+def test_the_bundles_of_variants_get_the_items_too(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bundles, out = MemoryStore(), tmp_path / "store", io.StringIO()
+    for version in ("a", "b", "c"):
+        save_bundle(replace(bundle, version=version), tmp_path / version)
+        publish(tmp_path / version, bundles)
+    variants = [{"name": "now", "share": 0.5}, {"name": "then", "share": 0.5, "bundle_version": "b"}]
+    settings = {"bundle": str(bundles), "experiment": {"variants": variants}}
+    store.change_catalog([upsert("n1", genres=["x"])])
+    monkeypatch.setattr(embedding, "open_store", lambda *_: store)
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        embedding, "load_bundle", lambda path, verify: loaded.append(path.name) or load_bundle(path, verify=verify)
+    )
+    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    for line in ({"settings": settings, "bundle": str(bundles / "a")}, {"bundle": str(bundles / "c")}, None):
+        lines.put(line)
+    embedding.run(ServerSettings(bundle=Path()), None, lines, out)
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert told == [{"embedded": "a", "items": 1}, {"embedded": "c", "items": 1}]
+    assert set(store.made) == {("a", "n1"), ("b", "n1"), ("c", "n1")}
+    assert loaded == ["a", "b", "c"]  # the variant's once
