@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from reckg.bundle import save_bundle
@@ -101,16 +102,26 @@ def soaked(server: ServerProcess, per_s: float, folder: Path) -> tuple[dict[str,
         load.join()
         done.set()
         counts = [each.result() for each in running]
-    print(f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; swaps, events, changes: {counts}")
+    print(
+        f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; swaps, events, changes, and rejected: {counts}"
+    )
+    assert all(rejected <= 0.05 * (n + rejected) for n, rejected in counts)
     assert processes(server) == before, "a process ended"
     return samples, loads[0]["statuses"]
 
 
-def repeat(work: Callable[[int], object], every_s: float, done: threading.Event) -> int:
+def repeat(work: Callable[[int], object], every_s: float, done: threading.Event) -> tuple[int, int]:
+    """How often it was done, and how often the server had too much to do."""
+    rejected = 0
     for n in itertools.count():
         if done.wait(every_s):
-            return n
-        work(n)
+            return n - rejected, rejected
+        try:
+            work(n)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            rejected += 1
     raise AssertionError
 
 
