@@ -103,7 +103,8 @@ def soaked(server: ServerProcess, per_s: float, folder: Path) -> tuple[dict[str,
         done.set()
         counts = [each.result() for each in running]
     print(
-        f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; swaps, events, changes, and rejected: {counts}"
+        f"{SECONDS:g} s at {per_s:.0f} requests/s: {json.dumps(loads[0])}; "
+        f"swaps, events, changes, and rejected: {counts}"
     )
     assert all(rejected <= 0.05 * (n + rejected) for n, rejected in counts)
     assert processes(server) == before, "a process ended"
