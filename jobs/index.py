@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from jobs.run_folder import n_threads, read_embeddings
-from reckg.config import Config, IndexConfig
+from reckg.config import Config
 from reckg.errors import ArtifactError
-from reckg.retrieval.choose import choose_index, default_pq_bytes, index_bytes, meet_target, sample_queries
-from reckg.retrieval.faiss_parts import Kind, faiss_module
+from reckg.retrieval.choose import (
+    NEARLY_EXACT,
+    NEARLY_EXACT_SHARE,
+    choose_index,
+    default_pq_bytes,
+    may_be_nearly_exact,
+    meet_target,
+    sample_queries,
+)
+from reckg.retrieval.faiss_parts import faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
-
-EXACT_ITEMS = 20_000  # up to so many, exact search takes a fifth of a millisecond
-NEARLY_EXACT = 0.999  # the recall of an ivf index that takes the place of exact search
-NEARLY_EXACT_SHARE = 0.25  # of its lists; where more have to be looked at it is no faster than exact search
 
 
 def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -58,16 +62,10 @@ def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:
     fixed = {name: value for name in ("ef_search", "nprobe", "rescore") if (value := getattr(settings, name))}
     queries = sample_queries(users, items, settings.recall_queries, config.run.seed)
     meet = partial(meet_target, queries=queries, k=config.rank.candidates, fixed=fixed)
-    if may_be_nearly_exact(*items.shape, kind=kind, settings=settings):
+    left_to_auto = settings.kind == settings.compression == "auto" and kind == "flat"
+    if left_to_auto and may_be_nearly_exact(*items.shape, memory_gb=settings.memory_gb):
         with contextlib.suppress(ArtifactError):  # the target is out of reach
             nearly = meet(build(kind="ivf"), target=max(settings.recall_target, NEARLY_EXACT))
             if nearly.settings["nprobe"] <= NEARLY_EXACT_SHARE * nearly.settings["ivf_lists"]:
                 return nearly
     return meet(build(kind=kind, compression=compression), target=settings.recall_target)
-
-
-def may_be_nearly_exact(n_items: int, dim: int, *, kind: Kind, settings: IndexConfig) -> bool:
-    """Whether ivf is to be tried where ``auto`` searches exactly: the catalogue is large, and ivf fits the memory."""
-    asked = settings.kind == settings.compression == "auto" and kind == "flat"
-    fits = not settings.memory_gb or index_bytes(n_items, dim, "ivf", "none") <= settings.memory_gb * 2**30
-    return asked and n_items > EXACT_ITEMS and fits

@@ -11,7 +11,10 @@ from reckg.retrieval.exact import search_checked
 from reckg.retrieval.faiss_parts import CLASSES, Compression, Kind
 from reckg.retrieval.index import SPARE, ItemIndex
 
-FLAT_ITEMS = 100_000  # up to so many, exact search takes a millisecond or two
+EXACT_ITEMS = 20_000  # up to so many, exact search takes a fifth of a millisecond
+FLAT_ITEMS = 100_000  # and up to so many a millisecond or two
+NEARLY_EXACT = 0.999  # the recall of an ivf index that takes the place of exact search
+NEARLY_EXACT_SHARE = 0.25  # of its lists; where more have to be looked at it is no faster than exact search
 MOST_EFFORT = 16_384
 RESCORES = (1, 2, 4, 8, 16)
 
@@ -52,6 +55,11 @@ def choose_index(
         f"{kind!r} with index.compression = {compression!r} takes {least / 2**30:.3g} GiB at least. Raise it, or allow "
         "another kind or compression."
     )
+
+
+def may_be_nearly_exact(n_items: int, dim: int, *, memory_gb: float = 0.0) -> bool:
+    """Whether ivf is worth a try in place of exact search: the catalogue is large enough, and ivf fits the memory."""
+    return n_items > EXACT_ITEMS and (not memory_gb or index_bytes(n_items, dim, "ivf", "none") <= memory_gb * 2**30)
 
 
 def index_bytes(n_items: int, dim: int, kind: str, compression: str, *, hnsw_m: int = 32, pq_bytes: int = 16) -> int:

@@ -12,6 +12,7 @@ import pytest
 from jobs import index as stage
 from reckg.config import parse_config
 from reckg.errors import ArtifactError
+from reckg.retrieval import choose
 from reckg.retrieval.faiss_parts import faiss_module
 from reckg.retrieval.index import load_index
 from tests.unit.test_index import unit_vectors
@@ -72,7 +73,7 @@ def test_a_middling_catalogue_is_ivf_where_that_is_nearly_exact(
 ) -> None:
     vectors = grouped if in_groups else lambda n, seed: unit_vectors(n, 20, seed)
     monkeypatch.setattr(stage, "read_embeddings", lambda run, state: (vectors(60, 0), vectors(1500, 1)))
-    monkeypatch.setattr(stage, "EXACT_ITEMS", exact_items)
+    monkeypatch.setattr(choose, "EXACT_ITEMS", exact_items)
     counts = run(tmp_path, **index)
     assert counts["kind"] == kind
     assert counts["recall"] >= 0.999
