@@ -241,7 +241,7 @@ def _add_describe(commands: argparse._SubParsersAction) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from jobs.import_data import import_data
+    from jobs.commands.import_data import import_data
 
     import_data(
         options.format,
@@ -256,16 +256,16 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from jobs.describe import summary
-    from jobs.pipeline import run_pipeline
-    from reckg.config import read_config
+    from jobs.commands.describe import summary
+    from jobs.run.pipeline import run_pipeline
+    from reckg.config.run_config import read_config
 
     config = read_config(options.config)
     state = run_pipeline(config, options.data, options.out, only=options.only, overwrite=options.overwrite)
     if options.only in (None, "evaluate"):
         print("\n" + summary(options.out, state))
     if options.log is not None:
-        from jobs.evaluate_log import evaluate_log, log_summary
+        from jobs.commands.evaluate_log import evaluate_log, log_summary
 
         report = evaluate_log(
             config,
@@ -280,9 +280,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    from jobs.ablate import ablate, parse_seeds
-    from jobs.describe import ablation_summary
-    from reckg.config import read_config
+    from jobs.ablation.ablate import ablate, parse_seeds
+    from jobs.commands.describe import ablation_summary
+    from reckg.config.run_config import read_config
 
     config, seeds = read_config(options.config), parse_seeds(options.seeds)
     report = ablate(config, options.data, options.out, seeds=seeds, only=options.only, overwrite=options.overwrite)
@@ -290,7 +290,7 @@ def _ablate(options: argparse.Namespace) -> None:
 
 
 def _recommend(options: argparse.Namespace) -> None:
-    from jobs.recommend import recommend_all
+    from jobs.commands.recommend import recommend_all
 
     counts = recommend_all(
         options.bundle,
@@ -305,7 +305,7 @@ def _recommend(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from jobs.publish import publish
+    from jobs.commands.publish import publish
 
     done = publish(options.source, options.store, options.keep)
     print(f"{options.store}: the latest version is {done['version']}")
@@ -315,7 +315,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from serving.settings import read_settings
-    from serving.supervisor import serve
+    from serving.supervisor.supervisor import serve
 
     names = ("bundle", "host", "port", "workers", "threads", "insecure")
     given = {name: getattr(options, name) for name in names}
@@ -323,37 +323,37 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _token_create(options: argparse.Namespace) -> None:
-    from serving.tokens import create_token
+    from serving.access.tokens import create_token
 
     print(create_token(options.file, options.principal, options.scope, options.days))
 
 
 def _token_certificate(options: argparse.Namespace) -> None:
-    from serving.tokens import allow_certificate
+    from serving.access.tokens import allow_certificate
 
     allow_certificate(options.file, options.name, options.scope)
 
 
 def _token_list(options: argparse.Namespace) -> None:
-    from serving.tokens import describe_tokens
+    from serving.access.tokens import describe_tokens
 
     print(describe_tokens(options.file))
 
 
 def _token_revoke(options: argparse.Namespace) -> None:
-    from serving.tokens import revoke
+    from serving.access.tokens import revoke
 
     revoke(options.file, options.name)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from jobs.demo import demo
+    from jobs.commands.demo import demo
 
     demo(options.out)
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from jobs.describe import describe
+    from jobs.commands.describe import describe
 
     print(describe(options.path))
 

@@ -1,6 +1,6 @@
 """Writes docs/configuration.md, and the settings in docs/serving.md: python -m jobs.config_reference.
 
-The first is whole from reckg.config; in the second, the part between the two marks from serving.settings.
+The first is whole from reckg.config.run_config; in the second, the part between the two marks from serving.settings.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from reckg.config import Config
-from reckg.settings_file import Section
+from reckg.config.run_config import Config
+from reckg.config.toml_settings import Section
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- settings: written by `python -m jobs.config_reference` -->", "<!-- end of settings -->"
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m jobs.config_reference` from reckg/config.py; a test fails when the two differ. -->
+<!-- Written by `python -m jobs.config_reference` from reckg/config/run_config.py; a test fails when the two differ. -->
 
 A run is configured by one TOML file with a table for each section below. Every key has a default, so the file holds
 only what differs; an empty file is a valid one. All problems of a file are reported at once, with a suggestion for a

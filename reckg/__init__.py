@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reckg.recommend import Recommender
+    from reckg.recommend.recommender import Recommender
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -26,7 +26,7 @@ def load(path: str | Path, verify: bool = True) -> Recommender:
     Raises:
         ArtifactError: the folder is no bundle, or is damaged; the message names what is wrong.
     """
-    from reckg.bundle import load_bundle
-    from reckg.recommend import Recommender
+    from reckg.bundle.bundle import load_bundle
+    from reckg.recommend.recommender import Recommender
 
     return Recommender(load_bundle(Path(path), verify=verify))

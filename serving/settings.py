@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from reckg.config.toml_settings import Section, parse_settings, read_toml
 from reckg.errors import ConfigError
-from reckg.settings_file import Section, parse_settings, read_toml
 
 PREFIX = "RECKG_"
 OTHER_VARIABLES = ("RECKG_REDIS_URL", "RECKG_TOKEN")  # read elsewhere; no settings

@@ -21,11 +21,11 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.admission import Call
-from serving.connections import server_options
-from serving.entrance import Entrance
+from serving.access.tls import Credentials
+from serving.calls.connections import server_options
+from serving.calls.interceptor import Entrance
+from serving.calls.lanes import Call
 from serving.settings import ServerSettings
-from serving.tls import Credentials
 
 RECOMMEND = "/reckg.v1.RecommenderService/Recommend"
 BATCH = "/reckg.v1.RecommenderService/BatchRecommend"

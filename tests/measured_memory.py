@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from reckg.graph.knowledge_graph import build_knowledge_graph
-from reckg.model import train as module
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Histories
-from reckg.model.joint_model import JointModel
-from reckg.model.memory import Sizes, estimate, held_memory, keep_freed_memory
-from reckg.model.neighbourhood import NeighbourSampler
-from reckg.model.objective import Objective
-from reckg.model.sampling import SeenItems
-from reckg.model.spectral import fit_spectral, weighed
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.histories import Histories
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.neighbourhood import NeighbourSampler
+from reckg.model.linear.spectral import fit_spectral, weighed
+from reckg.model.training import train as module
+from reckg.model.training.batches import SeenItems
+from reckg.model.training.memory import Sizes, estimate, held_memory, keep_freed_memory
+from reckg.model.training.objective import Objective
 from tests.small_model import schedule
 
 ROOT = Path(__file__).resolve().parents[1]

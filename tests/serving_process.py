@@ -34,7 +34,7 @@ class ServerProcess:
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        return self.children("serving.worker")
+        return self.children("serving.worker.worker")
 
     def children(self, module: str) -> list[int]:
         """Process ids of the children that run a module."""

@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from reckg.bundle import Bundle
+from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.ranking.blend import Blend
-from reckg.ranking.build_tables import build_feature_tables
-from reckg.ranking.candidates import retrieve
-from reckg.ranking.features import extract_features
-from reckg.ranking.ranker import Ranker
-from reckg.ranking.user_scores import UserScores
+from reckg.ranking.features.extract import extract_features
+from reckg.ranking.sources.candidates import retrieve
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.trees.blend import Blend
+from reckg.ranking.trees.ranker import Ranker
 from reckg.retrieval.index import build_index
 from reckg.retrieval.scored_items import ScoredItems
 

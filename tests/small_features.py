@@ -9,9 +9,9 @@ import polars as pl
 import scipy.sparse as sp
 
 from reckg.data.history import History
-from reckg.ranking.build_tables import build_feature_tables
-from reckg.ranking.features import extract_features
-from reckg.ranking.tables import FeatureTables
+from reckg.ranking.features.extract import extract_features
+from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
 
 DAY = 86_400

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.histories import Histories
-from reckg.model.joint_model import JointModel
-from reckg.model.kgat import Layers
-from reckg.model.objective import Objective
-from reckg.model.sampled_rows import CutRows
-from reckg.model.sampling import SeenItems
-from reckg.model.text_encoder import TextEncoder
-from reckg.model.train import Schedule
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.histories import Histories
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.kgat import Layers
+from reckg.model.sparse.sampled_rows import CutRows
+from reckg.model.text.encoder import TextEncoder
+from reckg.model.training.batches import SeenItems
+from reckg.model.training.objective import Objective
+from reckg.model.training.train import Schedule
 from tests import toy
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from reckg.bundle import save_bundle
+from reckg.bundle.bundle import save_bundle
 from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
-from reckg.evaluation.report import exposure_section, protocol_section, systems_and_comparisons
-from reckg.evaluation.report_slices import by_history, item_slices, user_slices, worst_slices
-from reckg.evaluation.significance import bootstrap_interval, known_intervals
+from reckg.evaluation.report.write import exposure_section, protocol_section, systems_and_comparisons
+from reckg.evaluation.slices import by_history, item_slices, user_slices, worst_slices
+from reckg.metrics.significance import bootstrap_interval, known_intervals
 from tests.small_bundle import small_bundle
 
 KS = (10, 20)

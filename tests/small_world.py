@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from reckg.bundle import Bundle
+from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.graph.knowledge_graph import build_knowledge_graph
@@ -22,11 +22,11 @@ from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import recency_weights
 from reckg.graph.triples import attribute_triples, outside_triples
 from reckg.inductive.embedder import Inductive, load_inductive, write_inductive
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.inductive_parts import inductive_parts
-from reckg.model.joint_model import Embeddings
-from reckg.model.spectral import fit_spectral, weighed
-from reckg.ranking.build_tables import build_feature_tables
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.inductive_arrays import inductive_parts
+from reckg.model.joint.joint_model import Embeddings
+from reckg.model.linear.spectral import fit_spectral, weighed
+from reckg.ranking.tables.build import build_feature_tables
 from reckg.retrieval.index import build_index
 from tests.small_bundle import CANDIDATES, small_ranker
 from tests.small_model import CPU, joint_model, text_encoder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from reckg.compressed_rows import row_positions
+from reckg.arrays.ragged_rows import row_positions
 from reckg.data.row_order import row_order
 from reckg.errors import DataError
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from reckg.compressed_rows import Rows, take_rows
-from reckg.evaluation.metrics import ranking_metrics
+from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.evaluation.protocol import HeldOut
-from reckg.evaluation.report_slices import popularity_groups
-from reckg.evaluation.significance import bootstrap_interval, paired_difference
+from reckg.evaluation.slices import popularity_groups
+from reckg.metrics.ranking import ranking_metrics
+from reckg.metrics.significance import bootstrap_interval, paired_difference
 
 METRIC = "ndcg@10"  # decides; the others are told beside it
 LEVEL = 0.05

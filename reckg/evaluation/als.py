@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from reckg.data.history import History
-from reckg.ranking.factors import fit_implicit_als
-from reckg.ranking.linear import user_item_matrix
+from reckg.ranking.tables.ease import user_item_matrix
+from reckg.ranking.tables.factors import fit_implicit_als
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scipy import sparse
 from reckg.data.history import History
 from reckg.errors import DataError
 from reckg.evaluation.protocol import HeldOut, Recommend
-from reckg.ranking.linear import ease_weights, inverse_precision, user_item_matrix
+from reckg.ranking.tables.ease import ease_weights, inverse_precision, user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
 BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with what orders them

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from reckg.compressed_rows import Rows, take_rows
+from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.data.history import History
-from reckg.evaluation.metrics import hit_matrix
-from reckg.ranking.linear import user_item_matrix
+from reckg.metrics.ranking import hit_matrix
+from reckg.ranking.tables.ease import user_item_matrix
 
 BLOCK_USERS = 4096
 SMOOTHING = 0.01  # of the history's distribution in the list's, so that the divergence is finite (Steck 2018)

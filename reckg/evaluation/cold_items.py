@@ -16,9 +16,9 @@ import numpy as np
 from reckg.data.history import History
 from reckg.evaluation.baselines import BLOCK_VALUES
 from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, evaluate_system
-from reckg.evaluation.report import best_baseline, primary_metric, systems_and_comparisons
-from reckg.evaluation.significance import bootstrap_intervals
-from reckg.ranking.linear import user_item_matrix
+from reckg.evaluation.report.write import best_baseline, primary_metric, systems_and_comparisons
+from reckg.metrics.significance import bootstrap_intervals
+from reckg.ranking.tables.ease import user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
 Scores = Callable[[np.ndarray], np.ndarray]  # (b,) user_idx to (b, n_items) float32; -inf: not listed

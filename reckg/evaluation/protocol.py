@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from reckg.compressed_rows import Rows, take_rows
+from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.errors import DataError
-from reckg.evaluation.metrics import hit_matrix, ranking_metrics
-from reckg.evaluation.significance import coverage_interval
+from reckg.metrics.ranking import hit_matrix, ranking_metrics
+from reckg.metrics.significance import coverage_interval
 from reckg.retrieval.scored_items import ScoredItems
 
 Recommend = Callable[[np.ndarray], ScoredItems]

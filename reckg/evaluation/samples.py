@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reckg.compressed_rows import take_rows
+from reckg.arrays.ragged_rows import take_rows
 from reckg.data.history import History
 from reckg.evaluation.protocol import HeldOut
 

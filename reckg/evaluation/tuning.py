@@ -26,7 +26,7 @@ from reckg.evaluation.baselines import (
     recommend_by_scores,
 )
 from reckg.evaluation.protocol import HeldOut, evaluate_system
-from reckg.ranking.linear import user_item_matrix
+from reckg.ranking.tables.ease import user_item_matrix
 
 SMALL_CATALOGUE = 4_000  # items up to which the larger budget is the usual one
 SETTINGS, SETTINGS_LARGE = 10, 6

@@ -23,22 +23,22 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from reckg.artifact_folder import describe_files, files_sha256
+from reckg.arrays.extended_array import GrownArray
 from reckg.data.columns import conform_attributes
 from reckg.data.item_texts import item_texts
 from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, Table
 from reckg.errors import ArtifactError, DataError
+from reckg.files.atomic_folder import describe_files, files_sha256
 from reckg.graph.number_bins import NumberBins
 from reckg.graph.recency import recency_weights
-from reckg.grown_array import GrownArray
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
 from reckg.inductive.readout import Edges, Readout, unit
-from reckg.model.content import Content, NewItems, equally_long
+from reckg.model.linear.content import Content, NewItems, equally_long
 
 if TYPE_CHECKING:
-    from reckg.inductive.new_item import NewItem
-    from reckg.model.encode_texts import Encoder
+    from reckg.live.new_item import NewItem
+    from reckg.model.text.encode import Encoder
 
 FORMAT_VERSION = 1
 ENCODER = "text_encoder"  # the folder of a bundle
@@ -65,7 +65,7 @@ class Inductive:
     """Everything that new nodes are embedded with.
 
     Args:
-        arrays: as reckg.model.inductive_parts gives them.
+        arrays: as reckg.model.joint.inductive_arrays gives them.
         info: n_users, n_items, relations (``interact`` left out), aggregator, combine, interaction_share, half_life
             (0: histories have no order), item_columns and user_columns by kind, numbers (bins by relation), and text:
             None, or max_tokens and attributes.
@@ -259,7 +259,7 @@ class Inductive:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        from reckg.model.encode_texts import Encoder
+        from reckg.model.text.encode import Encoder
 
         if self.encoder_folder is None or not self.encoder_folder.is_dir():
             raise ArtifactError(

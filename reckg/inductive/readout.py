@@ -118,7 +118,7 @@ class Readout:
         return logits
 
     def _aggregated(self, layer: int, node: np.ndarray, neighbourhood: np.ndarray) -> np.ndarray:
-        """reckg.model.kgat.Aggregator of one node."""
+        """reckg.model.joint.kgat.Aggregator of one node."""
         if self.aggregator == "sum":
             return neighbourhood
         out = self._linear(layer, "joined", node + neighbourhood)

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from reckg.arrays.extended_array import Array
 from reckg.data.history import History
 from reckg.errors import ConfigError
-from reckg.grown_array import Array
 from reckg.retrieval.scored_items import ScoredItems
 
 Strategy = Literal["none", "mmr", "calibrated", "provider"]

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from reckg.compressed_rows import Rows, take_rows
+from reckg.arrays.extended_array import Array
+from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.errors import ArtifactError, DataError
-from reckg.grown_array import Array
 from reckg.retrieval.blas_threads import one_blas_thread
 from reckg.retrieval.scored_items import ScoredItems
 

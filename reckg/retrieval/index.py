@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from reckg.compressed_rows import Rows, not_listed, take_rows
+from reckg.arrays.ragged_rows import Rows, not_listed, take_rows
 from reckg.errors import ArtifactError, ConfigError, DataError
-from reckg.file_hash import file_sha256
+from reckg.files.file_hash import file_sha256
 from reckg.retrieval.exact import (
     checked_queries,
     checked_seen,
@@ -20,7 +20,7 @@ from reckg.retrieval.exact import (
     search_checked,
     write_best,
 )
-from reckg.retrieval.faiss_parts import (
+from reckg.retrieval.faiss_index import (
     CLASSES,
     Compression,
     Device,

@@ -50,7 +50,7 @@ class CatalogChange:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedItem:
-    """What a bundle's text encoder and graph made of an upserted item, as bytes; see serving/embedding.py."""
+    """What a bundle's text encoder and graph made of an upserted item, as bytes; see serving/catalog/embedder.py."""
 
     item_id: str
     revision: int  # of the upsert that it was made from

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from reckg.errors import ArtifactError
-from reckg.folder_lock import locked
+from reckg.files.folder_lock import locked
 from serving.settings import StoreSettings
 from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreDownError, StoreError
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-import jobs.recommend
-from reckg.bundle import Bundle
+import jobs.commands.recommend
+from reckg.bundle.bundle import Bundle
 from tests.benchmarks.large_bundle import CANDIDATES, DIM, write_bundle
 from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
 
@@ -26,7 +26,7 @@ K, TREES = 10, 100
 def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:
     """Leaves seconds of loading, seconds of the rest, CPU seconds and GiB beside ``out``."""
     loading = 0.0
-    load = jobs.recommend.load_bundle
+    load = jobs.commands.recommend.load_bundle
 
     def timed(path: Path) -> Bundle:
         nonlocal loading
@@ -35,11 +35,11 @@ def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:
         loading = time.perf_counter() - began
         return loaded
 
-    jobs.recommend.load_bundle = timed
+    jobs.commands.recommend.load_bundle = timed
     try:
-        counts = jobs.recommend.recommend_all(bundle, out, k=K, users=asked, rerank=rerank, overwrite=True)
+        counts = jobs.commands.recommend.recommend_all(bundle, out, k=K, users=asked, rerank=rerank, overwrite=True)
     finally:
-        jobs.recommend.load_bundle = load
+        jobs.commands.recommend.load_bundle = load
     told = [loading, counts["seconds"] - loading, time.process_time(), peak_gb(), counts["rows"]]
     np.save(out.with_suffix(".npy"), np.array(told))
 

@@ -26,15 +26,15 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from reckg.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle, save_bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.inductive.embedder import Inductive
-from reckg.inductive.new_item import NewItem
-from reckg.ranking.tables import ITEM_COLUMNS, FeatureTables
-from reckg.recommend import Recommender
+from reckg.live.new_item import NewItem
+from reckg.live.overlay import Overlay
+from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, FeatureTables
+from reckg.recommend.recommender import Recommender
 from reckg.retrieval.index import build_index
-from serving.catalog_overlay import Overlay
 from serving.store import CatalogChange, EmbeddedItem
 from tests import small_world
 from tests.benchmarks.measure import ROOT, Result, finish, interleaved, parser, speedup
@@ -151,7 +151,7 @@ def measure_latency(folder: Path, encoder: Path | None, sent: int) -> dict[str, 
     save_bundle(bundle, folder / "bundle", extra_folders={"text_encoder": made.folder / "text_encoder"})
     store = StoreSettings(path=folder / "state.db", timeout_ms=10_000)
     settings = ServerSettings(bundle=folder / "bundle", port=0, store=store)
-    command = [sys.executable, "-m", "serving.embedding"]
+    command = [sys.executable, "-m", "serving.catalog.embedder"]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     first = {"settings": settings.model_dump(mode="json"), "bundle": str(folder / "bundle")}
@@ -172,11 +172,11 @@ def measure_latency(folder: Path, encoder: Path | None, sent: int) -> dict[str, 
 def _seconds_until_recommended(settings: Any, sent: int) -> list[float]:
     import grpc
 
-    from reckg.bundle import load_bundle
+    from reckg.bundle.bundle import load_bundle
     from reckg.v1 import catalog_pb2, catalog_pb2_grpc, item_pb2, recommender_pb2, recommender_pb2_grpc
-    from serving.server import start_server
-    from serving.serving_state import ServingState
+    from serving.catalog.snapshot import ServingState
     from serving.store.sqlite import SqliteStore
+    from serving.worker.server import start_server
 
     servers = []
     for _ in range(2):

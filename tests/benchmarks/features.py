@@ -24,15 +24,15 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from reckg.data.history import History
-from reckg.ranking.blend import BLENDED, Blend
-from reckg.ranking.build_tables import build_feature_tables
-from reckg.ranking.candidates import available_sources, retrieve
-from reckg.ranking.features import candidate_features
-from reckg.ranking.item_item import Order
-from reckg.ranking.ranker import Ranker
-from reckg.ranking.tables import FeatureTables
-from reckg.ranking.user_scores import UserScores
-from reckg.retrieval.faiss_parts import faiss_module
+from reckg.ranking.features.extract import candidate_features
+from reckg.ranking.sources.candidates import available_sources, retrieve
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.feature_tables import FeatureTables
+from reckg.ranking.tables.item_item import Order
+from reckg.ranking.trees.blend import BLENDED, Blend
+from reckg.ranking.trees.ranker import Ranker
+from reckg.retrieval.faiss_index import faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
 from tests.benchmarks.measure import Result, finish, parser
 

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from scipy import stats
 
-from jobs.build_graph import build_graph
-from jobs.embed import embed
-from jobs.questions import asked, new_items
-from jobs.run_folder import read_embeddings, read_prepared
-from jobs.train import train
-from reckg.config import Config, parse_config
-from reckg.evaluation.metrics import ranking_metrics
+from jobs.run.folder import read_embeddings, read_prepared
+from jobs.run.held_out import asked, new_items
+from jobs.stages.build_graph import build_graph
+from jobs.stages.embed import embed
+from jobs.stages.train import train
+from reckg.config.run_config import Config, parse_config
+from reckg.metrics.ranking import ranking_metrics
 from reckg.retrieval.exact import exact_search
 from tests.benchmarks.measure import finish, parser
 from tests.benchmarks.text_data import datasets, settings

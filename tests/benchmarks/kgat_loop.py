@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.model.dgl_compat import dgl
-from reckg.model.sampling import SeenItems
+from reckg.model.sparse.dgl_compat import dgl
+from reckg.model.training.batches import SeenItems
 
 DIM = 64
 REG_WEIGHT = 1e-5

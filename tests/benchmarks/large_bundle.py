@@ -14,17 +14,17 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from jobs.index import index_of
-from reckg.bundle import Bundle, save_bundle
-from reckg.config import Config
+from jobs.stages.index import index_of
+from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.config.run_config import Config
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.ranking.blend import Blend
-from reckg.ranking.build_tables import build_feature_tables
-from reckg.ranking.candidates import retrieve
-from reckg.ranking.features import candidate_features
-from reckg.ranking.ranker import Ranker
-from reckg.ranking.user_scores import UserScores
+from reckg.ranking.features.extract import candidate_features
+from reckg.ranking.sources.candidates import retrieve
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.trees.blend import Blend
+from reckg.ranking.trees.ranker import Ranker
 
 DIM, CLUSTERS, TAKEN, CANDIDATES = 64, 200, 10, 200
 LABELLED = 64  # users whose candidates the ranker learns from

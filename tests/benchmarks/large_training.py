@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.build_graph import build_graph
-from jobs.model_files import load_graph
-from jobs.run_folder import read_prepared
-from jobs.train import _validation, train
-from reckg.config import Config, parse_config
-from reckg.data.synthetic import write_bookshop
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.joint_model import Embeddings
-from reckg.model.message_passing import propagate
+from jobs.run.folder import read_prepared
+from jobs.stages.build_graph import build_graph
+from jobs.stages.model_inputs import load_graph
+from jobs.stages.train import _validation, train
+from reckg.config.run_config import Config, parse_config
+from reckg.data.bookshop.write import write_bookshop
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import Embeddings
+from reckg.model.sparse.message_passing import propagate
 from tests.benchmarks.measure import ROOT, Result, finish, parser
 
 USERS, ITEMS, INTERACTIONS_PER_USER = 1_000_000, 200_000, 10.23  # of which 10.2 are left where a reader takes no more

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from reckg.model.dgl_compat import dgl
-from reckg.model.memory import keep_freed_memory
-from reckg.model.message_passing import Adjacency, propagate
+from reckg.model.sparse.dgl_compat import dgl
+from reckg.model.sparse.message_passing import Adjacency, propagate
+from reckg.model.training.memory import keep_freed_memory
 from tests.benchmarks import measure
 
 DIM = 64

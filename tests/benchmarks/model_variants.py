@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ablate import parse_seeds
-from jobs.measure import MEASURE_VALID, held_out_part, read_lists
-from jobs.run_folder import read_prepared
-from jobs.training_plan import FULL_SOFTMAX_ITEMS
-from jobs.variants import Variant, build_base, run_variant, variant_folder, with_settings
-from reckg.config import Config, read_config
+from jobs.ablation.ablate import parse_seeds
+from jobs.ablation.measure import MEASURE_VALID, held_out_part, read_lists
+from jobs.run.folder import read_prepared
+from jobs.run.variants import Variant, build_base, run_variant, variant_folder, with_settings
+from jobs.stages.training_plan import FULL_SOFTMAX_ITEMS
+from reckg.config.run_config import Config, read_config
 from reckg.errors import ConfigError
 from reckg.evaluation.ablation import METRIC, Slice, difference, interval
-from reckg.evaluation.ablation_report import table
+from reckg.evaluation.report.ablation import table
 
 DEFAULT = Variant("default", "the configuration")
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (  # name, settings; a line each

@@ -20,8 +20,8 @@ import numpy as np
 
 from reckg.errors import ArtifactError
 from reckg.retrieval import index as index_module
-from reckg.retrieval.choose import default_pq_bytes, meet_target
-from reckg.retrieval.faiss_parts import CLASSES, faiss_module
+from reckg.retrieval.choose_index import default_pq_bytes, meet_target
+from reckg.retrieval.faiss_index import CLASSES, faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
 from tests.benchmarks.measure import Result, finish, interleaved, medians, parser
 

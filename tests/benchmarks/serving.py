@@ -105,7 +105,7 @@ class Client:
 def one_by_one(address: str, user_ids: list[str], seconds: float, *, connection: dict[str, Any]) -> dict[str, float]:
     """p50 and p99 in milliseconds of requests that each wait for the one before."""
     from serving.client import RecommenderClient
-    from serving.load import percentile
+    from serving.client.load import percentile
 
     latencies: list[float] = []
     with RecommenderClient(address, channels=1, timeout_s=20, **connection) as client:
@@ -122,7 +122,7 @@ def saturated(address: str, user_ids: list[str], seconds: float, *, connection: 
     """How many requests were answered with IN_FLIGHT under way all the time."""
     from reckg.v1 import recommender_pb2 as pb
     from serving.client import RecommenderClient
-    from serving.load import METHOD
+    from serving.client.load import METHOD
 
     answered = [0] * IN_FLIGHT
     requests = [pb.RecommendRequest(user_id=user, max_item_count=K).SerializeToString() for user in user_ids]
@@ -149,7 +149,7 @@ def open_loop(
 ) -> dict[str, Any]:
     """The load generator's figures."""
     from serving.client import RecommenderClient
-    from serving.load import run_load
+    from serving.client.load import run_load
 
     with RecommenderClient(address, channels=4, **connection) as client:
         return run_load(client, user_ids, rate=rate, seconds=seconds, k=K).figures()
@@ -190,7 +190,7 @@ def secured(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """The environment of a server with TLS and tokens, and the client's side of it."""
     import trustme
 
-    from serving.tokens import create_token
+    from serving.access.tokens import create_token
 
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")

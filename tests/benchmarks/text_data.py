@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from jobs.import_data import import_data
-from reckg.data.synthetic import write_bookshop
+from jobs.commands.import_data import import_data
+from reckg.data.bookshop.write import write_bookshop
 from tests.benchmarks.measure import ROOT
 
 CONFIGS = ROOT / "jobs" / "configs"

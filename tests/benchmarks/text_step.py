@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from jobs.build_graph import build_graph
-from jobs.model_files import build_model, load_graph
-from jobs.run_folder import read_prepared
-from jobs.train import objective_of, schedule_of
-from jobs.training_plan import training_plan
-from reckg.config import parse_config
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.memory import GB
-from reckg.model.sampling import TrainBatch, batches
-from reckg.model.train import make_optimizer, set_learning_rate, train_step
+from jobs.run.folder import read_prepared
+from jobs.stages.build_graph import build_graph
+from jobs.stages.model_inputs import build_model, load_graph
+from jobs.stages.train import objective_of, schedule_of
+from jobs.stages.training_plan import training_plan
+from reckg.config.run_config import parse_config
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.training.batches import TrainBatch, batches
+from reckg.model.training.memory import GB
+from reckg.model.training.train import make_optimizer, set_learning_rate, train_step
 from tests.benchmarks.measure import finish, interleaved, medians, parser, speedup
 from tests.benchmarks.text_data import datasets, settings
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-import jobs.recommend
-from jobs.recommend import recommend_all
-from reckg.bundle import Bundle, save_bundle
+import jobs.commands.recommend
+from jobs.commands.recommend import recommend_all
+from reckg.bundle.bundle import Bundle, save_bundle
 from reckg.errors import ArtifactError, DataError
-from reckg.recommend import Recommender
+from reckg.recommend.recommender import Recommender
 from tests.small_bundle import small_bundle
 
 
@@ -122,8 +122,8 @@ def test_a_run_that_fails_leaves_no_file(bundle_path: Path, tmp_path: Path, monk
             raise ArtifactError("stopped")
         return original(*arguments)  # type: ignore[arg-type]
 
-    original = jobs.recommend._recommend_block
-    monkeypatch.setattr(jobs.recommend, "_recommend_block", fails_at_the_third)
+    original = jobs.commands.recommend._recommend_block
+    monkeypatch.setattr(jobs.commands.recommend, "_recommend_block", fails_at_the_third)
     with pytest.raises(ArtifactError, match="stopped"):
         recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=4, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -133,13 +133,13 @@ def test_memory_grows_with_the_block_not_with_the_users(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = jobs.recommend.recommend_batch
+    original = jobs.commands.recommend.recommend_batch
 
     def watched(bundle: Bundle, user_idx: np.ndarray, *words: Any, **named: Any) -> Any:
         sizes.append(len(user_idx))
         return original(bundle, user_idx, *words, **named)
 
-    monkeypatch.setattr(jobs.recommend, "recommend_batch", watched)
+    monkeypatch.setattr(jobs.commands.recommend, "recommend_batch", watched)
     recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=16, progress=False)
     assert sizes == [16, 16, 8]
 

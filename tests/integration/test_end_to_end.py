@@ -16,16 +16,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jobs import label_folds
 from jobs.cli import main
-from jobs.demo import running_server, some_user
-from jobs.embed import embed_train
-from jobs.run_folder import read_prepared
-from jobs.run_state import RunState
-from jobs.stages import STAGES
-from jobs.train import train
-from reckg.config import read_config
-from reckg.data.synthetic import write_bookshop
+from jobs.commands.demo import running_server, some_user
+from jobs.run.folder import read_prepared
+from jobs.run.stage_table import STAGES
+from jobs.run.state import RunState
+from jobs.stages import folds as label_folds
+from jobs.stages.embed import embed_train
+from jobs.stages.train import train
+from reckg.config.run_config import read_config
+from reckg.data.bookshop.write import write_bookshop
 from tests.unit.test_docs import ROOT, blocks
 
 CONFIG = """
@@ -246,7 +246,7 @@ def test_two_runs_are_the_same_to_the_bit(shop: Shop, tmp_path: Path) -> None:
 KILLED_AT_STEP = """
 import os, signal, sys
 from jobs.cli import main
-from reckg.model import train
+from reckg.model.training import train
 
 step, left = train.train_step, int(sys.argv.pop(1))
 

@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 
 import reckg
-from reckg.bundle import save_bundle
-from reckg.bundle_store import latest_version, publish, resolve
+from reckg.bundle.bundle import save_bundle
+from reckg.bundle.store import latest_version, publish, resolve
 from reckg.errors import ArtifactError
-from serving.served_log import ServedLog, Shown
+from serving.experiment.served_log import ServedLog, Shown
 from serving.settings import ServedLogSettings, StoreSettings
 from serving.store import StoredEvent, StoreDownError, StoreError
 from serving.store.sqlite import SqliteStore

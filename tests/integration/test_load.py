@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from reckg.recommend import Recommendations, Recommender
-from serving import load
-from serving.client import RecommenderClient
-from serving.load import percentile, run_load
-from serving.server import RunningServer, start_server
+from reckg.recommend.recommender import Recommendations, Recommender
+from serving.client import RecommenderClient, load
+from serving.client.load import percentile, run_load
+from serving.worker.server import RunningServer, start_server
 from tests.small_bundle import small_bundle
 
 USERS = [f"u{number:03d}" for number in range(39)]

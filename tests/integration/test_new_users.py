@@ -14,18 +14,18 @@ import polars as pl
 import pytest
 
 from jobs.cli import main
-from jobs.recommend import recommend_all
-from reckg.artifact_folder import describe_files
-from reckg.bundle import Bundle, load_bundle, save_bundle
+from jobs.commands.recommend import recommend_all
+from proto.generate_stubs import ROOT
+from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.errors import ArtifactError, CannotEmbedError, DataError
-from reckg.manifest import manifest_text, read_manifest
-from reckg.recommend import Recommender
+from reckg.files.atomic_folder import describe_files
+from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving import client as client_module
 from serving.client import RecommenderClient
-from serving.generate_stubs import ROOT
-from serving.server import RunningServer, start_server
+from serving.client import client as client_module
+from serving.worker.server import RunningServer, start_server
 from tests import small_world
 from tests.small_world import USER_IDS
 

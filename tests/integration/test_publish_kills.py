@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from reckg.artifact_folder import check_files
-from reckg.bundle import save_bundle
-from reckg.bundle_store import publish, resolve, versions
+from reckg.bundle.bundle import save_bundle
+from reckg.bundle.manifest import manifest_text, read_manifest
+from reckg.bundle.store import publish, resolve, versions
 from reckg.errors import ArtifactError
-from reckg.manifest import manifest_text, read_manifest
+from reckg.files.atomic_folder import check_files
 from tests.serving_process import ROOT
 from tests.small_bundle import small_bundle
 
 PUBLISHER = """
 import sys
 from pathlib import Path
-from reckg.bundle_store import publish
+from reckg.bundle.store import publish
 for line in sys.stdin:
     publish(Path(line.strip()), Path(sys.argv[1]))
     print("done", flush=True)

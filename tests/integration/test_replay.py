@@ -11,23 +11,22 @@ import grpc
 import numpy as np
 import pytest
 
-from reckg import two_stage
-from reckg.batch import recommend_batch
-from reckg.bundle import Bundle, load_bundle, save_bundle
-from reckg.inductive.fold_in import UserRequest
+from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
 from reckg.ranking.diversity import Diversity
-from reckg.ranking.features import candidate_features, extract_features
-from reckg.ranking.labels import LabelSet, label_queries
-from reckg.ranking.user_scores import UserScores
-from reckg.recommend import Recommender, recommend_users
+from reckg.ranking.features.extract import candidate_features, extract_features
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.trees.labels import LabelSet, label_queries
+from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.recommender import Recommender, recommend_users, two_stage
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
+from serving.catalog.snapshot import ServingState
 from serving.client import RecommenderClient
-from serving.server import start_server
-from serving.serving_state import ServingState
 from serving.store import StoredEvent
+from serving.worker.server import start_server
 from tests import small_world
 from tests.memory_store import MemoryStore
 from tests.small_bundle import DEPTHS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reckg.evaluation.report import write_report
+from reckg.evaluation.report.write import write_report
 from tests.small_report import diversity, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

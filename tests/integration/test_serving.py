@@ -22,16 +22,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
-from reckg.bundle import Bundle, save_bundle
+from proto.generate_stubs import ROOT
+from reckg.bundle.bundle import Bundle, save_bundle
 from reckg.errors import ArtifactError, ConfigError
-from reckg.recommend import Recommendations, Recommender
+from reckg.recommend.recommender import Recommendations, Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving import client as client_module
 from serving.client import RecommenderClient
-from serving.generate_stubs import ROOT
-from serving.server import RunningServer, start_server
+from serving.client import client as client_module
 from serving.settings import LimitSettings
+from serving.worker.server import RunningServer, start_server
 from tests.serving_process import served
 from tests.small_bundle import small_bundle
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from reckg.bundle import load_bundle, save_bundle
-from reckg.recommend import Recommender
+from proto.generate_stubs import ROOT
+from reckg.bundle.bundle import load_bundle, save_bundle
+from reckg.recommend.recommender import Recommender
 from reckg.v1 import catalog_pb2, catalog_pb2_grpc, item_pb2, recommender_pb2_grpc
 from reckg.v1 import recommender_pb2 as pb
-from serving.generate_stubs import ROOT
-from serving.server import start_server
-from serving.serving_state import ServingState
+from serving.catalog.snapshot import ServingState
 from serving.settings import ServerSettings, StoreSettings
 from serving.store.sqlite import SqliteStore
+from serving.worker.server import start_server
 from tests import small_world
 
 
@@ -38,7 +38,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def embedder(settings: ServerSettings, bundle_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The embedder's process, which has said that it is ready; its input ends at the end."""
-    command = [sys.executable, "-m", "serving.embedding"]
+    command = [sys.executable, "-m", "serving.catalog.embedder"]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     too_long = threading.Timer(120, process.kill)

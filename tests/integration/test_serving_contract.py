@@ -12,20 +12,20 @@ import grpc
 import numpy as np
 import pytest
 
-from reckg.bundle import Bundle
-from reckg.ranking.candidates import SOURCES, available_sources, source_top
+from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import Diversity
-from reckg.ranking.features import FEATURES
-from reckg.ranking.user_scores import UserScores
-from reckg.recommend import Recommender
+from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.sources.candidates import SOURCES, available_sources, source_top
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.recommend.recommender import Recommender
 from reckg.retrieval.filters import Filters
 from reckg.v1 import catalog_pb2, catalog_pb2_grpc, item_pb2, recommender_pb2_grpc
 from reckg.v1 import recommender_pb2 as pb
-from serving.embedding import Embedder
-from serving.server import RunningServer, start_server
-from serving.serving_state import ServingState
+from serving.catalog.embedder import Embedder
+from serving.catalog.snapshot import ServingState
 from serving.settings import LimitSettings
 from serving.store import StoredEvent
+from serving.worker.server import RunningServer, start_server
 from tests import small_world
 from tests.memory_store import MemoryStore
 from tests.small_world import ITEM_IDS, USER_IDS

@@ -25,21 +25,21 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobs.evaluate_log import evaluate_log
-from reckg.bundle import save_bundle
-from reckg.bundle_store import publish
-from reckg.config import parse_config
-from reckg.evaluation.served_log import read_served_log
-from reckg.manifest import manifest_text, read_manifest
+from jobs.commands.evaluate_log import evaluate_log
+from reckg.bundle.bundle import save_bundle
+from reckg.bundle.manifest import manifest_text, read_manifest
+from reckg.bundle.store import publish
+from reckg.config.run_config import parse_config
+from reckg.evaluation.logs.served_log import read_served_log
 from reckg.v1 import recommender_pb2 as pb
+from serving.access.tokens import create_token
 from serving.client import RecommenderClient
+from serving.experiment.variants import variant_of
 from serving.settings import ServerSettings
-from serving.tokens import create_token
-from serving.variants import variant_of
 from tests import small_world
 from tests.serving_process import ROOT, ServerProcess, served
 from tests.small_world import USER_IDS
-from tests.unit.test_evaluate_log import write_prepared
+from tests.unit.jobs.commands.test_evaluate_log import write_prepared
 from tests.waiting import wait_until
 
 COLD = USER_IDS[-1]  # of whom nothing is known
@@ -323,11 +323,11 @@ def test_an_added_item_is_recommended_by_a_variant_of_another_bundle(store: Path
 
 @pytest.mark.long
 def test_an_embedder_that_is_killed_comes_back(client: RecommenderClient, server: ServerProcess) -> None:
-    (killed,) = server.children("serving.embedding")
+    (killed,) = server.children("serving.catalog.embedder")
     os.kill(killed, signal.SIGKILL)
     upsert(client, "n3")
     seconds_until_known(client, "n3")
-    (back,) = server.children("serving.embedding")
+    (back,) = server.children("serving.catalog.embedder")
     assert back != killed
 
 

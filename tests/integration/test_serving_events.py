@@ -16,16 +16,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from reckg.bundle import Bundle, save_bundle
-from reckg.inductive.fold_in import UserRequest
-from reckg.recommend import Recommender, recommend_users
+from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.recommender import Recommender, recommend_users
 from reckg.v1 import recommender_pb2 as pb
+from serving.catalog.snapshot import ServingState
 from serving.client import RecommenderClient
-from serving.server import start_server
-from serving.serving_state import ServingState
 from serving.settings import StoreSettings
-from serving.store.opened import open_store
+from serving.store.open_store import open_store
 from serving.store.sqlite import SqliteStore
+from serving.worker.server import start_server
 from tests import small_world
 from tests.local_redis import LocalRedis
 

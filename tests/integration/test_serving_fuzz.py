@@ -16,13 +16,13 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
-from reckg.recommend import Recommender
+from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
-from serving.control import CallError
-from serving.server import RunningServer, start_server
-from serving.serving_state import ServingState
+from serving.catalog.snapshot import ServingState
+from serving.processes.channel import CallError
 from serving.settings import ServerSettings, StoreSettings
-from serving.store.opened import open_store
+from serving.store.open_store import open_store
+from serving.worker.server import RunningServer, start_server
 from tests import small_world
 from tests.entered_server import RECOMMEND
 

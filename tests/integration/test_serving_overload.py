@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from proto.generate_stubs import ROOT
 from reckg.errors import DeadlineError
-from reckg.stages import Stages
+from reckg.recommend.deadline import Stages
 from reckg.v1 import recommender_pb2 as pb
-from serving.generate_stubs import ROOT
 from tests.entered_server import BATCH, RECOMMEND, entered_server, raw, status
 from tests.waiting import wait_until
 

@@ -21,14 +21,15 @@ import grpc
 import pytest
 
 import reckg
-from reckg.artifact_folder import describe_files
-from reckg.bundle import save_bundle
-from reckg.bundle_store import publish
-from reckg.manifest import manifest_text, read_manifest
+from reckg.bundle.bundle import save_bundle
+from reckg.bundle.manifest import manifest_text, read_manifest
+from reckg.bundle.store import publish
+from reckg.files.atomic_folder import describe_files
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
-from serving.client import SERVICE_CONFIG, RecommenderClient
-from serving.fleet import SETTLED_S
+from serving.client import RecommenderClient
+from serving.client.client import SERVICE_CONFIG
+from serving.supervisor.fleet import SETTLED_S
 from tests.serving_process import ROOT, Load, ServerProcess, served, under_load
 from tests.small_bundle import small_bundle
 from tests.waiting import wait_until
@@ -340,7 +341,7 @@ def most_per_s(address: str, seconds: float, user_ids: Sequence[str]) -> float:
 
 def figures(server: ServerProcess, folder: Path, per_s: float, seconds: float) -> dict[str, Any]:
     """Of an open loop from a process of its own, for the users in the folder's file of that name."""
-    command = [sys.executable, "-m", "serving.load", server.address, "--users", str(folder / "users"), "--json"]
+    command = [sys.executable, "-m", "serving.client.load", server.address, "--users", str(folder / "users"), "--json"]
     command += ["--rate", str(per_s), "--seconds", str(seconds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
     return json.loads(done.stdout.splitlines()[-1])

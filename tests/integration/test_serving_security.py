@@ -15,18 +15,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY, generate_latest
 
-from reckg.bundle import save_bundle
+from reckg.bundle.bundle import save_bundle
 from reckg.errors import ConfigError
-from reckg.recommend import Recommender
+from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.entrance import Observer
-from serving.observation import Observation
-from serving.server import start_server
+from serving.access.tokens import allow_certificate, create_token, read_lines
+from serving.calls.interceptor import Observer
+from serving.monitoring.observation import Observation
+from serving.monitoring.tracing import start_tracing
 from serving.settings import ServerSettings, TracingSettings
-from serving.supervisor import serve
-from serving.tokens import allow_certificate, create_token, read_lines
-from serving.tracing import start_tracing
+from serving.supervisor.supervisor import serve
+from serving.worker.server import start_server
 from tests.certificates import expired, write_authority, write_pair
 from tests.entered_server import BATCH, RECOMMEND, entered_server, raw, status
 from tests.serving_process import served
@@ -92,7 +92,7 @@ def test_with_tls_only_those_get_in_who_speak_it_and_trust_it(tls: dict[str, Pat
 def test_a_renewed_certificate_is_shown_without_a_restart(
     tls: dict[str, Path], authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.tls.CHECK_S", 0.0)
+    monkeypatch.setattr("serving.access.tls.CHECK_S", 0.0)
     with entered_server(tls=tls) as server:
         other = trustme.CA()
         assert ask(server.address, credentials(other))[0] == UNAVAILABLE
@@ -296,7 +296,7 @@ def test_reckg_serve_with_a_certificate_and_tokens(
 def test_reckg_serve_does_not_start_with_wrong_files(
     tls: dict[str, Path], authority: trustme.CA, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.supervisor.log_to_stderr", lambda level: None)
+    monkeypatch.setattr("serving.supervisor.supervisor.log_to_stderr", lambda level: None)
     write_pair(tmp_path, expired(authority, "localhost"))
     settings = ServerSettings(bundle=tmp_path, port=0, tls=tls)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="certificate has expired"):

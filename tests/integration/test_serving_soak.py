@@ -20,8 +20,8 @@ from typing import Any
 import grpc
 import pytest
 
-from reckg.bundle import save_bundle
-from reckg.bundle_store import publish
+from reckg.bundle.bundle import save_bundle
+from reckg.bundle.store import publish
 from serving.client import RecommenderClient
 from tests import small_world
 from tests.integration.test_serving_processes import figures, most_per_s
@@ -46,7 +46,7 @@ def sample(pid: int) -> Sample:
 
 def processes(server: ServerProcess) -> dict[str, int]:
     workers = {f"worker {place}": pid for place, pid in enumerate(server.workers)}
-    (embedder,) = server.children("serving.embedding")
+    (embedder,) = server.children("serving.catalog.embedder")
     return {"supervisor": server.process.pid, **workers, "embedder": embedder}
 
 
@@ -60,7 +60,7 @@ def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
     environment = {"RECKG_STORE_TIMEOUT_MS": "5000", "RECKG_LIMITS_MAX_QUEUE_MS": "200", "RECKG_WORKERS": "2"}
     environment["RECKG_LIMITS_MAX_CONNECTION_AGE_S"] = "20"
     with served(tmp_path / "store", tmp_path / "log", **environment) as server:
-        wait_until(lambda: bool(server.children("serving.embedding")))
+        wait_until(lambda: bool(server.children("serving.catalog.embedder")))
         per_s = most_per_s(server.address, 5, USER_IDS) / 2
         found, statuses = soaked(server, per_s, tmp_path)
     risen = []

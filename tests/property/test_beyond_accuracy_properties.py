@@ -19,8 +19,8 @@ from reckg.evaluation.beyond_accuracy import (
     user_figures,
     value_exposure,
 )
-from reckg.evaluation.metrics import ranking_metrics
 from reckg.evaluation.protocol import rows_of_pairs
+from reckg.metrics.ranking import ranking_metrics
 from tests import reference
 
 N_ITEMS, K = 9, 4

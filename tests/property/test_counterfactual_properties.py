@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.evaluation.counterfactual import (
+from reckg.evaluation.logs.counterfactual import (
     doubly_robust,
     effective_sample_size,
     estimate,

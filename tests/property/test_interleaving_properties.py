@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.evaluation.interleaving import team_draft
+from reckg.evaluation.logs.interleaving import team_draft
 
 rankings = st.lists(st.integers(0, 15), unique=True, max_size=12)
 

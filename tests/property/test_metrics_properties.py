@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.compressed_rows import take_rows
-from reckg.evaluation import metrics
+from reckg.arrays.ragged_rows import take_rows
 from reckg.evaluation.baselines import top_items
 from reckg.evaluation.protocol import rows_of_pairs
+from reckg.metrics import ranking as metrics
 from tests import reference
 
 N_ITEMS = 12

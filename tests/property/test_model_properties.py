@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.graph.recency import recency_weights
-from reckg.model.graph_tensors import GraphTensors
-from reckg.model.joint_model import JointModel
-from reckg.model.sampling import SeenItems
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.training.batches import SeenItems
 from tests.model_references import slow_attention, slow_propagate
 from tests.small_model import CPU, joint_model
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reckg.retrieval.exact import exact_search
-from reckg.retrieval.faiss_parts import Kind
+from reckg.retrieval.faiss_index import Kind
 from reckg.retrieval.index import build_index
 
 

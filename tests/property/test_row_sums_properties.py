@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.ranking import row_sums as module
-from reckg.ranking.row_sums import RowSums, row_sums
+from reckg.ranking.tables import row_sums as module
+from reckg.ranking.tables.row_sums import RowSums, row_sums
 from tests.reference import slow_top_items
 
 WAYS = {"dense": (2**16, 10**9), "columns": (2**16, 0), "product": (-1, 16)}

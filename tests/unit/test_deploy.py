@@ -15,9 +15,9 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from serving import metrics  # noqa: F401
-from serving.metrics_page import supervisor_metrics
+from serving.monitoring import metrics  # noqa: F401
 from serving.settings import read_settings, variables
+from serving.supervisor.metrics_page import supervisor_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "serving" / "deploy"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import build_parser
-from reckg.config import Config, parse_config
+from reckg.config.run_config import Config, parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -14,29 +14,29 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("reckg", "jobs", "serving")
 EVERYONE = (
     "reckg.errors",
-    "reckg.file_hash",
-    "reckg.folder_lock",
-    "reckg.manifest",
-    "reckg.compressed_rows",
-    "reckg.grown_array",
-    "reckg.mapped_tensors",
+    "reckg.files.file_hash",
+    "reckg.files.folder_lock",
+    "reckg.bundle.manifest",
+    "reckg.arrays.ragged_rows",
+    "reckg.arrays.extended_array",
+    "reckg.files.mapped_tensors",
     "reckg.data.schema",
     "reckg.data.ids",
 )
 SERVED = (
-    "reckg.batch",
-    "reckg.bundle",
-    "reckg.recommend",
-    "reckg.two_stage",
-    "reckg.catalogue",
-    "reckg.evidence",
-    "reckg.feature_values",
-    "reckg.rank_items",
-    "reckg.recommendations",
-    "reckg.golden",
+    "reckg.recommend.known_users",
+    "reckg.bundle.bundle",
+    "reckg.recommend.recommender",
+    "reckg.recommend.two_stage",
+    "reckg.live.live_bundle",
+    "reckg.recommend.evidence",
+    "reckg.recommend.feature_values",
+    "reckg.recommend.rank_items",
+    "reckg.recommend.answers",
+    "reckg.recommend.golden",
     "reckg.inductive",
 )
-LIGHT = ("reckg.artifact_folder", "reckg.bundle_store", "reckg.settings_file")
+LIGHT = ("reckg.files.atomic_folder", "reckg.bundle.store", "reckg.config.toml_settings")
 SUPERVISOR = tuple(
     f"serving.{name}"
     for name in (
@@ -67,19 +67,19 @@ class Rule:
 
 
 RULES = {
-    "reckg": Rule(later=("reckg.bundle", "reckg.recommend")),
+    "reckg": Rule(later=("reckg.bundle.bundle", "reckg.recommend.recommender")),
     "reckg.errors": Rule(),
-    "reckg.stages": Rule(),
-    "reckg.file_hash": Rule(),
-    "reckg.folder_lock": Rule(),
-    "reckg.manifest": Rule(),
-    "reckg.artifact_folder": Rule(),
-    "reckg.bundle_store": Rule(project=("reckg.artifact_folder",)),
-    "reckg.compressed_rows": Rule(("numpy",)),
-    "reckg.grown_array": Rule(("numpy",)),
-    "reckg.mapped_tensors": Rule(("numpy",)),
-    "reckg.config": Rule(("pydantic",), ("reckg.settings_file",)),
-    "reckg.settings_file": Rule(("pydantic",)),
+    "reckg.recommend.deadline": Rule(),
+    "reckg.files.file_hash": Rule(),
+    "reckg.files.folder_lock": Rule(),
+    "reckg.bundle.manifest": Rule(),
+    "reckg.files.atomic_folder": Rule(),
+    "reckg.bundle.store": Rule(project=("reckg.files.atomic_folder",)),
+    "reckg.arrays.ragged_rows": Rule(("numpy",)),
+    "reckg.arrays.extended_array": Rule(("numpy",)),
+    "reckg.files.mapped_tensors": Rule(("numpy",)),
+    "reckg.config.run_config": Rule(("pydantic",), ("reckg.config.toml_settings",)),
+    "reckg.config.toml_settings": Rule(("pydantic",)),
     "reckg.data": Rule(("numpy", "polars")),
     "reckg.graph": Rule(("numpy", "polars", "scipy"), ("reckg.data",)),
     "reckg.model": Rule(
@@ -104,7 +104,7 @@ RULES = {
             ("numpy", "polars", "safetensors", "scipy"),
             (
                 "reckg",
-                "reckg.artifact_folder",
+                "reckg.files.atomic_folder",
                 "reckg.data",
                 "reckg.graph",
                 "reckg.retrieval",
@@ -114,9 +114,11 @@ RULES = {
         ),
     ),
     "jobs": Rule(("numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "tqdm"), ("reckg",)),
-    "jobs.cli": Rule(project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor", "serving.tokens")),
+    "jobs.cli": Rule(
+        project=("reckg",), later=("jobs", "serving.settings", "serving.supervisor.supervisor", "serving.access.tokens")
+    ),
     "jobs.config_reference": Rule(("pydantic",), ("reckg",), later=("serving.settings",)),
-    "jobs.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
+    "jobs.commands.demo": Rule(("numpy",), ("reckg", "jobs"), later=("serving.client",)),
     "serving": Rule(
         (
             "google.protobuf",
@@ -133,8 +135,8 @@ RULES = {
     ),
     "serving.store.redis": Rule(("redis",), ("reckg",)),
     "serving.client": Rule(("grpc",), ("reckg.v1",)),
-    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle", "reckg.golden"))),
-    "serving.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
+    **dict.fromkeys(SUPERVISOR, Rule(("pydantic",), LIGHT, later=("reckg.bundle.bundle", "reckg.recommend.golden"))),
+    "proto.generate_stubs": Rule(later=("grpc_tools", "mypy_protobuf")),
 }
 
 
@@ -181,7 +183,7 @@ def problems(module: str, source: str) -> list[str]:
     found = []
     for entry in imports_of(source):
         root = entry.module.split(".")[0]
-        library_reads_config = module.startswith("reckg") and within(entry.module, ("reckg.config",))
+        library_reads_config = module.startswith("reckg") and within(entry.module, ("reckg.config.run_config",))
         now = (*allowed, *rule.later) if entry.later else allowed
         if library_reads_config or not (root in sys.stdlib_module_names or within(entry.module, now)):
             found.append(f"{module} line {entry.line} imports {entry.module}; allowed in {place}: {sorted(now)}")
@@ -214,26 +216,26 @@ def test_every_import_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("reckg.model.kgat", "import polars as pl"),
-        ("reckg.model.kgat", "def f():\n    import grpc"),
-        ("reckg.graph.triples", "from reckg.config import Config"),
-        ("reckg.bundle", "from reckg.config import Config"),
-        ("reckg.bundle", "import torch"),
-        ("reckg.ranking.features", "import torch"),
+        ("reckg.model.joint.kgat", "import polars as pl"),
+        ("reckg.model.joint.kgat", "def f():\n    import grpc"),
+        ("reckg.graph.triples", "from reckg.config.run_config import Config"),
+        ("reckg.bundle.bundle", "from reckg.config.run_config import Config"),
+        ("reckg.bundle.bundle", "import torch"),
+        ("reckg.ranking.features.extract", "import torch"),
         ("reckg.retrieval.index", "import faiss"),
         ("reckg.data.read", "import scipy.sparse"),
         ("reckg.data.read", "from reckg.graph import triples"),
-        ("reckg.evaluation.metrics", "import matplotlib.pyplot as plt"),
+        ("reckg.metrics.ranking", "import matplotlib.pyplot as plt"),
         ("reckg", "import polars"),
-        ("reckg", "from reckg.bundle import load_bundle"),
-        ("jobs.train", "from serving import server"),
-        ("jobs.train", "def f():\n    from serving import server"),
-        ("jobs.cli", "from serving.supervisor import serve"),
-        ("jobs.cli", "from jobs.demo import demo"),
-        ("serving.service", "import jobs.cli"),
-        ("serving.service", "import torch"),
+        ("reckg", "from reckg.bundle.bundle import load_bundle"),
+        ("jobs.stages.train", "from serving import server"),
+        ("jobs.stages.train", "def f():\n    from serving import server"),
+        ("jobs.cli", "from serving.supervisor.supervisor import serve"),
+        ("jobs.cli", "from jobs.commands.demo import demo"),
+        ("serving.services.recommender", "import jobs.cli"),
+        ("serving.services.recommender", "import torch"),
         ("serving.client", "import numpy"),
-        ("serving.client", "from reckg.recommend import Recommender"),
+        ("serving.client", "from reckg.recommend.recommender import Recommender"),
     ],
 )
 def test_a_broken_rule_is_found(module: str, source: str) -> None:
@@ -244,13 +246,13 @@ def test_a_broken_rule_is_found(module: str, source: str) -> None:
     ("module", "source"),
     [
         (
-            "reckg.model.kgat",
-            "import torch\nfrom reckg.model.losses import bpr_loss\nfrom reckg.errors import DataError",
+            "reckg.model.joint.kgat",
+            "import torch\nfrom reckg.model.training.losses import bpr_loss\nfrom reckg.errors import DataError",
         ),
-        ("reckg.evaluation.report", "import numpy as np\nfrom reckg.evaluation.metrics import ndcg_at_k"),
-        ("jobs.cli", "def f():\n    from serving.supervisor import serve"),
-        ("reckg", "def load():\n    from reckg.bundle import load_bundle"),
-        ("serving.service", "import reckg\nimport grpc\nfrom serving.status import code"),
+        ("reckg.evaluation.report.write", "import numpy as np\nfrom reckg.metrics.ranking import ndcg_at_k"),
+        ("jobs.cli", "def f():\n    from serving.supervisor.supervisor import serve"),
+        ("reckg", "def load():\n    from reckg.bundle.bundle import load_bundle"),
+        ("serving.services.recommender", "import reckg\nimport grpc\nfrom serving.calls.status import code"),
     ],
 )
 def test_what_is_allowed_passes(module: str, source: str) -> None:
@@ -269,6 +271,6 @@ def test_light_modules_load_nothing_heavy() -> None:
 
 def test_the_supervisor_loads_nothing_heavy() -> None:
     heavy = ("grpc", "numpy", "polars", "faiss", "lightgbm", "torch", "scipy")
-    code = f"import sys, serving.supervisor; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, serving.supervisor.supervisor; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from proto.generate_stubs import PACKAGE, ROOT, STUBS, generate, outdated
 from reckg.v1 import recommender_pb2 as pb
-from serving.generate_stubs import PACKAGE, ROOT, STUBS, generate, outdated
 
 
 def test_the_stubs_are_those_of_the_proto(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Stages that measure a trained variant by its vectors alone: the top of every held-out user's full ranking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from jobs.run.folder import Prepared, read_prepared
+from jobs.run.stage_table import ENCODER, Stage
+from jobs.stages.embed import embeddings_over, trained_model
+from jobs.stages.model_inputs import load_graph, served_half_life
+from reckg.config.run_config import Config
+from reckg.evaluation.protocol import HeldOut, held_out
+from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.retrieval.exact import exact_search
+
+PLACES = 20  # of each list that are kept
+RELATIONS = 20  # that are masked one by one; the rest together
+OTHERS, ALL = "others", "all relations"
+SEEN = {"test": ("train", "valid"), "valid": ("train",)}  # split parts that a list of a part must not hold
+STATE = {"test": "test", "valid": "train"}  # what is known when a part is to be predicted
+
+
+def held_out_part(prepared: Prepared, part: str) -> HeldOut:
+    return held_out(prepared.interactions, part, SEEN[part], len(prepared.users))
+
+
+def measure_test(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes measured/test.safetensors: lists (n, PLACES), a row for each user of the test part."""
+    return _measure(config, run, "test")
+
+
+def measure_valid(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes measured/valid.safetensors, as measure_test does for the validation part."""
+    return _measure(config, run, "valid")
+
+
+def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
+    prepared, model = _model(config, run)
+    held, groups = held_out_part(prepared, "test"), relation_groups(run)
+    spectral = model.spectral
+    text = None if model.text is None else model.text.vectors.cpu().numpy()
+    lists = {}
+    for name, relations in groups.items():
+        graph = load_graph(run, prepared, config, STATE["test"], without=relations, half_life=served_half_life(run))
+        model.spectral = spectral if spectral is None else spectral.told_by(graph, text)
+        lists[name] = _lists(embeddings_over(model, graph), held)
+    (run / "masked").mkdir(parents=True, exist_ok=True)
+    save_file(lists, run / "masked" / "test.safetensors")
+    return {"masked": len(groups)}
+
+
+_DEPENDS_ON = ("run.seed", "text", "model", "evaluate.history")
+_INPUTS = ("prepared", "graph", "model", ENCODER)
+MEASURE_TEST = Stage(
+    "measure", "rank the catalogue for the test part", _DEPENDS_ON, _INPUTS, ("measured",), function=measure_test
+)
+MEASURE_VALID = Stage(
+    "measure", "rank the catalogue for the validation part", _DEPENDS_ON, _INPUTS, ("measured",), function=measure_valid
+)
+MEASURE_RELATIONS = Stage(
+    "mask", "rank again without one relation at a time", _DEPENDS_ON, _INPUTS, ("masked",), function=measure_relations
+)
+
+
+def read_lists(run: Path, part: str) -> np.ndarray:
+    """(n, PLACES) item_idx of the users of held_out_part, as measured."""
+    return load_file(run / "measured" / f"{part}.safetensors")["lists"]
+
+
+def read_masked(run: Path) -> dict[str, np.ndarray]:
+    """Name of relation_groups -> (n, PLACES) item_idx."""
+    return load_file(run / "masked" / "test.safetensors")
+
+
+def relation_groups(run: Path) -> dict[str, tuple[str, ...]]:
+    """What is masked at once: each of the relations with most triples, the rest together, and all of them."""
+    counts = relation_counts(run)
+    named, rest = list(counts)[:RELATIONS], tuple(counts)[RELATIONS:]
+    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in named}
+    if rest:
+        groups[OTHERS] = rest
+    if len(groups) > 1:
+        groups[ALL] = tuple(counts)
+    return groups
+
+
+def relation_counts(run: Path) -> dict[str, int]:
+    """Triples of every relation of the run's graph, most first."""
+    names = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["relations"]
+    relation = pl.read_parquet(run / "graph" / "triples.parquet", columns=["relation"])["relation"].to_numpy()
+    counts = np.bincount(relation, minlength=len(names))
+    return {names[number]: int(counts[number]) for number in np.argsort(-counts, kind="stable")}
+
+
+def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
+    prepared, model = _model(config, run)
+    held = held_out_part(prepared, part)
+    graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
+    embeddings = embeddings_over(model, graph)
+    (run / "measured").mkdir(parents=True, exist_ok=True)
+    save_file({"lists": _lists(embeddings, held)}, run / "measured" / f"{part}.safetensors")
+    unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long
+    return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
+
+
+def _model(config: Config, run: Path) -> tuple[Prepared, JointModel]:
+    prepared = read_prepared(run)
+    return prepared, trained_model(config, run, prepared, load_graph(run, prepared, config, "train"))
+
+
+def _lists(embeddings: Embeddings, held: HeldOut) -> np.ndarray:
+    return exact_search(embeddings.users[held.users], embeddings.items, PLACES, seen=held.excluded).item_idx

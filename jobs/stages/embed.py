@@ -1,0 +1,133 @@
+"""Stage embed: the vectors of users and items as of training, of test time, and of service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.numpy import save_file
+
+from jobs.run.folder import STATES, Prepared, n_threads, read_prepared
+from jobs.stages.model_inputs import build_model, load_graph, pick_device, served_half_life
+from jobs.stages.refresh import refreshed
+from reckg.config.run_config import Config
+from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.inductive.embedder import ENCODER, USER_PREFIX, write_inductive
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.inductive_arrays import inductive_parts
+from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.linear.spectral import load_spectral
+from reckg.model.training.checkpoint import load_tensors
+from reckg.model.training.train import load_trained_state
+
+
+def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
+    embeddings/inductive/; and the text encoder, where there is one.
+
+    The three differ in the interactions that the graph holds; for test time and service the model is trained on over
+    them (jobs/stages/refresh.py). Where there are texts, also embeddings/text.safetensors: what the encoder made of the
+    items' texts before training, for ranking and the evaluation's text kNN.
+    """
+    prepared = read_prepared(run)
+    half_life = served_half_life(run)
+    trained_on = load_graph(run, prepared, config, "train", half_life=half_life)
+    model = untrained_model(config, run, prepared, trained_on)
+    folder = run / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.text is not None:
+        save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
+    load_weights(model, run)
+    for name in STATES:
+        graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
+        now = model if name == "train" else refreshed(config, run, prepared, model, name)
+        tensors = attended(now, graph)
+        if name == "serving":
+            if now.text is not None:
+                now.text.save(folder / ENCODER)
+            _write_inductive(config, run, prepared, now, tensors)
+        embeddings = joined(now, now.embeddings(tensors), graph)
+        save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
+    return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
+
+
+def embed_train(config: Config, run: Path) -> None:
+    """Writes embeddings/train.safetensors alone, and the texts' vectors where there are texts."""
+    prepared = read_prepared(run)
+    graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
+    model = untrained_model(config, run, prepared, graph)
+    (run / "embeddings").mkdir(exist_ok=True)
+    if model.text is not None:
+        save_file({"items": model.text.vectors.cpu().numpy()}, run / "embeddings" / "text.safetensors")
+    load_weights(model, run)
+    embeddings = embeddings_over(model, graph)
+    save_file({"users": embeddings.users, "items": embeddings.items}, run / "embeddings" / "train.safetensors")
+
+
+def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    """The model of the run's best epoch, on its device; trained_on: the graph of the state train."""
+    model = untrained_model(config, run, prepared, trained_on)
+    load_weights(model, run)
+    return model
+
+
+def untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    torch.set_num_threads(n_threads(config))
+    torch.manual_seed(config.run.seed)
+    return build_model(config, run, prepared, trained_on, pick_device(config))
+
+
+def load_weights(model: JointModel, run: Path) -> None:
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
+    model.spectral = load_spectral(run / "model" / "spectral.safetensors")
+
+
+def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
+    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed, the linear part joined."""
+    return joined(model, model.embeddings(attended(model, graph)), graph)
+
+
+def attended(model: JointModel, graph: KnowledgeGraph) -> GraphTensors:
+    """A graph of the model's nodes on its device, with the model's attention."""
+    tensors = GraphTensors(graph, model.embedding.device)
+    model.update_attention(tensors)
+    return tensors
+
+
+def joined(model: JointModel, own: Embeddings, graph: KnowledgeGraph) -> Embeddings:
+    """The graph model's vectors with the linear part, where there is one."""
+    return own if model.spectral is None else model.spectral.joined(own, graph)
+
+
+def _write_inductive(config: Config, run: Path, prepared: Prepared, model: JointModel, tensors: GraphTensors) -> None:
+    """Writes embeddings/inductive/: what new items and users are embedded with in service."""
+    counts = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["counts"]
+    numbers: dict[str, Any] = {}
+    for table, prefix in (("item", ""), ("user", USER_PREFIX)):
+        columns = counts.get(f"{table}_attributes", {}).get("columns", {})
+        numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
+    known = prepared.known("serving", config)["item_idx"].to_numpy()
+    text = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
+    write_inductive(
+        run / "embeddings" / "inductive",
+        inductive_parts(model, tensors, np.bincount(known, minlength=model.n_items)),
+        {
+            "n_users": model.n_users,
+            "n_items": model.n_items,
+            "relations": list(tensors.graph.relations[1:]),
+            "aggregator": config.model.aggregator,
+            "combine": config.model.combine,
+            "interaction_share": config.model.interaction_share,
+            "half_life": served_half_life(run),
+            "item_columns": prepared.info["item_columns"],
+            "user_columns": prepared.info["user_columns"],
+            "numbers": numbers,
+            "text": None if model.text is None else text,
+        },
+        pl.read_parquet(run / "graph" / "entities.parquet")["name"].to_list(),
+    )

@@ -1,0 +1,222 @@
+"""A bundle store: the versions of a bundle side by side, and the name of the one to serve.
+
+    STORE/<version>/   a bundle
+    STORE/latest       the name of the version to serve: a text file of one line
+    STORE/previous     the one that latest named before
+
+A version is written beside, forced to disk and renamed into place, then latest is: a reader finds the old version or
+the new one, whole. Versions never change. Processes that publish wait for each other; those that serve hold their
+version, which is then not removed. Imports nothing heavy: the server's supervisor reads stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from reckg.bundle.manifest import MANIFEST, VERSION, read_manifest
+from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import check_files, reason, sync, written_folder
+
+LATEST, PREVIOUS = "latest", "previous"
+NAME_BYTES = 1024  # of a file that names a version, at most
+
+
+class UnknownVersionError(ArtifactError):
+    """The store holds no such version."""
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a bundle store, and no bundle."""
+    return (path / LATEST).exists() and not (path / MANIFEST).exists()
+
+
+def publish(bundle: Path, store: Path) -> str:
+    """Copies a bundle into a store, new or not, and makes it the latest version. Publishing one again is no error.
+
+    Returns:
+        The version.
+    Raises:
+        ArtifactError: the bundle is damaged, or holds links; the store has this version with other files; or the disk
+            refuses. The store's latest version is then what it was.
+    """
+    manifest = read_manifest(bundle)
+    version = _checked(manifest["version"])
+    refuse_links(bundle)
+    with _disk_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
+        with _publishing(store):
+            _remove_leftovers(store)
+            with _named_next(store, version):
+                if not (store / version).exists():
+                    with written_folder(store / version, overwrite=False, marker=MANIFEST) as folder:
+                        _copy(bundle, folder)
+                        if read_manifest(folder) != manifest:
+                            raise ArtifactError(f"{bundle} was written again while it was published: publish it again.")
+                        check_files(folder, manifest["files"])
+                elif read_manifest(resolve(store, version)) != manifest:
+                    raise ArtifactError(
+                        f"{store} holds another bundle with the version {version!r}: versions never change."
+                    )
+    return version
+
+
+def resolve(store: Path, version: str = LATEST) -> Path:
+    """The folder of a version, or of the one that is called latest.
+
+    Raises:
+        UnknownVersionError: there is none, its name is no version's, or it leads out of the store.
+        ArtifactError: the version holds links.
+    """
+    if version == LATEST:
+        named = _named(store, LATEST)
+        if named is None:
+            raise UnknownVersionError(f"{store} has no latest version: 'reckg publish' writes it.")
+        version = named
+    folder = store / _checked(version)
+    if folder.is_symlink() or not folder.is_dir():
+        raise UnknownVersionError(
+            f"{store} holds no version {version!r}; it has: {', '.join(versions(store)) or 'none'}"
+        )
+    refuse_links(folder)
+    return folder
+
+
+def latest_version(store: Path) -> str | None:
+    """The name in ``latest``, whether the store holds it or not; None: there is no such file."""
+    return _named(store, LATEST)
+
+
+def versions(store: Path) -> list[str]:
+    """The versions of a store, those published first at the front."""
+    folders = [path for path in store.iterdir() if VERSION.fullmatch(path.name) and (path / MANIFEST).is_file()]
+    return [path.name for path in sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+
+
+def keep(store: Path, n: int) -> list[str]:
+    """Removes all versions but the n published last, the latest, the previous and those that are served.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with _disk_errors(store), _publishing(store):
+        needed = {_named(store, LATEST), _named(store, PREVIOUS), *versions(store)[-n:]}
+        for version in versions(store):
+            if version not in needed and not _is_held(store / version):
+                gone = store / f".{version}.removing"
+                os.rename(store / version, gone)
+                shutil.rmtree(gone)
+                removed.append(version)
+    return removed
+
+
+def hold(bundle: Path) -> IO[bytes]:
+    """Until the file that is returned is closed, or this process ends, ``keep`` leaves a bundle alone."""
+    file = (bundle / MANIFEST).open("rb")
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return file
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises ArtifactError where a folder holds symbolic links: they could lead anywhere."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise ArtifactError(
+                f"{folder} holds a link, {path.relative_to(folder)}: a bundle has files of its own only."
+            )
+
+
+def _checked(version: str) -> str:
+    if not VERSION.fullmatch(version) or version in (LATEST, PREVIOUS):
+        raise UnknownVersionError(f"{version!r} is no name of a bundle's version")
+    return version
+
+
+def _named(store: Path, name: str) -> str | None:
+    """What ``latest`` or ``previous`` names; None where there is no such file. Links are not followed."""
+    try:
+        handle = os.open(store / name, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(f"{store / name} cannot be read: {error.strerror}.") from error
+    with open(handle, "rb") as file:
+        said = file.read(NAME_BYTES).decode("utf-8", "replace").strip()
+    try:
+        return _checked(said)
+    except UnknownVersionError as error:
+        raise UnknownVersionError(f"{store / name}: {error}") from None
+
+
+def _copy(bundle: Path, folder: Path) -> None:
+    """Copies the files, as nobody's to write; the folder gets the time of now."""
+    shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & ~0o222)
+    os.utime(folder)
+
+
+@contextlib.contextmanager
+def _named_next(store: Path, version: str) -> Iterator[None]:
+    """Makes a version the latest when the block ends well. The disk has taken the names before it starts."""
+    names = {LATEST: version}
+    with contextlib.suppress(UnknownVersionError):  # latest was written by something else
+        before = _named(store, LATEST)
+        if before is not None and before != version:
+            names = {PREVIOUS: before, LATEST: version}
+    beside = {name: store / f".{name}.writing" for name in names}
+    try:
+        for name, path in beside.items():
+            with path.open("w", encoding="utf-8") as file:
+                file.write(names[name] + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        yield
+        for name, path in beside.items():
+            os.replace(path, store / name)
+            sync(store)
+    finally:
+        for path in beside.values():
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _publishing(store: Path) -> Iterator[None]:
+    """The only process that changes a store; not by folder_lock, which the state's database in it needs meanwhile."""
+    with (store / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _disk_errors(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, shutil.Error) as error:
+        raise ArtifactError(
+            f"{store} cannot be written: {reason(error)}; its latest version is what it was."
+        ) from error
+
+
+def _remove_leftovers(store: Path) -> None:
+    """Removes what killed processes left; the caller is the only one that writes."""
+    for pattern in (".*.writing*", ".*.removing"):
+        for path in store.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _is_held(bundle: Path) -> bool:
+    with (bundle / MANIFEST).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

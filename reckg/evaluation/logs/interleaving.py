@@ -1,0 +1,156 @@
+"""Two rankings compared on the same users: team-draft interleaving, and what it says about who is preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reckg.metrics.significance import bootstrap_means
+
+
+def team_draft(
+    a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, rng: np.random.Generator, k: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One list of two: in every round both rankings put in their best item that is not there yet, in order by chance.
+
+    Args:
+        a, b: ranked item_idx, best first, without repeats; -1 is padding.
+        k: length of the list; None: the longer of the two.
+    Returns:
+        item_idx (m,) int64, all distinct, and team (m,) int8, 0 for a and 1 for b; m is k where the two rankings hold
+        k distinct items. When one ranking has no item left, the other goes on alone.
+    Raises:
+        ValueError: k < 1, or a ranking holds an item twice.
+    Source: Radlinski, Kurup & Joachims 2008, doi:10.1145/1458082.1458092.
+    """
+    lists = [[int(item) for item in ranking if item >= 0] for ranking in (a, b)]
+    if any(len(set(ranking)) < len(ranking) for ranking in lists):
+        raise ValueError("a ranking holds an item twice")
+    if k is not None and k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    wanted = max(map(len, lists)) if k is None else k
+    items: list[int] = []
+    teams: list[int] = []
+    there: set[int] = set()
+    while len(items) < wanted:
+        first = int(rng.integers(2))
+        before = len(items)
+        for team in (first, 1 - first):
+            item = next((item for item in lists[team] if item not in there), None)
+            if item is not None and len(items) < wanted:
+                items.append(item)
+                teams.append(team)
+                there.add(item)
+        if len(items) == before:
+            break
+    return np.array(items, dtype=np.int64), np.array(teams, dtype=np.int8)
+
+
+def draft_propensities(
+    a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, k: int
+) -> dict[tuple[int, int], float]:
+    """With which probability `team_draft` puts an item at a place: (item_idx, place from 0) to probability.
+
+    Exact: the sets of items that may be there after each round are followed with their probabilities. There are two at
+    most: where both rankings want the same item, the next of the one or the other joins it, and whichever did not is
+    in the round after.
+
+    Args:
+        a, b, k: as of team_draft.
+    """
+    lists = [[int(item) for item in ranking if item >= 0] for ranking in (a, b)]
+    found: dict[tuple[int, int], float] = {}
+    drafts: dict[frozenset[int], float] = {frozenset(): 1.0}
+    while drafts:
+        after: dict[frozenset[int], float] = {}
+        for there, chance in drafts.items():
+            for order in ((0, 1), (1, 0)):
+                now = set(there)
+                for team in order:
+                    item = next((item for item in lists[team] if item not in now), None)
+                    if item is not None and len(now) < k:
+                        place = item, len(now)
+                        found[place] = found.get(place, 0.0) + chance / 2
+                        now.add(item)
+                if len(now) > len(there):
+                    after[frozenset(now)] = after.get(frozenset(now), 0.0) + chance / 2
+        drafts = after
+    return found
+
+
+def preference(
+    request: np.ndarray, team: np.ndarray, reward: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Which of two teams users prefer: of each request, the one whose items earned more.
+
+    Args:
+        request: (n,) int from 0 without gaps, the request of each shown item.
+        team: (n,) int, 0 or 1.
+        reward: (n,) of each shown item.
+        cluster: (n,) int from 0 without gaps: the user of each row where users have several requests, else the request.
+    Returns:
+        requests; wins (of team 0), losses, ties and of these nothing_taken (no reward at all); preference: the share of
+        requests won by team 0, ties half, with a 95% bootstrap interval over clusters; decided_share: wins among the
+        requests that are no ties (None without any); clusters_for, clusters_against; p: of the two-sided sign test over
+        the clusters that won more or fewer than they lost.
+    Source: Chapelle, Joachims, Radlinski & Yue 2012, doi:10.1145/2094072.2094078.
+    """
+    from scipy.stats import binomtest
+
+    n = int(request.max()) + 1
+    credit = np.bincount(request, weights=np.where(team == 0, reward, -reward), minlength=n)
+    gained = np.bincount(request, weights=np.abs(reward), minlength=n)
+    credit[np.abs(credit) <= 1e-12 * gained] = 0.0  # equal sums that were added in another order
+    sign = np.sign(credit)
+    of_request = np.zeros(n, dtype=np.int64)
+    of_request[request] = cluster
+    net = np.bincount(of_request, weights=sign)
+    drawn = bootstrap_means(np.column_stack([net, np.bincount(of_request)]), samples, seed)
+    low, high = np.quantile(0.5 + 0.5 * drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    wins, losses = int((sign > 0).sum()), int((sign < 0).sum())
+    ahead, behind = int((net > 0).sum()), int((net < 0).sum())
+    return {
+        "requests": n,
+        "wins": wins,
+        "losses": losses,
+        "ties": n - wins - losses,
+        "nothing_taken": int((gained == 0).sum()),
+        "preference": {"mean": float(0.5 + 0.5 * sign.mean()), "low": float(low), "high": float(high)},
+        "decided_share": wins / (wins + losses) if wins + losses else None,
+        "clusters_for": ahead,
+        "clusters_against": behind,
+        "p": float(binomtest(ahead, ahead + behind).pvalue) if ahead + behind else 1.0,
+    }
+
+
+def rewards_apart(
+    reward: np.ndarray, second: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The mean reward of the requests of two variants that served different requests, and the second minus the first.
+
+    Args:
+        reward: (n,) of each request.
+        second: (n,) bool, the requests that the second variant served.
+        cluster: (n,) int from 0 without gaps: the user of each request, or the request.
+    Returns:
+        first, second and difference, each {"mean", "low", "high"}: 95% bootstrap intervals over clusters.
+    Raises:
+        ValueError: a variant served nothing.
+    """
+    if second.all() or not second.any():
+        raise ValueError("both variants need requests")
+    columns = [np.where(which, part, 0.0) for which in (~second, second) for part in (reward, np.ones(len(reward)))]
+    sums = np.column_stack([np.bincount(cluster, weights=column) for column in columns])
+    whole, drawn = sums.mean(axis=0), bootstrap_means(sums, samples, seed)
+    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    found = {}
+    for name, value in (
+        ("first", lambda s: s[..., 0] / s[..., 1]),
+        ("second", lambda s: s[..., 2] / s[..., 3]),
+        ("difference", lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1]),
+    ):
+        low, high = np.quantile(value(drawn), [0.025, 0.975])
+        found[name] = {"mean": float(value(whole)), "low": float(low), "high": float(high)}
+    return found

@@ -1,0 +1,82 @@
+"""Parts of which the report's page is made: tables, cells, grids of plots, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from reckg.evaluation.report.svg import Mark
+
+Report = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = False, ours: int | None = None) -> str:
+    """An HTML table that scrolls sideways where it is too wide; of words: aligned left, else numbers, aligned right.
+
+    Cells are HTML: a cell may be a whole <td>. ``ours``: the row that is set off.
+    """
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        ("<tr class='ours'>" if number == ours else "<tr>")
+        + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row)
+        + "</tr>"
+        for number, row in enumerate(rows)
+    )
+    kind = "scroll words" if words else "scroll"
+    return f'<div class="{kind}"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """A table of names and texts."""
+    rows = [[escape(name.replace("_", " ")), f'<td class="text">{escape(said)}</td>'] for name, said in values.items()]
+    return table(["", "value"], rows, words=True) if rows else ""
+
+
+def folded(summary: str, content: str) -> str:
+    """What is shown when asked for, and on paper."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>" if content else ""
+
+
+def plots(drawn: Iterable[str]) -> str:
+    """A grid of plots; empty where there is none."""
+    cards = "".join(f"<div>{plot}</div>" for plot in drawn if plot)
+    return f'<div class="plots">{cards}</div>' if cards else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(word)}</li>" for word in words) + "</ul>"
+
+
+def legend(entries: Iterable[tuple[str, str, bool]]) -> str:
+    """(colour's name, text, square) of every kind of mark."""
+    keys = "".join(
+        f'<span class="key"><i{" class=square" if square else ""} style="background:var(--{colour})"></i>'
+        f"{escape(text)}</span>"
+        for colour, text, square in entries
+    )
+    return f"<p>{keys}</p>"
+
+
+SYSTEM_LEGEND = (("ours", "reckg, as served", False), ("own", "its parts alone", False), ("base", "baselines", False))
+
+
+def kind(system: str, entry: Report) -> str:
+    return "ours" if system == "reckg" else "base" if entry["baseline"] else "own"
+
+
+def mark(values: Mapping[str, float], colour: str, name: str = "") -> Mark:
+    return Mark(values["mean"], values["low"], values["high"], colour, name)
+
+
+def cell(values: Mapping[str, float] | None, best: bool = False, form: str = "{:.4f}") -> str:
+    """A mean with its interval below it."""
+    if values is None:
+        return "<td></td>"
+    low, high = form.format(values["low"]), form.format(values["high"])
+    inside = f"<small>{low} to {high}</small>" if "low" in values and low != high else ""
+    return f"<td{' class=best' if best else ''}>{form.format(values['mean'])}{inside}</td>"
+
+
+def ours_row(systems: Mapping[str, Any]) -> int | None:
+    return list(systems).index("reckg") if "reckg" in systems else None

@@ -1,0 +1,174 @@
+"""Folders of files that are written whole: beside and renamed into place, with the size and sha256 of every file."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reckg.errors import ArtifactError
+from reckg.files.file_hash import file_sha256
+
+
+@contextmanager
+def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
+    """A new folder beside ``path`` to write into; it takes the place of ``path`` when the block ends well.
+
+    One that fails leaves nothing behind; what a killed process left is removed by the next that writes there.
+
+    Args:
+        overwrite: replace what is at ``path``, if that is a folder that holds ``marker``.
+        marker: the file that says that a folder is of this kind.
+    Raises:
+        ArtifactError: ``path`` exists and may not be replaced, or the disk refuses.
+    """
+    path = Path(os.path.realpath(path))
+    _check_target(path, overwrite, marker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        beside = _beside(path, os.getpid())
+        beside.mkdir()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {reason(error)}.") from error
+    try:
+        yield beside
+        _sync_all(beside)
+        _check_target(path, overwrite, marker)
+        _move_into_place(beside, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written: {reason(error)}; what was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def reason(error: OSError) -> str:
+    """Why the disk refuses, of a folder that was copied for its first file; and what to do where it is full."""
+    several = isinstance(error, shutil.Error) and isinstance(error.args[0], list)
+    why = str(error.args[0][0][2]) if several else str(error)
+    is_full = any(os.strerror(code) in why for code in (errno.ENOSPC, errno.EDQUOT))
+    return f"{why}: free space there and try again" if is_full else why
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """``{path relative to folder: {"sha256", "bytes"}}`` of every file in a folder and those below it."""
+    return {
+        name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        for name, path in sorted(_files(folder).items())
+    }
+
+
+def files_sha256(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
+    """One sha256 for the described files below a folder: of their paths within it and their hashes."""
+    lines = [f"{name.removeprefix(below)} {file['sha256']}\n" for name, file in files.items() if name.startswith(below)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]], hashed: tuple[str, ...] | None = None) -> None:
+    """Checks that a folder holds the files that ``describe_files`` saw, as they were; ``manifest.json`` is ignored.
+
+    Args:
+        hashed: check the hashes of only the files whose path starts with one of these; None: of all.
+    Raises:
+        ArtifactError: names every file that is missing, unexpected (hidden files are ignored) or changed.
+    """
+    found = _files(folder)
+    problems = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
+    for name in sorted(set(found) - set(expected) - {"manifest.json"}):
+        if not any(part.startswith(".") for part in Path(name).parts):
+            problems.append(f"{name} is not listed in manifest.json")
+    for name in sorted(set(expected) & set(found)):
+        size, wanted = found[name].stat().st_size, expected[name]
+        if size != wanted["bytes"]:
+            problems.append(f"{name} has {size:_} bytes, manifest.json says {wanted['bytes']:_}")
+        elif hashed is None or name.startswith(hashed):
+            digest = file_sha256(found[name])
+            if digest != wanted["sha256"]:
+                problems.append(f"{name} has sha256 {digest[:12]}, manifest.json says {str(wanted['sha256'])[:12]}")
+    if problems:
+        noun = "file is" if len(problems) == 1 else "files are"
+        raise ArtifactError(f"{folder}: {len(problems)} {noun} not as written: " + "; ".join(problems) + ".")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def _check_target(path: Path, overwrite: bool, marker: str) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise ArtifactError(f"{path} exists already; choose another path, or ask for it to be overwritten.")
+    if not (path / marker).is_file():
+        raise ArtifactError(f"{path} exists and is not overwritten: it holds no {marker}, so it is something else.")
+
+
+def _beside(path: Path, pid: int) -> Path:
+    return path.parent / f".{path.name}.writing-{pid}"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what processes that no longer run left beside ``path``."""
+    for left in path.parent.glob(f".{path.name}.writing-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _runs(int(pid))):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_all(folder: Path) -> None:
+    """Forces every file and folder below ``folder`` to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or which files a folder holds, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _move_into_place(beside: Path, path: Path) -> None:
+    """Renames; where ``path`` exists, exchanges the two in one step, so that a reader always finds one of them."""
+    if not path.exists():
+        os.rename(beside, path)
+    elif not _exchange(beside, path):
+        old = beside.with_name(f"{beside.name}.old")
+        os.rename(path, old)
+        try:
+            os.rename(beside, path)
+        except OSError:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders atomically (Linux's renameat2); False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

@@ -1,0 +1,128 @@
+"""A bundle with new items: everything grows by rows of its own, and nothing of the bundle is copied or changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from reckg.arrays.extended_array import Array, GrownArray
+from reckg.arrays.extended_matrix import GrownMatrix, grown_matrix
+from reckg.data.ids import IdMap
+from reckg.errors import DataError
+from reckg.inductive.embedder import conformed
+from reckg.live.embed_items import NewItemEmbedder
+from reckg.live.new_item import NewItem
+from reckg.ranking.tables.feature_tables import FeatureTables
+from reckg.retrieval.extended_index import GrownIndex
+
+if TYPE_CHECKING:
+    from reckg.bundle.bundle import Bundle
+
+
+def with_items(bundle: Bundle, new_items: pl.DataFrame) -> Bundle:
+    """What Bundle.with_items says."""
+    inductive = bundle.embedder
+    if "item_id" not in new_items.columns:
+        raise DataError(f"new items have no column item_id; they have {', '.join(new_items.columns)}.")
+    ids = IdMap(new_items["item_id"].cast(pl.String), "new item id").ids.to_list()
+    clash = [item_id for item_id in ids if item_id in bundle.item_ids]
+    if clash:
+        raise DataError(
+            f"{len(clash)} of {len(ids)} new items are in the bundle already (first: {clash[0]!r}): leave them out; "
+            "'reckg run' takes changes of known items."
+        )
+    rows = conformed(new_items, "item_id", inductive.item_kinds, "new items")
+    added = NewItemEmbedder(bundle).embed(new_items)
+    said = {item_id: list(item.unknown) for item_id, item in zip(ids, added, strict=True) if item.unknown}
+    digest = hashlib.sha256(repr(ids).encode() + b"".join(item.vector.tobytes() for item in added)).hexdigest()[:8]
+    return replace(
+        grow(bundle, rows, added),
+        version=f"{bundle.version}+{digest}",
+        manifest={**bundle.manifest, "added_items": {"items": len(ids), "unknown": said}},
+    )
+
+
+def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> Bundle:
+    """The bundle with m items behind its own, which nobody has taken yet; NumPy alone, no text encoder.
+
+    It takes time and memory by m and by the items added before, and by a few numbers of each item of the bundle.
+
+    Args:
+        rows: their item_id, and columns of the catalogue. An id that was added before stands for the new row from now
+            on, and the former is not recommended any more.
+        added: what NewItemEmbedder made of them for ``bundle``, or for what it has grown from.
+    """
+    n, m = len(bundle.item_ids), len(added)
+    if not m:
+        return bundle
+    base = bundle if bundle.base is None else bundle.base
+    former = [idx for item_id in rows["item_id"].to_list() if (idx := bundle.item_ids.get(item_id)) is not None]
+    more = rows.select([name for name in base.items.columns if name in rows.columns])
+    before = bundle.items[len(base.items) :]
+    vectors = np.stack([item.vector for item in added])
+    return replace(
+        bundle,
+        base=base,
+        item_ids=bundle.item_ids.extended(rows["item_id"].to_list()),
+        items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
+        item_vectors=GrownArray(bundle.item_vectors, vectors),  # type: ignore[arg-type]
+        index=GrownIndex(bundle.index, vectors),
+        features=_grown_tables(bundle.features, n, added),
+        inductive=bundle.embedder.with_items(added),
+        unavailable=np.union1d(bundle.unavailable, former).astype(np.int64),
+    )
+
+
+def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:
+    """The feature tables with rows of the new items behind the n that there are."""
+    m = len(added)
+    square = (n + m, n + m)
+    place = np.arange(n, n + m)
+    length = [np.sqrt(np.square(item.rarity, dtype=np.float64).sum()) or 1 for item in added]
+    entities = grown_matrix(
+        tables.entities,
+        (n + m, tables.entities.shape[1]),
+        np.repeat(place, [len(item.entities) for item in added]),
+        _joined(added, "entities"),
+        _joined(added, "rarity"),
+    )
+    return replace(
+        tables,
+        items=_stacked(tables.items, added, "columns"),
+        numbers=_stacked(tables.numbers, added, "numbers"),
+        vectors=_stacked(tables.vectors, added, "graph_vector"),
+        text=_stacked(tables.text, added, "text"),
+        factors=GrownArray(tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)),
+        popular=np.append(tables.popular, place),
+        popular_score=np.append(tables.popular_score, np.zeros(m, dtype=np.float32)),
+        entity_length=np.append(tables.entity_length, np.array(length, dtype=np.float32)),
+        entities=entities,
+        cooccurrence=grown_matrix(tables.cooccurrence, square),
+        walk=grown_matrix(tables.walk, square),
+        entity_neighbours=_with_neighbours(tables.entity_neighbours, n, added, "near_entities"),
+        linear=None if tables.linear is None else grown_matrix(tables.linear, square),
+        text_neighbours=None
+        if tables.text_neighbours is None
+        else _with_neighbours(tables.text_neighbours, n, added, "near_texts"),
+    )
+
+
+def _with_neighbours(matrix: object, n: int, added: Sequence[NewItem], name: str) -> GrownMatrix:
+    """Each new item's neighbours, in its own row, and itself in theirs."""
+    item = np.repeat(np.arange(n, n + len(added)), [len(getattr(each, name)) for each in added])
+    near, value = _joined(added, name), _joined(added, f"{name}_by")
+    entries = np.concatenate([item, near]), np.concatenate([near, item]), np.concatenate([value, value])
+    return grown_matrix(matrix, (n + len(added), n + len(added)), *entries)
+
+
+def _stacked(base: Array, added: Sequence[NewItem], name: str) -> GrownArray:
+    return GrownArray(base, np.stack([getattr(item, name) for item in added]))
+
+
+def _joined(added: Sequence[NewItem], name: str) -> np.ndarray:
+    return np.concatenate([getattr(item, name) for item in added])

@@ -1,0 +1,168 @@
+"""A bundle with the changes of the catalogue since: pure, an overlay in and an overlay out.
+
+The same bundle, changes and embedded items give the same answers, whether the changes came one by one or at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from reckg.bundle.bundle import Bundle
+from reckg.errors import ArtifactError
+from reckg.live.add_items import grow
+from reckg.live.live_bundle import catalogue_row, catalogue_table, revise
+from reckg.live.new_item import NewItem
+from reckg.ranking.diversity import Diversity
+from serving.store import CatalogChange, EmbeddedItem
+
+MANY_FORMER = 500  # rows that are of no use any more, from which on an overlay is made anew
+
+logger = logging.getLogger("reckg.serving")
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A bundle and the changes that were applied to it.
+
+    grown: with the added items and the revised rows; what of it is unavailable are rows that were replaced or removed.
+    served: the same, less the items that may not be recommended: what is answered from. revision: of the last change
+    that was taken. pending: upserts of items that are not embedded yet, by id.
+    """
+
+    grown: Bundle
+    served: Bundle
+    revision: int = 0
+    pending: Mapping[str, CatalogChange] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()  # raw ids that were removed, or are not available
+    removed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Overlay:
+        """Without any change."""
+        return cls(bundle, bundle)
+
+    @property
+    def base(self) -> Bundle:
+        return self.grown if self.grown.base is None else self.grown.base
+
+    @property
+    def known_revision(self) -> int:
+        """The changes up to here are all answered with; those that wait for the embedder are not."""
+        return min((change.revision - 1 for change in self.pending.values()), default=self.revision)
+
+    @property
+    def added_count(self) -> int:
+        """Items beside the bundle's own, whether or not they may be recommended."""
+        return len(self.grown.item_ids) - len(self.base.item_ids) - len(self.grown.unavailable)
+
+    @property
+    def blocked_count(self) -> int:
+        """Items that are known and may not be recommended."""
+        return sum(item_id in self.grown.item_ids for item_id in self.blocked)
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it holds so many rows of no use that it should be made anew, from all changes."""
+        return len(self.grown.unavailable) >= MANY_FORMER
+
+    def applied(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
+        """With more changes, by rising revision, and what was embedded of the pending and of these."""
+        first = min(self.pending.values(), key=_order, default=None)  # what comes after it waits for it
+        ready = {(item.item_id, item.revision) for item in embedded}
+        if not changes and (first is None or (first.item_id, first.revision) not in ready):
+            return self
+        pending, unavailable, removed = dict(self.pending), set(self.blocked - self.removed), set(self.removed)
+        revised, gone = dict[str, CatalogChange](), set[str]()
+        for change in changes:
+            item_id = change.item_id
+            if change.kind in ("available", "unavailable"):
+                (unavailable.add if change.kind == "unavailable" else unavailable.discard)(item_id)
+                continue
+            pending.pop(item_id, None)
+            revised.pop(item_id, None)
+            gone.discard(item_id)
+            if change.kind == "remove":
+                removed.add(item_id)
+                gone.add(item_id)
+            else:
+                removed.discard(item_id)
+                (revised if item_id in self.base.item_ids else pending)[item_id] = change
+        grown, refused = _with_embedded(_revised(self.grown, revised, gone), pending, embedded)
+        grown = _forgotten(grown, gone | refused)
+        blocked = frozenset(removed | unavailable)
+        revision = max([self.revision, *(change.revision for change in changes)])
+        served = _warmed(_less(grown, blocked), self.served)
+        return Overlay(grown, served, revision, pending, blocked, frozenset(removed))
+
+
+def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> Bundle:
+    """With other rows for items of the bundle itself, and with their own for those that were removed."""
+    base = grown if grown.base is None else grown.base
+    kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
+    rows = {
+        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base)
+        for item_id, change in revised.items()
+    }
+    if len(kept) == len(grown.revised) and not rows:
+        return grown
+    return revise(replace(grown, revised=kept), rows)
+
+
+def _with_embedded(
+    grown: Bundle, pending: dict[str, CatalogChange], embedded: Sequence[EmbeddedItem]
+) -> tuple[Bundle, set[str]]:
+    """With the pending items that are embedded, in the order of their revisions, up to the first that is not; takes
+    them out of ``pending``. And those of which nothing could be made."""
+    base = grown if grown.base is None else grown.base
+    ready = {(item.item_id, item.revision): item.data for item in embedded}
+    rows, added, refused = [], [], set()
+    for change in sorted(pending.values(), key=_order):
+        data = ready.get((change.item_id, change.revision))
+        if data is None:
+            break
+        del pending[change.item_id]
+        try:
+            if not data:
+                raise ArtifactError("an added item says nothing that the bundle knows.")
+            added.append(NewItem.from_bytes(data, base))
+            rows.append(catalogue_row(change.item_id, change.item or {}, base))
+        except ArtifactError as error:
+            refused.add(change.item_id)
+            logger.warning("an item of catalogue revision %d is not recommended: %s", change.revision, error)
+    if not added:
+        return grown, refused
+    return grow(grown, catalogue_table(rows, base), added), refused
+
+
+def _order(change: CatalogChange) -> tuple[int, str]:
+    return change.revision, change.item_id
+
+
+def _forgotten(grown: Bundle, item_ids: set[str]) -> Bundle:
+    """Without those of the items that were added."""
+    base = grown if grown.base is None else grown.base
+    added = [item_id for item_id in sorted(item_ids) if item_id in grown.item_ids and item_id not in base.item_ids]
+    if not added:
+        return grown
+    rows = [grown.item_ids.idx(item_id) for item_id in added]
+    unavailable = np.union1d(grown.unavailable, rows).astype(np.int64)
+    return replace(grown, item_ids=grown.item_ids.without(added), unavailable=unavailable)
+
+
+def _less(grown: Bundle, blocked: frozenset[str]) -> Bundle:
+    """Without what may not be recommended."""
+    base = grown if grown.base is None else grown.base
+    rows = [idx for item_id in blocked if (idx := grown.item_ids.get(item_id)) is not None]
+    return replace(grown, base=base, unavailable=np.union1d(grown.unavailable, rows).astype(np.int64))
+
+
+def _warmed(served: Bundle, before: Bundle) -> Bundle:
+    """Works out what requests would otherwise wait for."""
+    _ = served.available, served.item_filters
+    for column, provider_column in before.known_traits:
+        served.traits(Diversity(column=column, provider_column=provider_column))
+    return served

@@ -1,0 +1,178 @@
+"""Training on sampled neighbourhoods: a step costs memory by its batch, not by the graph.
+
+From the nodes that a step needs, DGL samples at most ``fanout`` edges of each kind (interactions, all others) for every
+node, layer by layer (GraphSAGE, arXiv:1706.02216). The two kinds are sampled apart because a popular item has far more
+readers than attributes. The weights of a node's sampled edges of a kind are scaled to the sum that all its edges of
+that kind have, so that with every edge sampled the result is the whole graph's. DGL samples on the CPU; the sums are
+torch's embedding bags and run where the model is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.histories import Bags
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.kgat import Layers
+from reckg.model.sparse.dgl_compat import dgl
+from reckg.model.sparse.sampled_rows import SampledRows, places
+
+KINDS = ("interaction", "attribute")
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The part of the graph that a step sees.
+
+    nodes (m,) int64: the seeds, then what was sampled from hop to hop, then nodes that lend their input alone.
+    hops: for each layer, first to last, the bags of the first nodes over the nodes before the layer.
+    """
+
+    nodes: torch.Tensor
+    n_seeds: int
+    hops: list[list[Bags]]
+
+
+@dataclass(frozen=True)
+class SampledForward:
+    """What the loss reads, each looked up by the graph's own numbers: nodes of the layers, items' unit vectors by
+    item_idx, projected texts by item_idx (None without text), and rows of the ID table by node."""
+
+    layers: Layers[SampledRows]
+    items: SampledRows
+    text: SampledRows | None
+    ids: SampledRows
+
+
+class NeighbourSampler:
+    """Samples neighbourhoods of a graph and runs a model on them.
+
+    rows, row_ids: after a forward, the rows of the model's ID table that it read, as a leaf that gets the gradient, and
+    their places in the table. The table itself gets none.
+    """
+
+    rows: torch.Tensor
+    row_ids: torch.Tensor
+
+    def __init__(self, tensors: GraphTensors, fanout: int, generator: torch.Generator) -> None:
+        self.tensors, self.fanout, self.generator = tensors, fanout, generator
+        self.n_nodes = tensors.graph.n_nodes
+        head, tail = tensors.head.cpu(), tensors.tail.cpu()
+        is_interaction = tensors.relation.cpu() % tensors.graph.n_relations == 0
+        self._edge = {kind: torch.nonzero(is_interaction == (kind == KINDS[0])).squeeze(1).int() for kind in KINDS}
+        formats = {}
+        for kind, edge in self._edge.items():
+            counts = torch.bincount(head[edge], minlength=self.n_nodes)
+            start = F.pad(counts.cumsum(0), (1, 0)).int()
+            formats["node", kind, "node"] = ("csc", (start, tail[edge].int(), torch.arange(len(edge)).int()))
+        self._graph = dgl.heterograph(formats, num_nodes_dict={"node": self.n_nodes}, idtype=torch.int32)
+        self._weighed: torch.Tensor | None = None
+
+    def sample(self, seeds: torch.Tensor, inputs: torch.Tensor, layers: int) -> Neighbourhood:
+        """The neighbourhood of the seeds; of inputs only the nodes are needed. Both (b,), repeats allowed."""
+        self._weigh()
+        seeds = torch.unique(seeds.cpu())
+        dgl.seed(int(torch.randint(2**31 - 1, (1,), generator=self.generator)))
+        threads = dgl.utils.get_num_threads()
+        dgl.utils.set_num_threads(1)  # of more, each draws for the nodes that it happens to get
+        try:
+            sampler = dgl.dataloading.NeighborSampler([self.fanout] * layers)
+            nodes, _, blocks = sampler.sample_blocks(self._graph, {"node": seeds.int()})
+        finally:
+            dgl.utils.set_num_threads(threads)
+        nodes = nodes.long()
+        there = torch.zeros(self.n_nodes, dtype=torch.bool)
+        there[nodes] = True
+        inputs = torch.unique(inputs.cpu())
+        device = self.tensors.head.device
+        nodes = torch.cat([nodes, inputs[~there[inputs]]]).to(device)
+        return Neighbourhood(nodes, len(seeds), [self._bags(block, device) for block in blocks])
+
+    def forward(
+        self, model: JointModel, seeds: torch.Tensor, inputs: torch.Tensor, encode: torch.Tensor | None
+    ) -> SampledForward:
+        """Runs the model for the seeds (node numbers), which hold every item that the loss scores.
+
+        encode: (k,) items among them whose text a trained encoder encodes anew.
+        Raises ValueError where the edge weights train: they change in every step, and all edges have a say in them.
+        """
+        if model.attention == "relation":
+            raise ValueError("attention 'relation' trains on the whole graph alone: take another one here")
+        part = self.sample(seeds, inputs, len(model.propagation.aggregators))
+        nodes = part.nodes
+        place = places(nodes, self.n_nodes)
+        with_row = torch.nonzero(nodes >= model.first_row).squeeze(1)
+        self.row_ids = nodes[with_row] - model.first_row
+        self.rows = model.embedding.detach()[self.row_ids].requires_grad_()
+        kept = self.rows * model.kept_ids(nodes[with_row])
+        vectors = kept.new_zeros(len(nodes), kept.shape[1]).index_copy(0, with_row, kept)
+        text = self._text(model, nodes, encode)
+        if text is not None:
+            items = torch.nonzero(_is_item(model, nodes)).squeeze(1)
+            vectors = vectors.index_add(0, items, text.values)
+        layers = model.propagation.through(vectors, [_Hop(bags) for bags in part.hops])
+        combined = model.propagation.combined([values[: part.n_seeds] for values in layers.nodes])
+        return SampledForward(
+            Layers(*([SampledRows(values, place) for values in of] for of in (layers.nodes, layers.sums))),
+            SampledRows(F.normalize(combined, dim=1), place, -model.n_users),
+            text,
+            SampledRows(self.rows, places(nodes[with_row], self.n_nodes)),
+        )
+
+    def _text(self, model: JointModel, nodes: torch.Tensor, encode: torch.Tensor | None) -> SampledRows | None:
+        """The projected texts of the items among the nodes."""
+        if model.text is None:
+            return None
+        items = nodes[_is_item(model, nodes)] - model.n_users
+        place = places(items, model.n_items)
+        projected = model.projected_text(model.text.vectors[items])
+        if encode is not None and model.text.trains:
+            encoded = model.projected_text(model.text.encode(encode))
+            projected = projected.index_copy(0, place[encode], encoded)
+        return SampledRows(projected, place)
+
+    def _weigh(self) -> None:
+        """Takes over the graph's edge weights, once after each change of them."""
+        weights = self.tensors.adjacency.weights
+        if weights is self._weighed:
+            return
+        self._weighed, on_cpu, head = weights, weights.cpu(), self.tensors.head.cpu()
+        self._weight = {kind: on_cpu[edge] for kind, edge in self._edge.items()}
+        self._total = {
+            kind: torch.zeros(self.n_nodes).index_add(0, head[edge], self._weight[kind])
+            for kind, edge in self._edge.items()
+        }
+
+    def _bags(self, block: Any, device: torch.device) -> list[Bags]:
+        """A block's weighted sums, a bag for each kind of edge."""
+        bags = []
+        head = block.dstdata[dgl.NID].long()
+        for kind in KINDS:
+            start, tail, order = block.adj_tensors("csc", etype=kind)
+            edge = block.edges[kind].data[dgl.EID][order] if len(order) else block.edges[kind].data[dgl.EID]
+            weight = self._weight[kind][edge]
+            of = torch.repeat_interleave(torch.arange(len(head)), start.long().diff())
+            sampled = torch.zeros(len(head)).index_add(0, of, weight)
+            scale = self._total[kind][head] / sampled.clamp(min=torch.finfo(torch.float32).tiny)
+            weight = weight * scale[of]
+            bags.append(Bags(tail.long().to(device), start[:-1].long().to(device), weight.to(device)))
+        return bags
+
+
+class _Hop:
+    """(n, d) -> (m, d): the sum of a hop's bags."""
+
+    def __init__(self, bags: list[Bags]) -> None:
+        self.bags = bags
+
+    def __call__(self, nodes: torch.Tensor) -> torch.Tensor:
+        return torch.stack([bag.gather(nodes, nodes) for bag in self.bags]).sum(0)
+
+
+def _is_item(model: JointModel, nodes: torch.Tensor) -> torch.Tensor:
+    return (nodes >= model.n_users) & (nodes < model.n_users + model.n_items)

@@ -1,0 +1,104 @@
+"""Training batches: interactions in shuffled order, negative items, corrupted triples. All seeded by a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from reckg.model.joint.histories import Groups, Histories, ranges
+
+GROUPS = 5  # that a history is dealt into at least, if it has so many interactions
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Interactions of one step, (b,) int64 each: rows of the histories, their users and items; and their groups."""
+
+    row: torch.Tensor
+    user: torch.Tensor
+    item: torch.Tensor
+    groups: Groups
+
+
+def batches(
+    histories: Histories, batch_size: int, generator: torch.Generator, targets: int = 1
+) -> Iterator[TrainBatch]:
+    """One epoch: every example once, in random order, in batches of batch_size (the last may be smaller).
+
+    targets: an unordered history is dealt out anew into random groups of at most so many interactions, and at most a
+    fifth of it. Batches are of whole groups, and so differ from batch_size by less than one group.
+    """
+    device, rows = histories.item.device, histories.examples().cpu()
+    sizes = torch.ones_like(rows)
+    if targets > 1 and not histories.ordered:
+        rows, sizes = _dealt(histories.indptr.cpu(), targets, generator)
+    order = torch.randperm(len(sizes), generator=generator)
+    begin = (sizes.cumsum(0) - sizes)[order]
+    sizes = sizes[order]
+    position, group, first = ranges(begin, begin + sizes)
+    n_groups = torch.unique_consecutive((sizes.cumsum(0) - 1) // batch_size, return_counts=True)[1].tolist()
+    n_rows, largest = [int(part.sum()) for part in sizes.split(n_groups)], int(sizes.max()) if len(sizes) else 1
+    rows, group, first = (x.to(device) for x in (rows[position], group, first))
+    done = groups_done = 0
+    for row, of, start in zip(rows.split(n_rows), group.split(n_rows), first.split(n_groups), strict=True):
+        groups = Groups(of - groups_done, start - done, largest)
+        yield TrainBatch(row, histories.user[row], histories.item[row], groups)
+        done, groups_done = done + len(row), groups_done + len(start)
+
+
+def _dealt(indptr: torch.Tensor, targets: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in random order within each user, group by group of nearly equal ones, and the groups' sizes."""
+    n = indptr.diff()
+    user = torch.repeat_interleave(torch.arange(len(n)), n)
+    rows = torch.randperm(len(user), generator=generator)
+    rows = rows[torch.argsort(user[rows], stable=True)]
+    size = (n // GROUPS).clamp(1, targets)
+    n_groups = (n + size - 1) // size
+    own = (torch.arange(len(user)) - indptr[user]) * n_groups[user] // n[user]
+    return rows, torch.bincount((n_groups.cumsum(0) - n_groups)[user] + own)
+
+
+class SeenItems:
+    """Which (user, item) pairs are training interactions, for negatives that never are one."""
+
+    def __init__(self, user: torch.Tensor, item: torch.Tensor, n_users: int, n_items: int) -> None:
+        self.n_items = n_items
+        self._pairs = torch.unique(user * n_items + item)
+        full = torch.bincount(self._pairs // n_items, minlength=n_users) >= n_items
+        self._has_negatives = ~full
+
+    def contains(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        """(b,) bool."""
+        pair = user * self.n_items + item
+        where = torch.searchsorted(self._pairs, pair).clamp(max=len(self._pairs) - 1)
+        return self._pairs[where] == pair
+
+    def sample_negatives(self, user: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(b,) an item for each user that the user has not interacted with, uniform over those.
+
+        Raises:
+            ValueError: a user has interacted with every item.
+        """
+        if not bool(self._has_negatives[user].all()):
+            raise ValueError("a user has interacted with every item: there is no negative to sample.")
+        item = torch.randint(self.n_items, user.shape, generator=generator)
+        again = torch.nonzero(self.contains(user, item)).squeeze(1)
+        while len(again):
+            item[again] = torch.randint(self.n_items, again.shape, generator=generator)
+            again = again[self.contains(user[again], item[again])]
+        return item
+
+
+def sample_items(probability: torch.Tensor, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n,) items drawn with replacement, and (n,) log of the expected count of each drawn item."""
+    items = torch.multinomial(probability, n, replacement=True, generator=generator)
+    return items, (probability[items] * n).log()
+
+
+def corrupt_tails(tail: torch.Tensor, n_users: int, n_nodes: int, generator: torch.Generator) -> torch.Tensor:
+    """(b,) random tails for a ranking loss: a user for a user, an item or entity for an item or entity."""
+    as_user = torch.randint(n_users, tail.shape, generator=generator)
+    as_other = torch.randint(n_users, n_nodes, tail.shape, generator=generator)
+    return torch.where(tail < n_users, as_user, as_other)

@@ -1,0 +1,331 @@
+"""Ranking features of (user, candidate item) pairs: the only extractor, for training, batch and server alike.
+
+Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
+does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself;
+``causes.missing_causes`` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from reckg.data.history import History
+from reckg.errors import DataError
+from reckg.ranking.features.pairs import Pairs
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.columns import EVENT_SPAN
+from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
+from reckg.ranking.tables.row_sums import row_entries
+from reckg.retrieval.scored_items import ScoredItems
+
+# Scores of the candidate by one source each: they enter as they are, and standardised over the user's candidates.
+SOURCE_SCORES: tuple[str, ...] = (
+    "retrieval_score",  # inner product of the vectors
+    "graph_score",  # the graph model's part of it
+    "cooccurrence",  # summed over the history
+    "cooccurrence_recent",  # the same, the latest items counting most; histories that are ahead only
+    "cooccurrence_last",  # the same, the last item counting most; histories that are ahead only
+    "walk",  # two steps: item, user, item
+    "linear",  # EASE; small catalogues only
+    "factors",  # weighted matrix factorisation
+    "profile_similarity",  # of the graph's vectors: the candidate with the history's sum, the latest counting most
+    "profile_similarity_last",  # the same, the last item counting most; histories that are ahead only
+    "closest_similarity",  # cosine with the three closest of the latest items of the history
+    "shared_entities",  # mean rarity-weighted entities shared with an item of the history
+    "shared_entities_recent",  # the same, the latest items counting most; histories that are ahead only
+    "entity_similarity",  # cosine of the entities' weights, summed over the history
+    "text_similarity",  # of the text vectors: the candidate with the history's sum, the latest counting most
+    "text_similarity_last",  # the same, the last item counting most; histories that are ahead only
+    "popular_score",  # log popularity by which the most popular items are given: recent where times are known
+)
+FEATURES: tuple[str, ...] = (
+    *SOURCE_SCORES,
+    *(f"{name}_z" for name in SOURCE_SCORES),
+    "retrieval_rank",  # 0 is the best candidate
+    *ITEM_COLUMNS,
+    *USER_COLUMNS,
+    "popularity_near",  # log ratio of the item's rate about the time of the history to its overall one; "between" only
+    "attribute_affinity",  # mean log lift of the item among users with the user's attributes
+    "number_distance",  # standardised number columns: mean distance from the user's mean
+)
+CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many of them count
+NEAR = 30 * 86_400  # seconds around the history that count as its time
+CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
+
+Columns = Iterable[np.ndarray | float]
+
+
+def block_users(tables: FeatureTables, candidates: int) -> int:
+    """Users whose scores are held at once."""
+    widest = max(len(tables.items), tables.entities.shape[1], candidates * len(FEATURES), 1)
+    return max(1, CELLS_AT_ONCE // widest)
+
+
+def extract_features(
+    tables: FeatureTables,
+    history: History,
+    user_idx: np.ndarray,
+    candidates: ScoredItems,
+    vectors: np.ndarray,
+    item_vectors: np.ndarray,
+) -> np.ndarray:
+    """The features of every candidate of every user.
+
+    A row depends on its user and the user's candidates alone, not on the rest of the batch.
+
+    Args:
+        history: the same that the tables were built of.
+        user_idx: (n,) int64.
+        candidates: (n, c) in retrieval order, with the inner products of the vectors as scores.
+        vectors, item_vectors: (n, d), (n_items, d) float32: of these users and of all items.
+    Returns:
+        (n * c, F) float32, user by user; columns as FEATURES. Rows of padding are NaN throughout.
+    Raises:
+        DataError: user_idx and candidates differ in length, or a user or an item is not in the tables.
+    """
+    user_idx = np.asarray(user_idx, dtype=np.int64)
+    n, c = candidates.item_idx.shape
+    check_request(tables, history, user_idx, candidates)
+    features = np.empty((n, c, len(FEATURES)), dtype=np.float32)
+    block = block_users(tables, c)
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
+        scores = UserScores(tables, history, user_idx[rows], vectors[rows], item_vectors)
+        part = ScoredItems(candidates.item_idx[rows], candidates.score[rows])
+        features[rows] = candidate_features(scores, part)
+    return features.reshape(n * c, len(FEATURES))
+
+
+def check_request(tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems) -> None:
+    shape = candidates.item_idx.shape
+    if shape != candidates.score.shape or shape[:1] != user_idx.shape:
+        raise DataError(f"features of {len(user_idx)} users for candidates of the shape {shape}: they do not fit.")
+    if history.n_users != len(tables.users):
+        raise DataError(f"history of {history.n_users} users, tables of {len(tables.users)}: from different runs?")
+    for name, values, size, low in (
+        ("user", user_idx, len(tables.users), 0),
+        ("item", candidates.item_idx, len(tables.items), -1),
+    ):
+        if values.size and not low <= values.min() <= values.max() < size:
+            raise DataError(f"{name}_idx {values.min()} to {values.max()}: the tables have {size} {name}s.")
+
+
+def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
+    """(n, c, F) float32 of the users of ``scores`` and their (n, c) candidates in retrieval order."""
+    n, c = candidates.item_idx.shape
+    columns = np.full((len(FEATURES), n, c), np.nan, dtype=np.float32)
+    if columns.size and len(scores.tables.items):
+        pairs = Pairs(scores, candidates)
+        for first, compute in _COLUMNS:
+            for place, values in enumerate(compute(pairs), first):
+                columns[place] = values
+        n_scores = len(SOURCE_SCORES)
+        columns[n_scores : 2 * n_scores] = standardised_scores(columns[:n_scores], pairs.real)
+        if not pairs.all_real:
+            columns[:, ~pairs.real] = np.nan
+    return np.ascontiguousarray(columns.transpose(1, 2, 0))
+
+
+def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(s, n, c): each of (s, n, c) scores less the mean over its user's real candidates, over the standard deviation.
+
+    0 where all are equal; NaN counts for nothing and stays NaN.
+    """
+    unknown = ~(np.isfinite(values) & real)
+    count = np.maximum(values.shape[2] - unknown.sum(axis=2, keepdims=True), 1)
+    off = values.astype(np.float64)
+    np.copyto(off, 0, where=unknown)
+    off -= _total(off) / count
+    np.copyto(off, 0, where=unknown)
+    spread = np.sqrt(_total(off * off) / count)
+    off /= np.where(spread > 0, spread, 1)
+    np.copyto(off, np.nan, where=unknown)
+    return off
+
+
+def _total(values: np.ndarray) -> np.ndarray:
+    """(s, n, 1): sums over the candidates, added one by one, so that zeros of padding change no bit."""
+    return values.cumsum(axis=2)[:, :, -1:]
+
+
+# What follows gives features that stand next to each other in FEATURES, the first of which _COLUMNS names: each (n, c)
+# or what broadcasts to it. Where there are none it is empty.
+
+
+def retrieval_score(pairs: Pairs) -> Columns:
+    return [pairs.score]
+
+
+def graph_score(pairs: Pairs) -> Columns:
+    """Inner product of the graph model's part of the vectors."""
+    dim, scores = pairs.tables.graph_dim, pairs.scores
+    return [_products(scores.vectors[:, :dim], scores.item_vectors.take(pairs.item_idx, axis=0)[:, :, :dim])]
+
+
+def cooccurrence(pairs: Pairs) -> Columns:
+    """Over the whole history; and, where it is ahead, with the recent and the last items counting most."""
+    return pairs.scores.cooccurrence.at(pairs.item_idx)
+
+
+def walk(pairs: Pairs) -> Columns:
+    return pairs.scores.walk.at(pairs.item_idx)
+
+
+def linear(pairs: Pairs) -> Columns:
+    return () if pairs.tables.linear is None else pairs.scores.linear.at(pairs.item_idx)
+
+
+def factors(pairs: Pairs) -> Columns:
+    if not pairs.tables.factors.shape[1]:
+        return ()
+    return [_products(pairs.scores.factors, pairs.tables.factors.take(pairs.item_idx, axis=0))]
+
+
+def profile_similarity(pairs: Pairs) -> Columns:
+    return _profile_products(pairs, pairs.scores.profiles, pairs.vectors)
+
+
+def text_similarity(pairs: Pairs) -> Columns:
+    if not pairs.tables.text.shape[1]:
+        return ()
+    return _profile_products(pairs, pairs.scores.text_profiles, pairs.texts)
+
+
+def _profile_products(pairs: Pairs, profiles: np.ndarray, candidates: np.ndarray) -> Columns:
+    """By the recent weights; where the history is ahead, also by the last ones."""
+    return [_products(profile, candidates) for profile in profiles[: 2 if pairs.scores.ahead else 1]]
+
+
+def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """(n, c): inner products of (n, d) users' vectors and (n, c, d) candidates'."""
+    return np.einsum("bd,bcd->bc", users, candidates)
+
+
+def closest_similarity(pairs: Pairs) -> Columns:
+    """Mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
+    scores = pairs.scores
+    result = np.full(pairs.item_idx.shape, np.nan, dtype=np.float32)
+    for user in np.flatnonzero(scores.length).tolist():
+        start, end = scores.start[user], scores.ends[user]
+        own = scores.history_vectors[max(start, end - CLOSEST_OF) : end]
+        few = slice(None) if pairs.all_real else pairs.real[user]
+        # the product's shape, and with it its bits, is the user's own
+        cosines = np.sort(pairs.vectors[user, few] @ own.T, axis=1)[:, -CLOSEST:]
+        result[user, few] = np.add.reduce(cosines, axis=1) / np.float32(cosines.shape[1])
+    return [result]
+
+
+def shared_entities(pairs: Pairs) -> Columns:
+    """Rarity of the entities that the candidate shares with an item of the history, in the mean over all and over the
+    recent; and the cosine of the weights of the candidate's and an item's entities, summed over the history. NaN
+    without entities or history."""
+    n, c = pairs.item_idx.shape
+    scores, tables = pairs.scores, pairs.tables
+    length, entity, rarity = row_entries(tables.entities, pairs.item_idx.ravel())
+    pair = np.repeat(np.arange(n * c), length)
+    found = scores.entities.of(pair // c, entity)
+    found[2] *= rarity
+    some = (length > 0).reshape(n, c) & (scores.length > 0)[:, None]
+    sums = [np.where(some, np.bincount(pair, each, minlength=n * c).reshape(n, c), np.nan) for each in found]
+    for place, weights in enumerate((scores.ones, scores.recent)):
+        total = np.bincount(scores.query, weights, minlength=n)
+        sums[place] /= np.where(total > 0, total, 1)[:, None]
+    sums[2] /= tables.entity_length[pairs.item_idx]
+    return [sums[0], sums[1] if scores.ahead else np.nan, sums[2]]
+
+
+def popular_score(pairs: Pairs) -> Columns:
+    return [pairs.tables.popular_score.take(pairs.item_idx)]
+
+
+def retrieval_rank(pairs: Pairs) -> Columns:
+    return [np.arange(pairs.item_idx.shape[1])]
+
+
+def item_columns(pairs: Pairs) -> Columns:
+    return pairs.tables.items.take(pairs.item_idx, axis=0).transpose(2, 0, 1)
+
+
+def user_columns(pairs: Pairs) -> Columns:
+    return pairs.tables.users[pairs.scores.user_idx].T[:, :, None]
+
+
+def popularity_near(pairs: Pairs) -> Columns:
+    """Log of the item's interactions within 30 days of the history against what its popularity promises."""
+    keys, scores = pairs.tables.event_keys, pairs.scores
+    if not len(keys):
+        return ()
+    some = np.flatnonzero(scores.length)
+    times = scores.history.timestamp[scores.positions]
+    low, high = np.minimum.reduceat(times, scores.start[some]) - NEAR, times[scores.ends[some] - 1] + NEAR
+    low, high = np.maximum(low, 0)[:, None], np.minimum(high, EVENT_SPAN - 1)[:, None]
+    item = pairs.item_idx[some] * EVENT_SPAN
+    there = np.searchsorted(keys, item + high, side="right") - np.searchsorted(keys, item + low)
+    all_times = pairs.tables.event_times
+    share = (np.searchsorted(all_times, high, side="right") - np.searchsorted(all_times, low)) / len(all_times)
+    popularity = pairs.tables.items[pairs.item_idx[some], ITEM_COLUMNS.index("popularity")]
+    overall = np.expm1(popularity.astype(np.float64))
+    result = np.full(pairs.item_idx.shape, np.nan)
+    result[some] = np.log((1 + there) / (1 + overall * share))
+    return [result]
+
+
+def attribute_affinity(pairs: Pairs) -> Columns:
+    """Mean log lift of the item among users with one of the user's attributes; NaN without any."""
+    lift, total = pairs.tables.attribute_lift, np.zeros(pairs.item_idx.shape)
+    indptr, indices, data = lift.indptr, lift.indices, lift.data
+    wanted = pairs.item_idx.astype(indices.dtype)
+    count, attribute, _ = row_entries(pairs.tables.user_entities, pairs.scores.user_idx)
+    users = np.repeat(np.arange(len(count)), count).tolist()
+    starts, stops = indptr[attribute].tolist(), indptr[attribute + 1].tolist()
+    for user, start, stop in zip(users, starts, stops, strict=True):  # a user has few; an attribute's row is long
+        if start < stop:
+            place = np.minimum(indices[start:stop].searchsorted(wanted[user]) + start, stop - 1)
+            total[user] += np.where(indices.take(place) == wanted[user], data.take(place), 0)
+    total /= np.where(count > 0, count, np.nan)[:, None]
+    return [total]
+
+
+def number_distance(pairs: Pairs) -> Columns:
+    """|candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
+    scores, numbers = pairs.scores, pairs.tables.numbers
+    some = np.flatnonzero(scores.length)
+    if not numbers.shape[1] or not len(some):
+        return ()
+    told = numbers[scores.item].astype(np.float64)
+    known = np.isfinite(told)
+    weight = np.add.reduceat(known, scores.start[some], axis=0, dtype=np.int64)
+    mean = np.add.reduceat(np.where(known, told, 0), scores.start[some], axis=0)
+    mean /= np.where(weight > 0, weight, np.nan)
+    distance = np.abs(numbers.take(pairs.item_idx[some], axis=0) - mean[:, None])
+    usable = np.isfinite(distance)
+    count = usable.sum(axis=2)
+    result = np.full(pairs.item_idx.shape, np.nan)
+    result[some] = np.where(usable, distance, 0).sum(axis=2) / np.where(count > 0, count, np.nan)
+    return [result]
+
+
+_COLUMNS = tuple(
+    (FEATURES.index(name), function)
+    for name, function in {
+        "retrieval_score": retrieval_score,
+        "graph_score": graph_score,
+        "cooccurrence": cooccurrence,
+        "walk": walk,
+        "linear": linear,
+        "factors": factors,
+        "profile_similarity": profile_similarity,
+        "closest_similarity": closest_similarity,
+        "shared_entities": shared_entities,
+        "text_similarity": text_similarity,
+        "popular_score": popular_score,
+        "retrieval_rank": retrieval_rank,
+        ITEM_COLUMNS[0]: item_columns,
+        USER_COLUMNS[0]: user_columns,
+        "popularity_near": popularity_near,
+        "attribute_affinity": attribute_affinity,
+        "number_distance": number_distance,
+    }.items()
+)

@@ -1,0 +1,118 @@
+"""Candidates: the union of the best items of several sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reckg.arrays.extended_array import GrownArray
+from reckg.arrays.ragged_rows import Rows, kept_entries, not_listed, take_rows
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.feature_tables import FeatureTables
+from reckg.retrieval.exact import empty_result, pair_scores, search_checked, write_best
+from reckg.retrieval.index import ItemIndex
+from reckg.retrieval.scored_items import ScoredItems
+
+# What each gives: docs/ranking.md; in the report's words: evaluation/report.py, SYSTEMS.
+SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
+FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
+
+Depths = Mapping[str, int]  # source -> candidates that it gives; "vectors" always gives some
+
+
+def available_sources(tables: FeatureTables) -> tuple[str, ...]:
+    """The sources that these tables can answer from."""
+    lacking = {
+        "entities": not tables.entity_neighbours.nnz,
+        "text": tables.text_neighbours is None,
+        "linear": tables.linear is None,
+        "factors": not tables.factors.shape[1] or len(tables.items) > FACTOR_ITEMS,
+    }
+    return tuple(name for name in SOURCES if not lacking.get(name, False))
+
+
+def source_top(
+    name: str, scores: UserScores, index: ItemIndex, k: int, seen: Rows | None, allowed: np.ndarray | None = None
+) -> ScoredItems:
+    """(n, k): the best k items of one source for the users of ``scores``; fewer where it knows of fewer.
+
+    Args:
+        name: one of ``available_sources``.
+        seen: compressed rows of the items that each user leaves out.
+        allowed: (n_items,) bool: the only items that may be given.
+    """
+    tables = scores.tables
+    if name == "vectors":
+        return index.search(scores.vectors, k, seen, allowed)
+    if name == "profile":
+        profile = np.zeros_like(scores.vectors)
+        profile[:, : tables.graph_dim] = scores.profiles[0]
+        return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
+    if name == "factors":
+        factors = tables.factors
+        if isinstance(factors, GrownArray):  # what was added has none
+            factors = factors.base
+            seen = None if seen is None else kept_entries(seen, seen[1] < len(factors))
+        found = search_checked(scores.factors, factors, k, seen, longest=tables.longest_factor)
+        return _less(found, scores.length == 0, allowed)
+    if name == "popular":
+        return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
+    sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
+    return sums.top(1 if name == "cooccurrence" and scores.ahead else 0, k, seen, allowed)
+
+
+def retrieve(
+    scores: UserScores,
+    index: ItemIndex,
+    depths: Depths,
+    seen: Rows | None,
+    allowed: np.ndarray | None = None,
+    kept: dict[str, ScoredItems] | None = None,
+) -> ScoredItems:
+    """(n, c): each user's candidates, the union over the sources, in the order of the vectors' scores.
+
+    c is what the longest union needs; shorter rows are padded. kept: gets what each source gave.
+    """
+    parts = {name: source_top(name, scores, index, k, seen, allowed) for name, k in depths.items() if k}
+    if kept is not None:
+        kept |= parts
+    item_idx = np.sort(np.concatenate([part.item_idx for part in parts.values()], axis=1), axis=1)
+    new = item_idx >= 0
+    new[:, 1:] &= item_idx[:, 1:] != item_idx[:, :-1]
+    row, place = np.nonzero(new)
+    item = item_idx[row, place]
+    found = empty_result(scores.n, max(1, int(new.sum(axis=1).max(initial=0))))
+    write_best(found, 0, row, item, pair_scores(scores.vectors, scores.item_vectors, row, item))
+    return found
+
+
+def first_of_order(
+    order: np.ndarray, score: np.ndarray, n: int, k: int, seen: Rows | None, allowed: np.ndarray | None
+) -> ScoredItems:
+    """(n, k): the first k allowed items of one order for n users, less those that each has seen.
+
+    Args:
+        order: (n_items,) item_idx by falling score (n_items,).
+    """
+    order = order if allowed is None else order[allowed[order]]
+    found = empty_result(n, k)
+    for row in range(n):
+        first = order[:k]
+        if seen is not None:
+            own = take_rows(seen, slice(row, row + 1))
+            first = order[: k + len(own[1])]
+            first = first[not_listed(own, np.zeros_like(first), first, len(score))][:k]
+        found.item_idx[row, : len(first)] = first
+        found.score[row, : len(first)] = score[first]
+    return found
+
+
+def _less(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
+    """Without the items that are not allowed, and with nothing for some (n,) users; the gaps stay."""
+    if allowed is None and not users.any():
+        return found
+    out = np.broadcast_to(users[:, None], found.item_idx.shape)
+    if allowed is not None:
+        out = out | ~np.append(allowed, False)[found.item_idx]
+    return ScoredItems(np.where(out, -1, found.item_idx), np.where(out, -np.inf, found.score).astype(np.float32))

@@ -1,0 +1,155 @@
+"""Feature tables: what ranking needs beside a history and the candidates, as of one state of the history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from safetensors.numpy import save_file
+
+from reckg.arrays.extended_array import Array, GrownArray
+from reckg.errors import ArtifactError
+from reckg.files.file_hash import file_sha256
+from reckg.files.mapped_tensors import mapped_tensors
+from reckg.ranking.tables.item_item import Order
+from reckg.ranking.tables.row_sums import Matrix
+from reckg.retrieval.exact import longest_vector
+
+FORMAT_VERSION = 2
+ITEM_COLUMNS = (
+    "popularity",
+    "recent_popularity",
+    "latest_popularity",
+    "popularity_trend",
+    "item_age",
+    "entity_count",
+)
+USER_COLUMNS = ("history_length", "user_recency")
+MATRICES = ("entities", "cooccurrence", "walk", "linear", "entity_neighbours", "text_neighbours")
+USER_MATRICES = ("user_entities", "attribute_lift")
+
+
+@dataclass(frozen=True)
+class FeatureTables:
+    """What features need beside the history: everything as of one state of the history. U users, I items, E entities.
+
+    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order). now: epoch
+    seconds of the state; None where the data has no times, and in tables of an older reckg that are not "between".
+    graph_dim: how many of the vectors' leading dimensions are the graph model's; the others are its linear part.
+    users (U, 2) and items (I, 6) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
+    where unknown. vectors (I, graph_dim) float16: the graph's part of the items' vectors at unit length. text (I, t)
+    float16 at unit length or zeros, t = 0 without texts. factors (I, f) float32, f = 0 where there are none;
+    factor_gram (f, f) float64. event_keys (n,) as columns.event_keys and event_times (n,) sorted, int64; empty unless
+    order is "between" and times are known. popular (I,) int64: item_idx by falling popularity, recent where times are
+    known, equal ones by popularity overall; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight
+    of each of an item's entities; entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence,
+    walk, entity_neighbours and, where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of
+    ones and attribute_lift (E, I) csr.
+    """
+
+    order: Order
+    now: int | None
+    graph_dim: int
+    users: np.ndarray
+    items: Array
+    numbers: Array
+    vectors: Array
+    text: Array
+    factors: Array
+    factor_gram: np.ndarray
+    event_keys: np.ndarray
+    event_times: np.ndarray
+    popular: np.ndarray
+    popular_score: np.ndarray
+    entity_length: np.ndarray
+    entities: Matrix
+    cooccurrence: Matrix
+    walk: Matrix
+    entity_neighbours: Matrix
+    user_entities: sp.csr_matrix
+    attribute_lift: sp.csr_matrix
+    linear: Matrix | None
+    text_neighbours: Matrix | None
+
+    @cached_property
+    def longest_factor(self) -> float:
+        """The length of the longest item factor, for the search over them."""
+        return longest_vector(self.factors.base if isinstance(self.factors, GrownArray) else self.factors)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, np.ndarray] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                tensors[field.name] = value
+            elif isinstance(value, sp.csr_matrix):
+                tensors |= {
+                    f"{field.name}.indptr": value.indptr.astype(np.int64),
+                    f"{field.name}.indices": value.indices.astype(np.int32),
+                    f"{field.name}.data": value.data.astype(np.float32),
+                }
+        path = folder / "features.safetensors"
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "columns": [*USER_COLUMNS, *ITEM_COLUMNS],
+            "order": self.order,
+            "now": self.now,
+            "graph_dim": self.graph_dim,
+            "n_users": len(self.users),
+            "n_items": len(self.items),
+            "n_entities": self.entities.shape[1],
+            "n_user_entities": self.user_entities.shape[1],
+            "sha256": file_sha256(path),
+        }
+        (folder / "features.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_feature_tables(folder: Path) -> FeatureTables:
+    """Reads what ``FeatureTables.save`` wrote; the arrays are memory-mapped.
+
+    Raises:
+        ArtifactError: a file is missing, was changed, or is of another version.
+    """
+    path = folder / "features.safetensors"
+    again = "Run 'reckg rank' again."
+    try:
+        description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        version, columns, found = description["format_version"], description["columns"], file_sha256(path)
+        if (version, columns) != (FORMAT_VERSION, [*USER_COLUMNS, *ITEM_COLUMNS]):
+            raise ArtifactError(
+                f"{folder} holds tables of format {version} with {len(columns)} columns; this version of reckg reads "
+                f"others, of format {FORMAT_VERSION}. {again}"
+            )
+        if found != description["sha256"]:
+            raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, features.json says otherwise. {again}")
+        tensors = mapped_tensors(path)
+        n_users, n_items, n_entities = (description[f"n_{what}"] for what in ("users", "items", "entities"))
+        shapes = {name: (n_items, n_items) for name in MATRICES} | {
+            "entities": (n_items, n_entities),
+            "user_entities": (n_users, description["n_user_entities"]),
+            "attribute_lift": (description["n_user_entities"], n_items),
+        }
+        matrices = {name: _matrix(tensors, name, shape) for name, shape in shapes.items()}
+        arrays = {name: tensor for name, tensor in tensors.items() if "." not in name}
+        now = description.get("now", int(arrays["event_times"][-1]) if len(arrays["event_times"]) else None)
+        return FeatureTables(description["order"], now, description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
+        ) from error
+
+
+def _matrix(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix | None:
+    if f"{name}.data" not in tensors and name in ("linear", "text_neighbours"):
+        return None
+    parts = tuple(tensors[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    matrix = sp.csr_matrix(parts, shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix

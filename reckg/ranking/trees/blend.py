@@ -1,0 +1,103 @@
+"""Blend: the weighted source scores from which the ranker's trees start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reckg.errors import DataError
+from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES
+
+BLENDED: tuple[str, ...] = tuple(f"{name}_z" for name in SOURCE_SCORES)
+SMALLEST_WEIGHT = 0.05  # of the retrieval score
+RIDGE = 1e-3
+HEAD = 50  # first candidates of a query from which the weights are learnt
+ROUNDS = 3  # the head is first that of the retrieval order, then that of the blend so far
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weight for each source score, standardised over the user's candidates."""
+
+    weights: dict[str, float]
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """(r,) float64 of (r, F) features; a score that does not exist counts 0."""
+        values = features.T[[FEATURES.index(name) for name in self.weights]].astype(np.float64)
+        np.copyto(values, 0, where=~np.isfinite(values))
+        values *= np.array(list(self.weights.values()))[:, None]
+        total = np.zeros(len(features))
+        for value in values:  # one by one, so that the bits do not depend on the number of rows
+            total += value
+        return total
+
+
+def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend:
+    """The blend under which the hits are the likeliest choices among their query's candidates.
+
+    Maximises the likelihood of a conditional logit over the source scores, with weights >= 0. This gives the
+    retrieval score a scale on which trees can build, and the other scores their weights beside it. Only the head of
+    each list counts: that is where the places are decided, and there the retrieval score tells less than over the
+    whole list, whose far end it has well sorted. Which candidates are the head is the blend's own doing, so that it is
+    fitted ROUNDS times: where popularity orders better than the vectors, their head would teach too little of it.
+
+    Args:
+        features: (n, c, F), in retrieval order.
+        hits, real: (n, c) bool: the relevant candidates, and those that are no padding.
+    Raises:
+        DataError: no query has a hit in its head, or the retrieval scores do not differ within any query.
+    Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
+    """
+    blend, order = Blend({}), np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
+    for _ in range(ROUNDS):
+        blend = _fit_head(features, hits, real, order[:, :HEAD], blend)
+        total = np.where(real, blend.scores(features.reshape(-1, len(FEATURES))).reshape(hits.shape), -np.inf)
+        order = np.argsort(-total, axis=1, kind="stable")
+        if not np.take_along_axis(hits, order[:, :HEAD], axis=1).any():
+            break
+    return blend
+
+
+def _fit_head(features: np.ndarray, hits: np.ndarray, real: np.ndarray, head: np.ndarray, start: Blend) -> Blend:
+    """The blend over the candidates at ``head`` (n, h) of each query; start: where the search for weights begins."""
+    some = np.flatnonzero(np.take_along_axis(hits, head, axis=1).any(axis=1))
+    if not len(some):
+        raise DataError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn.")
+    row, head = some[:, None], head[some]
+    hits, real = hits[row, head], real[row, head]
+    sources = np.stack([features[row, head, FEATURES.index(name)] for name in BLENDED]).astype(np.float64)
+    sources = np.where(real & np.isfinite(sources), sources, 0)
+    known = np.flatnonzero(sources.any(axis=(1, 2)))
+    if 0 not in known:
+        raise DataError("the retrieval scores of every user are all equal: there is no order to improve on.")
+    begin = np.array([start.weights.get(BLENDED[place], 0.0) for place in known])
+    weights = _choice_weights(sources[known], hits, real, 0, begin if begin.any() else None)
+    return Blend({BLENDED[place]: float(weight) for place, weight in zip(known, weights, strict=True) if weight > 0})
+
+
+def _choice_weights(
+    sources: np.ndarray, hits: np.ndarray, real: np.ndarray, retrieval: int, start: np.ndarray | None = None
+) -> np.ndarray:
+    """(s,) weights >= 0 of the (s, n, c) sources that maximise the likelihood of the hits; start: None: all equal."""
+    import scipy.optimize  # a server never needs it
+
+    n = len(hits)
+    chosen = hits.sum(axis=1)
+
+    def loss(weight: np.ndarray) -> tuple[float, np.ndarray]:
+        utility = np.where(real, np.tensordot(weight, sources, axes=1), -np.inf)
+        utility -= utility.max(axis=1, keepdims=True)
+        share = np.exp(utility)
+        total = share.sum(axis=1)
+        likelihood = utility[hits].sum() - (chosen * np.log(total)).sum()
+        gradient = np.tensordot(sources, hits - share * (chosen / total)[:, None], axes=2)
+        ridge = RIDGE * n * weight
+        return float(ridge @ weight / 2 - likelihood) / n, (ridge - gradient) / n
+
+    low = np.zeros(len(sources))
+    low[retrieval] = SMALLEST_WEIGHT
+    start = np.full(len(sources), 1 / len(sources)) if start is None else start
+    bounds = [(value, None) for value in low]
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.maximum(found.x, low)

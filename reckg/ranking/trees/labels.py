@@ -1,0 +1,124 @@
+"""Labels: what users took after a state of the data, and the lists that a ranker learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.data.history import History
+from reckg.metrics.ranking import hit_matrix
+from reckg.ranking.features.extract import FEATURES, block_users, candidate_features
+from reckg.ranking.sources.candidates import (
+    Depths,
+    available_sources,
+    retrieve,
+    source_top,
+)
+from reckg.ranking.sources.depths import DEEPEST, Choice, LabelledLists, RequestCosts
+from reckg.ranking.sources.user_scores import UserScores
+from reckg.ranking.tables.feature_tables import FeatureTables
+from reckg.ranking.trees.ranker import Queries
+from reckg.retrieval.index import ItemIndex
+
+Progress = Callable[[int], object]
+
+LABEL_USERS = 4000  # over whom the depths are chosen, at most
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A state, as of which candidates and features are made, and what users took after it.
+
+    tables, history, index, vectors (n_users, d): of the state, and by a model that has not seen the labels. users (n,)
+    user_idx, each with at least one label; relevant and excluded: compressed rows of the labels and of the items that
+    the lists leave out, in their order.
+    """
+
+    tables: FeatureTables
+    history: History
+    index: ItemIndex
+    vectors: np.ndarray
+    users: np.ndarray
+    relevant: Rows
+    excluded: Rows
+
+    def scores(self, rows: np.ndarray) -> tuple[UserScores, Rows]:
+        """Of the label users at ``rows``, and the items that their lists leave out."""
+        users = self.users[rows]
+        scores = UserScores(self.tables, self.history, users, self.vectors[users], self.index.vectors())
+        return scores, take_rows(self.excluded, rows)
+
+
+def depths_for(
+    labels: LabelSet, budget: int, seed: int, costs: RequestCosts | None = None, latency_ms: float = 0.0
+) -> Choice:
+    """How many candidates each source gives, chosen over at most LABEL_USERS users.
+
+    costs, latency_ms: of a request, and at most; None: what it costs does not count.
+    """
+    n = len(labels.users)
+    rows = np.sort(np.random.default_rng(seed).permutation(n)[:LABEL_USERS])
+    names = available_sources(labels.tables)
+    depth = {name: min(budget if name == "vectors" else DEEPEST, labels.index.n_items) for name in names}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    block = block_users(labels.tables, budget)
+    for start in range(0, len(rows), block):
+        scores, seen = labels.scores(rows[start : start + block])
+        for name in names:
+            parts[name].append(source_top(name, scores, labels.index, depth[name], seen).item_idx)
+    lists = {name: np.concatenate(found) for name, found in parts.items()}
+    labelled = LabelledLists(lists, take_rows(labels.relevant, rows))
+    return labelled.choose(budget) if costs is None else labelled.choose_within(budget, costs, latency_ms)
+
+
+def label_queries(sets: Sequence[LabelSet], depths: Depths, progress: Progress | None = None) -> Queries:
+    """The lists of all label users, candidates and features as of each set's state.
+
+    progress: called with the number of users after each block.
+    """
+    parts: list[Queries] = []
+    for labels in sets:
+        block = block_users(labels.tables, sum(depths.values()))
+        for start in range(0, len(labels.users), block):
+            rows = np.arange(start, min(start + block, len(labels.users)))
+            parts.append(_queries(labels, rows, depths))
+            if progress is not None:
+                progress(len(rows))
+    width = max((part.item_idx.shape[1] for part in parts), default=0)
+
+    def joined(arrays: list[np.ndarray], value: float) -> np.ndarray:
+        wide = [[(0, 0), (0, width - a.shape[1]), (0, 0)][: a.ndim] for a in arrays]
+        return np.concatenate([np.pad(a, w, constant_values=value) for a, w in zip(arrays, wide, strict=True)])
+
+    length = np.concatenate([np.diff(part.relevant[0]) for part in parts])
+    return Queries(
+        user=np.concatenate([part.user for part in parts]),
+        item_idx=joined([part.item_idx for part in parts], -1),
+        features=joined([part.features for part in parts], np.nan),
+        hits=joined([part.hits for part in parts], False),
+        relevant=(np.concatenate([[0], np.cumsum(length)]), np.concatenate([part.relevant[1] for part in parts])),
+        without=sum(part.without for part in parts),
+    )
+
+
+def _queries(labels: LabelSet, rows: np.ndarray, depths: Depths) -> Queries:
+    """The lists of the label users at ``rows``; features of those with a relevant candidate alone."""
+    scores, seen = labels.scores(rows)
+    found = retrieve(scores, labels.index, depths, seen)
+    relevant = take_rows(labels.relevant, rows)
+    hits = hit_matrix(found.item_idx, relevant)
+    some = np.flatnonzero(hits.any(axis=1))
+    features = np.empty((len(some), found.item_idx.shape[1], len(FEATURES)), dtype=np.float32)
+    if len(some):
+        features[:] = candidate_features(scores, found)[some]
+    return Queries(
+        user=labels.users[rows[some]],
+        item_idx=found.item_idx[some],
+        features=features,
+        hits=hits[some],
+        relevant=take_rows(relevant, some),
+        without=len(rows) - len(some),
+    )

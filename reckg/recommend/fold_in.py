@@ -1,0 +1,138 @@
+"""Users of requests that bring a history or attributes: vectors, histories and feature rows of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from reckg.arrays.ragged_rows import row_positions
+from reckg.data.history import History
+from reckg.ranking.tables.columns import user_recency
+from reckg.ranking.tables.feature_tables import USER_COLUMNS, FeatureTables
+
+if TYPE_CHECKING:
+    from reckg.bundle.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class UserRequest:
+    """Who is to get recommendations.
+
+    Args:
+        user_id: a raw id, known or not; None: of nobody.
+        recent_items: raw item ids: the user's interactions beside those that the bundle has. Those without a time are
+            the latest, oldest first.
+        attributes: a column of the users table to a value, or a list of values; in place of the bundle's.
+        recent_times: epoch seconds, UTC, of the first of recent_items, in any order; the others have no time.
+
+    Raises:
+        ValueError: more times than items.
+    """
+
+    user_id: str | None = None
+    recent_items: Sequence[str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    recent_times: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.recent_times) > len(self.recent_items):
+            raise ValueError(f"{len(self.recent_times)} recent_times for {len(self.recent_items)} recent_items")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the user id is all there is."""
+        return not self.recent_items and not self.attributes
+
+
+@dataclass(frozen=True)
+class Users:
+    """n users: vectors (n, d), zeros of one of whom nothing is known; histories; feature tables with their rows."""
+
+    vectors: np.ndarray
+    history: History
+    features: FeatureTables
+
+
+@dataclass(frozen=True)
+class FoldedUsers(Users):
+    """The users of n requests, and what of each request the bundle does not know."""
+
+    unknown_items: list[tuple[str, ...]]
+    unknown_attributes: list[tuple[str, ...]]
+
+
+def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
+    """The users of n requests, each as it would be alone, bit by bit.
+
+    A history is in order of time, items without one last. Of a user whose items have times, the features know the time
+    since the last, 0 where it is after the bundle's own interactions: no answer depends on when it is asked for. Of one
+    with items without a time it is NaN.
+
+    Raises:
+        CannotEmbedError: the bundle has nothing to embed with.
+    """
+    inductive, tables = bundle.embedder, bundle.features
+    vectors = np.empty((len(requests), inductive.dim), dtype=np.float32)
+    histories, timestamps, unknown_items, unknown_attributes, traits = [], [], [], [], []
+    kept, undated = np.zeros(len(requests), dtype=bool), np.zeros(len(requests), dtype=bool)
+    for number, request in enumerate(requests):
+        user_idx = None if request.user_id is None else bundle.user_ids.get(request.user_id)
+        found = [bundle.item_ids.get(item_id) for item_id in request.recent_items]
+        items, times, undated[number] = _whole(bundle, user_idx, found, request.recent_times)
+        vectors[number], unknown = inductive.embed_user(items, request.attributes, user_idx)
+        histories.append(items)
+        timestamps.append(times)
+        traits.append(-1 if user_idx is None else user_idx)
+        kept[number] = user_idx is not None and all(idx is None for idx in found)
+        unknown_items.append(tuple(i for i, idx in zip(request.recent_items, found, strict=True) if idx is None))
+        unknown_attributes.append(tuple(unknown))
+    indptr = np.concatenate([[0], np.cumsum([len(items) for items in histories])]).astype(np.int64)
+    item_idx, timestamp = (np.concatenate([np.empty(0, dtype=np.int64), *parts]) for parts in (histories, timestamps))
+    history = History(indptr, item_idx, timestamp, np.ones(len(item_idx), dtype=np.float32))
+    rows = np.column_stack([np.log1p(np.diff(indptr)), user_recency(history, tables.now)]).astype(np.float32)
+    rows[undated, USER_COLUMNS.index("user_recency")] = np.nan
+    rows[kept] = tables.users[np.array(traits, dtype=np.int64)[kept]]
+    features = replace(tables, users=rows, user_entities=_rows_of(tables.user_entities, traits))
+    return FoldedUsers(vectors, history, features, unknown_items, unknown_attributes)
+
+
+def _whole(
+    bundle: Bundle, user_idx: int | None, found: Sequence[int | None], given: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(m,) item_idx and (m,) epoch seconds of what the bundle has of a user and of the found items, by time; and
+    whether some have no time.
+
+    given: the times of the first of ``found``. What has none is as late as the latest that is known of anybody.
+    """
+    stored = _stored(bundle.history, user_idx)
+    dated = [(idx, time) for idx, time in zip(found, given, strict=False) if idx is not None]
+    others = [idx for idx in found[len(given) :] if idx is not None]
+    items, times = bundle.history.item_idx[stored], bundle.history.timestamp[stored]
+    if dated:
+        joined = np.array(dated, dtype=np.int64)
+        items, times = np.concatenate([items, joined[:, 0]]), np.concatenate([times, joined[:, 1]])
+        order = np.argsort(times, kind="stable")
+        items, times = items[order], times[order]
+    if others:
+        now = max([bundle.features.now or 0, *times[-1:].tolist()])
+        items = np.concatenate([items, np.array(others, dtype=np.int64)])
+        times = np.concatenate([times, np.full(len(others), now, dtype=np.int64)])
+    return items, times, bool(others)
+
+
+def _stored(history: History, user_idx: int | None) -> slice:
+    """Where a user's interactions are; nowhere for an unknown one."""
+    return slice(0, 0) if user_idx is None else slice(history.indptr[user_idx], history.indptr[user_idx + 1])
+
+
+def _rows_of(matrix: sp.csr_matrix, rows: list[int]) -> sp.csr_matrix:
+    """The rows of a matrix; an empty one for -1."""
+    which = np.array(rows, dtype=np.int64)
+    found = which >= 0
+    ends, position = row_positions(matrix.indptr, which[found])
+    indptr = ends[np.concatenate([[0], np.cumsum(found)])]
+    return sp.csr_matrix((matrix.data[position], matrix.indices[position], indptr), shape=(len(rows), matrix.shape[1]))

@@ -1,0 +1,119 @@
+"""Golden requests: a few requests with their answers, kept in a bundle and asked again when it is loaded.
+
+They find what hashes cannot: a library version, a processor or code that answers otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reckg.errors import ArtifactError, ReckgError
+from reckg.recommend.recommender import Recommendations, Recommender
+
+if TYPE_CHECKING:
+    from reckg.bundle.bundle import Bundle
+
+K = 10
+USERS, ITEMS = 8, 3
+TOLERANCE = 1e-5  # of the answer's largest score, and at least of 1
+
+
+def golden_lines(bundle: Bundle) -> str:
+    """Requests spread over the bundle's users and items, with their answers: one JSON object a line."""
+    recommender = Recommender(bundle)
+    lines = []
+    for request in _requests(bundle):
+        answer = _answer(recommender, request)
+        found = {
+            "item_ids": [item.item_id for item in answer.items],
+            "scores": [item.score for item in answer.items],
+            "fallback": answer.fallback,
+            "degraded": list(answer.degraded),
+        }
+        lines.append(json.dumps({"request": request, "answer": found}, ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def replay_golden(bundle: Bundle, lines: str) -> int:
+    """Asks the golden requests again; returns their number.
+
+    Scores must agree within TOLERANCE, and so must the items; those whose scores agree that closely may change places.
+
+    Raises:
+        ArtifactError: a line is no request, there is none, or an answer differs; it names the request and both answers.
+    """
+    recommender = Recommender(bundle)
+    n = 0
+    for n, line in enumerate(lines.splitlines(), start=1):
+        try:
+            golden = json.loads(line)
+            request, expected = golden["request"], golden["answer"]
+            answer = _answer(recommender, request)
+            difference = _difference(answer, expected)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"golden.jsonl: line {n} is no golden request: {error!r}.") from error
+        except ReckgError as error:
+            raise ArtifactError(f"golden.jsonl: request {n} of {request} failed: {error}") from error
+        if difference:
+            raise ArtifactError(
+                f"golden.jsonl: the answer to request {n} {request} differs: {difference}. The bundle's files are "
+                "whole, so this installation computes otherwise than the one that wrote it: see library_versions in "
+                "manifest.json."
+            )
+    if n == 0:
+        raise ArtifactError("golden.jsonl holds no request.")
+    return n
+
+
+def replay_golden_file(bundle: Bundle, path: Path) -> int:
+    """The same of a file. Raises ArtifactError also where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    return replay_golden(bundle, lines)
+
+
+def _requests(bundle: Bundle) -> list[dict[str, Any]]:
+    n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
+    users = bundle.user_ids.raw(np.unique(np.linspace(0, n_users - 1, min(USERS, n_users)).astype(np.int64)))
+    items = bundle.item_ids.raw(np.unique(np.linspace(0, n_items - 1, min(ITEMS, n_items)).astype(np.int64)))
+    unknown = "unknown user"
+    while unknown in bundle.user_ids:
+        unknown += "?"
+    requests: list[dict[str, Any]] = [{"user_id": user, "k": K, "exclude_seen": True} for user in [*users, unknown]]
+    requests += [{"user_id": user, "k": K, "exclude_seen": False} for user in users[:1]]
+    if bundle.inductive is not None:
+        requests.append({"recent_items": items, "k": K, "exclude_seen": True})
+    return requests + [{"item_id": item, "k": K} for item in items]
+
+
+def _answer(recommender: Recommender, request: dict[str, Any]) -> Recommendations:
+    if "item_id" in request:
+        return recommender.similar_items(request["item_id"], request["k"])
+    recent = request.get("recent_items", ())
+    return recommender.recommend(request.get("user_id"), request["k"], request["exclude_seen"], recent_items=recent)
+
+
+def _difference(answer: Recommendations, expected: dict[str, Any]) -> str:
+    """What differs between two answers; empty where nothing does."""
+    for name, found in (("fallback", answer.fallback), ("degraded", list(answer.degraded))):
+        if found != expected[name]:
+            return f"{name} {found!r}, expected {expected[name]!r}"
+    ids, wanted_ids = [item.item_id for item in answer.items], expected["item_ids"]
+    if len(ids) != len(wanted_ids) or len(wanted_ids) != len(expected["scores"]):
+        return f"{len(ids)} items, expected {len(wanted_ids)}"
+    scores, wanted = np.array([item.score for item in answer.items]), np.array(expected["scores"], dtype=np.float64)
+    tolerance = TOLERANCE * max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    for place in range(len(ids)):
+        if not abs(scores[place] - wanted[place]) <= tolerance:
+            return f"score {scores[place]:.6g} at place {place + 1}, expected {wanted[place]:.6g}"
+        tied = {wanted_ids[other] for other in np.flatnonzero(np.abs(wanted - wanted[place]) <= tolerance)}
+        beyond = abs(wanted[place] - wanted[-1]) <= tolerance  # may be tied with the first item that was cut off
+        if ids[place] != wanted_ids[place] and ids[place] not in tied and not beyond:
+            return f"item {ids[place]!r} at place {place + 1}, expected {wanted_ids[place]!r}"
+    return ""

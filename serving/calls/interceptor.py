@@ -1,0 +1,136 @@
+"""The entrance of a server: who calls, how often, and whether there is a place; what is not let in is rejected here.
+
+One gRPC interceptor. It decides from a call's metadata in gRPC's own thread, so that a rejection costs no other. The
+rest of the way is serving/calls/handler.py.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import grpc
+
+from serving.access.authority import Authority, certificate_names, scope_of
+from serving.access.rate_limits import RateLimits
+from serving.calls.handler import WayIn
+from serving.calls.lanes import CALL, Call, Lane, rejection
+from serving.calls.status import RefusedError
+from serving.settings import ServerSettings
+
+MOST_REQUESTS = 512  # in a worker, those included whose message is not there yet
+STREAM_PAUSE_S = 1.0  # after which a stream that found no place may be tried again
+BULK_METHODS = ("/reckg.v1.RecommenderService/BatchRecommend",)
+
+Observer = Callable[[Call, grpc.StatusCode], None]
+
+
+class Entrance(grpc.ServerInterceptor):
+    """Lets calls in. It must be the outermost interceptor: it makes handlers take their messages as bytes.
+
+    Args:
+        observe: told of every call that ended, and its status; in any thread.
+        initializer: called in every thread that answers, before its first call.
+
+    Raises:
+        ConfigError: the tokens file is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        observe: Observer = lambda call, code: None,
+        initializer: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        limits = settings.limits
+        self.observe, self.clock = observe, clock
+        self._authority = None if settings.auth.tokens is None else Authority(settings.auth.tokens)
+        self._certificates = settings.tls.client_ca is not None
+        per_s = limits.requests_per_s / settings.workers
+        self._rates = RateLimits(per_s, clock) if per_s else None
+        self._max_bytes, self._max_write_bytes = limits.max_request_bytes, limits.max_write_bytes
+        given: dict[str, Any] = {"initializer": initializer, "clock": clock}
+        self.requests = Lane("request", settings.threads, MOST_REQUESTS, limits.max_queue_ms / 1000, **given)
+        self.streams = Lane("stream", 1, limits.max_streams, **given)  # one message at a time, beside the requests
+        self.admin = Lane("admin", 4, 16, **given)
+        self.others = Lane("other", 16, 128, **given)  # health and reflection
+        self._ways: dict[str, WayIn] = {}
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        return self.requests, self.streams, self.admin, self.others
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        way = self._ways.get(details.method)
+        if way is None:
+            handler = continuation(details)
+            if handler is None:
+                return None  # gRPC answers UNIMPLEMENTED
+            way = self._ways[details.method] = self._way(details.method, handler)
+        call = Call(details.method, self.clock(), details.invocation_metadata)
+        CALL.set(call)
+        try:
+            self._look_at_metadata(call, details.invocation_metadata, way.scope)
+            wait_s = way.lane.admit(call)
+            if wait_s is not None:
+                raise self._full(way.lane, wait_s)
+        except RefusedError as error:
+            call.refuse(error)
+            self.observe(call, error.code)
+            return rejection(error)
+        return way.handler
+
+    def look_at_certificate(self, call: Call, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> None:
+        """Finds the principal in the client's certificate, and counts the call. Raises RefusedError."""
+        if self._authority is not None:
+            call.principal = self._authority.by_certificate(auth_context, scope)
+        else:
+            call.principal = next(iter(certificate_names(auth_context)), "")
+        self._count(call.principal)
+
+    def _look_at_metadata(self, call: Call, metadata: Any, scope: str | None) -> None:
+        """Finds the principal and counts the call, but where it is known by its certificate. Raises RefusedError."""
+        if scope is None:
+            call.principal = ""
+            return
+        if self._authority is not None:
+            call.principal = self._authority.by_token(metadata, scope)
+        elif not self._certificates:
+            call.principal = ""
+        if call.principal is not None:
+            self._count(call.principal)
+        elif not self._certificates:
+            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "the call brings no token")
+
+    def _count(self, principal: str) -> None:
+        wait_s = 0.0 if self._rates is None else self._rates.wait_s(principal)
+        if wait_s:
+            message = "this caller sends more requests than it may"
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s, reason="rate")
+
+    def _full(self, lane: Lane, wait_s: float) -> RefusedError:
+        if lane is not self.requests:
+            wait_s = STREAM_PAUSE_S
+        message = "too many calls are in flight"
+        pause_s = wait_s * (1 + random.random())  # spread, so that they do not all come back at once
+        reason = "queue" if lane is self.requests else "places"
+        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s, reason=reason)
+
+    def _way(self, method: str, handler: grpc.RpcMethodHandler) -> WayIn:
+        scope = scope_of(method)
+        if scope is None:
+            lane = self.others
+        elif scope == "admin":
+            lane = self.admin
+        else:
+            lane = self.streams if handler.response_streaming else self.requests
+        bulk = method in BULK_METHODS or scope in ("events", "catalog")
+        return WayIn(self, method, handler, lane, scope, self._max_write_bytes if bulk else self._max_bytes)

@@ -1,0 +1,165 @@
+"""What a worker answers from: an immutable snapshot, taken once by each request and replaced in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from reckg.bundle.bundle import GOLDEN, load_bundle
+from reckg.bundle.manifest import MANIFEST
+from reckg.errors import ArtifactError
+from reckg.live.overlay import Overlay
+from reckg.recommend.golden import replay_golden_file
+from reckg.recommend.recommender import Recommender
+from serving.calls.status import StartingError
+from serving.store import StateStore, StoreError
+
+REFRESH_S = 0.5  # how often a worker asks for changes of the catalogue
+
+logger = logging.getLogger("reckg.serving")
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A bundle that is served, with the changes of the catalogue up to ``catalog_revision``.
+
+    stale_catalog: the store did not answer when it was last asked. added_count: items that were added since the bundle
+    was built; blocked_count: of all items those that were removed or are not available.
+    """
+
+    recommender: Recommender
+    catalog_revision: int = 0
+    stale_catalog: bool = False
+    added_count: int = 0
+    blocked_count: int = 0
+
+    @property
+    def bundle_version(self) -> str:
+        return self.recommender.bundle.version
+
+    def is_added(self, item_idx: int) -> bool:
+        """Whether an item was added since the bundle was built."""
+        base = self.recommender.bundle.base
+        return base is not None and item_idx >= len(base.item_ids)
+
+
+class ServingState:
+    """The snapshot of a worker. A request reads ``current`` once, and so answers from one version.
+
+    Args:
+        store: of catalogue changes; None: there are none.
+    """
+
+    def __init__(self, store: StateStore | None = None) -> None:
+        self.store = store
+        self._current: Served | None = None
+        self._overlay: Overlay | None = None
+        self._prepared: Overlay | None = None
+        self._changing = threading.Lock()  # held by whoever replaces the snapshot, never by requests
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def current(self) -> Served:
+        """Raises StartingError before there is one."""
+        current = self._current
+        if current is None:
+            raise StartingError("the bundle is still loading; try again")
+        return current
+
+    def serve(self, recommender: Recommender) -> None:
+        """Answers from this from now on."""
+        if self.store is None:
+            self._current = Served(recommender)
+        else:
+            self._take(Overlay.of(recommender.bundle), recommender)
+
+    def prepare(self, path: Path, manifest_sha256: str) -> None:
+        """Loads a bundle beside the present one, and asks it its golden requests, which also warms it.
+
+        Another process has verified the bundle under this manifest. Here sizes and shapes are checked again, and the
+        hashes of the files whose parsers do not survive damage: a file that was changed in between ends no worker.
+
+        Raises:
+            ArtifactError: the bundle is not the one that was verified, or cannot be loaded.
+        """
+        self.abort()
+        bundle = load_bundle(path, verify=False)
+        if hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
+            raise ArtifactError(f"{path} was changed after it was verified")
+        if bundle.ranker is not None:
+            bundle.ranker.compile()
+        replay_golden_file(bundle, path / GOLDEN)
+        self._prepared = self._refreshed(Overlay.of(bundle))[0]
+
+    def commit(self) -> None:
+        """Answers from the prepared bundle; requests that began with the old one end with it."""
+        if self._prepared is None:
+            raise ArtifactError("no bundle is prepared")
+        prepared, self._prepared = self._prepared, None
+        self._take(prepared, None)
+
+    def abort(self) -> None:
+        """Forgets the prepared bundle, if there is one."""
+        self._prepared = None
+
+    def follow(self, every_s: float = REFRESH_S) -> None:
+        """Takes changes of the catalogue from now on, in a thread of its own, until ``stop``."""
+        if self.store is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._follow, args=(every_s,), name="catalogue", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends ``follow``; what is served stays."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def refresh(self) -> None:
+        """Takes the changes of the catalogue that the store holds now."""
+        with self._changing:
+            before = self._overlay
+            if before is None or self.store is None:
+                return
+            overlay, answered = self._refreshed(before)
+            current = self.current
+            if overlay is not before or current.stale_catalog == answered:
+                self._publish(overlay, answered, current.recommender if overlay.served is before.served else None)
+
+    def _follow(self, every_s: float) -> None:
+        while not self._stopped.wait(every_s):
+            try:
+                self.refresh()
+            except Exception as error:
+                logger.exception("changes of the catalogue could not be applied: %s", type(error).__name__)
+
+    def _take(self, overlay: Overlay, recommender: Recommender | None) -> None:
+        """Serves another bundle, with the changes of now."""
+        with self._changing:
+            refreshed, answered = self._refreshed(overlay)
+            self._publish(refreshed, answered, recommender if refreshed is overlay else None)
+
+    def _publish(self, overlay: Overlay, answered: bool, recommender: Recommender | None) -> None:
+        self._overlay = overlay
+        recommender, counts = recommender or Recommender(overlay.served), (overlay.added_count, overlay.blocked_count)
+        self._current = Served(recommender, overlay.known_revision, not answered, *counts)
+
+    def _refreshed(self, overlay: Overlay) -> tuple[Overlay, bool]:
+        """The overlay with the store's changes, or as it is where there are none; and whether the store answered."""
+        if self.store is None:
+            return overlay, True
+        try:
+            revision = self.store.catalog_revision()
+            if revision < overlay.revision or overlay.is_worn:  # another store, or worn out
+                overlay = Overlay.of(overlay.base)
+            changes = self.store.catalog_changes(overlay.revision) if revision > overlay.revision else []
+            waiting = {change.item_id for change in changes if change.kind == "upsert"} | overlay.pending.keys()
+            waiting = {item_id for item_id in waiting if item_id not in overlay.base.item_ids}
+            embedded = self.store.embedded(overlay.base.version, sorted(waiting)) if waiting else []
+        except StoreError:
+            return overlay, False
+        return overlay.applied(changes, embedded), True

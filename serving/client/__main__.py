@@ -1,0 +1,9 @@
+"""The command line of `python -m serving.client`."""
+
+from __future__ import annotations
+
+import sys
+
+from serving.client.client import main
+
+sys.exit(main())

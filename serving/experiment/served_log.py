@@ -1,0 +1,164 @@
+"""The log of what was shown: Parquet parts that `reckg evaluate --log` reads, written beside the requests.
+
+A request never waits for the log. Rows queue up to a bound; what does not fit, and what the disk refuses, is dropped
+and counted. A part is written whole and renamed, so that a reader finds none that is half there; a worker that is
+killed loses the rows of its open part.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from reckg.errors import ConfigError
+from reckg.evaluation.logs.served_log import SCHEMA
+from serving.settings import ServedLogSettings
+
+logger = logging.getLogger("reckg.serving")
+
+COLUMNS = {name: kind for name, kind in SCHEMA.items() if name != "reward"}  # rewards come later, from events
+QUEUED_ROWS = 100_000
+BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One answer: what was shown to whom, best first. variants: one name; or one an item, of interleaved lists."""
+
+    request_id: str
+    user_id: str
+    timestamp: int
+    item_ids: Sequence[str]
+    scores: Sequence[float]
+    propensities: Sequence[float]
+    variants: Sequence[str]
+    bundle_version: str
+    placement: str = ""
+
+
+class ServedLog:
+    """Writes parts into a folder from a thread of its own; safe to share between threads.
+
+    rows_written, rows_dropped: since it was opened.
+    """
+
+    def __init__(self, settings: ServedLogSettings, clock: Callable[[], float] = time.time) -> None:
+        """Raises ConfigError: the folder cannot be written to, or none is given."""
+        if settings.folder is None:
+            raise ConfigError("served_log.folder: must name a folder")
+        self._folder, self._settings, self._clock = settings.folder, settings, clock
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            probe = self._folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(f"served_log.folder: {self._folder} cannot be written to: {error.strerror}") from error
+        self.rows_written = self.rows_dropped = 0
+        self._queued: list[Shown] = []
+        self._rows = 0
+        self._parts = 0
+        self._own = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a folder may have equal process ids
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._write_parts, name="served-log", daemon=True)
+        self._thread.start()
+
+    def record(self, shown: Shown) -> None:
+        """Queues an answer; drops and counts it where the queue is full."""
+        with self._changed:
+            if self._rows + len(shown.item_ids) > QUEUED_ROWS or self._closing:
+                self.rows_dropped += len(shown.item_ids)
+                return
+            self._queued.append(shown)
+            self._rows += len(shown.item_ids)
+            if self._rows >= self._settings.rotate_rows:
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Writes what is queued and ends."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _write_parts(self) -> None:
+        closing = False
+        while not closing:
+            with self._changed:
+                self._changed.wait_for(self._is_due, timeout=self._settings.rotate_s)
+                part, rows, closing = self._queued, self._rows, self._closing
+                self._queued, self._rows = [], 0
+            if part:
+                try:
+                    self._write(part)
+                    self.rows_written += rows
+                except (OSError, pl.exceptions.PolarsError) as error:
+                    self.rows_dropped += rows
+                    reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+                    logger.error("the log of what was shown lost %d rows: %s", rows, reason)
+
+    def _is_due(self) -> bool:
+        return self._closing or self._rows >= self._settings.rotate_rows
+
+    def _write(self, part: Sequence[Shown]) -> None:
+        name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
+        self._parts += 1
+        beside = self._folder / f".{name}"
+        whole = io.BytesIO()  # Polars does not tell why a disk refuses
+        _frame(part, self._settings.log_user_ids).write_parquet(whole)
+        try:
+            with beside.open("wb") as file:
+                file.write(whole.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(self._folder / name)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        """Keeps the parts of all workers within max_mb."""
+        parts = sorted(self._folder.glob("served-*.parquet"), reverse=True)
+        total = 0
+        for path in parts:
+            try:
+                total += path.stat().st_size
+                if total > self._settings.max_mb * BYTES:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another worker removed it
+
+
+def _frame(part: Sequence[Shown], with_users: bool) -> pl.DataFrame:
+    """One row an item."""
+    lengths = [len(shown.item_ids) for shown in part]
+    repeated: dict[str, list[Any]] = {
+        "request_id": [shown.request_id for shown in part],
+        "user_id": [shown.user_id or None if with_users else None for shown in part],
+        "timestamp": [shown.timestamp for shown in part],
+        "bundle_version": [shown.bundle_version for shown in part],
+        "placement": [shown.placement or None for shown in part],
+    }
+    columns: dict[str, list[Any]] = {
+        name: [value for value, n in zip(values, lengths, strict=True) for _ in range(n)]
+        for name, values in repeated.items()
+    }
+    columns["position"] = [place for n in lengths for place in range(1, n + 1)]
+    for name, values in (("item_id", "item_ids"), ("score", "scores"), ("propensity", "propensities")):
+        columns[name] = [value for shown in part for value in getattr(shown, values)]
+    columns["variant"] = [
+        name or None
+        for shown, n in zip(part, lengths, strict=True)
+        for name in (shown.variants if len(shown.variants) == n else [shown.variants[0]] * n)
+    ]
+    return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=COLUMNS)

@@ -1,0 +1,106 @@
+"""What a worker tells of its calls: metrics, traces, how the best scores move."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+
+from serving.calls.lanes import Call
+from serving.monitoring import metrics
+from serving.monitoring.score_drift import ScoreDrift
+from serving.monitoring.tracing import Tracer
+
+TICK_S = 1.0
+
+
+class Observation:
+    """Told of every call that ended; safe in any thread.
+
+    Args:
+        clock: as that of the calls, seconds that never go back.
+    """
+
+    def __init__(self, tracer: Tracer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracer, self._clock = tracer, clock
+        self._drift, self._drift_of = ScoreDrift(), ""
+        self._lock = threading.Lock()
+
+    def __call__(self, call: Call, code: grpc.StatusCode) -> None:
+        """Counts a call, times it and its stages, and traces it."""
+        name = call.method.rpartition("/")[2]
+        metrics.REQUESTS.labels(name, code.name).inc()
+        if call.refused:
+            metrics.REJECTED.labels(call.refused).inc()
+            return
+        ended = self._clock()
+        metrics.REQUEST_SECONDS.labels(name).observe(ended - call.arrived)
+        if call.began is not None:
+            metrics.QUEUE_SECONDS.observe(call.began - call.arrived)
+        told = call.told
+        for stages in told.stages:
+            for stage, seconds in stages.seconds.items():
+                metrics.STAGE_SECONDS.labels(stage).observe(seconds)
+        for reason in told.degraded:
+            metrics.DEGRADED.labels(reason).inc()
+        if told.best_score is not None:
+            self._moved(told.bundle_version, told.best_score)
+        if self._tracer is not None:
+            self._trace(self._tracer, call, code, ended)
+
+    def close(self) -> None:
+        """Sends what is left of the traces."""
+        if self._tracer is not None:
+            self._tracer.close()
+
+    def _moved(self, bundle_version: str, score: float) -> None:
+        with self._lock:
+            if bundle_version != self._drift_of:
+                self._drift, self._drift_of = ScoreDrift(), bundle_version
+            self._drift.add(score)
+
+    def _trace(self, tracer: Tracer, call: Call, code: grpc.StatusCode, ended: float) -> None:
+        epoch_ns = time.time_ns() - int(self._clock() * 1e9)  # of the clock's zero
+
+        def at(seconds: float) -> int:
+            return epoch_ns + int(seconds * 1e9)
+
+        told = call.told
+        stages = [
+            (stage, at(began), at(began + record.seconds[stage]))
+            for record in told.stages
+            for stage, began in record.began.items()
+        ]
+        attributes = {"reckg.request_id": told.request_id, "reckg.bundle_version": told.bundle_version}
+        tracer.record(
+            call.method.removeprefix("/"),
+            call.metadata,
+            at(call.arrived),
+            at(ended),
+            code=code.name,
+            stages=stages,
+            attributes={name: value for name, value in attributes.items() if value},
+        )
+
+
+class Ticker:
+    """Calls functions once a second, in a thread of its own, until it is closed; for gauges that nobody sets."""
+
+    def __init__(self, *tell: Callable[[], None], every_s: float = TICK_S) -> None:
+        self._tell, self._every_s = tell, every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gauges", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            for tell in self._tell:
+                tell()
+            if self._stop.wait(self._every_s):
+                return

@@ -1,0 +1,66 @@
+"""CatalogService: checks changes of the catalogue and stores them, for workers and the embedder to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from reckg.v1 import catalog_pb2 as pb
+from reckg.v1 import catalog_pb2_grpc
+from serving.calls.status import InvalidRequestError, NoStoreError
+from serving.catalog.snapshot import ServingState
+from serving.services import messages
+from serving.services.item_messages import checked_item, item_kinds, unknown_attributes
+from serving.store import CatalogChange, ChangeKind, StateStore
+
+MAX_UPSERTS = 500
+MAX_IDS = 1_000
+
+
+class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
+    """Args: store: None: every change is refused."""
+
+    def __init__(self, state: ServingState, store: StateStore | None) -> None:
+        self.state, self.store = state, store
+
+    def UpsertItems(self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext) -> pb.UpsertItemsResponse:
+        bundle = self.state.current.recommender.bundle
+        base = bundle if bundle.base is None else bundle.base
+        if not 1 <= len(request.items) <= MAX_UPSERTS:
+            raise InvalidRequestError(f"items must be 1..{MAX_UPSERTS}, got {len(request.items)}")
+        messages.ids("items.item_id", [item.item_id for item in request.items], MAX_UPSERTS)
+        kinds, changes, unknown = item_kinds(base), [], dict[str, None]()
+        for place, item in enumerate(request.items):
+            row = checked_item(f"items[{place}]", item, kinds)
+            if item.item_id in base.item_ids and base.inductive is None:
+                said, counts = [name for name in row if name not in kinds.all()], True
+            else:
+                said, counts = unknown_attributes(row, base)
+            if not counts and item.item_id not in base.item_ids:
+                raise InvalidRequestError(
+                    f"items[{place}] must have a text or an attribute value that the bundle knows, got "
+                    f"{', '.join(said) or 'none'}: complete it, or leave it out"
+                )
+            unknown |= dict.fromkeys(said)
+            changes.append(CatalogChange(item.item_id, "upsert", row))
+        return pb.UpsertItemsResponse(catalog_revision=self._stored(changes), unknown_attributes=unknown)
+
+    def RemoveItems(self, request: pb.RemoveItemsRequest, context: grpc.ServicerContext) -> pb.RemoveItemsResponse:
+        item_ids = messages.ids("item_ids", request.item_ids, MAX_IDS)
+        revision = self._stored([CatalogChange(item_id, "remove") for item_id in item_ids])
+        return pb.RemoveItemsResponse(catalog_revision=revision)
+
+    def SetAvailability(
+        self, request: pb.SetAvailabilityRequest, context: grpc.ServicerContext
+    ) -> pb.SetAvailabilityResponse:
+        item_ids = messages.ids("item_ids", request.item_ids, MAX_IDS)
+        kind: ChangeKind = "available" if request.available else "unavailable"
+        revision = self._stored([CatalogChange(item_id, kind) for item_id in item_ids])
+        return pb.SetAvailabilityResponse(catalog_revision=revision)
+
+    def _stored(self, changes: Sequence[CatalogChange]) -> int:
+        """The revision that holds the changes. Raises StoreError, NoStoreError."""
+        if self.store is None:
+            raise NoStoreError('there is no state store to keep changes in: the server runs with store.kind = "none"')
+        return self.store.change_catalog(changes)

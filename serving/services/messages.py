@@ -1,0 +1,224 @@
+"""Messages to the library's terms and back, and the checks of every field: what is wrong, its range, its value.
+
+Ids are the callers' own: they stand in messages to them, never in logs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from reckg.ranking.diversity import Diversity, Strategy
+from reckg.ranking.features.missing_values import Cause
+from reckg.recommend.answers import RecommendedItem
+from reckg.recommend.deadline import Stage
+from reckg.retrieval.filters import Filters
+from reckg.v1 import item_pb2
+from reckg.v1 import recommender_pb2 as pb
+from serving.calls.status import InvalidRequestError
+
+DEFAULT_ITEM_COUNT = 10
+MAX_RECENT_ITEMS = 500
+MAX_CONTEXT_ITEMS = 100
+MAX_CANDIDATES = 500
+MAX_BATCH_USERS = 10_000
+MAX_ID = 256
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+_PLACEMENT = re.compile(r"[a-z0-9._-]{1,64}")
+
+FALLBACKS = {None: pb.FALLBACK_NONE, "popular": pb.FALLBACK_POPULAR}
+DEGRADED_REASONS = {
+    "cold_user": pb.DEGRADED_REASON_COLD_USER,
+    "no_rerank": pb.DEGRADED_REASON_NO_RERANK,
+    "unknown_recent_items": pb.DEGRADED_REASON_UNKNOWN_RECENT_ITEMS,
+    "unknown_attributes": pb.DEGRADED_REASON_UNKNOWN_ATTRIBUTES,
+    "no_events": pb.DEGRADED_REASON_NO_EVENTS,
+    "stale_catalog": pb.DEGRADED_REASON_STALE_CATALOG,
+}
+STAGES: dict[Stage, int] = {name: pb.Stage.Value(f"STAGE_{name.upper()}") for name in get_args(Stage)}
+CAUSES: dict[Cause, pb.MissingCause] = {
+    "": pb.MISSING_CAUSE_UNSPECIFIED,
+    "absent": pb.MISSING_CAUSE_ABSENT,
+    "unknown user": pb.MISSING_CAUSE_UNKNOWN_USER,
+    "too old": pb.MISSING_CAUSE_TOO_OLD,
+}
+STRATEGIES: dict[int, Strategy] = {
+    pb.DIVERSITY_STRATEGY_NONE: "none",
+    pb.DIVERSITY_STRATEGY_MMR: "mmr",
+    pb.DIVERSITY_STRATEGY_CALIBRATED: "calibrated",
+    pb.DIVERSITY_STRATEGY_PROVIDER: "provider",
+}
+
+
+def required(field: str, value: str) -> str:
+    if not value:
+        raise InvalidRequestError(f"{field} must not be empty")
+    return value
+
+
+def item_count(asked: int, most: int) -> int:
+    """How many items are wanted; the default for 0."""
+    if not 0 <= asked <= most:
+        raise InvalidRequestError(f"max_item_count must be 0..{most}, got {asked}")
+    return asked or min(DEFAULT_ITEM_COUNT, most)
+
+
+def at_most(field: str, values: Sequence[Any], most: int) -> Sequence[Any]:
+    if len(values) > most:
+        raise InvalidRequestError(f"{field} must be at most {most}, got {len(values)}")
+    return values
+
+
+def ids(field: str, given: Sequence[str], most: int) -> list[str]:
+    """1 to ``most`` raw ids, each of 1 to 256 characters, each once."""
+    if not given:
+        raise InvalidRequestError(f"{field} must not be empty")
+    at_most(field, given, most)
+    for place, raw in enumerate(given):
+        raw_id(f"{field}[{place}]", raw)
+    if len(set(given)) < len(given):
+        place = next(place for place, raw in enumerate(given) if raw in given[:place])
+        raise InvalidRequestError(f"{field} must not repeat, got {field}[{place}] twice: {given[place]!r}")
+    return list(given)
+
+
+def raw_id(field: str, raw: str) -> str:
+    if not 1 <= len(raw) <= MAX_ID:
+        raise InvalidRequestError(f"{field} must have 1..{MAX_ID} characters, got {len(raw)}")
+    return raw
+
+
+def request_id(given: str) -> str:
+    """The caller's, or a random one."""
+    if given and not _REQUEST_ID.fullmatch(given):
+        raise InvalidRequestError(f"request_id must be up to 128 printable ASCII characters, got {given[:140]!r}")
+    return given or uuid.uuid4().hex
+
+
+def recent_items(given: Sequence[str]) -> list[str]:
+    return list(at_most("recent_item_ids", given, MAX_RECENT_ITEMS))
+
+
+def context_items(context: pb.Context) -> list[str]:
+    """The items of the context, each once, after checks of it all."""
+    if context.placement and not _PLACEMENT.fullmatch(context.placement):
+        raise InvalidRequestError(
+            f"context.placement must be up to 64 of the characters a-z, 0-9, '.', '_' and '-', "
+            f"got {context.placement[:70]!r}"
+        )
+    return list(dict.fromkeys(at_most("context.item_ids", context.item_ids, MAX_CONTEXT_ITEMS)))
+
+
+def user_attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
+    """The values of each column. Raises InvalidRequestError where a name is missing or comes twice."""
+    attributes: dict[str, list[str | float]] = {}
+    for attribute in given:
+        if required("attributes.name", attribute.name) in attributes:
+            raise InvalidRequestError(f"attributes.name must not repeat, got {attribute.name!r} twice")
+        for number in attribute.numbers:
+            finite(f"attributes[{attribute.name!r}].numbers", number)
+        attributes[attribute.name] = [*attribute.values, *attribute.numbers]
+    return attributes
+
+
+def finite(field: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise InvalidRequestError(f"{field} must be finite, got {number}")
+    return number
+
+
+def filters(request: Any) -> Filters | None:
+    """The filters of a request with a field ``filter``; None without."""
+    if not request.HasField("filter"):
+        return None
+    given: pb.ItemFilter = request.filter
+    allow = list(given.allowed_items.item_ids) if given.HasField("allowed_items") else None
+    where = [_condition(place, predicate) for place, predicate in enumerate(given.predicates)]
+    return Filters(allow, list(given.denied_item_ids), where)
+
+
+def _condition(place: int, predicate: pb.AttributePredicate) -> tuple[str, Any]:
+    """A column and what its value must be, as Filters has it."""
+    field = f"filter.predicates[{place}]"
+    column = required(f"{field}.column", predicate.column)
+    given = [bool(predicate.values), bool(predicate.numbers), predicate.HasField("range")]
+    if sum(given) != 1:
+        raise InvalidRequestError(f"{field} must have exactly one of values, numbers and range, got {sum(given)}")
+    if predicate.values:
+        return column, list(predicate.values)
+    if predicate.numbers:
+        return column, [finite(f"{field}.numbers", number) for number in predicate.numbers]
+    signs = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
+    bounds = {
+        sign: finite(f"{field}.range.{name}", getattr(predicate.range, name))
+        for name, sign in signs.items()
+        if predicate.range.HasField(name)
+    }
+    return column, bounds
+
+
+def diversity(request: Any) -> Diversity | None:
+    """The diversity of a request with a field ``diversity``; None without."""
+    if not request.HasField("diversity"):
+        return None
+    given: pb.Diversity = request.diversity
+    strategy = STRATEGIES.get(given.strategy)
+    if strategy is None:
+        raise InvalidRequestError(
+            f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}"
+        )
+    if not 0 <= finite("diversity.weight", given.weight) <= 1:
+        raise InvalidRequestError(f"diversity.weight must be 0..1, got {given.weight}")
+    if strategy == "calibrated":
+        required("diversity.column", given.column)
+    if strategy == "provider":
+        required("diversity.provider_column", given.provider_column)
+        if given.max_per_provider < 1:
+            raise InvalidRequestError(f"diversity.max_per_provider must be at least 1, got {given.max_per_provider}")
+    return Diversity(
+        strategy,
+        given.weight,
+        given.column if strategy == "calibrated" else "",
+        given.provider_column if strategy == "provider" else "",
+        max(given.max_per_provider, 1),
+    )
+
+
+def _strategy_names() -> list[str]:
+    return [pb.DiversityStrategy.Name(number) for number in STRATEGIES]
+
+
+def scored_items(items: Iterable[RecommendedItem]) -> list[pb.ScoredItem]:
+    """The items of an answer, with what they bring."""
+    return [
+        pb.ScoredItem(
+            item_id=item.item_id,
+            title=item.title,
+            score=item.score,
+            feature_values=[
+                pb.FeatureValue(name=name, value=value.value, missing_cause=CAUSES[value.cause])
+                for name, value in item.features.items()
+            ],
+            source_scores=[
+                pb.SourceScore(source=each.source, score=each.score, rank=each.rank) for each in item.sources
+            ],
+        )
+        for item in items
+    ]
+
+
+def item_of(row: Mapping[str, Any]) -> item_pb2.Item:
+    """A row of the catalogue, by column, as a message: the columns that have a value."""
+    attributes = []
+    for name, value in row.items():
+        if name == "item_id" or value is None or value == [] or value == "":
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            attributes.append(item_pb2.ItemAttribute(name=name, numbers=[value]))
+        else:
+            values = [str(each) for each in value if each is not None] if isinstance(value, list) else [str(value)]
+            attributes.append(item_pb2.ItemAttribute(name=name, values=values))
+    return item_pb2.Item(item_id=row["item_id"], attributes=attributes)

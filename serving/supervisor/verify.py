@@ -1,0 +1,152 @@
+"""Verifying a bundle in a process of its own, so that one that crashes, hangs or fills the memory is only refused.
+
+python -m serving.supervisor.verify BUNDLE [--seconds S] [--nice]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reckg.bundle.manifest import MANIFEST, read_manifest
+from reckg.errors import ArtifactError, ReckgError
+from reckg.files.atomic_folder import check_files
+from serving.processes.child_process import child_command, child_environment, do_without_pandas
+
+ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
+MEMORY_PER_BYTE = 8
+NICE = 15  # a thirtieth of a worker's share of a processor that both want
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, eq=False)
+class VersionedBundle:
+    """A bundle's folder as it was when it was verified."""
+
+    path: Path
+    version: str
+    manifest_sha256: str
+
+
+def described(path: Path) -> VersionedBundle:
+    """A bundle by its manifest alone. Raises ArtifactError: there is none, or it is damaged."""
+    path = Path(os.path.abspath(path))
+    before = _sha256(path)
+    manifest = read_manifest(path)
+    if _sha256(path) != before:
+        raise ArtifactError(f"{path} is being written; try again")
+    return VersionedBundle(path, manifest["version"], before)
+
+
+def verify(
+    bundle: VersionedBundle, timeout_s: float, *, nice: bool = True, hashed: Callable[[], None] = lambda: None
+) -> None:
+    """Checks every hash, the shapes, and the golden requests in a child process with limits of time and memory.
+
+    Args:
+        nice: give way to workers that answer.
+        hashed: called once the hashes are right; from then on the bundle's files may be parsed.
+    Raises:
+        ArtifactError: the bundle is refused; the message says why.
+    """
+    command = child_command(
+        "serving.supervisor.verify", str(bundle.path), "--seconds", str(timeout_s), *["--nice"] * nice
+    )
+    said: dict[str, Any] = {}
+    late = threading.Event()
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, stderr=errors, text=True)
+        limit = threading.Timer(timeout_s, _end, (child, late))
+        limit.start()
+        try:
+            with child:
+                for line in child.stdout or ():
+                    said = json.loads(line) if line.startswith("{") else said  # libraries print too
+                    if "hashed" in said:
+                        hashed()
+        finally:
+            limit.cancel()
+        errors.seek(0)
+        last_words = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
+    if late.is_set():
+        raise ArtifactError(f"{bundle.path} was not verified within {timeout_s:g} s")
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise ArtifactError(f"{bundle.path} ended the process that verified it with {name}: {last_words}")
+    if "error" in said:
+        raise ArtifactError(said["error"])
+    if "manifest_sha256" not in said:
+        raise ArtifactError(f"{bundle.path} could not be verified: {last_words}")
+    if said["manifest_sha256"] != bundle.manifest_sha256:
+        raise ArtifactError(f"{bundle.path} was written again while it was verified; try again")
+
+
+def _end(child: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    child.kill()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return ""  # read_manifest tells
+
+
+def limit_process(seconds: float, bytes_on_disk: int) -> None:
+    """Limits this process for good; it also ends with its parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    memory = ADDRESS_SPACE + MEMORY_PER_BYTE * bytes_on_disk
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _load(path: Path) -> None:
+    """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
+    do_without_pandas()
+    from reckg.bundle.bundle import GOLDEN, load_bundle
+    from reckg.recommend.golden import replay_golden_file
+
+    replay_golden_file(load_bundle(path, verify=False), path / GOLDEN)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Verify a bundle; its lines are JSON.")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--seconds", type=float, default=300.0, help="of processor time")
+    parser.add_argument("--nice", action="store_true", help="give way to other processes")
+    options = parser.parse_args(arguments)
+    if options.nice:
+        os.nice(NICE)
+    try:
+        bundle = described(options.bundle)
+        files = read_manifest(bundle.path)["files"]
+        limit_process(options.seconds, sum(file["bytes"] for file in files.values()))
+        check_files(bundle.path, files)
+        print(json.dumps({"hashed": len(files)}), flush=True)
+        _load(bundle.path)
+        said: dict[str, Any] = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
+    except ReckgError as error:
+        said = {"error": str(error)}
+    except MemoryError:
+        said = {"error": f"{options.bundle} needs more memory than verifying it may take"}
+    print(json.dumps(said), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""A worker: one process that answers. It does what the supervisor calls for, and ends when the supervisor is gone.
+
+    python -m serving.worker.worker --control-fd N
+
+Calls: ``start`` (settings), ``prepare``, ``commit``, ``abort``, ``stop``. It listens from the first ``commit`` on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import logging
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.monitoring.logs import log_to_stderr
+from serving.processes.channel import CallError, Channel
+from serving.processes.child_process import do_without_pandas
+from serving.settings import ServerSettings
+from serving.store.open_store import open_store
+
+if TYPE_CHECKING:
+    from serving.worker.server import RunningServer
+
+logger = logging.getLogger("reckg.serving")
+
+
+class Worker:
+    """What the supervisor calls, and the server that answers clients."""
+
+    def __init__(self, control: socket.socket) -> None:
+        from serving.catalog.snapshot import ServingState
+        from serving.monitoring.metrics import observe_store
+        from serving.worker.instruments import Equipment
+        from serving.worker.server import start_server
+
+        self.state, self._start_server, self._observe_store = ServingState(), start_server, observe_store
+        self._equip = Equipment
+        self.equipment: Equipment | None = None
+        self.running: RunningServer | None = None
+        self.settings: ServerSettings | None = None
+        self.asked_to_stop = threading.Event()
+        self.channel = Channel(control, self._answer)
+        self._committing = threading.Lock()
+
+    def run(self) -> None:
+        """Until a signal, the supervisor's ``stop``, or the supervisor's end; then drains."""
+        threading.Thread(target=self._take_calls, name="control", daemon=True).start()
+        self.asked_to_stop.wait()
+        with self._committing:
+            running = self.running
+        if running is not None and self.settings is not None:
+            running.stop(self.settings.grace_s)
+
+    def _take_calls(self) -> None:
+        try:
+            self.channel.serve()
+        finally:
+            self.asked_to_stop.set()
+
+    def _answer(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if what == "start":
+            self.settings = ServerSettings.model_validate(arguments["settings"])
+            logging.getLogger().setLevel(self.settings.log.level.upper())
+            self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
+            self.equipment = self._equip(self.settings, self.state)
+        elif what == "prepare":
+            self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
+        elif what == "commit":
+            self._commit()
+        elif what == "abort":
+            self.state.abort()
+        elif what == "stop":
+            self.asked_to_stop.set()
+        else:
+            raise CallError("UNIMPLEMENTED", f"a worker has no {what!r}")
+        return {}
+
+    def _commit(self) -> None:
+        with self._committing:
+            if self.asked_to_stop.is_set():
+                raise CallError("UNAVAILABLE", "the worker is stopping")
+            self.state.commit()
+            gc.collect()  # of what is new; the old bundle has no cycles and goes by itself
+            gc.freeze()  # what a bundle is made of stays: collections need not look through it in the midst of requests
+            if self.running is None:
+                self.running = self._start_server(
+                    self.settings, state=self.state, ask=self.channel.call, share_port=True, equipment=self.equipment
+                )
+                self.running.set_ready()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="A worker of `reckg serve`; not to be started by hand.")
+    parser.add_argument("--control-fd", type=int, required=True)
+    options = parser.parse_args(arguments)
+    faulthandler.enable()
+    log_to_stderr()
+    do_without_pandas()
+    worker = Worker(socket.socket(fileno=options.control_fd))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops its workers
+    signal.signal(signal.SIGTERM, lambda *_: worker.asked_to_stop.set())
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
