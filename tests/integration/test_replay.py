@@ -16,9 +16,10 @@ from reckg.ranking.diversity import Diversity
 from reckg.ranking.features.extract import candidate_features, extract_features
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.trees.labels import LabelSet, label_queries
+from reckg.recommend import two_stage
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.recommender import Recommender, recommend_users, two_stage
+from reckg.recommend.recommender import Recommender, recommend_users
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.v1 import recommender_pb2 as pb

@@ -11,10 +11,11 @@ import pytest
 from reckg.bundle.bundle import Bundle
 from reckg.errors import DeadlineError
 from reckg.ranking.diversity import Diversity
+from reckg.recommend import two_stage
 from reckg.recommend.deadline import Stages
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.recommender import Recommender, recommend_users, two_stage
+from reckg.recommend.recommender import Recommender, recommend_users
 from tests import small_world
 from tests.small_bundle import small_bundle
 
