@@ -50,7 +50,8 @@ def test_commands_exist(page: Path) -> None:
         elif program == "make":
             assert words[1] in targets, words
         elif program in ("python", "python3") and words[1] == "-m" and words[2] != "venv":
-            assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file(), words
+            module = ROOT / words[2].replace(".", "/")
+            assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words
         else:
             assert program in ("source", "pip", "touch", "python3"), words
 

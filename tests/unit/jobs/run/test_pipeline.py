@@ -267,7 +267,7 @@ def test_every_stage_reads_only_what_an_earlier_one_writes() -> None:
 
 def test_every_stage_has_its_function() -> None:
     for stage in STAGES:
-        source = (ROOT / "jobs" / f"{stage.module or stage.name}.py").read_text()
+        source = (ROOT / "jobs" / "stages" / f"{stage.module or stage.name}.py").read_text()
         assert f"def {stage.name}(config: Config, data: Path, run: Path)" in source
 
 

@@ -47,7 +47,7 @@ def test_an_exceptions_message_is_not_told(root: logging.Logger, capsys: pytest.
         logging.getLogger("reckg.serving").exception("a call failed")
     text = capsys.readouterr().err
     said = json.loads(text)
-    assert said["exception"] == "KeyError" and "test_serving_logs.py" in said["where"][0]
+    assert said["exception"] == "KeyError" and "test_logs.py" in said["where"][0]
     assert "anna" not in text
 
 
