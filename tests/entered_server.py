@@ -1,4 +1,4 @@
-"""A gRPC server with the entrance before stand-in methods, which take as long as a test wants.
+"""A gRPC server with the interceptor before stand-in methods, which take as long as a test wants.
 
 As a process of its own: python -m tests.entered_server --work-ms 10 --threads 2
 """
@@ -22,9 +22,9 @@ from grpc_health.v1 import health, health_pb2_grpc
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
 from serving.access.tls import Credentials
+from serving.calls.call import Call
 from serving.calls.connections import server_options
-from serving.calls.interceptor import Entrance
-from serving.calls.lanes import Call
+from serving.calls.interceptor import Interceptor
 from serving.settings import ServerSettings
 
 RECOMMEND = "/reckg.v1.RecommenderService/Recommend"
@@ -51,12 +51,12 @@ class StandIn(recommender_pb2_grpc.RecommenderServiceServicer):
 @dataclass
 class Entered:
     address: str
-    entrance: Entrance
+    interceptor: Interceptor
     ended: list[tuple[Call, grpc.StatusCode]] = field(default_factory=list)  # calls that ended, with their status
 
     @property
     def in_flight(self) -> list[int]:
-        return [lane.in_flight for lane in self.entrance.lanes]
+        return [lane.in_flight for lane in self.interceptor.lanes]
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def entered_server(
         with lock:
             ended.append((call, code))
 
-    entrance = Entrance(parsed, observe=observe)
-    server = grpc.server(entrance.others.pool, interceptors=[entrance], options=server_options(parsed.limits))
+    interceptor = Interceptor(parsed, observe=observe)
+    server = grpc.server(interceptor.others.pool, interceptors=[interceptor], options=server_options(parsed.limits))
     recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(StandIn(answer, kilobytes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(experimental_non_blocking=True), server)
     if parsed.tls.certificate is None:
@@ -85,7 +85,7 @@ def entered_server(
         port = server.add_secure_port("127.0.0.1:0", Credentials(parsed.tls).for_grpc())
     server.start()
     try:
-        yield Entered(f"127.0.0.1:{port}", entrance, ended)
+        yield Entered(f"127.0.0.1:{port}", interceptor, ended)
     finally:
         server.stop(0).wait()
 

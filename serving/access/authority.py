@@ -17,7 +17,7 @@ import grpc
 from reckg.errors import ConfigError
 from serving.access.file_state import file_state
 from serving.access.tokens import TOKEN_PREFIX, Grants, hash_secret, read_grants
-from serving.calls.status import RefusedError
+from serving.errors import RefusedError
 
 logger = logging.getLogger("reckg.serving")
 

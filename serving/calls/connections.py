@@ -1,19 +1,23 @@
-"""What a server allows on its connections, as options of gRPC."""
+"""Limits of a server's connections, as options of gRPC."""
 
 from __future__ import annotations
 
 from serving.settings import LimitSettings
 
-HANDSHAKE_S = 10  # for a new connection to say what it is
-IDLE_S = 300  # a connection without calls is closed
-PING_S = 30  # a connection without traffic is asked whether it is alive
-PONG_S = 20  # and closed where it does not answer
-CALLS = 256  # on one connection at once
+HANDSHAKE_S = 10  # time of a new connection for its handshake
+IDLE_S = 300  # a connection without calls is closed after so long
+PING_S = 30  # a connection without traffic gets a ping after so long
+PONG_S = 20  # and is closed if no answer comes within this time
+CALLS = 256  # calls on one connection at once
 METADATA_BYTES = 16 * 1024
 
 
 def server_options(limits: LimitSettings) -> list[tuple[str, int]]:
-    """Options of a gRPC server. Each method's own limit of a message's size is checked in serving/calls/handler.py."""
+    """Returns the options of a gRPC server. serving/calls/handler.py checks each method's own size limit.
+
+    Args:
+        limits: the section ``limits`` of the settings.
+    """
     return [
         ("grpc.max_receive_message_length", max(limits.max_request_bytes, limits.max_write_bytes)),
         ("grpc.max_metadata_size", METADATA_BYTES // 2),

@@ -1,27 +1,30 @@
-"""From the entrance to a method: its message is received and read, its turn comes, and its errors get a status."""
+"""From the interceptor to a method: the message is received and read, its turn comes, and errors get a status."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.calls.lanes import CALL, Call, Lane, push_back
-from serving.calls.status import ExpiredRequestError, InvalidRequestError, RefusedError, status_of
+from serving.calls.call import CALL, Call
+from serving.calls.lanes import Lane
+from serving.calls.rejection import push_back
+from serving.calls.status import status_of
+from serving.errors import ExpiredRequestError, InvalidRequestError, RefusedError
 
-if TYPE_CHECKING:
-    from serving.calls.interceptor import Entrance
+LookAtCertificate = Callable[[Call, Mapping[str, Iterable[bytes]], str], None]
+Observer = Callable[[Call, grpc.StatusCode], None]
 
 
-class _EndsElsewhere:
+class _CallbacksInLane:
     """A context whose callbacks run in a lane's threads, not in gRPC's only one.
 
-    The health service takes a lock in its callback that it holds while it waits for that thread to send a message: a
-    client that goes away while another comes would stop the server for good.
+    The health service takes a lock in its callback. It also holds that lock while it waits for gRPC's thread to send a
+    message. A client that goes away while another comes would stop the server for good.
     """
 
     def __init__(self, context: grpc.ServicerContext, lane: Lane) -> None:
@@ -34,14 +37,33 @@ class _EndsElsewhere:
         return self._context.add_callback(functools.partial(self._lane.pool.submit, callback))
 
 
-class WayIn:
-    """Makes of a method's handler one that gRPC calls at once, before any message is there, in threads of the lane."""
+class CallHandler:
+    """Wraps a method's handler, so that gRPC calls it in a thread of the lane before any message has come.
+
+    Args:
+        method: full name of the method.
+        handler: the handler that gRPC generated for the method.
+        lane: calls that the method shares turns with.
+        scope: right that the caller needs; None if anybody may call.
+        max_bytes: largest size of a message.
+        look_at_certificate: finds the caller in a client's certificate, or raises RefusedError.
+        observe: called with every call that ended, and its status.
+    """
 
     def __init__(
-        self, entrance: Entrance, method: str, handler: grpc.RpcMethodHandler, lane: Lane, scope: str | None, most: int
+        self,
+        method: str,
+        handler: grpc.RpcMethodHandler,
+        *,
+        lane: Lane,
+        scope: str | None,
+        max_bytes: int,
+        look_at_certificate: LookAtCertificate,
+        observe: Observer,
     ) -> None:
         self.lane, self.scope = lane, scope
-        self._entrance, self._method, self._max_bytes = entrance, method, most
+        self._method, self._max_bytes = method, max_bytes
+        self._look_at_certificate, self._observe = look_at_certificate, observe
         self._read: Callable[[bytes], Any] = handler.request_deserializer
         self._behaviour: Callable[..., Any] = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -49,16 +71,16 @@ class WayIn:
         self.handler = self._in_lane(handler)
 
     def _in_lane(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        way: Callable[..., Any]
+        wrapped: Callable[..., Any]
         make = grpc.stream_stream_rpc_method_handler
         calls_back = getattr(self._behaviour, "experimental_non_blocking", False)
         if not handler.response_streaming:
-            way, make = self._answer, grpc.stream_unary_rpc_method_handler
+            wrapped, make = self._answer, grpc.stream_unary_rpc_method_handler
         elif handler.request_streaming:
-            way = self._converse
+            wrapped = self._converse
         else:
-            way = self._watch if calls_back else self._stream
-        behaviour: Any = functools.partial(way)  # unlike a method, it takes attributes
+            wrapped = self._watch if calls_back else self._stream
+        behaviour: Any = functools.partial(wrapped)  # unlike a method, it takes attributes
         behaviour.experimental_thread_pool = self.lane.pool
         behaviour.experimental_non_blocking = calls_back
         return make(behaviour, None, handler.response_serializer)
@@ -70,7 +92,7 @@ class WayIn:
                 began = self.lane.clock()
                 self._check_time(context)
                 try:
-                    return self._behaviour(self._parsed(message), context)
+                    return self._behaviour(self._parse(message), context)
                 finally:
                     call.worked_s = self.lane.clock() - began
 
@@ -82,7 +104,7 @@ class WayIn:
                 with self.lane.turn(call):
                     self._check_time(context)
                     if responses is None:
-                        responses = self._behaviour(self._parsed(message), context)
+                        responses = self._behaviour(self._parse(message), context)
                     response = next(responses, None)
                 if response is None:
                     return
@@ -92,26 +114,26 @@ class WayIn:
 
     def _converse(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
         with self._passage(context) as call:
-            yield from self._behaviour(self._all_parsed(call, messages), context)
+            yield from self._behaviour(self._parse_all(call, messages), context)
 
     def _watch(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
         with self._passage(context) as call:
-            watched = _EndsElsewhere(context, self.lane)
-            self._behaviour(self._parsed(self._receive(call, messages)), watched, send)
+            watched = _CallbacksInLane(context, self.lane)
+            self._behaviour(self._parse(self._receive(call, messages)), watched, send)
 
     @contextmanager
     def _passage(self, context: grpc.ServicerContext) -> Iterator[Call]:
-        """Between a call's first thread and its end. Whatever is raised within gets its status."""
+        """Spans a call from its first thread to its end, and gives every error its status."""
         call = CALL.get()
         call.context = context
         code = grpc.StatusCode.CANCELLED
         try:
             if call.principal is None and self.scope is not None:
-                self._entrance.look_at_certificate(call, context.auth_context(), self.scope)
+                self._look_at_certificate(call, context.auth_context(), self.scope)
             yield call
             code = context.code() or grpc.StatusCode.OK
         except grpc.RpcError:
-            raise  # gRPC's own, where the client went away
+            raise  # from gRPC, because the client went away
         except Exception as error:
             code = context.code()
             if code is not None and not isinstance(error, NotImplementedError):
@@ -123,7 +145,7 @@ class WayIn:
             context.abort(code, details)
         finally:
             self.lane.leave(call, call.worked_s)
-            self._entrance.observe(call, code)
+            self._observe(call, code)
             call.context = None  # gRPC counts a call as open while anybody holds this
 
     def _receive(self, call: Call, messages: Iterator[bytes]) -> bytes:
@@ -134,20 +156,20 @@ class WayIn:
         self._check_size(message)
         return message
 
-    def _all_parsed(self, call: Call, messages: Iterator[bytes]) -> Iterator[Any]:
+    def _parse_all(self, call: Call, messages: Iterator[bytes]) -> Iterator[Any]:
         for message in messages:
             self.lane.received(call)
             self._check_size(message)
             call.idle_since = None
-            yield self._parsed(message)
+            yield self._parse(message)
             call.idle_since = self.lane.clock()
 
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_bytes:
-            what = f"the message has {len(message)} bytes; at most {self._max_bytes} are allowed"
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, what, reason="size")
+            problem = f"the message has {len(message)} bytes; at most {self._max_bytes} are allowed"
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, problem, reason="size")
 
-    def _parsed(self, message: bytes) -> Any:
+    def _parse(self, message: bytes) -> Any:
         try:
             return self._read(message)
         except DecodeError:

@@ -1,7 +1,7 @@
-"""The entrance of a server: who calls, how often, and whether there is a place; what is not let in is rejected here.
+"""The interceptor of a server: it finds the caller, counts the call, and gives it a place or rejects it.
 
-One gRPC interceptor. It decides from a call's metadata in gRPC's own thread, so that a rejection costs no other. The
-rest of the way is serving/calls/handler.py.
+It decides from a call's metadata in gRPC's own thread, so that a rejection costs no other. serving/calls/handler.py
+takes over from there.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ import grpc
 
 from serving.access.authority import Authority, certificate_names, scope_of
 from serving.access.rate_limits import RateLimits
-from serving.calls.handler import WayIn
-from serving.calls.lanes import CALL, Call, Lane, rejection
-from serving.calls.status import RefusedError
+from serving.calls.call import CALL, Call, Metadata
+from serving.calls.handler import CallHandler, Observer
+from serving.calls.lanes import Lane
+from serving.calls.rejection import rejection
+from serving.errors import RefusedError
 from serving.settings import ServerSettings
 
-MOST_REQUESTS = 512  # in a worker, those included whose message is not there yet
-STREAM_PAUSE_S = 1.0  # after which a stream that found no place may be tried again
+MOST_REQUESTS = 512  # in a worker; calls whose message has not come yet count too
+STREAM_PAUSE_S = 1.0  # a stream that found no place may be tried again after so long
 BULK_METHODS = ("/reckg.v1.RecommenderService/BatchRecommend",)
 
-Observer = Callable[[Call, grpc.StatusCode], None]
 
-
-class Entrance(grpc.ServerInterceptor):
-    """Lets calls in. It must be the outermost interceptor: it makes handlers take their messages as bytes.
+class Interceptor(grpc.ServerInterceptor):
+    """Lets calls in. It must be the outermost interceptor, because its handlers take messages as bytes.
 
     Args:
-        observe: told of every call that ended, and its status; in any thread.
+        settings: of the server.
+        observe: called with every call that ended, and its status, in any thread.
         initializer: called in every thread that answers, before its first call.
+        clock: seconds that never go back.
 
     Raises:
         ConfigError: the tokens file is wrong.
@@ -47,21 +49,22 @@ class Entrance(grpc.ServerInterceptor):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = settings.limits
-        self.observe, self.clock = observe, clock
+        self._observe, self._clock = observe, clock
         self._authority = None if settings.auth.tokens is None else Authority(settings.auth.tokens)
         self._certificates = settings.tls.client_ca is not None
         per_s = limits.requests_per_s / settings.workers
         self._rates = RateLimits(per_s, clock) if per_s else None
         self._max_bytes, self._max_write_bytes = limits.max_request_bytes, limits.max_write_bytes
-        given: dict[str, Any] = {"initializer": initializer, "clock": clock}
-        self.requests = Lane("request", settings.threads, MOST_REQUESTS, limits.max_queue_ms / 1000, **given)
-        self.streams = Lane("stream", 1, limits.max_streams, **given)  # one message at a time, beside the requests
-        self.admin = Lane("admin", 4, 16, **given)
-        self.others = Lane("other", 16, 128, **given)  # health and reflection
-        self._ways: dict[str, WayIn] = {}
+        shared: dict[str, Any] = {"initializer": initializer, "clock": clock}
+        self.requests = Lane("request", settings.threads, MOST_REQUESTS, limits.max_queue_ms / 1000, **shared)
+        self.streams = Lane("stream", 1, limits.max_streams, **shared)  # one message at a time, beside the requests
+        self.admin = Lane("admin", 4, 16, **shared)
+        self.others = Lane("other", 16, 128, **shared)  # health and reflection
+        self._handlers: dict[str, CallHandler] = {}  # by method
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
+        """All lanes."""
         return self.requests, self.streams, self.admin, self.others
 
     def intercept_service(
@@ -69,26 +72,27 @@ class Entrance(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        way = self._ways.get(details.method)
-        if way is None:
+        """Returns the handler of a call that is let in, or a handler that rejects the call."""
+        call_handler = self._handlers.get(details.method)
+        if call_handler is None:
             handler = continuation(details)
             if handler is None:
                 return None  # gRPC answers UNIMPLEMENTED
-            way = self._ways[details.method] = self._way(details.method, handler)
-        call = Call(details.method, self.clock(), details.invocation_metadata)
+            call_handler = self._handlers[details.method] = self._wrap(details.method, handler)
+        call = Call(details.method, self._clock(), details.invocation_metadata)
         CALL.set(call)
         try:
-            self._look_at_metadata(call, details.invocation_metadata, way.scope)
-            wait_s = way.lane.admit(call)
+            self._look_at_metadata(call, details.invocation_metadata, call_handler.scope)
+            wait_s = call_handler.lane.admit(call)
             if wait_s is not None:
-                raise self._full(way.lane, wait_s)
+                raise self._no_place(call_handler.lane, wait_s)
         except RefusedError as error:
             call.refuse(error)
-            self.observe(call, error.code)
+            self._observe(call, error.code)
             return rejection(error)
-        return way.handler
+        return call_handler.handler
 
-    def look_at_certificate(self, call: Call, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> None:
+    def _look_at_certificate(self, call: Call, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> None:
         """Finds the principal in the client's certificate, and counts the call. Raises RefusedError."""
         if self._authority is not None:
             call.principal = self._authority.by_certificate(auth_context, scope)
@@ -96,8 +100,11 @@ class Entrance(grpc.ServerInterceptor):
             call.principal = next(iter(certificate_names(auth_context)), "")
         self._count(call.principal)
 
-    def _look_at_metadata(self, call: Call, metadata: Any, scope: str | None) -> None:
-        """Finds the principal and counts the call, but where it is known by its certificate. Raises RefusedError."""
+    def _look_at_metadata(self, call: Call, metadata: Metadata, scope: str | None) -> None:
+        """Finds the principal by its token, and counts the call. Raises RefusedError.
+
+        The principal stays None for a caller without a token who may be known by a certificate.
+        """
         if scope is None:
             call.principal = ""
             return
@@ -116,15 +123,15 @@ class Entrance(grpc.ServerInterceptor):
             message = "this caller sends more requests than it may"
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=wait_s, reason="rate")
 
-    def _full(self, lane: Lane, wait_s: float) -> RefusedError:
+    def _no_place(self, lane: Lane, wait_s: float) -> RefusedError:
         if lane is not self.requests:
             wait_s = STREAM_PAUSE_S
         message = "too many calls are in flight"
-        pause_s = wait_s * (1 + random.random())  # spread, so that they do not all come back at once
+        pause_s = wait_s * (1 + random.random())  # spread, so that rejected calls do not all come back at once
         reason = "queue" if lane is self.requests else "places"
         return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=pause_s, reason=reason)
 
-    def _way(self, method: str, handler: grpc.RpcMethodHandler) -> WayIn:
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler) -> CallHandler:
         scope = scope_of(method)
         if scope is None:
             lane = self.others
@@ -133,4 +140,12 @@ class Entrance(grpc.ServerInterceptor):
         else:
             lane = self.streams if handler.response_streaming else self.requests
         bulk = method in BULK_METHODS or scope in ("events", "catalog")
-        return WayIn(self, method, handler, lane, scope, self._max_write_bytes if bulk else self._max_bytes)
+        return CallHandler(
+            method,
+            handler,
+            lane=lane,
+            scope=scope,
+            max_bytes=self._max_write_bytes if bulk else self._max_bytes,
+            look_at_certificate=self._look_at_certificate,
+            observe=self._observe,
+        )

@@ -14,7 +14,7 @@ from reckg.errors import ArtifactError
 from reckg.live.overlay import Overlay
 from reckg.recommend.golden import replay_golden_file
 from reckg.recommend.recommender import Recommender
-from serving.calls.status import StartingError
+from serving.errors import StartingError
 from serving.store import StateStore, StoreError
 
 REFRESH_S = 0.5  # how often a worker asks for changes of the catalogue

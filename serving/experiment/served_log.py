@@ -31,7 +31,7 @@ BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownAnswer:
     """One answer: what was shown to whom, best first. variants: one name; or one an item, of interleaved lists."""
 
     request_id: str
@@ -64,7 +64,7 @@ class ServedLog:
         except OSError as error:
             raise ConfigError(f"served_log.folder: {self._folder} cannot be written to: {error.strerror}") from error
         self.rows_written = self.rows_dropped = 0
-        self._queued: list[Shown] = []
+        self._queued: list[ShownAnswer] = []
         self._rows = 0
         self._parts = 0
         self._own = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a folder may have equal process ids
@@ -73,7 +73,7 @@ class ServedLog:
         self._thread = threading.Thread(target=self._write_parts, name="served-log", daemon=True)
         self._thread.start()
 
-    def record(self, shown: Shown) -> None:
+    def record(self, shown: ShownAnswer) -> None:
         """Queues an answer; drops and counts it where the queue is full."""
         with self._changed:
             if self._rows + len(shown.item_ids) > QUEUED_ROWS or self._closing:
@@ -110,7 +110,7 @@ class ServedLog:
     def _is_due(self) -> bool:
         return self._closing or self._rows >= self._settings.rotate_rows
 
-    def _write(self, part: Sequence[Shown]) -> None:
+    def _write(self, part: Sequence[ShownAnswer]) -> None:
         name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
         self._parts += 1
         beside = self._folder / f".{name}"
@@ -139,7 +139,7 @@ class ServedLog:
                 continue  # another worker removed it
 
 
-def _frame(part: Sequence[Shown], with_users: bool) -> pl.DataFrame:
+def _frame(part: Sequence[ShownAnswer], with_users: bool) -> pl.DataFrame:
     """One row an item."""
     lengths = [len(shown.item_ids) for shown in part]
     repeated: dict[str, list[Any]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 
-from serving.calls.lanes import Call
+from serving.calls.call import Call
 from serving.monitoring import metrics
 from serving.monitoring.score_drift import ScoreDrift
 from serving.monitoring.tracing import Tracer
@@ -17,7 +17,7 @@ TICK_S = 1.0
 
 
 class Observation:
-    """Told of every call that ended; safe in any thread.
+    """CallReport of every call that ended; safe in any thread.
 
     Args:
         clock: as that of the calls, seconds that never go back.
@@ -39,7 +39,7 @@ class Observation:
         metrics.REQUEST_SECONDS.labels(name).observe(ended - call.arrived)
         if call.began is not None:
             metrics.QUEUE_SECONDS.observe(call.began - call.arrived)
-        told = call.told
+        told = call.report
         for stages in told.stages:
             for stage, seconds in stages.seconds.items():
                 metrics.STAGE_SECONDS.labels(stage).observe(seconds)
@@ -67,7 +67,7 @@ class Observation:
         def at(seconds: float) -> int:
             return epoch_ns + int(seconds * 1e9)
 
-        told = call.told
+        told = call.report
         stages = [
             (stage, at(began), at(began + record.seconds[stage]))
             for record in told.stages

@@ -8,8 +8,8 @@ import grpc
 
 from reckg.v1 import catalog_pb2 as pb
 from reckg.v1 import catalog_pb2_grpc
-from serving.calls.status import InvalidRequestError, NoStoreError
 from serving.catalog.snapshot import ServingState
+from serving.errors import InvalidRequestError, NoStoreError
 from serving.services import messages
 from serving.services.item_messages import checked_item, item_kinds, unknown_attributes
 from serving.store import CatalogChange, ChangeKind, StateStore

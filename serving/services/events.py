@@ -10,7 +10,7 @@ import grpc
 
 from reckg.v1 import event_pb2 as pb
 from reckg.v1 import event_pb2_grpc
-from serving.calls.status import InvalidRequestError, NoStoreError
+from serving.errors import InvalidRequestError, NoStoreError
 from serving.store import StateStore, StoredEvent
 
 MAX_EVENTS = 1_000

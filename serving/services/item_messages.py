@@ -10,7 +10,7 @@ from reckg.bundle.bundle import Bundle
 from reckg.data.schema import ColumnKinds
 from reckg.inductive.embedder import KINDS
 from reckg.v1 import item_pb2
-from serving.calls.status import InvalidRequestError
+from serving.errors import InvalidRequestError
 from serving.services import messages
 
 

@@ -18,7 +18,7 @@ from reckg.recommend.deadline import Stage
 from reckg.retrieval.filters import Filters
 from reckg.v1 import item_pb2
 from reckg.v1 import recommender_pb2 as pb
-from serving.calls.status import InvalidRequestError
+from serving.errors import InvalidRequestError
 
 DEFAULT_ITEM_COUNT = 10
 MAX_RECENT_ITEMS = 500

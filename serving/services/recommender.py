@@ -16,11 +16,11 @@ from reckg.recommend.answers import DegradedReason, Recommendations
 from reckg.recommend.deadline import Stages
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.calls.lanes import CALL
-from serving.calls.status import InvalidRequestError
+from serving.calls.call import CALL
 from serving.catalog.snapshot import Served, ServingState
+from serving.errors import InvalidRequestError
 from serving.experiment.experiment import INTERLEAVED, Answer, Experiment, Fixed
-from serving.experiment.served_log import ServedLog, Shown
+from serving.experiment.served_log import ServedLog, ShownAnswer
 from serving.services import messages
 from serving.services.new_events import new_events
 from serving.settings import ExperimentSettings, LimitSettings, VariantSettings
@@ -28,7 +28,7 @@ from serving.store import StateStore, StoredEvent, StoreError
 
 
 @dataclass(frozen=True)
-class Asker:
+class RequestedUser:
     """Who asks: what a request says of its user, and the user's recorded events that the bundle does not hold."""
 
     user_id: str | None
@@ -78,7 +78,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         request_id = messages.request_id(request.request_id)
         response, answer = self._recommend(self.experiment, request, stages, request_id)
         if self.log is not None:
-            self.log.record(_shown(request, response, answer, int(self.clock())))
+            self.log.record(_shown_answer(request, response, answer, int(self.clock())))
         return response
 
     def BatchRecommend(
@@ -116,14 +116,14 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             messages.required("user_id", request.user_id)
         item_ids = messages.ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
         request_id = messages.request_id(request.request_id)
-        asker = _asker(served, request, self._recorded(request, stages))
+        user = _requested_user(served, request, self._recorded(request, stages))
         ranked = served.recommender.rank_items(
-            asker.user_id, item_ids, **asker.arguments(), with_features=request.include_feature_values, stages=stages
+            user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, stages=stages
         )
         return pb.RankItemsResponse(
             items=messages.scored_items(ranked.order.items),
             unknown_item_ids=ranked.unknown_items,
-            **self._said(ranked.order, served, asker, request_id),
+            **self._said(ranked.order, served, user, request_id),
         )
 
     def GetItem(self, request: pb.GetItemRequest, context: grpc.ServicerContext) -> pb.GetItemResponse:
@@ -147,16 +147,16 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         k = messages.item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.filters(request), messages.diversity(request)
         recorded = self._recorded(request, stages)
-        asked: dict[int, Asker] = {}  # by what was served
+        asked: dict[int, RequestedUser] = {}  # by what was served
 
         def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
-            asker = asked[id(served)] = _asker(served, request, recorded)
+            user = asked[id(served)] = _requested_user(served, request, recorded)
             chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
             return served.recommender.recommend(
-                asker.user_id,
+                user.user_id,
                 depth,
                 not request.include_seen,
-                **asker.arguments(),
+                **user.arguments(),
                 rerank=variant is None or variant.rerank,
                 diversity=diversity or chosen,
                 filters=filters,
@@ -188,17 +188,17 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         except StoreError:
             return None
 
-    def _said(self, found: Recommendations, served: Served, asker: Asker, request_id: str) -> dict[str, Any]:
+    def _said(self, found: Recommendations, served: Served, user: RequestedUser, request_id: str) -> dict[str, Any]:
         """What the responses of Recommend and RankItems say beside the items; metrics and traces are told as well."""
         reasons: list[DegradedReason | str] = list(found.degraded)
-        reasons += ["no_events"] * asker.no_events + ["stale_catalog"] * served.stale_catalog
+        reasons += ["no_events"] * user.no_events + ["stale_catalog"] * served.stale_catalog
         call = CALL.get(None)
         if call is not None:
-            call.told.request_id, call.told.bundle_version = request_id, found.bundle_version
-            call.told.degraded += reasons
+            call.report.request_id, call.report.bundle_version = request_id, found.bundle_version
+            call.report.degraded += reasons
             is_served = found.bundle_version == self.state.current.bundle_version  # no variant's other bundle
             if is_served and found.items and found.fallback is None and "no_rerank" not in reasons:
-                call.told.best_score = max(item.score for item in found.items)  # explored ones are not in order
+                call.report.best_score = max(item.score for item in found.items)  # explored ones are not in order
         return {
             "request_id": request_id,
             "bundle_version": found.bundle_version,
@@ -221,17 +221,17 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         )
         call = CALL.get(None)
         if call is not None:
-            call.told.stages.append(stages)
+            call.report.stages.append(stages)
         return stages
 
 
-def _asker(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> Asker:
+def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:
     """Who a Recommend or RankItems request asks for."""
     bundle = served.recommender.bundle
     events = new_events(bundle, request.user_id, recorded) if recorded else []
     events = [event for event in events if event.item_id in bundle.item_ids]
     unused = recorded is None or (bool(events) and bundle.inductive is None)  # they cannot be taken into account
-    return Asker(
+    return RequestedUser(
         request.user_id or None,
         [] if unused else events,
         messages.recent_items(request.recent_item_ids),
@@ -241,9 +241,11 @@ def _asker(served: Served, request: Any, recorded: Sequence[StoredEvent] | None)
     )
 
 
-def _shown(request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int) -> Shown:
+def _shown_answer(
+    request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int
+) -> ShownAnswer:
     """The answer for the log of what was shown."""
-    return Shown(
+    return ShownAnswer(
         request_id=response.request_id,
         user_id=request.user_id,
         timestamp=now,

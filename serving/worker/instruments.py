@@ -7,7 +7,7 @@ from collections.abc import Callable
 from reckg.bundle.bundle import Bundle, load_bundle
 from reckg.bundle.store import resolve
 from reckg.recommend.recommender import Recommender
-from serving.calls.interceptor import Entrance
+from serving.calls.interceptor import Interceptor
 from serving.catalog.snapshot import ServingState
 from serving.experiment.experiment import Experiment
 from serving.experiment.served_log import ServedLog
@@ -18,7 +18,7 @@ from serving.monitoring.tracing import start_tracing
 from serving.settings import ServerSettings
 
 
-class Equipment:
+class Instruments:
     """Opened before the server listens; `start` once it answers, `close` when it has stopped.
 
     Raises:
@@ -36,13 +36,13 @@ class Equipment:
         self._told = {"written": 0, "dropped": 0}
         self._close: list[Callable[[], None]] = []
 
-    def start(self, entrance: Entrance) -> None:
+    def start(self, interceptor: Interceptor) -> None:
         """Follows the catalogue for the variants' bundles, tells gauges and probes the index, once."""
         if self._close:
             return
         for other in self._others.values():
             other.follow()
-        ticker = Ticker(lambda: self._tell(entrance))
+        ticker = Ticker(lambda: self._tell(interceptor))
         probe = RecallProbe(self._bundle, self._settings.metrics.recall_probe_s)
         self._close += [ticker.close, probe.close]
 
@@ -58,9 +58,9 @@ class Equipment:
     def _bundle(self) -> Bundle:
         return self._state.current.recommender.bundle
 
-    def _tell(self, entrance: Entrance) -> None:
+    def _tell(self, interceptor: Interceptor) -> None:
         served = self._state.current
-        metrics.IN_FLIGHT.set(sum(lane.in_flight for lane in entrance.lanes))
+        metrics.IN_FLIGHT.set(sum(lane.in_flight for lane in interceptor.lanes))
         metrics.CATALOG_REVISION.set(served.catalog_revision)
         metrics.STORE_UP.set(not served.stale_catalog)
         metrics.CATALOG_ITEMS.labels("added").set(served.added_count)

@@ -22,7 +22,7 @@ from reckg.recommend.recommender import Recommender
 from reckg.v1 import admin_pb2_grpc, catalog_pb2_grpc, event_pb2_grpc, recommender_pb2_grpc
 from serving.access.tls import Credentials
 from serving.calls.connections import server_options
-from serving.calls.interceptor import Entrance, Observer
+from serving.calls.interceptor import Interceptor, Observer
 from serving.catalog.snapshot import ServingState
 from serving.services.admin import AdminService, Ask
 from serving.services.catalog import CatalogService
@@ -30,7 +30,7 @@ from serving.services.events import EventService
 from serving.services.recommender import RecommenderService
 from serving.settings import ServerSettings
 from serving.store.compaction import Compaction, versions_in
-from serving.worker.instruments import Equipment
+from serving.worker.instruments import Instruments
 
 SWITCH_S = 0.001  # gRPC's thread gets its turn beside those that compute after so long
 
@@ -44,9 +44,9 @@ class RunningServer:
     health: health.HealthServicer
     state: ServingState
     services: tuple[str, ...]
-    entrance: Entrance
+    interceptor: Interceptor
     compaction: Compaction
-    equipment: Equipment
+    instruments: Instruments
 
     def ready(self, recommender: Recommender) -> None:
         """Starts to answer from a bundle, and says so in the health service."""
@@ -56,7 +56,7 @@ class RunningServer:
     def set_ready(self) -> None:
         self.state.follow()
         self.compaction.start()
-        self.equipment.start(self.entrance)
+        self.instruments.start(self.interceptor)
         for name in ("", *self.services):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -65,18 +65,20 @@ class RunningServer:
         self.health.enter_graceful_shutdown()
         self.compaction.stop()
         self.server.stop(grace_s).wait()
-        self.equipment.close()
+        self.instruments.close()
         self.state.stop()
 
 
 def services(
-    state: ServingState, settings: ServerSettings, equipment: Equipment, ask: Ask | None
+    state: ServingState, settings: ServerSettings, instruments: Instruments, ask: Ask | None
 ) -> dict[str, Callable[[Any], None]]:
     """What is served: the service's full name, and what adds it to a server."""
     found: dict[str, Callable[[Any], None]] = {
         "reckg.v1.RecommenderService": partial(
             recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
-            RecommenderService(state, settings.limits, state.store, experiment=equipment.experiment, log=equipment.log),
+            RecommenderService(
+                state, settings.limits, state.store, experiment=instruments.experiment, log=instruments.log
+            ),
         ),
         "reckg.v1.CatalogService": partial(
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(state, state.store)
@@ -100,7 +102,7 @@ def start_server(
     ask: Ask | None = None,
     share_port: bool = False,
     observe: Observer | None = None,
-    equipment: Equipment | None = None,
+    instruments: Instruments | None = None,
     **given: Any,
 ) -> RunningServer:
     """Listens at the settings' host and port (0: a free one), not ready yet: health is NOT_SERVING.
@@ -110,8 +112,8 @@ def start_server(
         state: what is answered from; calls end with UNAVAILABLE while it has no bundle. Default: a new one.
         ask: calls the supervisor; without it there is no AdminService.
         share_port: other processes may listen there too.
-        observe: told of every call that ended, as by Entrance; default: metrics and traces.
-        equipment: default: what the settings say.
+        observe: told of every call that ended, as by Interceptor; default: metrics and traces.
+        instruments: default: what the settings say.
     Raises:
         ConfigError: the address cannot be listened at, as when another process does; or the files of tls or auth are
             wrong.
@@ -119,14 +121,14 @@ def start_server(
     settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | given))
     state = state or ServingState()
     sys.setswitchinterval(SWITCH_S)
-    equipment = equipment or Equipment(settings, state)
-    entrance = Entrance(settings, observe=observe or equipment.observe, initializer=_one_faiss_thread)
+    instruments = instruments or Instruments(settings, state)
+    interceptor = Interceptor(settings, observe=observe or instruments.observe, initializer=_one_faiss_thread)
     server = grpc.server(
-        entrance.others.pool,  # every method has the threads of its lane; gRPC wants some all the same
-        interceptors=[entrance],
+        interceptor.others.pool,  # every method has the threads of its lane; gRPC wants some all the same
+        interceptors=[interceptor],
         options=[("grpc.so_reuseport", int(share_port)), *server_options(settings.limits)],
     )
-    added = services(state, settings, equipment, ask)
+    added = services(state, settings, instruments, ask)
     for add in added.values():
         add(server)
     status = health.HealthServicer(experimental_non_blocking=True)  # streams of Watch stay open and hold no thread
@@ -138,7 +140,7 @@ def start_server(
     address = _listen(server, settings)
     server.start()
     compaction = Compaction(state.store, lambda: {_version(state), *versions_in(settings.bundle)})
-    return RunningServer(address, server, status, state, tuple(added), entrance, compaction, equipment)
+    return RunningServer(address, server, status, state, tuple(added), interceptor, compaction, instruments)
 
 
 def _version(state: ServingState) -> str:

@@ -36,12 +36,12 @@ class Worker:
     def __init__(self, control: socket.socket) -> None:
         from serving.catalog.snapshot import ServingState
         from serving.monitoring.metrics import observe_store
-        from serving.worker.instruments import Equipment
+        from serving.worker.instruments import Instruments
         from serving.worker.server import start_server
 
         self.state, self._start_server, self._observe_store = ServingState(), start_server, observe_store
-        self._equip = Equipment
-        self.equipment: Equipment | None = None
+        self._open_instruments = Instruments
+        self.instruments: Instruments | None = None
         self.running: RunningServer | None = None
         self.settings: ServerSettings | None = None
         self.asked_to_stop = threading.Event()
@@ -68,7 +68,7 @@ class Worker:
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())
             self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
-            self.equipment = self._equip(self.settings, self.state)
+            self.instruments = self._open_instruments(self.settings, self.state)
         elif what == "prepare":
             self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
         elif what == "commit":
@@ -90,7 +90,11 @@ class Worker:
             gc.freeze()  # what a bundle is made of stays: collections need not look through it in the midst of requests
             if self.running is None:
                 self.running = self._start_server(
-                    self.settings, state=self.state, ask=self.channel.call, share_port=True, equipment=self.equipment
+                    self.settings,
+                    state=self.state,
+                    ask=self.channel.call,
+                    share_port=True,
+                    instruments=self.instruments,
                 )
                 self.running.set_ready()
 

@@ -16,7 +16,7 @@ import reckg
 from reckg.bundle.bundle import save_bundle
 from reckg.bundle.store import latest_version, publish, resolve
 from reckg.errors import ArtifactError
-from serving.experiment.served_log import ServedLog, Shown
+from serving.experiment.served_log import ServedLog, ShownAnswer
 from serving.settings import ServedLogSettings, StoreSettings
 from serving.store import StoredEvent, StoreDownError, StoreError
 from serving.store.sqlite import SqliteStore
@@ -97,11 +97,11 @@ def test_a_bundle_that_does_not_fit_is_not_published(tmp_path: Path, disk: Path,
     assert reckg.load(resolve(store)).recommend("u001", 5).items
 
 
-def shown(number: int) -> Shown:
+def shown(number: int) -> ShownAnswer:
     """An answer of 1000 items, which differ from those of every other one."""
     ids = [f"i{number * 1000 + item}" for item in range(1000)]
     scores = [1 / (number * 1000 + item + 3) for item in range(1000)]
-    return Shown(f"r{number}", f"u{number}", 1_700_000_000, ids, scores, scores, ("new",), "v1")
+    return ShownAnswer(f"r{number}", f"u{number}", 1_700_000_000, ids, scores, scores, ("new",), "v1")
 
 
 @pytest.mark.parametrize("left", [0, 2 * PAGE])

@@ -193,7 +193,7 @@ def fuzz(running: RunningServer, channel: grpc.Channel, number: int, seed: int) 
 def assert_serves(running: RunningServer, channel: grpc.Channel) -> None:
     answer = channel.unary_unary(RECOMMEND)(pb.RecommendRequest(user_id="u01").SerializeToString(), timeout=20)
     assert len(pb.RecommendResponse.FromString(answer).items) > 0
-    assert [lane.in_flight for lane in running.entrance.lanes] == [0, 0, 0, 0]
+    assert [lane.in_flight for lane in running.interceptor.lanes] == [0, 0, 0, 0]
 
 
 def test_damaged_messages_are_refused_and_survived(

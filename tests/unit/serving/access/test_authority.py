@@ -12,7 +12,7 @@ import pytest
 from reckg.errors import ConfigError
 from serving.access.authority import Authority, certificate_names, scope_of
 from serving.access.tokens import allow_certificate, create_token, revoke
-from serving.calls.status import RefusedError
+from serving.errors import RefusedError
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 

@@ -1,4 +1,4 @@
-"""The entrance, asked as gRPC asks it: which lane a method has, and who is turned away before any thread is taken."""
+"""The interceptor, called as gRPC calls it: the lane of a method, and calls that are rejected early."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from serving.access.tokens import create_token
+from serving.calls.call import CALL, Call
 from serving.calls.connections import server_options
-from serving.calls.interceptor import MOST_REQUESTS, Entrance
-from serving.calls.lanes import CALL, Call
+from serving.calls.interceptor import MOST_REQUESTS, Interceptor
 from serving.settings import LimitSettings, ServerSettings
 
 SERVICE = "/reckg.v1.RecommenderService/"
@@ -38,10 +38,10 @@ class Clock:
         return self.now
 
 
-def entrance(ended: list[tuple[Call, grpc.StatusCode]] | None = None, **settings: Any) -> Entrance:
+def interceptor(ended: list[tuple[Call, grpc.StatusCode]] | None = None, **settings: Any) -> Interceptor:
     parsed = ServerSettings(**({"bundle": Path()} | settings))
-    told = [] if ended is None else ended
-    return Entrance(parsed, observe=lambda call, code: told.append((call, code)), clock=Clock())
+    calls = [] if ended is None else ended
+    return Interceptor(parsed, observe=lambda call, code: calls.append((call, code)), clock=Clock())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def entrance(ended: list[tuple[Call, grpc.StatusCode]] | None = None, **settings
     ],
 )
 def test_every_kind_of_method_has_its_lane(method: str, find: Callable[[Any], Any], lane: str) -> None:
-    door = entrance()
+    door = interceptor()
     handler = door.intercept_service(find, Details(method))  # type: ignore[arg-type]
     assert handler is not None
     assert handler.request_streaming and handler.response_streaming == (find is stream)
@@ -68,16 +68,16 @@ def test_every_kind_of_method_has_its_lane(method: str, find: Callable[[Any], An
 
 
 def test_an_unknown_method_is_left_to_grpc_and_remembered_nowhere() -> None:
-    door = entrance()
+    door = interceptor()
     assert door.intercept_service(lambda details: None, Details("/a/b")) is None  # type: ignore[arg-type]
-    assert door._ways == {}
+    assert door._handlers == {}
 
 
 def test_who_is_turned_away_takes_no_place_and_is_told_of(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.jsonl"
     token = create_token(tokens, "shop", ["recommend"])
     ended: list[tuple[Call, grpc.StatusCode]] = []
-    door = entrance(ended, auth={"tokens": tokens}, limits={"requests_per_s": 2})
+    door = interceptor(ended, auth={"tokens": tokens}, limits={"requests_per_s": 2})
 
     def come(*metadata: tuple[str, str]) -> str | None:
         door.intercept_service(unary, Details(SERVICE + "Recommend", metadata))  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_who_is_turned_away_takes_no_place_and_is_told_of(tmp_path: Path) -> Non
 
 def test_a_full_queue_is_told_of_and_other_lanes_stay_open() -> None:
     ended: list[tuple[Call, grpc.StatusCode]] = []
-    door = entrance(ended, threads=1, limits={"max_queue_ms": 12})
+    door = interceptor(ended, threads=1, limits={"max_queue_ms": 12})
     for _ in range(10):
         door.intercept_service(unary, Details(SERVICE + "Recommend"))  # type: ignore[arg-type]
     assert door.requests.in_flight == 3  # one is worked on; two wait 5 ms each, before any was measured
@@ -104,7 +104,7 @@ def test_a_full_queue_is_told_of_and_other_lanes_stay_open() -> None:
 
 
 def test_places_are_bounded_whatever_the_wait() -> None:
-    door = entrance(limits={"max_queue_ms": 1e9, "max_streams": 3})
+    door = interceptor(limits={"max_queue_ms": 1e9, "max_streams": 3})
     for _ in range(MOST_REQUESTS + 5):
         door.intercept_service(unary, Details(SERVICE + "Recommend"))  # type: ignore[arg-type]
         door.intercept_service(stream, Details(SERVICE + "BatchRecommend"))  # type: ignore[arg-type]

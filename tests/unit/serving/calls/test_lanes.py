@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.calls.lanes import FIRST_MEAN_S, IDLE_S, RECEIVE_S, SLOW_S, Call, Lane, push_back
+from serving.calls.call import Call
+from serving.calls.lanes import FIRST_MEAN_S, IDLE_S, RECEIVE_S, SLOW_S, Lane
 from tests.waiting import wait_until
 
 
@@ -208,11 +209,3 @@ def test_a_stream_lines_up_behind_those_who_came_while_it_was_worked_on(clock: C
     for thread in threads:
         thread.join()
     assert order == ["stream", "other", "stream"]
-
-
-def test_push_back_is_in_whole_milliseconds_and_within_the_deadline() -> None:
-    told = [
-        push_back(*given)[0][1] for given in [(0.0123, None), (0.00001, 2.0), (1.0, 1.0), (None, None), (None, 2.0)]
-    ]
-    assert told == ["12", "1", "-1", "-1", "-1"]
-    assert push_back(0.0123, None)[0][0] == "grpc-retry-pushback-ms"

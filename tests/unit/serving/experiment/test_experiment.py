@@ -10,7 +10,7 @@ import pytest
 from reckg.recommend.answers import Recommendations
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
-from serving.calls.lanes import CALL, Call
+from serving.calls.call import CALL, Call
 from serving.catalog.snapshot import Served, ServingState
 from serving.experiment.experiment import Experiment
 from serving.experiment.variants import variant_of
@@ -104,7 +104,7 @@ def _cold(served: Served, k: int) -> Recommendations:
 
 
 def test_a_bundle_that_is_not_there_yet_is_no_answer() -> None:
-    from serving.calls.status import StartingError
+    from serving.errors import StartingError
 
     with pytest.raises(StartingError):
         Experiment(ExperimentSettings(), ServingState()).answer("u", 5, "r", ask_for("u"))
@@ -132,5 +132,5 @@ def test_the_best_score_is_told_of_what_is_served_alone_whatever_the_order() -> 
         CALL.reset(token)
         scores = [item.score for item in answer.items]
         orders.add(scores[0] == max(scores))
-        assert call.told.best_score == (None if answer.variant == "next" else pytest.approx(max(scores)))
+        assert call.report.best_score == (None if answer.variant == "next" else pytest.approx(max(scores)))
     assert orders == {True, False}

@@ -11,14 +11,14 @@ import pytest
 from reckg.errors import ConfigError
 from reckg.evaluation.logs.served_log import read_served_log
 from serving.experiment import served_log
-from serving.experiment.served_log import ServedLog, Shown
+from serving.experiment.served_log import ServedLog, ShownAnswer
 from serving.settings import ServedLogSettings
 from tests.waiting import wait_until
 
 
-def shown(number: int, *, items: int = 3, variants: tuple[str, ...] = ("new",)) -> Shown:
+def shown(number: int, *, items: int = 3, variants: tuple[str, ...] = ("new",)) -> ShownAnswer:
     ids = [f"i{item}" for item in range(items)]
-    return Shown(
+    return ShownAnswer(
         f"r{number}",
         f"u{number % 3}",
         1_700_000_000 + number,

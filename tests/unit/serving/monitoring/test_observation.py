@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import REGISTRY
 
 from reckg.recommend.deadline import Stages
-from serving.calls.lanes import Call
-from serving.calls.status import RefusedError
+from serving.calls.call import Call
+from serving.errors import RefusedError
 from serving.monitoring.observation import Observation, Ticker
 from serving.monitoring.tracing import start_tracing
 from serving.settings import TracingSettings
@@ -39,9 +39,9 @@ def call_of(clock: Clock) -> Call:
         stages.begin(stage)  # type: ignore[arg-type]
         clock.now += seconds
     stages.end()
-    call.told.stages.append(stages)
-    call.told.degraded.append("no_events")
-    call.told.request_id = "r1"
+    call.report.stages.append(stages)
+    call.report.degraded.append("no_events")
+    call.report.request_id = "r1"
     return call
 
 

@@ -14,7 +14,7 @@ from reckg.ranking.diversity import Diversity
 from reckg.retrieval.filters import Filters
 from reckg.v1 import item_pb2
 from reckg.v1 import recommender_pb2 as pb
-from serving.calls.status import InvalidRequestError
+from serving.errors import InvalidRequestError
 from serving.services import messages
 from serving.services.item_messages import checked_item
 
