@@ -1,7 +1,7 @@
-"""The settings of a server: one TOML file, and over it the environment.
+"""Settings of a server: one TOML file, overridden by environment variables.
 
-Every setting has a variable, as RECKG_PORT or RECKG_LIMITS_MAX_ITEMS; lists and tables are given as JSON. Secrets
-are no settings: settings name the file, or the variable, that holds them.
+Every setting has a variable, as RECKG_PORT or RECKG_LIMITS_MAX_ITEMS. Lists and tables are given as JSON. Secrets are
+no settings: a setting names the file, or the variable, that holds the secret.
 """
 
 from __future__ import annotations
@@ -19,41 +19,45 @@ from reckg.config.toml_settings import Section, parse_settings, read_toml
 from reckg.errors import ConfigError
 
 PREFIX = "RECKG_"
-OTHER_VARIABLES = ("RECKG_REDIS_URL", "RECKG_TOKEN")  # read elsewhere; no settings
+OTHER_VARIABLES = ("RECKG_REDIS_URL", "RECKG_TOKEN")  # read by the store and by the client
 
 
 class LimitSettings(Section):
-    """What one request, and all together, may ask for."""
+    """Limits of one request and of all requests together."""
 
-    max_items: int = Field(500, ge=1, le=10_000, description="Items of one answer.")
-    max_request_bytes: int = Field(64 * 1024, ge=1024, description="Size of a request but for those of the next.")
+    max_items: int = Field(500, ge=1, le=10_000, description="Largest number of items in one answer.")
+    max_request_bytes: int = Field(
+        64 * 1024, ge=1024, description="Largest size of a request that max_write_bytes does not cover."
+    )
     max_write_bytes: int = Field(
-        1024 * 1024, ge=1024, description="Size of a request with events, items or many users."
+        1024 * 1024, ge=1024, description="Largest size of a request with events, items or many users."
     )
     max_queue_ms: float = Field(
-        50.0, gt=0, description="A request that would wait longer for its turn is rejected at once."
+        50.0, gt=0, description="A request with a longer expected wait for its turn is rejected at once."
     )
-    max_streams: int = Field(64, ge=1, description="Answers to BatchRecommend under way in a worker.")
+    max_streams: int = Field(64, ge=1, description="Largest number of BatchRecommend streams under way in a worker.")
     max_connection_age_s: float = Field(
-        300.0, gt=0, description="A connection is closed after so long, so that clients find new workers."
+        300.0, gt=0, description="Age at which a connection is closed, so that clients find new workers."
     )
     requests_per_s: float = Field(
-        0, ge=0, description="Of each caller over all workers, of which each allows its share; 0: no limit."
+        0, ge=0, description="Largest rate of each caller; every worker allows its share of it. 0: no limit."
     )
     min_rerank_ms: float = Field(
-        10.0, ge=0, description="With less time left than this before ranking, the retrieval order is the answer."
+        10.0, ge=0, description="With less time left than this before ranking, the answer keeps the retrieval order."
     )
 
 
 class TlsSettings(Section):
-    """Encryption; PEM files, read again when they change."""
+    """Encryption. The PEM files are read again when they change."""
 
-    certificate: Path | None = Field(None, description="The server's certificate chain; none: no TLS.")
-    key: Path | None = Field(None, description="Its private key.")
-    client_ca: Path | None = Field(None, description="Clients must show a certificate of this authority.")
+    certificate: Path | None = Field(None, description="Certificate chain of the server; none: no TLS.")
+    key: Path | None = Field(None, description="Private key of the certificate.")
+    client_ca: Path | None = Field(
+        None, description="Authority whose certificate every client must show; none: clients need no certificate."
+    )
 
     @model_validator(mode="after")
-    def _whole(self) -> TlsSettings:
+    def _check_files(self) -> TlsSettings:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("tls: certificate and key belong together; give both or neither")
         if self.client_ca is not None and self.certificate is None:
@@ -62,92 +66,104 @@ class TlsSettings(Section):
 
 
 class AuthSettings(Section):
-    """Who may call what."""
+    """Access to the methods."""
 
     tokens: Path | None = Field(
-        None, description="File of token hashes, as `reckg token` writes it; none: every caller may call everything."
+        None, description="File of token hashes, as `reckg token` writes it; none: every caller may call every method."
     )
 
 
 class StoreSettings(Section):
-    """Where events and catalogue changes are kept."""
+    """The store of events and catalogue changes."""
 
     kind: Literal["sqlite", "redis", "none"] = Field(
         "sqlite",
-        description="sqlite: one machine, any number of workers; redis: several machines, its address in the variable "
+        description="sqlite: one machine, any number of workers; redis: several machines, the address in the variable "
         "RECKG_REDIS_URL or in redis_url_file; none: events and changes are refused.",
     )
     path: Path | None = Field(
-        None, description="sqlite: the database file; default: state.db beside the bundle or in the bundle store."
+        None, description="sqlite: database file; default: state.db beside the bundle or in the bundle store."
     )
-    redis_url_file: Path | None = Field(None, description="redis: a file that holds the URL, with its password.")
-    namespace: str = Field("reckg", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="redis: the prefix of every key.")
-    timeout_ms: float = Field(50.0, gt=0, description="A request waits so long for the store, and then does without.")
+    redis_url_file: Path | None = Field(None, description="redis: file that holds the URL, with its password.")
+    namespace: str = Field("reckg", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="redis: prefix of every key.")
+    timeout_ms: float = Field(
+        50.0, gt=0, description="A request waits so long for the store, and then answers without its events."
+    )
     write_timeout_ms: float = Field(
-        2000.0, gt=0, description="A call that stores something waits so long before it is refused."
+        2000.0, gt=0, description="A call that writes to the store waits so long before it is refused."
     )
-    event_days: float = Field(30.0, gt=0, description="Events are kept so long after they were stored.")
-    events_per_user: int = Field(200, ge=1, le=10_000, description="And of each user so many, the latest.")
+    event_days: float = Field(30.0, gt=0, description="Days that an event is kept after it was stored.")
+    events_per_user: int = Field(
+        200, ge=1, le=10_000, description="Number of latest events that are kept for each user."
+    )
 
 
 class MetricsSettings(Section):
-    """Prometheus."""
+    """Metrics for Prometheus."""
 
-    host: str = Field("127.0.0.1", description="Address that is scraped.")
-    port: int = Field(0, ge=0, le=65535, description="Its port, path /metrics; 0: no metrics.")
-    recall_probe_s: float = Field(60.0, gt=0, description="How often a worker compares its index with exact search.")
+    host: str = Field("127.0.0.1", description="Address that Prometheus scrapes.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the page /metrics; 0: no metrics.")
+    recall_probe_s: float = Field(
+        60.0, gt=0, description="Seconds between two comparisons of a worker's index with exact search."
+    )
 
 
 class TracingSettings(Section):
-    """OpenTelemetry; needs the extra `tracing`."""
+    """OpenTelemetry traces. They need the extra `tracing`."""
 
     endpoint: str = Field("", description="OTLP/gRPC endpoint, as http://collector:4317; empty: no traces.")
-    sample_share: float = Field(0.01, ge=0, le=1, description="Of the requests that no caller decided for.")
+    sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of the requests that are traced if the caller did not decide."
+    )
 
 
 class LogSettings(Section):
-    """The log, JSON lines on standard error."""
+    """The log: JSON lines on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
 
 class ServedLogSettings(Section):
-    """The log of what was shown, Parquet, for `reckg evaluate --log`."""
+    """The served log: Parquet files of all answers, for `reckg evaluate --log`."""
 
-    folder: Path | None = Field(None, description="Where parts are written; none: nothing is logged.")
-    rotate_s: float = Field(300.0, gt=0, description="A part is closed after so long.")
-    rotate_rows: int = Field(200_000, ge=1, description="Or when it has so many rows.")
-    max_mb: float = Field(10_000.0, gt=0, description="The oldest parts are removed above this.")
-    log_user_ids: bool = Field(True, description="Whether rows name the user; estimates need it.")
+    folder: Path | None = Field(None, description="Folder of the parts; none: no served log.")
+    rotate_s: float = Field(300.0, gt=0, description="Age at which a part is closed.")
+    rotate_rows: int = Field(200_000, ge=1, description="Number of rows at which a part is closed.")
+    max_mb: float = Field(10_000.0, gt=0, description="Total size above which the oldest parts are removed.")
+    log_user_ids: bool = Field(True, description="Whether rows name the user; estimates need the user.")
 
 
 class VariantSettings(Section):
-    """One of the systems that are compared."""
+    """One of the compared systems."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name in answers and logs.")
-    share: float = Field(gt=0, description="Its share of the users, as a weight.")
-    bundle_version: str = Field("", description="A version of the bundle store; empty: the one that is served.")
-    rerank: bool = Field(True, description="Whether its candidates are ranked.")
-    diversity: Literal["", "none", "mmr"] = Field("", description="In place of the bundle's setting; empty: that.")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name of the variant in answers and logs.")
+    share: float = Field(gt=0, description="Weight of its share of the users.")
+    bundle_version: str = Field("", description="Version in the bundle store; empty: the served version.")
+    rerank: bool = Field(True, description="Whether the ranker orders its candidates.")
+    diversity: Literal["", "none", "mmr"] = Field(
+        "", description="Diversity of its answers; empty: the bundle's setting."
+    )
     explore: int = Field(
         0,
         ge=0,
         le=100,
-        description="The first so many items come in an order by chance, drawn by request_id: the log then holds "
-        "propensities that another system can be judged by.",
+        description="Number of first items that come in a random order, drawn by request_id. The served log then holds "
+        "propensities for estimates of other systems.",
     )
 
 
 class ExperimentSettings(Section):
-    """Comparing variants."""
+    """The comparison of variants."""
 
-    salt: str = Field("", description="Another salt deals users anew.")
-    interleave: bool = Field(False, description="Two variants: every answer is a team draft of both.")
-    variants: tuple[VariantSettings, ...] = Field((), description="The variants; none: the bundle answers everybody.")
+    salt: str = Field("", description="Another salt assigns users to variants anew.")
+    interleave: bool = Field(False, description="Whether every answer is a team draft of both variants; needs two.")
+    variants: tuple[VariantSettings, ...] = Field(
+        (), description="The variants; none: the served bundle answers everybody."
+    )
 
     @property
     def bundle_versions(self) -> set[str]:
-        """That variants name."""
+        """Bundle versions that variants name."""
         return {variant.bundle_version for variant in self.variants} - {""}
 
     @model_validator(mode="after")
@@ -161,23 +177,25 @@ class ExperimentSettings(Section):
 
 
 class ServerSettings(Section):
-    """The server."""
+    """All settings of a server."""
 
-    bundle: Path = Field(description="A bundle folder, or a bundle store as `reckg publish` writes it.")
+    bundle: Path = Field(description="Bundle folder, or a bundle store as `reckg publish` writes it.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(50051, ge=0, le=65535, description="Port; 0: a free one, printed.")
-    insecure: bool = Field(False, description="Whether it may listen beyond this machine without TLS.")
-    workers: int = Field(1, ge=1, le=256, description="Processes; one a core.")
-    threads: int = Field(2, ge=1, le=64, description="Requests answered at once in a process.")
-    grace_s: float = Field(10.0, ge=0, description="Seconds to finish what is in flight when the server stops.")
-    reflection: bool = Field(False, description="Whether the server describes its methods to anybody.")
+    port: int = Field(50051, ge=0, le=65535, description="Port; 0: a free port, which is printed.")
+    insecure: bool = Field(False, description="Whether the server may listen beyond this machine without TLS.")
+    workers: int = Field(1, ge=1, le=256, description="Number of processes; one per core.")
+    threads: int = Field(2, ge=1, le=64, description="Requests that a process answers at once.")
+    grace_s: float = Field(10.0, ge=0, description="Seconds in which calls in flight may finish when the server stops.")
+    reflection: bool = Field(False, description="Whether the server describes its methods to every caller.")
     embedder: bool = Field(
         True,
-        description="Whether a process holds the bundle's text encoder, so that items can be added; not with "
-        'store.kind "none".',
+        description="Whether a process holds the bundle's text encoder, so that items can be added. Without effect if "
+        'store.kind is "none".',
     )
     watch_s: float = Field(
-        2.0, ge=0, description="How often a bundle store is asked for its latest version; 0: only LoadBundle swaps."
+        2.0,
+        ge=0,
+        description="Seconds between two looks for a new latest version in a bundle store; 0: only LoadBundle swaps.",
     )
     swap_timeout_s: float = Field(300.0, gt=0, description="A bundle that takes longer to verify or load is refused.")
     limits: LimitSettings = LimitSettings()
@@ -191,17 +209,17 @@ class ServerSettings(Section):
     experiment: ExperimentSettings = ExperimentSettings()
 
     @model_validator(mode="after")
-    def _closed(self) -> ServerSettings:
+    def _check_exposure(self) -> ServerSettings:
         if not (self.insecure or self.tls.certificate or is_loopback(self.host)):
             raise ValueError(
-                f"host: {self.host!r} is reached from beyond this machine, where anybody reads and asks what they like "
-                "without TLS: set tls.certificate and tls.key, or allow it with insecure (--insecure)"
+                f"host: {self.host!r} is reached from beyond this machine, and without TLS anybody may read and send "
+                "requests: set tls.certificate and tls.key, or allow it with insecure (--insecure)"
             )
         return self
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Returns whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -211,10 +229,15 @@ def is_loopback(host: str) -> bool:
 def read_settings(
     path: Path | None = None, environment: Mapping[str, str] = os.environ, **given: Any
 ) -> ServerSettings:
-    """The settings of a file, over them those of the environment, over them those that are given and not None.
+    """Reads the settings. The environment overrides the file, and ``given`` overrides both.
+
+    Args:
+        path: TOML file; None: no file.
+        environment: variables with the prefix RECKG_ are settings.
+        given: settings of the top level; None leaves a setting alone.
 
     Raises:
-        ConfigError: every problem at once: unknown keys and variables, values out of range, no bundle.
+        ConfigError: lists all problems: unknown keys and variables, values out of range, no bundle.
     """
     values = {} if path is None else read_toml(path)
     places = variables()
@@ -222,7 +245,7 @@ def read_settings(
         name for name in environment if name.startswith(PREFIX) and name not in (*places, *OTHER_VARIABLES)
     )
     if unknown:
-        raise ConfigError(f"unknown variable {', '.join(unknown)}; those of the server are: {', '.join(places)}")
+        raise ConfigError(f"unknown variable {', '.join(unknown)}; the server knows: {', '.join(places)}")
     for name, place in places.items():
         if name in environment:
             _put(values, place, _value(name, environment[name], place))
@@ -231,7 +254,7 @@ def read_settings(
 
 
 def variables() -> dict[str, tuple[str, ...]]:
-    """The environment variable of every setting, and the setting's place in the file."""
+    """Maps the environment variable of every setting to the setting's place in the file."""
     places: list[tuple[str, ...]] = []
     for name, field in ServerSettings.model_fields.items():
         section: Any = field.annotation
@@ -246,13 +269,13 @@ def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     for name in place[:-1]:
         table = values.setdefault(name, {})
         if not isinstance(table, dict):
-            return  # the model tells
+            return  # the model reports the wrong type
         values = table
     values[place[-1]] = value
 
 
 def _value(name: str, text: str, place: tuple[str, ...]) -> Any:
-    """The text; of a list of tables what JSON says. Pydantic turns texts into numbers and booleans."""
+    """Returns the text, or the parsed JSON of a list of tables. Pydantic turns texts into numbers and booleans."""
     if place != ("experiment", "variants"):
         return text
     try:

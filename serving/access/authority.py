@@ -1,6 +1,6 @@
-"""Who calls, and what they may call: bearer tokens and client certificates.
+"""Authorization: callers are known by bearer tokens or client certificates, and have scopes.
 
-A token reads ``reckg_<id>_<secret>``. It is looked up by its id, and the hash of its secret compared.
+A token reads ``reckg_<id>_<secret>``. The id finds the token in the file, and the hash of the secret is compared.
 """
 
 from __future__ import annotations
@@ -32,22 +32,31 @@ OPEN_SERVICES = (
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.reflection.v1.ServerReflection",
 )
-CHECK_S = 1.0  # the file is looked at no more often
+CHECK_S = 1.0  # least time between two looks at the file
 NO_HASH = hash_secret("")
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def scope_of(method: str) -> str | None:
-    """The scope that a method, as "/reckg.v1.EventService/RecordEvents", needs; None: none. Unknown services: admin."""
+    """Returns the scope that a method needs, or None for a method that anybody may call.
+
+    Args:
+        method: full name, as "/reckg.v1.EventService/RecordEvents". Methods of unknown services need "admin".
+    """
     service = method.rpartition("/")[0].lstrip("/")
     return None if service in OPEN_SERVICES else SERVICE_SCOPES.get(service, "admin")
 
 
 class Authority:
-    """Knows callers by the tokens file, which is read again when it changes. Safe to share between threads.
+    """Callers of the tokens file, which is read again when it changes. Safe to share between threads.
 
-    A changed file that is wrong is reported in the log, and what it said before goes on to count.
+    A changed file with a mistake is reported in the log, and the callers of the file before it stay valid.
+
+    Args:
+        path: the tokens file.
+        clock: seconds that never go back.
+        now: epoch seconds.
 
     Raises:
         ConfigError: the file is wrong at the start.
@@ -67,22 +76,26 @@ class Authority:
         self._checked = clock()
 
     def by_token(self, metadata: Metadata, scope: str) -> str | None:
-        """The principal of the token that a call brings; None where it brings none.
+        """Returns the principal of a call's token, or None for a call without a token.
+
+        Args:
+            metadata: of the call.
+            scope: scope that the token must have.
 
         Raises:
-            RefusedError: UNAUTHENTICATED: no known token, or an expired one. PERMISSION_DENIED: without the scope.
+            RefusedError: UNAUTHENTICATED for an unknown or expired token, PERMISSION_DENIED for a missing scope.
         """
-        given = [value for name, value in metadata if name == "authorization"]
-        if not given:
+        headers = [value for name, value in metadata if name == "authorization"]
+        if not headers:
             return None
-        kind, _, text = str(given[0]).partition(" ")
+        kind, _, text = str(headers[0]).partition(" ")
         prefix, _, rest = text.strip().partition("_")
         token_id, _, secret = rest.partition("_")
-        if len(given) > 1 or kind.lower() != "bearer" or prefix != TOKEN_PREFIX or not secret:
+        if len(headers) > 1 or kind.lower() != "bearer" or prefix != TOKEN_PREFIX or not secret:
             raise _unauthenticated(f"the metadata 'authorization' must be one 'Bearer {TOKEN_PREFIX}_<id>_<secret>'")
         token = self._current().tokens.get(token_id)
-        right = hmac.compare_digest(hash_secret(secret), NO_HASH if token is None else token.sha256)
-        if token is None or not right:
+        matches = hmac.compare_digest(hash_secret(secret), NO_HASH if token is None else token.sha256)
+        if token is None or not matches:
             raise _unauthenticated("the token is not known")
         if token.expires is not None and token.expires.timestamp() <= self._now():
             raise _unauthenticated("the token has expired")
@@ -91,10 +104,14 @@ class Authority:
         return token.principal
 
     def by_certificate(self, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> str:
-        """The name in a client's certificate that the tokens file gives scopes to.
+        """Returns the first name in a client's certificate that has the scope in the tokens file.
+
+        Args:
+            auth_context: of the call, as gRPC gives it.
+            scope: scope that the name must have.
 
         Raises:
-            RefusedError: UNAUTHENTICATED: there is no certificate. PERMISSION_DENIED: no name of it has the scope.
+            RefusedError: UNAUTHENTICATED for a call without a certificate, PERMISSION_DENIED if no name has the scope.
         """
         names = certificate_names(auth_context)
         if not names:
@@ -116,12 +133,12 @@ class Authority:
                         self._grants = read_grants(self._path)
                         logger.info("the tokens file was read again: %d tokens", len(self._grants.tokens))
                     except ConfigError as error:
-                        logger.error("%s; what it said before goes on to count", error)
+                        logger.error("%s; the tokens file as it was before stays in force", error)
             return self._grants
 
 
 def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:
-    """The names in a client's verified certificate: alternative names, then the common name; none without one."""
+    """Returns the names in a client's verified certificate: alternative names, then the common name."""
     fields = ("x509_subject_alternative_name", "x509_common_name")
     return [name.decode("utf-8", "replace") for field in fields for name in auth_context.get(field, ())]
 

@@ -1,4 +1,4 @@
-"""Whether the PEM files of a server can be used, found out at the start: gRPC would fail at the first connection."""
+"""Checks of a server's PEM files at the start. Without them gRPC would fail at the first connection."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from serving.settings import TlsSettings
 
 
 def check_certificate(settings: TlsSettings) -> datetime:
-    """When the server's certificate expires.
+    """Checks the PEM files and returns when the server's certificate expires (UTC).
+
+    Args:
+        settings: with a certificate and a key.
 
     Raises:
-        ConfigError: a file is missing or is no PEM, key and certificate do not fit, or the certificate is not valid.
+        ConfigError: a file is missing or is no PEM, key and certificate do not match, or the certificate is not valid.
     """
     assert settings.certificate is not None and settings.key is not None
     for path in tls_files(settings):
@@ -31,27 +34,27 @@ def check_certificate(settings: TlsSettings) -> datetime:
 
 
 def tls_files(settings: TlsSettings) -> list[Path]:
-    """Certificate, key and, where clients must show one, the authority of their certificates."""
+    """Lists certificate, key and, if clients must show certificates, their authority."""
     return [path for path in (settings.certificate, settings.key, settings.client_ca) if path is not None]
 
 
 def _check_pair(certificate: Path, key: Path) -> datetime:
-    """When a server's certificate expires.
+    """Checks a certificate and its key, and returns when the certificate expires.
 
     Raises:
-        ConfigError: it is no certificate, the key is not its own, or it is not valid now.
+        ConfigError: a file is no PEM, the key does not match, or the certificate is not valid now.
     """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         server.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         raise ConfigError(
-            f"tls.certificate {certificate} and tls.key {key} are no PEM certificate and key that fit: "
+            f"tls.certificate {certificate} and tls.key {key} are no PEM certificate and key that match: "
             f"{error.reason or error}"
         ) from error
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted itself, so that nothing but its dates counts
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate trusts itself, so that only its dates count
     client.load_verify_locations(certificate)
     try:
         return _handshake(server, client)
@@ -64,7 +67,7 @@ def _no_password() -> str:
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> datetime:
-    """Shakes hands in memory. Returns when the server's certificate expires."""
+    """Does a TLS handshake in memory and returns when the server's certificate expires."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (
         client.wrap_bio(to_client, to_server),
@@ -76,6 +79,6 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> datetime:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
-    shown = sides[0].getpeercert()
-    assert shown is not None
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+    certificate = sides[0].getpeercert()
+    assert certificate is not None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)

@@ -1,4 +1,4 @@
-"""Whether a file changed since it was last looked at."""
+"""The state of a file, to see whether it changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Another whenever a file was changed or replaced; () where there is none."""
+    """Returns a value that differs after a file was changed or replaced; () for a missing file."""
     try:
         found = path.stat()
     except OSError:

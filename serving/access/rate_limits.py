@@ -1,4 +1,4 @@
-"""How often each caller may call: a token bucket for each principal."""
+"""Rate limits: a token bucket for each principal."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import threading
 import time
 from collections.abc import Callable
 
-MANY = 10_000  # buckets, above which the full ones are dropped: a full bucket is as good as none
+MANY = 10_000  # above so many buckets the full ones are dropped, since a full bucket equals a missing one
 
 
 class RateLimits:
-    """Lets each principal call ``per_s`` times a second, and up to a second's calls at once.
+    """Allows each principal ``per_s`` calls a second, and up to a second's calls at once.
 
-    A server of n workers gives each worker 1/n of its limit: connections are spread over the workers, and a caller with
-    a single connection reaches 1/n of the limit.
+    A server of n workers gives each worker 1/n of its limit, because connections are spread over the workers. A caller
+    with a single connection reaches 1/n of the limit.
+
+    Args:
+        per_s: calls a second of one principal.
+        clock: seconds that never go back.
     """
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_s, self.burst = per_s, max(1.0, per_s)
         self._clock = clock
         self._lock = threading.Lock()
-        self._buckets: dict[str, tuple[float, float]] = {}  # principal -> calls left, and when that was so
+        self._buckets: dict[str, tuple[float, float]] = {}  # principal -> calls left, and the time of that count
 
     def wait_s(self, principal: str) -> float:
-        """0: the call may be made, and was counted. Else the seconds after which one may be."""
+        """Counts a call and returns 0, or returns the seconds after which the principal may call again."""
         now = self._clock()
         with self._lock:
             left, since = self._buckets.get(principal, (self.burst, now))

@@ -1,4 +1,4 @@
-"""The certificate of a server, and the authority of its clients'; both change without a restart."""
+"""TLS credentials of a server. They change without a restart."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from serving.settings import TlsSettings
 
 logger = logging.getLogger("reckg.serving")
 
-CHECK_S = 1.0  # the files are looked at no more often
+CHECK_S = 1.0  # least time between two looks at the files
 
 
 class Credentials:
-    """The PEM files of a server, read again when they change: a new connection gets the new certificate.
+    """The PEM files of a server, read again when they change, so that a new connection gets the new certificate.
 
-    Changed files that are wrong are reported in the log, and what they said before goes on to count.
+    Changed files with a mistake are reported in the log, and the certificate before them stays in force.
+
+    Args:
+        settings: with a certificate and a key.
+        clock: seconds that never go back.
 
     Raises:
         ConfigError: as check_certificate.
@@ -36,12 +40,12 @@ class Credentials:
         self._current, self.expires = self._read()
 
     def for_grpc(self) -> grpc.ServerCredentials:
-        """What a gRPC server is given. Clients must show a certificate where there is a client_ca."""
+        """Makes credentials for a gRPC server. With a client_ca, clients must show a certificate."""
         clients = self._settings.client_ca is not None
         return grpc.dynamic_ssl_server_credentials(self._current, self.changed, clients)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What is new; None: nothing. gRPC asks at every handshake, in threads of its own."""
+        """Returns the new configuration, or None if nothing changed. gRPC calls this at every handshake."""
         with self._lock:
             if self._clock() - self._checked < CHECK_S:
                 return None
@@ -53,7 +57,7 @@ class Credentials:
             try:
                 self._current, self.expires = self._read()
             except ConfigError as error:
-                logger.error("%s; the certificate before goes on to count", error)
+                logger.error("%s; the certificate before it stays in force", error)
                 return None
             logger.info("the certificate was read again; it is valid until %s", self.expires)
             return self._current

@@ -1,10 +1,10 @@
-"""The tokens file: who may call what. One JSON object a line, of one of two kinds:
+"""The tokens file: callers and their scopes. Each line is one JSON object for a token or for a certificate:
 
     {"token_id": "3f...", "principal": "shop", "sha256": "...", "scopes": ["events"], "created": "...", "expires": null}
     {"certificate": "backend.shop.example", "scopes": ["recommend", "events"]}
 
-Of a token only the hash of its secret is kept. The secret is random, 256 bits of it, so that a plain hash cannot be
-turned round.
+The file keeps only the hash of a token's secret. The secret has 256 random bits, so that nobody can find it from a
+plain hash.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOKEN_PREFIX = "reckg"
 
 
 class TokenLine(BaseModel):
-    """A token, by the hash of its secret."""
+    """A line for a token, with the hash of its secret."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class TokenLine(BaseModel):
 
 
 class CertificateLine(BaseModel):
-    """A name in a client certificate, and what its holder may call."""
+    """A line for a name in client certificates, with the scopes of its holders."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,22 +61,28 @@ LINE: TypeAdapter[Line] = TypeAdapter(
 
 @dataclass(frozen=True)
 class Grants:
-    """What a tokens file says: tokens by id, and the scopes of names in client certificates."""
+    """The content of a tokens file.
+
+    Attributes:
+        tokens: by id.
+        certificates: scopes by the name in a client certificate.
+    """
 
     tokens: dict[str, TokenLine]
     certificates: dict[str, tuple[Scope, ...]]
 
 
 def hash_secret(secret: str) -> str:
+    """Returns the SHA-256 of a secret in hexadecimal digits."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a tokens file.
+    """Reads and checks the lines of a tokens file.
 
     Raises:
-        ConfigError: it is missing, others than its owner may change it or strangers may read it, or a line is wrong;
-            the message names the line and holds nothing of it.
+        ConfigError: the file is missing, others than its owner may change it, strangers may read it, or a line is
+            wrong. The message names the line's number and shows nothing from the line.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -93,8 +99,8 @@ def read_lines(path: Path) -> list[Line]:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"][1:])
-            what = ": ".join(filter(None, (where, problem["msg"])))
-            raise ConfigError(f"tokens file {path}, line {number}: {what}") from None
+            reason = ": ".join(filter(None, (where, problem["msg"])))
+            raise ConfigError(f"tokens file {path}, line {number}: {reason}") from None
     ids = [_name(line) for line in lines]
     if len(set(ids)) < len(ids):
         raise ConfigError(f"tokens file {path} names a token or a certificate twice")
@@ -102,7 +108,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def read_grants(path: Path) -> Grants:
-    """What a tokens file says. Raises ConfigError as read_lines."""
+    """Reads a tokens file for lookups. Raises ConfigError as read_lines."""
     lines = read_lines(path)
     return Grants(
         {line.token_id: line for line in lines if isinstance(line, TokenLine)},
@@ -111,12 +117,17 @@ def read_grants(path: Path) -> Grants:
 
 
 def create_token(path: Path, principal: str, scopes: Sequence[Scope], days: float | None = None) -> str:
-    """Adds a token to a file, which is made where there is none. Returns the token, which is kept nowhere.
+    """Adds a token to a tokens file and returns the token. The token itself is stored nowhere.
 
     Args:
-        days: after which it expires; None: never.
+        path: the tokens file; a missing file is created.
+        principal: name of the caller in logs and rate limits.
+        scopes: groups of methods that the caller may call.
+        days: days until the token expires; None: never.
+
     Raises:
-        ConfigError: as read_lines. DataError: the principal is empty or too long.
+        ConfigError: as read_lines.
+        DataError: the principal is empty or too long.
     """
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     created = datetime.now(UTC).replace(microsecond=0)
@@ -133,33 +144,52 @@ def create_token(path: Path, principal: str, scopes: Sequence[Scope], days: floa
 
 
 def allow_certificate(path: Path, name: str, scopes: Sequence[Scope]) -> None:
-    """Says what a client may call whose certificate holds a name; takes the place of what was said before.
+    """Gives scopes to clients whose certificate holds a name, in place of the name's earlier scopes.
+
+    Args:
+        path: the tokens file; a missing file is created.
+        name: alternative name or common name in the certificate.
+        scopes: groups of methods that the clients may call.
 
     Raises:
-        ConfigError: as read_lines. DataError: the name is empty or too long.
+        ConfigError: as read_lines.
+        DataError: the name is empty or too long.
     """
     line = _line(certificate=name, scopes=scopes)
     _change(path, lambda lines: [*(each for each in lines if _name(each) != _name(line)), line])
 
 
 def revoke(path: Path, name: str) -> None:
-    """Removes a token by its id, or a certificate by its name.
+    """Removes a token or a certificate's name from a tokens file.
+
+    Args:
+        path: the tokens file.
+        name: id of the token, or the certificate's name.
 
     Raises:
-        ConfigError: as read_lines. DataError: the file has no such line.
+        ConfigError: as read_lines.
+        DataError: the file has no line with that name.
     """
 
-    def without(lines: list[Line]) -> list[Line]:
+    def remove(lines: list[Line]) -> list[Line]:
         kept = [each for each in lines if _name(each)[1] != name]
         if len(kept) == len(lines):
-            raise DataError(f"{path} holds no token or certificate {name!r}; `reckg token list` shows what it holds")
+            raise DataError(f"{path} holds no token or certificate {name!r}; `reckg token list` shows its lines")
         return kept
 
-    _change(path, without)
+    _change(path, remove)
 
 
 def describe_tokens(path: Path, now: datetime | None = None) -> str:
-    """A tokens file as lines for people. Raises ConfigError as read_lines."""
+    """Describes a tokens file in one line for each token and certificate.
+
+    Args:
+        path: the tokens file.
+        now: decides which tokens are expired; default: the present.
+
+    Raises:
+        ConfigError: as read_lines.
+    """
     now = now or datetime.now(UTC)
     rows = []
     for line in read_lines(path):
@@ -185,10 +215,10 @@ def _line(**values: object) -> Line:
 
 
 def _change(path: Path, change: Callable[[list[Line]], list[Line]]) -> None:
-    """Puts changed lines in place of a file at once; changes by several processes come one after the other."""
+    """Replaces a tokens file by changed lines in one step. Several processes change it one after the other."""
     path = path.resolve()
     if not path.parent.is_dir():
-        raise ConfigError(f"tokens file {path}: there is no folder {path.parent}")
+        raise ConfigError(f"tokens file {path}: the folder {path.parent} does not exist")
     with locked(path.parent):
         lines = change(read_lines(path) if path.exists() else [])
         beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Calls between the supervisor and a worker, in both directions over one socket: JSON, a line each.
+"""Calls between the supervisor and a worker, in both directions over one socket: one JSON object a line.
 
 {"id": 7, "call": "prepare", "with": {...}}
 {"id": 7, "result": {...}}  or  {"id": 7, "code": "FAILED_PRECONDITION", "error": "..."}
@@ -23,7 +23,7 @@ Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
 class CallError(Exception):
-    """The other end refused; ``code`` is the name of a gRPC status code."""
+    """A refusal by the other end. ``code`` is the name of a gRPC status code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -31,15 +31,16 @@ class CallError(Exception):
 
 
 class ChannelClosedError(Exception):
-    """The other end is gone, or does not answer."""
+    """The other end is gone, or does not answer in time."""
 
 
 class Channel:
-    """One end; safe to call from several threads once ``serve`` runs in one.
+    """One end of a connection. Any thread may call once ``serve`` runs in one.
 
     Args:
-        answer: what a call from the other end returns; each call has a thread of its own. What it raises is told to
-            the caller: a CallError as it is, another ReckgError as FAILED_PRECONDITION.
+        connection: a socket to the other end.
+        answer: gets the name and the arguments of a call from the other end and returns the result, in a thread of its
+            own. The caller gets a CallError unchanged, and any other ReckgError as FAILED_PRECONDITION.
     """
 
     def __init__(self, connection: socket.socket, answer: Answer) -> None:
@@ -48,25 +49,30 @@ class Channel:
         self._sending, self._waiting_lock = threading.Lock(), threading.Lock()
         self._waiting: dict[int, Future[dict[str, Any]]] | None = {}  # None: closed
 
-    def call(self, what: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
-        """What the other end answers. Raises CallError, or ChannelClosedError after ``timeout_s`` too."""
+    def call(self, name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+        """Calls the other end and returns its result.
+
+        Raises:
+            CallError: the other end refused.
+            ChannelClosedError: the other end is gone, or did not answer within ``timeout_s``.
+        """
         number, reply = next(self._ids), Future[dict[str, Any]]()
         with self._waiting_lock:
             if self._waiting is None:
-                raise ChannelClosedError(f"the other end was gone before {what!r}")
+                raise ChannelClosedError(f"the other end was gone before {name!r}")
             self._waiting[number] = reply
         try:
-            self._send({"id": number, "call": what, "with": arguments})
+            self._send({"id": number, "call": name, "with": arguments})
             return reply.result(timeout_s)
         except TimeoutError:
-            raise ChannelClosedError(f"no answer to {what!r} within {timeout_s:g} s") from None
+            raise ChannelClosedError(f"no answer to {name!r} within {timeout_s:g} s") from None
         finally:
             with self._waiting_lock:
                 if self._waiting is not None:
                     self._waiting.pop(number, None)
 
     def serve(self) -> None:
-        """Reads until the other end closes; then every call that waits, and every later one, fails."""
+        """Reads until the other end closes. Then every call that waits, and every later call, fails."""
         try:
             with self._socket.makefile("r", encoding="utf-8") as lines:
                 for line in lines:
@@ -82,7 +88,7 @@ class Channel:
             return
         with self._waiting_lock:
             reply = (self._waiting or {}).pop(message["id"], None)
-        if reply is None:  # given up meanwhile
+        if reply is None:  # the caller gave up meanwhile
             return
         if "error" in message:
             reply.set_exception(CallError(message["code"], message["error"]))

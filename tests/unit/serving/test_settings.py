@@ -67,7 +67,7 @@ def test_problems_are_told(given: dict[str, object], message: str) -> None:
 
 
 def test_an_unknown_variable_is_told() -> None:
-    with pytest.raises(ConfigError, match="unknown variable RECKG_PRT; those of the server are: RECKG_BUNDLE, "):
+    with pytest.raises(ConfigError, match="unknown variable RECKG_PRT; the server knows: RECKG_BUNDLE, "):
         read_settings(None, {"RECKG_BUNDLE": "b", "RECKG_PRT": "1"})
 
 

@@ -116,7 +116,7 @@ def test_a_file_that_becomes_wrong_changes_nothing_and_is_reported(
         clock.now += 1.0
         assert authority.by_token(bearer(token), "recommend") == "shop"
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 1 and "line 2" in errors[0] and "what it said before goes on to count" in errors[0]
+    assert len(errors) == 1 and "line 2" in errors[0] and "the tokens file as it was before stays in force" in errors[0]
     os.unlink(file)
     clock.now += 1.0
     assert authority.by_token(bearer(token), "recommend") == "shop"

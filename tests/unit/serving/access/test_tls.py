@@ -55,7 +55,7 @@ def test_a_missing_file_is_named(settings: TlsSettings) -> None:
 def test_wrong_files_are_refused(settings: TlsSettings, tmp_path: Path, authority: trustme.CA) -> None:
     assert settings.certificate is not None and settings.key is not None and settings.client_ca is not None
     _, other_key = write_pair(tmp_path, authority.issue_cert("localhost"), "other")
-    fit = r"server.pem and tls.key .* are no PEM certificate and key that fit"
+    fit = r"server.pem and tls.key .* are no PEM certificate and key that match"
     with pytest.raises(ConfigError, match=f"{fit}: KEY_VALUES_MISMATCH"):
         check_certificate(TlsSettings(certificate=settings.certificate, key=other_key))
     settings.client_ca.write_text("nonsense")
@@ -123,4 +123,4 @@ def test_changed_files_that_are_wrong_are_reported_and_not_taken(
         assert credentials.changed() is None
     assert credentials.expires == before
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 1 and "has expired; the certificate before goes on to count" in errors[0]
+    assert len(errors) == 1 and "has expired; the certificate before it stays in force" in errors[0]

@@ -105,7 +105,7 @@ def test_what_is_there_twice_is_refused(file: Path) -> None:
 def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.jsonl cannot be read: No such file or directory"):
         read_grants(tmp_path / "none.jsonl")
-    with pytest.raises(ConfigError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(ConfigError, match=r"the folder .*nowhere does not exist"):
         create_token(tmp_path / "nowhere" / "tokens.jsonl", "shop", ["recommend"])
     with pytest.raises(DataError, match="principal: String should have at least 1 character, got ''"):
         create_token(tmp_path / "tokens.jsonl", "", ["recommend"])
