@@ -24,13 +24,13 @@ from jobs.ablation.measure import (
 from jobs.run.folder import Prepared, read_prepared, write_json
 from jobs.run.pipeline import Say
 from jobs.run.stage_table import Stage
-from jobs.run.state import write_atomically
 from jobs.run.variants import Variant, build_base, run_variant, variant_folder
 from jobs.stages.model_inputs import item_texts
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
 from reckg.evaluation.ablation import Slice, difference, judge, slices, system_figures
 from reckg.evaluation.report.ablation import ablation_markdown, verdicts
+from reckg.files.atomic_folder import write_atomically
 
 FORMAT = 1
 PARTS = ("graph", "text", "relations")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import queue
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,9 +19,9 @@ import numpy as np
 from jobs.commands.describe import summary
 from jobs.run.pipeline import run_pipeline
 from jobs.run.stage_table import code_sha256
-from jobs.run.state import write_atomically
 from reckg.config.run_config import Config, read_config
 from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import write_atomically
 
 USERS, ITEMS, SEED = 2000, 1200, 0
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "bookshop.toml"
@@ -57,11 +56,7 @@ def make_dataset(out: Path, users: int, items: int) -> Path:
         return dataset
     from reckg.data.bookshop.write import write_bookshop
 
-    beside = out / "dataset.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    rows = write_bookshop(beside, users=users, items=items, seed=SEED)
-    shutil.rmtree(dataset, ignore_errors=True)
-    beside.rename(dataset)
+    rows = write_bookshop(dataset, users=users, items=items, seed=SEED, overwrite=True)
     write_atomically(note, json.dumps(wanted) + "\n")
     print(f"data: a bookshop in {dataset}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
     return dataset

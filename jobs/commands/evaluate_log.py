@@ -12,7 +12,6 @@ import polars as pl
 
 import reckg
 from jobs.run.folder import read_prepared, write_json
-from jobs.run.state import write_atomically
 from reckg.bundle.bundle import Bundle, load_bundle
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
@@ -29,6 +28,7 @@ from reckg.evaluation.report.log import (
     log_verdict,
     log_warnings,
 )
+from reckg.files.atomic_folder import write_atomically
 from reckg.recommend.known_users import recommend_batch
 
 FORMAT = 1

@@ -19,6 +19,7 @@ from reckg.data.read import open_table
 from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
+from reckg.files.atomic_folder import written_file
 from reckg.inductive.embedder import conformed
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import gets_popular, popular_items, recommend_batch
@@ -213,11 +214,8 @@ def _asked(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
 
 def _join(parts: Path, out: Path) -> None:
     """Joins the parts in order, streaming, and renames the result into place."""
-    whole = parts / "whole.parquet"
-    pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(whole, maintain_order=True)
-    with whole.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(whole, out)
+    with written_file(out) as beside:
+        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(beside, maintain_order=True)
 
 
 def _read_users(path: Path) -> pl.DataFrame:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.run.stage_table import STAGES, Stage, changes, key_of, key_parts
-from jobs.run.state import RunState, StageRecord, locked, peak_memory_mb, write_atomically
+from jobs.run.state import RunState, StageRecord, locked_run, peak_memory_mb
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
+from reckg.files.atomic_folder import write_atomically
 
 Say = Callable[[str], None]
 
@@ -52,7 +53,7 @@ def run_pipeline(
             before ``only`` is not up to date. Nothing has run then.
         ReckgError: what a stage raised; the stages before it stay done.
     """
-    with locked(run):
+    with locked_run(run):
         state = RunState.read(run)
         verdicts = _plan(config, data, state, stages)
         chosen = [stage for stage in stages if only is None or stage.name == only]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from reckg.errors import ArtifactError, ConfigError
+from reckg.files.atomic_folder import write_atomically
 from reckg.files.file_hash import file_sha256
+from reckg.files.folder_lock import locked
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -127,12 +127,13 @@ class RunState:
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked_run(run: Path) -> Iterator[None]:
     """Holds the run folder for one process. Raises ConfigError when another one holds it."""
     run.mkdir(parents=True, exist_ok=True)
-    with open(run / LOCK_FILE, "w", encoding="utf-8") as handle:
+    (run / LOCK_FILE).touch()
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(run / LOCK_FILE, wait=False))
         except BlockingIOError:
             raise ConfigError(
                 f"another reckg process is at work in {run}; wait for it, or choose another --out."
@@ -145,16 +146,6 @@ def files_below(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one."""
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, path)
 
 
 def peak_memory_mb() -> float:

@@ -12,16 +12,15 @@ version, which is then not removed. Imports nothing heavy: the server's supervis
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from reckg.bundle.manifest import MANIFEST, VERSION, read_manifest
 from reckg.errors import ArtifactError
-from reckg.files.atomic_folder import check_files, reason, sync, written_folder
+from reckg.files.atomic_folder import check_files, reason, sync, written_file, written_folder
+from reckg.files.folder_lock import locked
 
 LATEST, PREVIOUS = "latest", "previous"
 NAME_BYTES = 1024  # of a file that names a version, at most
@@ -116,12 +115,12 @@ def keep(store: Path, n: int) -> list[str]:
     return removed
 
 
-def hold(bundle: Path) -> IO[bytes]:
-    """Until the file that is returned is closed, or this process ends, ``keep`` leaves a bundle alone."""
-    file = (bundle / MANIFEST).open("rb")
+def hold(bundle: Path) -> contextlib.ExitStack:
+    """Keeps ``keep`` from removing a bundle, until the returned stack is closed or this process ends."""
+    held = contextlib.ExitStack()
     with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return file
+        held.enter_context(locked(bundle / MANIFEST, wait=False, shared=True))
+    return held
 
 
 def refuse_links(folder: Path) -> None:
@@ -171,28 +170,21 @@ def _named_next(store: Path, version: str) -> Iterator[None]:
     with contextlib.suppress(UnknownVersionError):  # latest was written by something else
         before = _named(store, LATEST)
         if before is not None and before != version:
-            names = {PREVIOUS: before, LATEST: version}
-    beside = {name: store / f".{name}.writing" for name in names}
-    try:
-        for name, path in beside.items():
-            with path.open("w", encoding="utf-8") as file:
-                file.write(names[name] + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            names = {LATEST: version, PREVIOUS: before}  # a stack closes the last first
+    with contextlib.ExitStack() as files:
+        for name, named in names.items():
+            beside = files.enter_context(written_file(store / name))
+            beside.write_text(named + "\n", encoding="utf-8")
+            sync(beside)
         yield
-        for name, path in beside.items():
-            os.replace(path, store / name)
-            sync(store)
-    finally:
-        for path in beside.values():
-            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _publishing(store: Path) -> Iterator[None]:
-    """The only process that changes a store; not by folder_lock, which the state's database in it needs meanwhile."""
-    with (store / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Waits to be the only process that changes a store. The lock of the folder itself is the state database's."""
+    lock = store / ".lock"
+    lock.touch()
+    with locked(lock):
         yield
 
 
@@ -214,9 +206,8 @@ def _remove_leftovers(store: Path) -> None:
 
 
 def _is_held(bundle: Path) -> bool:
-    with (bundle / MANIFEST).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    try:
+        with locked(bundle / MANIFEST, wait=False):
+            return False
+    except OSError:
+        return True

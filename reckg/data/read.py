@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from reckg.data.contract import NotedDataset, RawTables, conform
 from reckg.data.ndjson import open_ndjson
 from reckg.data.schema import TABLES, ColumnKinds, Dataset, TimeKind
 from reckg.data.text_table import ROW, Table, open_delimited, refuse_broken
-from reckg.errors import DataError
+from reckg.errors import ArtifactError, DataError
+from reckg.files.atomic_folder import written_folder
 
 __all__ = ["NotedDataset", "check_target", "open_table", "read_dataset", "write_dataset"]
 
@@ -112,27 +111,16 @@ def write_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> No
     """
     folder = Path(folder)
     check_target(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        beside.mkdir()
-        for name in TABLES:
-            frame: pl.LazyFrame | None = getattr(dataset, name)
-            if frame is not None:
-                with refuse_broken(f"{dataset.name}: {name}"):
-                    frame.sink_parquet(beside / f"{name}.parquet")
-        (beside / SETTINGS_FILE).write_text(_settings_text(dataset), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}.") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with written_folder(folder, overwrite=True, marker=None) as beside:
+            for name in TABLES:
+                frame: pl.LazyFrame | None = getattr(dataset, name)
+                if frame is not None:
+                    with refuse_broken(f"{dataset.name}: {name}"):
+                        frame.sink_parquet(beside / f"{name}.parquet")
+            (beside / SETTINGS_FILE).write_text(_settings_text(dataset), encoding="utf-8")
+    except ArtifactError as error:
+        raise DataError(str(error)) from error
 
 
 def check_target(folder: Path, overwrite: bool) -> None:

@@ -1,9 +1,13 @@
-"""Folders of files that are written whole: beside and renamed into place, with the size and sha256 of every file."""
+"""Files and folders that are written beside their path, forced to disk, and renamed into place.
+
+A reader finds the old content or the new content, never a part, also after a power failure.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -17,15 +21,44 @@ from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
 
 
+def write_atomically(path: Path, data: bytes | memoryview | str, mode: int = 0o666) -> None:
+    """Writes a whole file. Args, Raises: as ``written_file``; text is encoded as UTF-8."""
+    with written_file(path, mode) as beside:
+        beside.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
 @contextmanager
-def written_folder(path: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
+def written_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yields an empty file beside ``path`` to write to. It replaces ``path`` when the block ends well.
+
+    A block that fails leaves nothing behind. The next write to ``path`` removes the file of a killed process.
+
+    Args:
+        mode: permissions of the new file, before the umask.
+    Raises:
+        OSError: the disk refuses; ``path`` is unchanged.
+    """
+    _remove_leftovers(path)
+    beside = _beside(path, os.getpid())
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_folder(path: Path, *, overwrite: bool, marker: str | None) -> Iterator[Path]:
     """A new folder beside ``path`` to write into; it takes the place of ``path`` when the block ends well.
 
     One that fails leaves nothing behind; what a killed process left is removed by the next that writes there.
 
     Args:
         overwrite: replace what is at ``path``, if that is a folder that holds ``marker``.
-        marker: the file that says that a folder is of this kind.
+        marker: the file that every folder of this kind holds; None: the caller has checked ``path``.
     Raises:
         ArtifactError: ``path`` exists and may not be replaced, or the disk refuses.
     """
@@ -103,12 +136,12 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
-def _check_target(path: Path, overwrite: bool, marker: str) -> None:
+def _check_target(path: Path, overwrite: bool, marker: str | None) -> None:
     if not path.exists():
         return
     if not overwrite:
         raise ArtifactError(f"{path} exists already; choose another path, or ask for it to be overwritten.")
-    if not (path / marker).is_file():
+    if marker is not None and not (path / marker).is_file():
         raise ArtifactError(f"{path} exists and is not overwritten: it holds no {marker}, so it is something else.")
 
 
@@ -118,10 +151,13 @@ def _beside(path: Path, pid: int) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes what processes that no longer run left beside ``path``."""
-    for left in path.parent.glob(f".{path.name}.writing-*"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.writing-*"):
         pid = left.name.rpartition("-")[2]
         if pid.isdigit() and (int(pid) == os.getpid() or not _runs(int(pid))):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _runs(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Advisory locks on folders and files, between processes and between threads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process, or thread, is in such a block for this folder; one that is killed leaves it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Holds the lock of a folder or file while the block runs. The system releases the lock of a killed process.
+
+    Args:
+        path: an existing folder or file; its content is neither read nor changed.
+        wait: block until the lock is free.
+        shared: several holders may share the lock; an exclusive one waits for all of them.
+    Raises:
+        BlockingIOError: ``wait`` is off and another process or thread holds the lock.
+        OSError: the path is missing, or its file system has no locks.
+    """
+    # NFS grants an exclusive lock only on a file that is open for writing.
+    writable = not shared and path.is_file() and os.access(path, os.W_OK)
+    descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

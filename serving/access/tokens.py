@@ -10,7 +10,6 @@ plain hash.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import stat
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from reckg.errors import ConfigError, DataError
+from reckg.files.atomic_folder import write_atomically
 from reckg.files.folder_lock import locked
 
 Scope = Literal["recommend", "events", "catalog", "admin"]
@@ -221,14 +221,4 @@ def _change(path: Path, change: Callable[[list[Line]], list[Line]]) -> None:
         raise ConfigError(f"tokens file {path}: the folder {path.parent} does not exist")
     with locked(path.parent):
         lines = change(read_lines(path) if path.exists() else [])
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.writelines(line.model_dump_json() + "\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_atomically(path, "".join(line.model_dump_json() + "\n" for line in lines), mode=0o600)

@@ -21,6 +21,7 @@ import polars as pl
 
 from reckg.errors import ConfigError
 from reckg.evaluation.logs.served_log import SCHEMA
+from reckg.files.atomic_folder import write_atomically
 from serving.settings import ServedLogSettings
 
 logger = logging.getLogger("reckg.serving")
@@ -113,17 +114,9 @@ class ServedLog:
     def _write(self, part: Sequence[ShownAnswer]) -> None:
         name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
         self._parts += 1
-        beside = self._folder / f".{name}"
         whole = io.BytesIO()  # Polars does not tell why a disk refuses
         _frame(part, self._settings.log_user_ids).write_parquet(whole)
-        try:
-            with beside.open("wb") as file:
-                file.write(whole.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.rename(self._folder / name)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(self._folder / name, whole.getbuffer())
         self._remove_oldest()
 
     def _remove_oldest(self) -> None:

@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 from reckg.bundle.store import LATEST, UnknownVersionError, hold, is_store, latest_version, resolve
 from reckg.errors import ArtifactError, ReckgError
@@ -52,7 +52,7 @@ class Swaps:
         self.previous: VersionedBundle | None = None
         self.done, self.failed, self.last_error = 0, 0, ""
         self._turn = threading.Lock()
-        self._held: dict[VersionedBundle, IO[bytes]] = {}
+        self._held: dict[VersionedBundle, ExitStack] = {}
         versions = settings.experiment.bundle_versions
         self._variants = {described(resolve(settings.bundle, version)) for version in versions}
         self._hold()

@@ -26,7 +26,6 @@ The dictionary, as `write_report` takes it; every interval is {"mean", "low", "h
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from reckg.evaluation.protocol import HeldOut, SystemResult
 from reckg.evaluation.report.html import render_html
 from reckg.evaluation.report.markdown import render_markdown
 from reckg.evaluation.report.words import metric_label
+from reckg.files.atomic_folder import write_atomically
 from reckg.metrics.significance import Resampled, holm, known_intervals, paired_t_test, resample
 
 FORMAT = 2
@@ -291,7 +291,5 @@ def write_report(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     read = json.loads(text)
     written = {"report.json": text + "\n", "report.md": render_markdown(read), "report.html": render_html(read)}
     for name, content in written.items():
-        beside = folder / (name + ".part")
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, folder / name)
+        write_atomically(folder / name, content)
     return complete

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import written_file
 from reckg.files.file_hash import file_sha256
 from reckg.model.text.tokens import TextTokens, check_positions
 
@@ -243,18 +243,17 @@ class TextEncoder(nn.Module):
         path = cache / f"{what}-{self._content_hash(what)}.npy"
         if not path.is_file():
             cache.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
             shape = (len(tokens) if what == "vectors" else int(tokens.start[-1]), self.dim)
-            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-            for rows in _shown(tokens.by_length(range(len(tokens))), progress):
-                mask, ids = tokens.mask(rows, self.device), tokens.ids(rows, self.device)
-                states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-                if what == "vectors":
-                    out[rows] = pool(states.last_hidden_state, mask).cpu().numpy()
-                else:
-                    out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
-            out.flush()
-            partial.replace(path)
+            with written_file(path) as beside:
+                out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.float16, shape=shape)
+                for rows in _shown(tokens.by_length(range(len(tokens))), progress):
+                    mask, ids = tokens.mask(rows, self.device), tokens.ids(rows, self.device)
+                    states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+                    if what == "vectors":
+                        out[rows] = pool(states.last_hidden_state, mask).cpu().numpy()
+                    else:
+                        out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
+                out.flush()
         return np.load(path, mmap_mode="r")
 
     def _content_hash(self, what: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import written_file
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, Any] | None = None) -> None:
     """Writes a safetensors file beside and renames it into place; metadata is kept as JSON in its header."""
-    partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata={"json": json.dumps(metadata or {})})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with written_file(path) as beside:
+        save_file(plain, beside, metadata={"json": json.dumps(metadata or {})})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import write_atomically
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import Embeddings, JointModel
 from reckg.model.joint.neighbourhood import NeighbourSampler
@@ -239,9 +240,7 @@ def _epoch(
 def _open_log(path: Path, epochs_kept: int) -> TextIO:
     """The log, cut back to the epochs that a checkpoint has, ready for the next."""
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs_kept] if path.is_file() else []
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(rows), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, "".join(rows))
     return path.open("a", encoding="utf-8")
 
 

@@ -176,7 +176,7 @@ def test_the_cache_is_used_again_and_only_for_the_same_content(
     if policy == "top-k":
         text_encoder(encoder, tmp_path / "cache", policy, trainable_layers=2)
         assert len(computed) == 4
-    assert not list((tmp_path / "cache").glob("*.partial"))
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_a_half_written_cache_is_not_used(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
