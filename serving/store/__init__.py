@@ -1,8 +1,8 @@
 """The state store: events and catalogue changes since the bundle was built, behind one small interface.
 
-Two forms: ``sqlite`` (one machine, any number of processes) and ``redis`` (several machines). What a call stored is
-there after it returned, whatever is killed then; a call that raised StoreError stored all of it or nothing, and may be
-repeated.
+There are two stores: ``sqlite`` (one machine, any number of processes) and ``redis`` (several machines). After a call
+returned, its data survive the end of any process. A call that raised StoreError stored all of its data or none, and may
+be repeated.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ ChangeKind = Literal["upsert", "remove", "available", "unavailable"]
 
 
 class StoreError(Exception):
-    """The store cannot be reached, is full, or took too long; the message holds no ids."""
+    """The store cannot be reached, is full, or took too long. The message holds no ids."""
 
 
 class StoreDownError(StoreError):
-    """It did not answer, and will hardly answer the next call either."""
+    """The store did not answer, and will hardly answer the next call."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One interaction. time: epoch seconds, UTC."""
+    """One interaction. ``time`` is in epoch seconds, UTC."""
 
     event_id: str
     user_id: str
@@ -58,43 +58,58 @@ class EmbeddedItem:
 
 
 class StateStore(Protocol):
-    """Safe to share between threads and, opened once in each, between processes. Every method may raise StoreError."""
+    """A state store. Threads may share it; processes open it once each. Every method may raise StoreError."""
 
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
-        """Stores events, all or none; those whose id is kept already are left alone. Returns which were new."""
+        """Stores events, all or none. An event whose id is stored already is left alone.
+
+        Returns:
+            For each event, whether it was new.
+        """
         ...
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        """A user's events that are kept, by time, oldest first; those of the same second in the order of storing.
+        """Returns a user's events by time, oldest first, and within a second in the order of storing.
 
-        Kept are those that were stored in the last event_days, and of these the latest events_per_user.
+        The store keeps events for event_days, and the latest events_per_user of each user.
         """
         ...
 
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
-        """Stores changes, all or none, under one new revision, which it returns. Of an item the last change counts:
-        one of kind upsert or remove, and beside it one of availability, which an upsert leaves alone."""
+        """Stores changes, all or none, under one new revision, and returns the revision.
+
+        The last upsert or removal of an item counts. The last change of its availability counts beside it, and an
+        upsert leaves it alone.
+        """
         ...
 
     def catalog_revision(self) -> int:
-        """The latest revision; 0 where nothing was ever changed. Cheap."""
+        """Returns the latest revision, or 0 before the first change. Cheap."""
         ...
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
-        """What counts at present of the changes with a revision above ``after``, by revision, then item id."""
+        """Returns the changes in force with a revision above ``after``, by revision, then item id."""
         ...
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
-        """Keeps what was embedded; of an item the one of the latest revision."""
+        """Stores embedded items of a bundle. The one with the latest revision of an item stays."""
         ...
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
-        """Those of the items that were embedded for this bundle, in any order."""
+        """Returns the stored embedded items of a bundle among ``item_ids``, in any order."""
         ...
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
-        """Frees the space of events that are kept no more, and of what was embedded for other bundles. Bounded work at
-        a time: it never blocks writers for more than about 100 ms. now: epoch seconds."""
+        """Frees the space of old events, and of items embedded for other bundles.
+
+        It works in steps and never blocks writers for more than about 100 ms.
+
+        Args:
+            now: epoch seconds.
+            keep_bundles: versions of the bundles whose embedded items stay.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes all connections."""
+        ...

@@ -1,4 +1,4 @@
-"""A store that is down is not asked again for a moment, so that requests do not each wait for it."""
+"""A circuit breaker: a store that is down gets no call for a moment, so that requests do not each wait for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ T = TypeVar("T")
 Observe = Callable[[str, float, bool], None]
 
 
-class Breaker:
-    """The store; after a StoreDownError every call raises one at once, until after ``pause_s`` one call may try again.
+class CircuitBreaker:
+    """A state store behind a circuit breaker.
 
-    clock: seconds that only rise. observe: told of every call that was made: its name, its seconds, whether it failed.
+    After a StoreDownError every call raises one at once. After ``pause_s`` one call may try the store again.
+
+    Args:
+        store: the store behind the breaker.
+        pause_s: seconds between two tries of a store that is down.
+        clock: seconds that never go back.
+        observe: called after every call of the store with its name, its seconds, and whether it failed.
     """
 
     def __init__(
@@ -29,45 +35,47 @@ class Breaker:
     ) -> None:
         self._store, self._pause_s, self._clock, self._observe = store, pause_s, clock, observe
         self._lock = threading.Lock()
-        self._closed_until: float | None = None  # None: it answers
+        self._closed_until: float | None = None  # None: the store answers
 
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
-        return self._asked("record_events", lambda: self._store.record_events(events))
+        return self._guard("record_events", lambda: self._store.record_events(events))
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        return self._asked("user_events", lambda: self._store.user_events(user_id))
+        return self._guard("user_events", lambda: self._store.user_events(user_id))
 
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
-        return self._asked("change_catalog", lambda: self._store.change_catalog(changes))
+        return self._guard("change_catalog", lambda: self._store.change_catalog(changes))
 
     def catalog_revision(self) -> int:
-        return self._asked("catalog_revision", self._store.catalog_revision)
+        return self._guard("catalog_revision", self._store.catalog_revision)
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
-        return self._asked("catalog_changes", lambda: self._store.catalog_changes(after))
+        return self._guard("catalog_changes", lambda: self._store.catalog_changes(after))
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
-        self._asked("put_embedded", lambda: self._store.put_embedded(bundle_version, items))
+        self._guard("put_embedded", lambda: self._store.put_embedded(bundle_version, items))
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
-        return self._asked("embedded", lambda: self._store.embedded(bundle_version, item_ids))
+        return self._guard("embedded", lambda: self._store.embedded(bundle_version, item_ids))
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
-        self._asked("compact", lambda: self._store.compact(now, keep_bundles))
+        self._guard("compact", lambda: self._store.compact(now, keep_bundles))
 
     def close(self) -> None:
         self._store.close()
 
-    def _asked(self, name: str, ask: Callable[[], T]) -> T:
+    def _guard(self, name: str, call: Callable[[], T]) -> T:
         if self._closed_until is not None:
             with self._lock:
                 if self._closed_until is not None:
                     if self._clock() < self._closed_until:
                         raise StoreDownError("the state store did not answer a moment ago")
-                    self._closed_until = self._clock() + self._pause_s  # the others wait for what this call finds
+                    self._closed_until = (
+                        self._clock() + self._pause_s
+                    )  # other calls fail until this one has tried the store
         down, failed, began = False, True, self._clock()
         try:
-            answer = ask()
+            answer = call()
             failed = False
             return answer
         except StoreDownError:

@@ -1,4 +1,4 @@
-"""Compacts the state store now and then."""
+"""Regular compaction of the state store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from reckg.bundle.manifest import MANIFEST
 from reckg.bundle.store import is_store
 from serving.store import StateStore, StoreError
 
-FIRST_S, EVERY_S = 120.0, 3600.0  # half to one and a half of it, so that processes do not do it at once
+FIRST_S, EVERY_S = (
+    120.0,
+    3600.0,
+)  # each wait is drawn from 0.5 to 1.5 times this, so that processes do not compact at once
 
 logger = logging.getLogger("reckg.serving")
 
@@ -22,8 +25,10 @@ class Compaction:
     """A thread that compacts a store until it is stopped.
 
     Args:
-        store: None: there is nothing to do.
-        versions: of the bundles that are served or may be.
+        store: the state store; None: nothing to compact.
+        versions: returns the versions of all bundles that are served or may be.
+        first_s: mean wait before the first compaction.
+        every_s: mean wait between two compactions.
     """
 
     def __init__(
@@ -38,12 +43,13 @@ class Compaction:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """Starts the thread, once."""
         if self._store is not None and self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(self._store,), name="compaction", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Does not wait for a compaction under way: it is done in steps, and any of them may be its last."""
+        """Ends the thread without a wait for a compaction under way, which may end after any of its steps."""
         self._stopped.set()
 
     def _run(self, store: StateStore) -> None:
@@ -59,5 +65,5 @@ class Compaction:
 
 
 def versions_in(path: Path) -> set[str]:
-    """Of the bundles in a bundle store; none in a bundle."""
+    """Returns the versions of the bundles in a bundle store; none for a bundle's own folder."""
     return {folder.name for folder in path.iterdir() if (folder / MANIFEST).is_file()} if is_store(path) else set()

@@ -1,4 +1,4 @@
-"""The state store that the settings name."""
+"""Opening of the state store that the settings name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reckg.errors import ConfigError
 from serving.store import StateStore, StoreError
-from serving.store.circuit_breaker import Breaker, Observe
+from serving.store.circuit_breaker import CircuitBreaker, Observe
 from serving.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -30,39 +30,48 @@ def open_store(
     clock: Callable[[], float] = time.time,
     observe: Observe = lambda name, seconds, failed: None,
 ) -> StateStore | None:
-    """The store; None where there is to be none. To be opened once in each process.
+    """Opens the state store. Each process opens it once.
 
-    A Redis server need not answer yet; one that could lose what it acknowledged is warned of in the log.
+    A Redis server need not answer yet. The log warns of a Redis server that could lose acknowledged writes.
 
     Args:
-        bundle_path: of the setting ``bundle``: a bundle or a bundle store. clock: epoch seconds.
-        observe: as of Breaker.
+        settings: the section ``store`` of the settings.
+        bundle_path: setting ``bundle``: a bundle or a bundle store.
+        environment: may hold the URL of Redis.
+        clock: epoch seconds.
+        observe: as of CircuitBreaker.
+
+    Returns:
+        The store, or None if store.kind is "none".
+
     Raises:
-        ConfigError: no URL, or a bad one. ArtifactError, StoreError: see SqliteStore.
+        ConfigError: the URL of Redis is missing or wrong.
+        ArtifactError: the file of SQLite belongs to another program or version.
+        StoreError: the file of SQLite cannot be opened.
     """
     if settings.kind == "none":
         return None
     if settings.kind == "sqlite":
-        return Breaker(SqliteStore(settings.path or default_path(bundle_path), settings, clock), observe=observe)
+        return CircuitBreaker(SqliteStore(settings.path or default_path(bundle_path), settings, clock), observe=observe)
     from serving.store.redis import RedisStore
 
     store = RedisStore(redis_url(settings, environment), settings, clock)
     try:
         warnings = store.warnings()
         if warnings:
-            logger.warning("Redis can lose what it acknowledged: %s; see docs/serving-state.md", ", ".join(warnings))
+            logger.warning("Redis can lose acknowledged writes: %s; see docs/serving-state.md", ", ".join(warnings))
     except StoreError as error:
-        logger.warning("%s; the server starts without, and asks again", error)
-    return Breaker(store, observe=observe)
+        logger.warning("%s; the server starts without the store, and tries again", error)
+    return CircuitBreaker(store, observe=observe)
 
 
 def default_path(bundle_path: Path) -> Path:
-    """In a bundle store; beside a bundle, for a bundle is never changed."""
+    """Returns the database's path: in a bundle store, or beside a bundle, because a bundle never changes."""
     return (bundle_path.parent if (bundle_path / "manifest.json").is_file() else bundle_path) / FILE
 
 
 def redis_url(settings: StoreSettings, environment: Mapping[str, str]) -> str:
-    """What the file says, or else the variable. Raises ConfigError where there is neither."""
+    """Reads the URL from the file, or else from the variable. Raises ConfigError if both are missing."""
     if settings.redis_url_file is None:
         url = environment.get(URL_VARIABLE, "").strip()
         if not url:

@@ -1,12 +1,19 @@
 """The state store of several machines: one Redis server, or a group that Sentinel watches.
 
-Every change is one script, which Redis runs whole or not at all. Redis keeps what it answered only with ``appendonly
-yes`` and ``appendfsync always``; where it is set otherwise, ``warnings`` says so.
+Every change is one script, which Redis runs whole or not at all. Redis keeps acknowledged writes only with
+``appendonly yes`` and ``appendfsync always``. ``warnings`` lists other settings.
 
-Keys, after the namespace: ``user:<user id>``, a sorted set of events by time, each a number that rises with every
-event, the second in which it was stored, and JSON; ``event:<event id>``, that second; ``catalog``, a hash of changes,
-and ``catalog:revisions``, which of them have which revision; ``revision`` and ``seq``, counters;
-``embedded:<bundle version>``, a hash. Not for Redis Cluster: a script touches keys of many slots.
+Keys, after the namespace:
+
+- ``user:<user id>``: sorted set of events by time. A member is a number that rises with every event, the second of
+  storing, and JSON.
+- ``event:<event id>``: the second of storing.
+- ``catalog``: hash of changes.
+- ``catalog:revisions``: sorted set of the changes' fields by revision.
+- ``revision`` and ``seq``: counters.
+- ``embedded:<bundle version>``: hash of embedded items.
+
+Redis Cluster does not suit, because a script touches keys of many slots.
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreDownErr
 
 SENTINEL = "redis+sentinel"
 SCHEMES = ("redis", "rediss", "unix", SENTINEL)
-# Of a member of a user's set: 16 digits of seq, 12 of the second it was stored in, JSON of which the event id is first.
+# A member of a user's set: 16 digits of seq, 12 digits of the second of storing, JSON with the event id first.
 TRIM = """
 local function trim(user, cutoff, per_user)
     local key, kept = ns .. 'user:' .. user, {}
@@ -78,7 +85,7 @@ for at = 3, #ARGV do
     trim(ARGV[at], cutoff, per_user)
 end
 """
-# One line for each, for redis-py takes 30 us for each part of an answer.
+# One text with a line for each event, because redis-py takes 30 us for each part of an answer.
 OF_USER = "return table.concat(redis.call('ZRANGE', KEYS[1], 0, -1), '\\n')"
 CHANGE = """
 local ns = KEYS[1]
@@ -97,26 +104,27 @@ for at = 1, #ARGV, 3 do
     end
 end
 """
-AT_ONCE = 100  # users that one script of a compaction trims
-FIELDS_AT_ONCE = 1000  # of a hash, that one command reads
+AT_ONCE = 100  # users trimmed by one script of a compaction
+FIELDS_AT_ONCE = 1000  # fields of a hash read by one command
 
 
 class RedisStore:
-    """serving.store.StateStore in Redis. Connections are made when first needed, and again when they were lost.
+    """A serving.store.StateStore in Redis. It connects when first needed, and again after a lost connection.
 
     Args:
         url: redis://, rediss://, unix:// as redis-py takes them, or
             redis+sentinel://[user:password@]host:port,host:port/name of the group[/database].
-        settings: the namespace, how long a call waits for an answer, and what is kept.
+        settings: the section ``store`` of the settings.
         clock: epoch seconds.
+
     Raises:
-        ConfigError: the URL is none of these; it is not shown, for it may hold a password.
+        ConfigError: the URL is of another form. The message does not show it, because it may hold a password.
     """
 
     def __init__(self, url: str, settings: StoreSettings, clock: Callable[[], float] = time.time) -> None:
         self._prefix, self._clock = f"{settings.namespace}:", clock
         self._kept_s, self._per_user = settings.event_days * 86_400, settings.events_per_user
-        self._reader, self._writer = client(url, settings.timeout_ms), client(url, settings.write_timeout_ms)
+        self._reader, self._writer = connect(url, settings.timeout_ms), connect(url, settings.write_timeout_ms)
         self._of_user = self._reader.register_script(OF_USER)
         self._record, self._trim, self._change, self._put = (
             self._writer.register_script(text) for text in (RECORD, TRIM_USERS, CHANGE, PUT_EMBEDDED)
@@ -126,16 +134,16 @@ class RedisStore:
         if not events:
             return []
         now = int(self._clock())
-        given: list[Any] = [now, int(now - self._kept_s), self._per_user, max(1, int(self._kept_s))]
+        arguments: list[Any] = [now, int(now - self._kept_s), self._per_user, max(1, int(self._kept_s))]
         for event in events:
             payload = [event.event_id, event.item_id, event.time, event.weight, event.type, event.request_id]
-            given += [event.event_id, event.user_id, event.time, _dumped(payload)]
-        with answered():
-            return [bool(new) for new in self._record(keys=[self._prefix], args=given)]
+            arguments += [event.event_id, event.user_id, event.time, _to_json(payload)]
+        with translated_errors():
+            return [bool(new) for new in self._record(keys=[self._prefix], args=arguments)]
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
         cutoff = int(int(self._clock()) - self._kept_s)
-        with answered():
+        with translated_errors():
             lines = self._of_user(keys=[f"{self._prefix}user:{user_id}"]).splitlines()
         rows = [line[28:] for line in lines if int(line[16:28]) >= cutoff][-self._per_user :]
         return [StoredEvent(row[0], user_id, *row[1:]) for row in json.loads(b"[%b]" % b",".join(rows))]
@@ -143,47 +151,47 @@ class RedisStore:
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
         if not changes:
             return self.catalog_revision()
-        given = []
+        arguments = []
         for change in changes:
             item = None if change.item is None else dict(change.item)
-            given += [_field(change), _dumped([change.kind, item])]
-        with answered():
-            return int(self._change(keys=[self._prefix], args=given))
+            arguments += [_field(change), _to_json([change.kind, item])]
+        with translated_errors():
+            return int(self._change(keys=[self._prefix], args=arguments))
 
     def catalog_revision(self) -> int:
-        with answered():
+        with translated_errors():
             return int(self._reader.get(f"{self._prefix}revision") or 0)
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
         latest = self.catalog_revision()
         names = self._prefix + "catalog"
-        with answered():
+        with translated_errors():
             fields = self._reader.zrangebyscore(f"{names}:revisions", after + 1, latest)
             values: list[bytes | None] = []
             for start in range(0, len(fields), FIELDS_AT_ONCE):
                 values += self._reader.hmget(names, fields[start : start + FIELDS_AT_ONCE])
         found = []
         for field, value in zip(fields, values, strict=True):
-            revision, said = (value or b"0 ").split(b" ", 1)
-            if 0 < int(revision) <= latest:  # else it was changed meanwhile, and comes with the next call
-                kind, item = json.loads(said)
+            revision, content = (value or b"0 ").split(b" ", 1)
+            if 0 < int(revision) <= latest:  # a change made meanwhile comes with the next call
+                kind, item = json.loads(content)
                 place = field[:1], CatalogChange(field[1:].decode(), kind, item, int(revision))
                 found.append(place)
         found.sort(key=lambda place: (place[1].revision, place[1].item_id, place[0]))
         return [change for _, change in found]
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
-        given = [part for item in items for part in (item.item_id, item.revision, item.data)]
-        with answered():
-            self._put(keys=[f"{self._prefix}embedded:{bundle_version}"], args=given)
+        arguments = [part for item in items for part in (item.item_id, item.revision, item.data)]
+        with translated_errors():
+            self._put(keys=[f"{self._prefix}embedded:{bundle_version}"], args=arguments)
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
         found = []
         for start in range(0, len(item_ids), FIELDS_AT_ONCE):
-            some = list(item_ids[start : start + FIELDS_AT_ONCE])
-            with answered():
-                values = self._reader.hmget(f"{self._prefix}embedded:{bundle_version}", some)
-            for item_id, value in zip(some, values, strict=True):
+            part = list(item_ids[start : start + FIELDS_AT_ONCE])
+            with translated_errors():
+                values = self._reader.hmget(f"{self._prefix}embedded:{bundle_version}", part)
+            for item_id, value in zip(part, values, strict=True):
                 if value is not None:
                     revision, data = value.split(b" ", 1)
                     found.append(EmbeddedItem(item_id, int(revision), data))
@@ -191,12 +199,12 @@ class RedisStore:
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
         kept = {f"{self._prefix}embedded:{version}".encode() for version in keep_bundles}
-        with answered():
+        with translated_errors():
             old = [key for key in self._writer.scan_iter(f"{self._prefix}embedded:*") if key not in kept]
             if old:
                 self._writer.unlink(*old)
-            # Events go by themselves when their days are over; those above the number when the user has new ones. A
-            # number that was lowered is applied here.
+            # Redis drops old events itself, and RECORD trims the events of users above their number. This applies a
+            # lowered number to all users.
             trimmed = f"{self._prefix}events_per_user"
             if int(self._writer.get(trimmed) or 0) == self._per_user:
                 return
@@ -214,14 +222,14 @@ class RedisStore:
         self._writer.close()
 
     def warnings(self) -> list[str]:
-        """How Redis is set so that it can lose what it acknowledged; empty where it cannot.
+        """Lists the settings of Redis with which it can lose acknowledged writes.
 
         Raises:
-            StoreError: it does not answer.
+            StoreError: Redis does not answer.
         """
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         found: dict[str, str | None] = dict.fromkeys(wanted)
-        with answered():
+        with translated_errors():
             try:
                 for name in wanted:
                     found[name] = self._writer.config_get(name).get(name)
@@ -240,8 +248,16 @@ class RedisStore:
             self._trim(keys=[self._prefix], args=[int(now - self._kept_s), self._per_user, *users])
 
 
-def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what the asynchronous client returns too
-    """A client whose calls end within about twice timeout_ms, for one that has to connect first; none is sent twice."""
+def connect(url: str, timeout_ms: float) -> Any:  # redis-py's types mix in the asynchronous client's results
+    """Makes a Redis client that sends no command twice.
+
+    Args:
+        url: as of RedisStore.
+        timeout_ms: limit of the connection and of the answer. A call that connects first may take twice as long.
+
+    Raises:
+        ConfigError: the URL is of another form.
+    """
     options: dict[str, Any] = {
         "socket_timeout": timeout_ms / 1000,
         "socket_connect_timeout": timeout_ms / 1000,
@@ -258,7 +274,7 @@ def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what
         if not service:
             raise ValueError("name")
         places = [(host, int(port)) for host, _, port in hosts]
-        secret = {"username": _decoded(parts.username), "password": _decoded(parts.password)}
+        secret = {"username": _decode(parts.username), "password": _decode(parts.password)}
         return Sentinel(places, sentinel_kwargs=options, **options, **secret).master_for(service, db=int(database or 0))
     except ValueError:
         raise ConfigError(
@@ -267,22 +283,22 @@ def client(url: str, timeout_ms: float) -> Any:  # redis-py's own types say what
         ) from None
 
 
-def _decoded(part: str | None) -> str | None:
+def _decode(part: str | None) -> str | None:
     return None if part is None else unquote(part)
 
 
-def _dumped(value: list[Any]) -> str:
+def _to_json(value: list[Any]) -> str:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _field(change: CatalogChange) -> str:
-    """Of an item there are two fields at most: what it is, and whether it is available."""
+    """Returns the change's field. An item has two fields: one for its content, one for its availability."""
     return ("0" if change.kind in ("upsert", "remove") else "1") + change.item_id
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """Says of whatever redis-py raises what went wrong, without what was sent."""
+def translated_errors() -> Iterator[None]:
+    """Turns redis-py's errors into StoreErrors without the data of the command."""
     try:
         yield
     except ReadOnlyError as error:

@@ -1,7 +1,8 @@
 """The state store of one machine: an SQLite database that any number of processes share.
 
-Write-ahead log with ``synchronous=FULL``: what a call stored is on the disk when it returns, and survives a power cut.
-Readers wait for nobody, writers for each other. The file must be on a local disk: the log's index is in shared memory.
+The database has a write-ahead log with ``synchronous=FULL``: data are on the disk when a call returns, and survive a
+power cut. Readers wait for nobody, and writers wait for each other. The file must be on a local disk, because the index
+of the log is in shared memory.
 """
 
 from __future__ import annotations
@@ -68,27 +69,29 @@ OLD_EMBEDDED = """DELETE FROM embedded WHERE rowid IN
     (SELECT rowid FROM embedded WHERE bundle_version NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"""
 CROWDED = "SELECT user_id FROM events GROUP BY user_id HAVING count(*) > ?"
 TRIMMED = "UPDATE numbers SET value = ? WHERE name = 'events_per_user'"
-AT_ONCE = 500  # rows, or users, that one transaction of a compaction touches
-PAUSE_S = 0.01  # between them, for writers to get their turn
-OPENING_S = 10.0  # for the lock while other processes open the same file
+AT_ONCE = 500  # rows, or users, in one transaction of a compaction
+PAUSE_S = 0.01  # between two transactions, so that writers get their turn
+OPENING_S = 10.0  # longest wait for the lock while other processes open the same file
 
 
 class SqliteStore:
-    """serving.store.StateStore in one file. It keeps as many connections as calls were under way at once.
+    """A serving.store.StateStore in one file. It keeps as many connections as calls were under way at once.
 
     Args:
-        path: made where there is none, readable for its owner alone.
-        settings: how long a call waits for a lock, and what is kept.
+        path: the database; a missing file is created, readable for its owner alone.
+        settings: the section ``store`` of the settings.
         clock: epoch seconds.
+
     Raises:
-        ArtifactError: the file is none of these, or of another version. StoreError: it cannot be opened.
+        ArtifactError: the file is no state store, or one of another version.
+        StoreError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, settings: StoreSettings, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._wait_ms, self._write_wait_ms = round(settings.timeout_ms), round(settings.write_timeout_ms)
         self._kept_s, self._per_user = settings.event_days * 86_400, settings.events_per_user
-        self._idle: list[sqlite3.Connection] = []  # the last one used is used next; appends and pops are atomic
+        self._idle: list[sqlite3.Connection] = []  # a stack; appends and pops are atomic
         create(path)
 
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
@@ -108,9 +111,9 @@ class SqliteStore:
         return new
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        given = user_id, int(self._clock() - self._kept_s), self._per_user
+        arguments = user_id, int(self._clock() - self._kept_s), self._per_user
         with self._reading() as connection:
-            rows = connection.execute(OF_USER, given).fetchall()
+            rows = connection.execute(OF_USER, arguments).fetchall()
         return [StoredEvent(*row) for row in reversed(rows)]
 
     def change_catalog(self, changes: Sequence[CatalogChange]) -> int:
@@ -149,7 +152,7 @@ class SqliteStore:
         with self._reading() as connection:
             trimmed = connection.execute(NUMBER, ("events_per_user",)).fetchone()[0]
             crowded = trimmed != self._per_user and connection.execute(CROWDED, (self._per_user,)).fetchall()
-        if trimmed == self._per_user:  # every call that stores events trims those of its users
+        if trimmed == self._per_user:  # record_events has trimmed all users to this number
             return
         for start in range(0, len(crowded), AT_ONCE):
             with self._writing() as connection:
@@ -160,15 +163,15 @@ class SqliteStore:
             connection.execute(TRIMMED, (self._per_user,))
 
     def close(self) -> None:
-        """Calls under way must have ended."""
+        """Closes the connections. Calls under way must have ended."""
         while self._idle:
             self._idle.pop().close()
 
-    def _delete(self, statement: str, what: int | str) -> None:
-        gone = AT_ONCE
-        while gone == AT_ONCE:
+    def _delete(self, statement: str, argument: int | str) -> None:
+        deleted = AT_ONCE
+        while deleted == AT_ONCE:
             with self._writing() as connection:
-                gone = connection.execute(statement, (what, AT_ONCE)).rowcount
+                deleted = connection.execute(statement, (argument, AT_ONCE)).rowcount
             time.sleep(PAUSE_S)
 
     @contextmanager
@@ -181,7 +184,7 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on the disk afterwards, or nothing."""
+        """Spans a transaction. All of its changes are on the disk afterwards, or none."""
         try:
             with self._connection() as connection:
                 connection.execute(f"PRAGMA busy_timeout = {self._write_wait_ms}")
@@ -194,11 +197,11 @@ class SqliteStore:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """One that nobody else uses. Where something is raised it ends, and with it what it has not committed."""
+        """Lends a connection of its own to the block. An error closes it, which rolls the transaction back."""
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = connected(self._path, self._wait_ms / 1000)
+            connection = connect(self._path, self._wait_ms / 1000)
         try:
             yield connection
         except BaseException:
@@ -208,7 +211,8 @@ class SqliteStore:
         self._idle.append(connection)
 
 
-def connected(path: Path, wait_s: float) -> sqlite3.Connection:
+def connect(path: Path, wait_s: float) -> sqlite3.Connection:
+    """Opens a connection to an existing database. A locked database is waited for up to ``wait_s``."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", timeout=wait_s, isolation_level=None, check_same_thread=False, uri=True
     )
@@ -217,22 +221,24 @@ def connected(path: Path, wait_s: float) -> sqlite3.Connection:
 
 
 def _columns(event: StoredEvent) -> tuple[str | float, ...]:
-    """As EVENT names them."""
-    told = event.event_id, event.user_id, event.item_id, event.time
-    return *told, event.weight, event.type, event.request_id
+    """Returns an event's values in the order of EVENT."""
+    ids = event.event_id, event.user_id, event.item_id
+    return *ids, event.time, event.weight, event.type, event.request_id
 
 
 def create(path: Path) -> None:
-    """Makes the database where there is none, and checks that it is one of ours."""
+    """Creates the database if it is missing, and checks the program and the version of an existing one."""
     try:
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # its log gets the same permissions
-        # One at a time: turning WAL on does not wait for others, but fails.
-        with locked(path.absolute().parent), closing(connected(path, OPENING_S)) as connection:
-            _checked(path, connection)
+            os.close(
+                os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            )  # SQLite gives its log the same permissions
+        # One process at a time, because turning WAL on fails while another process writes.
+        with locked(path.absolute().parent), closing(connect(path, OPENING_S)) as connection:
+            _has_tables(path, connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
-            if not _checked(path, connection):  # no other process was faster
+            if not _has_tables(path, connection):  # else another process was faster
                 for statement in SCHEMA:
                     connection.execute(statement)
             connection.execute("COMMIT")
@@ -245,8 +251,8 @@ def create(path: Path) -> None:
         raise ArtifactError(f"{path} is no state store ({error}): move it away, or change store.path.") from error
 
 
-def _checked(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the database has our tables. Raises ArtifactError where it has others."""
+def _has_tables(path: Path, connection: sqlite3.Connection) -> bool:
+    """Returns whether the database has the tables of a state store. Raises ArtifactError for other tables."""
     version, application = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from serving.store import CatalogChange, EmbeddedItem, StateStore, StoredEvent, StoreDownError, StoreError
-from serving.store.circuit_breaker import Breaker
+from serving.store.circuit_breaker import CircuitBreaker
 from tests.slow_store import SlowStore
 
 
@@ -38,7 +38,7 @@ class Clock:
 
 def test_after_a_failure_calls_fail_at_once_until_one_may_try_again() -> None:
     store, clock = Flaky(), Clock()
-    breaker = Breaker(store, 1.0, clock)
+    breaker = CircuitBreaker(store, 1.0, clock)
     store.error = StoreDownError("down")
     with pytest.raises(StoreDownError, match=r"^down$"):
         breaker.user_events("u")
@@ -59,7 +59,7 @@ def test_after_a_failure_calls_fail_at_once_until_one_may_try_again() -> None:
 
 def test_only_one_call_tries_again() -> None:
     store, clock = Flaky(), Clock()
-    breaker = Breaker(store, 1.0, clock)
+    breaker = CircuitBreaker(store, 1.0, clock)
     store.error = StoreDownError("down")
     with pytest.raises(StoreDownError):
         breaker.user_events("u")
@@ -79,7 +79,7 @@ def test_only_one_call_tries_again() -> None:
 @pytest.mark.parametrize("error", [StoreError("full"), ValueError("ours")])
 def test_a_store_that_answers_is_not_down(error: Exception) -> None:
     store = Flaky()
-    breaker = Breaker(store)
+    breaker = CircuitBreaker(store)
     store.error = error
     for _ in range(3):
         with pytest.raises(type(error), match=str(error)):
@@ -88,7 +88,7 @@ def test_a_store_that_answers_is_not_down(error: Exception) -> None:
 
 
 def test_every_call_goes_through() -> None:
-    breaker: StateStore = Breaker(SlowStore(1, 10, lambda: 0.0))
+    breaker: StateStore = CircuitBreaker(SlowStore(1, 10, lambda: 0.0))
     event, change, made = StoredEvent("e", "u", "i", 1), CatalogChange("i", "remove"), EmbeddedItem("i", 1, b"x")
     put: Sequence[object] = [breaker.record_events([event]), breaker.change_catalog([change])]
     breaker.put_embedded("v", [made])

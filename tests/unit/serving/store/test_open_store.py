@@ -75,7 +75,7 @@ def test_a_server_that_does_not_answer_yet_or_may_forget_is_warned_of(
     finally:
         server.kill()
     assert [record.getMessage() for record in caplog.records] == [
-        "the state store does not answer (ConnectionError); the server starts without, and asks again",
-        "Redis can lose what it acknowledged: appendonly is no, should be yes, appendfsync is everysec, should be "
+        "the state store does not answer (ConnectionError); the server starts without the store, and tries again",
+        "Redis can lose acknowledged writes: appendonly is no, should be yes, appendfsync is everysec, should be "
         "always; see docs/serving-state.md",
     ]
