@@ -1,4 +1,4 @@
-"""One answer where variants are compared: which system gives it, and what of it goes to the log."""
+"""Answers of compared variants: the system that answers, and the propensities for the served log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ from typing import Protocol
 
 from reckg.recommend.answers import Recommendations, RecommendedItem
 from serving.catalog.snapshot import Served
-from serving.experiment.variants import explored, interleaved, variant_of
+from serving.experiment.variants import explore_order, interleave, variant_of
 from serving.settings import ExperimentSettings, VariantSettings
 
 INTERLEAVED = "interleaved"
 
-Ask = Callable[[Served, VariantSettings | None, int], Recommendations]  # what is served, the variant, and k
+Recommend = Callable[[Served, VariantSettings | None, int], Recommendations]  # arguments: snapshot, variant, k
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is shown. variants: the one that put each item there; propensities: with which probability it is there."""
+    """One answer.
+
+    Attributes:
+        found: the recommendations.
+        served: snapshot that gave them; the first variant's for an interleaved list.
+        variant: name of the variant, INTERLEAVED, or "" without variants.
+        variants: for each item, the name of the variant that put it there.
+        propensities: for each item, the probability of this item at this position.
+    """
 
     found: Recommendations
     served: Served
@@ -28,10 +36,12 @@ class Answer:
 
 
 class HasCurrent(Protocol):
-    """A ServingState, or a snapshot of it."""
+    """A holder of the current snapshot, as ServingState."""
 
     @property
-    def current(self) -> Served: ...
+    def current(self) -> Served:
+        """The current snapshot."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,12 @@ class Fixed:
 
 
 class Experiment:
-    """Answers from the variant of a user, or from two at once; without variants from what is served.
+    """A comparison of variants. Without variants it answers from the served bundle.
 
     Args:
-        others: what is served of the bundle versions that variants name.
+        settings: the variants.
+        state: the served bundle.
+        others: other bundles that variants name, by version.
     """
 
     def __init__(
@@ -53,40 +65,41 @@ class Experiment:
     ) -> None:
         self._settings, self._state, self._others = settings, state, others or {}
 
-    def answer(self, user: str, k: int, request_id: str, ask: Ask) -> Answer:
-        """The k items that a user is shown.
+    def answer(self, user: str, k: int, request_id: str, recommend: Recommend) -> Answer:
+        """Returns the answer to one request.
 
         Args:
-            user: decides about the variant: the raw user id or, of a request without, its request id.
-            request_id: decides about what is drawn by chance.
-            ask: called for each variant that is needed.
+            user: decides the variant: raw user id, or the request id of a request without a user.
+            k: number of items.
+            request_id: seed of all random choices.
+            recommend: called for each variant that takes part.
         """
         if not self._settings.variants:
             served = self._state.current
-            found = ask(served, None, k)
+            found = recommend(served, None, k)
             return Answer(found, served, "", [""] * len(found.items), [1.0] * len(found.items))
         if self._settings.interleave:
-            return self._draft(k, request_id, ask)
+            return self._draft(k, request_id, recommend)
         variant = variant_of(self._settings, user)
         served = self._served(variant)
-        found = ask(served, variant, max(k, variant.explore))
-        order, propensities = explored(range(len(found.items)), variant.explore, k, request_id)
+        found = recommend(served, variant, max(k, variant.explore))
+        order, propensities = explore_order(range(len(found.items)), variant.explore, k, request_id)
         found = replace(found, items=[found.items[place] for place in order])
         return Answer(found, served, variant.name, [variant.name] * len(order), propensities)
 
-    def _draft(self, k: int, request_id: str, ask: Ask) -> Answer:
-        """A team draft of both variants; all but the items is what the first one says."""
-        of = [(variant, self._served(variant)) for variant in self._settings.variants]
-        both = [ask(served, variant, k) for variant, served in of]
+    def _draft(self, k: int, request_id: str, recommend: Recommend) -> Answer:
+        """Drafts a list from both variants. All fields but the items come from the first one."""
+        systems = [(variant, self._served(variant)) for variant in self._settings.variants]
+        answers = [recommend(served, variant, k) for variant, served in systems]
         numbers: dict[str, int] = {}
-        rankings = [[numbers.setdefault(item.item_id, len(numbers)) for item in found.items] for found in both]
-        items, teams, propensities = interleaved(rankings[0], rankings[1], k, request_id)
+        rankings = [[numbers.setdefault(item.item_id, len(numbers)) for item in found.items] for found in answers]
+        items, teams, propensities = interleave(rankings[0], rankings[1], k, request_id)
         by_number: list[dict[int, RecommendedItem]] = [
-            dict(zip(ranking, found.items, strict=True)) for ranking, found in zip(rankings, both, strict=True)
+            dict(zip(ranking, found.items, strict=True)) for ranking, found in zip(rankings, answers, strict=True)
         ]
-        found = replace(both[0], items=[by_number[team][item] for team, item in zip(teams, items, strict=True)])
-        names = [of[team][0].name for team in teams]
-        return Answer(found, of[0][1], INTERLEAVED, names, propensities)
+        found = replace(answers[0], items=[by_number[team][item] for team, item in zip(teams, items, strict=True)])
+        names = [systems[team][0].name for team in teams]
+        return Answer(found, systems[0][1], INTERLEAVED, names, propensities)
 
     def _served(self, variant: VariantSettings) -> Served:
         return (self._others[variant.bundle_version] if variant.bundle_version else self._state).current

@@ -1,8 +1,8 @@
-"""The log of what was shown: Parquet parts that `reckg evaluate --log` reads, written beside the requests.
+"""The served log: Parquet parts of all answers, for `reckg evaluate --log`.
 
-A request never waits for the log. Rows queue up to a bound; what does not fit, and what the disk refuses, is dropped
-and counted. A part is written whole and renamed, so that a reader finds none that is half there; a worker that is
-killed loses the rows of its open part.
+A request never waits for the log. Rows queue up to a bound. Rows that do not fit, or that the disk refuses, are dropped
+and counted. A part is written whole and then renamed, so that readers find no incomplete part. A worker that is killed
+loses the rows of its open part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class ShownAnswer:
-    """One answer: what was shown to whom, best first. variants: one name; or one an item, of interleaved lists."""
+    """One answer for the served log. Its lists have the best item first.
+
+    Attributes:
+        timestamp: epoch seconds.
+        propensities: one for each item.
+        variants: one name for the list, or one for each item of an interleaved list.
+    """
 
     request_id: str
     user_id: str
@@ -47,13 +53,23 @@ class ShownAnswer:
 
 
 class ServedLog:
-    """Writes parts into a folder from a thread of its own; safe to share between threads.
+    """A writer of parts with a thread of its own. Safe to share between threads.
 
-    rows_written, rows_dropped: since it was opened.
+    Attributes:
+        rows_written: number of rows since the log was opened.
+        rows_dropped: number of lost rows since the log was opened.
     """
 
     def __init__(self, settings: ServedLogSettings, clock: Callable[[], float] = time.time) -> None:
-        """Raises ConfigError: the folder cannot be written to, or none is given."""
+        """Opens the log.
+
+        Args:
+            settings: folder, rotation and size of the log.
+            clock: epoch seconds.
+
+        Raises:
+            ConfigError: the folder is missing in the settings or cannot be written to.
+        """
         if settings.folder is None:
             raise ConfigError("served_log.folder: must name a folder")
         self._folder, self._settings, self._clock = settings.folder, settings, clock
@@ -74,19 +90,19 @@ class ServedLog:
         self._thread = threading.Thread(target=self._write_parts, name="served-log", daemon=True)
         self._thread.start()
 
-    def record(self, shown: ShownAnswer) -> None:
-        """Queues an answer; drops and counts it where the queue is full."""
+    def record(self, answer: ShownAnswer) -> None:
+        """Queues an answer, or drops and counts it if the queue is full."""
         with self._changed:
-            if self._rows + len(shown.item_ids) > QUEUED_ROWS or self._closing:
-                self.rows_dropped += len(shown.item_ids)
+            if self._rows + len(answer.item_ids) > QUEUED_ROWS or self._closing:
+                self.rows_dropped += len(answer.item_ids)
                 return
-            self._queued.append(shown)
-            self._rows += len(shown.item_ids)
+            self._queued.append(answer)
+            self._rows += len(answer.item_ids)
             if self._rows >= self._settings.rotate_rows:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Writes what is queued and ends."""
+        """Writes the queued rows and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -106,7 +122,7 @@ class ServedLog:
                 except (OSError, pl.exceptions.PolarsError) as error:
                     self.rows_dropped += rows
                     reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-                    logger.error("the log of what was shown lost %d rows: %s", rows, reason)
+                    logger.error("the served log lost %d rows: %s", rows, reason)
 
     def _is_due(self) -> bool:
         return self._closing or self._rows >= self._settings.rotate_rows
@@ -114,13 +130,13 @@ class ServedLog:
     def _write(self, part: Sequence[ShownAnswer]) -> None:
         name = f"served-{int(self._clock()):012d}-{self._own}-{self._parts:06d}.parquet"
         self._parts += 1
-        whole = io.BytesIO()  # Polars does not tell why a disk refuses
-        _frame(part, self._settings.log_user_ids).write_parquet(whole)
-        write_atomically(self._folder / name, whole.getbuffer())
+        content = io.BytesIO()  # in memory first, because Polars hides the disk's reason for a refusal
+        _frame(part, self._settings.log_user_ids).write_parquet(content)
+        write_atomically(self._folder / name, content.getbuffer())
         self._remove_oldest()
 
     def _remove_oldest(self) -> None:
-        """Keeps the parts of all workers within max_mb."""
+        """Removes the oldest parts above max_mb; the parts of all workers count together."""
         parts = sorted(self._folder.glob("served-*.parquet"), reverse=True)
         total = 0
         for path in parts:
@@ -133,14 +149,14 @@ class ServedLog:
 
 
 def _frame(part: Sequence[ShownAnswer], with_users: bool) -> pl.DataFrame:
-    """One row an item."""
-    lengths = [len(shown.item_ids) for shown in part]
+    """Makes a table with one row for each item."""
+    lengths = [len(answer.item_ids) for answer in part]
     repeated: dict[str, list[Any]] = {
-        "request_id": [shown.request_id for shown in part],
-        "user_id": [shown.user_id or None if with_users else None for shown in part],
-        "timestamp": [shown.timestamp for shown in part],
-        "bundle_version": [shown.bundle_version for shown in part],
-        "placement": [shown.placement or None for shown in part],
+        "request_id": [answer.request_id for answer in part],
+        "user_id": [answer.user_id or None if with_users else None for answer in part],
+        "timestamp": [answer.timestamp for answer in part],
+        "bundle_version": [answer.bundle_version for answer in part],
+        "placement": [answer.placement or None for answer in part],
     }
     columns: dict[str, list[Any]] = {
         name: [value for value, n in zip(values, lengths, strict=True) for _ in range(n)]
@@ -148,10 +164,10 @@ def _frame(part: Sequence[ShownAnswer], with_users: bool) -> pl.DataFrame:
     }
     columns["position"] = [place for n in lengths for place in range(1, n + 1)]
     for name, values in (("item_id", "item_ids"), ("score", "scores"), ("propensity", "propensities")):
-        columns[name] = [value for shown in part for value in getattr(shown, values)]
+        columns[name] = [value for answer in part for value in getattr(answer, values)]
     columns["variant"] = [
         name or None
-        for shown, n in zip(part, lengths, strict=True)
-        for name in (shown.variants if len(shown.variants) == n else [shown.variants[0]] * n)
+        for answer, n in zip(part, lengths, strict=True)
+        for name in (answer.variants if len(answer.variants) == n else [answer.variants[0]] * n)
     ]
     return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=COLUMNS)

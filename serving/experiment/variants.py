@@ -1,4 +1,4 @@
-"""Comparing variants: who gets which, lists in an order by chance, and team drafts, each with its propensities."""
+"""Comparison of variants: assignment of users, random orders and team drafts, with their propensities."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from serving.settings import ExperimentSettings, VariantSettings
 
 
 def variant_of(experiment: ExperimentSettings, user: str) -> VariantSettings:
-    """The variant of a user: the same in every worker and after every restart, as long as names, shares and salt are.
+    """Returns the variant of a user.
+
+    It is the same in every worker and after every restart, as long as names, shares and salt stay the same.
 
     Args:
-        user: the raw user id; of a request without one, anything that stays with its sender.
+        experiment: variants, shares and salt.
+        user: raw user id, or for a request without a user anything that stays with its sender.
     """
     variants = experiment.variants
     shares = np.cumsum([variant.share for variant in variants])
@@ -23,35 +26,45 @@ def variant_of(experiment: ExperimentSettings, user: str) -> VariantSettings:
     return variants[min(place, len(variants) - 1)]
 
 
-def explored(items: Sequence[int], explore: int, k: int, request_id: str) -> tuple[list[int], list[float]]:
-    """The k items of an answer whose first ``explore`` are in an order by chance, and each one's propensity.
+def explore_order(items: Sequence[int], explore: int, k: int, request_id: str) -> tuple[list[int], list[float]]:
+    """Shuffles the first items of a list and returns k items with their propensities.
 
-    Every one of the first N has the probability 1 / N of every place among the first N; what follows is certain.
+    Each of the first N items has probability 1 / N at each of the first N positions. The later items are certain.
 
     Args:
-        items: best first, at least max(k, explore) where so many exist.
-        request_id: the order is drawn from it.
+        items: best first; max(k, explore) items, or all if fewer exist.
+        explore: number N of first items to shuffle.
+        k: number of items to return.
+        request_id: seed of the order.
     """
     head = list(items[:explore])
-    order = _chance(request_id).permutation(len(head))
-    shown = [*(head[place] for place in order.tolist()), *items[len(head) :]][:k]
-    return shown, [1 / len(head) if place < len(head) else 1.0 for place in range(len(shown))]
+    order = _generator(request_id).permutation(len(head))
+    kept = [*(head[place] for place in order.tolist()), *items[len(head) :]][:k]
+    return kept, [1 / len(head) if place < len(head) else 1.0 for place in range(len(kept))]
 
 
-def interleaved(
-    a: Sequence[int], b: Sequence[int], k: int, request_id: str
-) -> tuple[list[int], list[int], list[float]]:
-    """One list of two rankings: its items, which of the two (0 or 1) put each there, and each one's propensity."""
-    items, teams = team_draft(a, b, _chance(request_id), k)
+def interleave(a: Sequence[int], b: Sequence[int], k: int, request_id: str) -> tuple[list[int], list[int], list[float]]:
+    """Drafts one list from two rankings.
+
+    Args:
+        a: items of ranking 0, best first.
+        b: items of ranking 1, best first.
+        k: number of items to return.
+        request_id: seed of the draft.
+
+    Returns:
+        The items, the ranking (0 or 1) that each item came from, and the propensity of each item.
+    """
+    items, teams = team_draft(a, b, _generator(request_id), k)
     chances = draft_propensities(a, b, k)
     return items.tolist(), teams.tolist(), [chances[item, place] for place, item in enumerate(items.tolist())]
 
 
 def _fraction(salt: str, user: str) -> float:
-    """A number from 0 to 1 that looks random."""
+    """Hashes a user to a number from 0 to 1."""
     digest = hashlib.blake2b(user.encode(), digest_size=8, key=hashlib.blake2b(salt.encode()).digest()).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _chance(request_id: str) -> np.random.Generator:
+def _generator(request_id: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=16).digest(), "big"))

@@ -1,4 +1,4 @@
-"""The log of a server: one JSON object a line on standard error, without user ids, tokens or what was asked."""
+"""The log of a server: one JSON object a line on standard error, without user ids, tokens or requests."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ import time
 import traceback
 from types import TracebackType
 
-FIELDS = ("request_id", "method", "code", "bundle_version", "worker")  # of `extra`, where a record has them
-QUIET = ("faiss", "grpc", "asyncio", "opentelemetry")  # tell of every way they try; errors come all the same
+FIELDS = ("request_id", "method", "code", "bundle_version", "worker")  # keys of `extra` that are logged
+QUIET = ("faiss", "grpc", "asyncio", "opentelemetry")  # libraries that log every attempt; their warnings are logged
 
 
 class JsonLines(logging.Formatter):
-    """time (UTC), level, logger, message, process and the FIELDS of a record.
+    """A formatter that writes time (UTC), level, logger, message, process and the FIELDS of a record.
 
-    Of an exception its type and where it was raised, not its message, which may hold user ids.
+    An exception appears with its type and the place where it was raised. Its message is left out, because it may hold
+    user ids.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        said: dict[str, object] = {
+        """Returns the JSON object of a record."""
+        entry: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
             "process": record.process,
         }
-        said |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        entry |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0] is not None:
-            said["exception"] = record.exc_info[0].__name__
-            said["where"] = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(record.exc_info[2])]
-        return json.dumps(said, ensure_ascii=False, default=str)
+            entry["exception"] = record.exc_info[0].__name__
+            entry["where"] = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(record.exc_info[2])]
+        return json.dumps(entry, ensure_ascii=False, default=str)
 
 
 def log_to_stderr(level: str = "info") -> None:
-    """Replaces the handlers of the root logger by one that writes JSON lines; warnings and what nobody caught go there.
+    """Logs everything as JSON lines, warnings and uncaught exceptions included.
 
-    For the start of a process: it replaces the interpreter's hooks.
+    It replaces the handlers of the root logger and the interpreter's hooks, so call it at the start of a process.
+
+    Args:
+        level: lowest level that is logged.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
@@ -49,8 +54,8 @@ def log_to_stderr(level: str = "info") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
-    threading.excepthook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
-    sys.unraisablehook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
+    threading.excepthook = lambda hook: _uncaught(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    sys.unraisablehook = lambda hook: _uncaught(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:

@@ -1,8 +1,8 @@
-"""What a worker tells Prometheus.
+"""Metrics of a worker for Prometheus.
 
-Workers count into files of one folder (prometheus_client's multiprocess mode: the variable PROMETHEUS_MULTIPROC_DIR,
-set before this module is imported); the supervisor serves their sum (serving/supervisor/metrics_page.py). No label
-holds what a user or an item is called.
+Workers count into files of one folder by prometheus_client's multiprocess mode. The variable PROMETHEUS_MULTIPROC_DIR
+names the folder and must be set before this module is imported. The supervisor serves the sum over all workers
+(serving/supervisor/metrics_page.py). No label holds the id of a user or an item.
 """
 
 from __future__ import annotations
@@ -43,11 +43,17 @@ SCORE_DRIFT = Gauge(
     "Population stability index of the latest best scores against the bundle's first ones.",
     multiprocess_mode="livemax",
 )
-SERVED_LOG_ROWS = Counter("reckg_served_log_rows", "Rows of the log of what was shown.", ["result"])
+SERVED_LOG_ROWS = Counter("reckg_served_log_rows", "Rows of the served log.", ["result"])
 
 
 def observe_store(operation: str, seconds: float, failed: bool) -> None:
-    """One call of the state store."""
+    """Counts a call of the state store.
+
+    Args:
+        operation: name of the store's method.
+        seconds: duration of the call.
+        failed: whether the call raised.
+    """
     STORE_SECONDS.labels(operation).observe(seconds)
     if failed:
         STORE_ERRORS.labels(operation).inc()

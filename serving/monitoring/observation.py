@@ -1,4 +1,4 @@
-"""What a worker tells of its calls: metrics, traces, how the best scores move."""
+"""Observation of a worker's calls: metrics, traces, and the drift of the best scores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ TICK_S = 1.0
 
 
 class Observation:
-    """CallReport of every call that ended; safe in any thread.
+    """An observer of every call that ended, safe in any thread.
 
     Args:
-        clock: as that of the calls, seconds that never go back.
+        tracer: records calls; None: no traces.
+        clock: seconds that never go back, the same clock as of the calls.
     """
 
     def __init__(self, tracer: Tracer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +30,12 @@ class Observation:
         self._lock = threading.Lock()
 
     def __call__(self, call: Call, code: grpc.StatusCode) -> None:
-        """Counts a call, times it and its stages, and traces it."""
+        """Counts a call, its seconds and the seconds of its stages, and traces it.
+
+        Args:
+            call: the call, which has ended.
+            code: its status.
+        """
         name = call.method.rpartition("/")[2]
         metrics.REQUESTS.labels(name, code.name).inc()
         if call.refused:
@@ -39,41 +45,41 @@ class Observation:
         metrics.REQUEST_SECONDS.labels(name).observe(ended - call.arrived)
         if call.began is not None:
             metrics.QUEUE_SECONDS.observe(call.began - call.arrived)
-        told = call.report
-        for stages in told.stages:
+        report = call.report
+        for stages in report.stages:
             for stage, seconds in stages.seconds.items():
                 metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        for reason in told.degraded:
+        for reason in report.degraded:
             metrics.DEGRADED.labels(reason).inc()
-        if told.best_score is not None:
-            self._moved(told.bundle_version, told.best_score)
+        if report.best_score is not None:
+            self._add_score(report.bundle_version, report.best_score)
         if self._tracer is not None:
             self._trace(self._tracer, call, code, ended)
 
     def close(self) -> None:
-        """Sends what is left of the traces."""
+        """Sends the traces that are left."""
         if self._tracer is not None:
             self._tracer.close()
 
-    def _moved(self, bundle_version: str, score: float) -> None:
+    def _add_score(self, bundle_version: str, score: float) -> None:
         with self._lock:
             if bundle_version != self._drift_of:
                 self._drift, self._drift_of = ScoreDrift(), bundle_version
             self._drift.add(score)
 
     def _trace(self, tracer: Tracer, call: Call, code: grpc.StatusCode, ended: float) -> None:
-        epoch_ns = time.time_ns() - int(self._clock() * 1e9)  # of the clock's zero
+        epoch_ns = time.time_ns() - int(self._clock() * 1e9)  # the clock's zero
 
         def at(seconds: float) -> int:
             return epoch_ns + int(seconds * 1e9)
 
-        told = call.report
+        report = call.report
         stages = [
             (stage, at(began), at(began + record.seconds[stage]))
-            for record in told.stages
+            for record in report.stages
             for stage, began in record.began.items()
         ]
-        attributes = {"reckg.request_id": told.request_id, "reckg.bundle_version": told.bundle_version}
+        attributes = {"reckg.request_id": report.request_id, "reckg.bundle_version": report.bundle_version}
         tracer.record(
             call.method.removeprefix("/"),
             call.metadata,
@@ -86,21 +92,27 @@ class Observation:
 
 
 class Ticker:
-    """Calls functions once a second, in a thread of its own, until it is closed; for gauges that nobody sets."""
+    """A thread that calls functions at regular times until it is closed, to set gauges.
 
-    def __init__(self, *tell: Callable[[], None], every_s: float = TICK_S) -> None:
-        self._tell, self._every_s = tell, every_s
+    Args:
+        functions: called one after the other.
+        every_s: seconds between two rounds.
+    """
+
+    def __init__(self, *functions: Callable[[], None], every_s: float = TICK_S) -> None:
+        self._functions, self._every_s = functions, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gauges", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        """Ends the thread."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
-            for tell in self._tell:
-                tell()
+            for function in self._functions:
+                function()
             if self._stop.wait(self._every_s):
                 return

@@ -1,4 +1,4 @@
-"""Does the index still find the best items? Now and then one user's vector is searched exactly as well."""
+"""A probe of the index's recall: now and then one user's vector is also searched exactly."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from reckg.bundle.bundle import Bundle
 from reckg.retrieval.exact import exact_search
 from serving.monitoring.metrics import INDEX_RECALL
 
-REMEMBERED = 100  # probes whose mean is told
+REMEMBERED = 100  # latest probes in the mean
 
 
 def probe(bundle: Bundle, user_idx: int) -> float:
-    """The share of one user's best candidates that the index finds; an item that scores as the last is one of them."""
+    """Computes the share of one user's best candidates that the index finds.
+
+    An item that scores as the last candidate counts as found.
+
+    Args:
+        bundle: the served bundle.
+        user_idx: index of the user.
+    """
     query, k = bundle.user_vectors[[user_idx]], min(bundle.candidates, len(bundle.item_ids))
     best = exact_search(query, bundle.item_vectors, k).score[0]
     found = bundle.index.search(query, k).item_idx[0]
@@ -25,15 +32,18 @@ def probe(bundle: Bundle, user_idx: int) -> float:
 
 
 class RecallProbe:
-    """Probes a random user every so many seconds, in a thread of its own, until it is closed.
+    """A thread that probes a random user at regular times until it is closed.
 
-    current: the bundle that is served at the moment; None: none yet.
+    Args:
+        current: returns the served bundle, or None before there is one.
+        every_s: seconds between two probes.
+        report: called with the mean of the latest probes.
     """
 
     def __init__(
-        self, current: Callable[[], Bundle | None], every_s: float, tell: Callable[[float], None] = INDEX_RECALL.set
+        self, current: Callable[[], Bundle | None], every_s: float, report: Callable[[float], None] = INDEX_RECALL.set
     ) -> None:
-        self._current, self._every_s, self._tell = current, every_s, tell
+        self._current, self._every_s, self._report = current, every_s, report
         self._found: deque[float] = deque(maxlen=REMEMBERED)
         self._version = ""
         self._chance = np.random.default_rng(0)
@@ -42,6 +52,7 @@ class RecallProbe:
         self._thread.start()
 
     def close(self) -> None:
+        """Ends the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -56,4 +67,4 @@ class RecallProbe:
             user_idx = int(self._chance.integers(len(bundle.user_ids)))
             if bundle.user_vectors[user_idx].any():
                 self._found.append(probe(bundle, user_idx))
-                self._tell(float(np.mean(self._found)))
+                self._report(float(np.mean(self._found)))

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces: a span a call and one for each of its stages, under the trace that the caller is in.
+"""OpenTelemetry traces: a span for each call and for each of its stages, as children of the caller's trace.
 
-The caller's context comes in the metadata `traceparent` (https://www.w3.org/TR/trace-context/). Spans are made when the
-call has ended and only where it is sampled, so that a request pays nothing else. They hold the method, the status, the
-request id, the bundle's version and the stages, and nothing of who asked for what.
+The caller's context comes in the metadata `traceparent` (https://www.w3.org/TR/trace-context/). Spans are made after a
+sampled call has ended, so that other requests pay nothing. They hold the method, the status, the request id, the
+bundle's version and the stages. They hold no user and no item.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLOSE_S = 2.0
 
 @dataclass(frozen=True)
 class Tracer:
-    """Records calls; ``start_tracing`` makes one."""
+    """A recorder of calls. ``start_tracing`` makes one."""
 
     provider: Any
     tracer: Any
@@ -39,20 +39,23 @@ class Tracer:
         stages: Iterable[tuple[str, int, int]] = (),
         attributes: Mapping[str, str | int] | None = None,
     ) -> None:
-        """One call that ended.
+        """Records a call that ended.
 
         Args:
-            method: as "reckg.v1.RecommenderService/Recommend".
+            method: full name, as "reckg.v1.RecommenderService/Recommend".
             metadata: of the call.
-            began_ns, ended_ns: since the epoch; stages: name, began_ns, ended_ns.
-            code: the name of the gRPC status.
+            began_ns: start in nanoseconds since the epoch.
+            ended_ns: end in nanoseconds since the epoch.
+            code: name of the gRPC status.
+            stages: name, start and end of each stage.
+            attributes: further attributes of the call's span.
         """
         from opentelemetry import trace
 
         carrier = {key: value for key, value in metadata if key in ("traceparent", "tracestate")}
         parent = self.propagator.extract(carrier)
         service, _, name = method.rpartition("/")
-        said = {
+        rpc_attributes = {
             "rpc.system": "grpc",
             "rpc.service": service,
             "rpc.method": name,
@@ -63,25 +66,32 @@ class Tracer:
             parent,
             kind=trace.SpanKind.SERVER,
             start_time=began_ns,
-            attributes={**said, **(attributes or {})},
+            attributes={**rpc_attributes, **(attributes or {})},
         )
         if span.is_recording():
-            inside = trace.set_span_in_context(span, parent)
+            call_context = trace.set_span_in_context(span, parent)
             for stage, start, end in stages:
-                self.tracer.start_span(stage, inside, start_time=start).end(end)
+                self.tracer.start_span(stage, call_context, start_time=start).end(end)
             if code in ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED"):
                 span.set_status(trace.StatusCode.ERROR, code)
         span.end(ended_ns)
 
     def close(self) -> None:
-        """Sends what is left and ends; a collector that does not answer is not waited for longer than CLOSE_S."""
+        """Sends the spans that are left, within CLOSE_S."""
         ending = threading.Thread(target=self.provider.shutdown, name="traces-end", daemon=True)
         ending.start()
         ending.join(CLOSE_S)
 
 
 def start_tracing(settings: TracingSettings, exporter: Any = None) -> Tracer | None:
-    """A tracer that sends to the collector, or to ``exporter``; None where no endpoint is set and none is given.
+    """Starts tracing.
+
+    Args:
+        settings: endpoint of the collector and share of traced requests.
+        exporter: takes the spans in place of the collector.
+
+    Returns:
+        A tracer, or None without endpoint and exporter.
 
     Raises:
         ConfigError: the extra `tracing` is not installed.
@@ -101,7 +111,7 @@ def start_tracing(settings: TracingSettings, exporter: Any = None) -> Tracer | N
             exporter = OTLPSpanExporter(settings.endpoint, insecure=settings.endpoint.startswith("http://"))
     except ImportError as error:
         raise ConfigError(
-            "tracing.endpoint is set, and OpenTelemetry is missing; install it with: pip install 'reckg[tracing]'"
+            "tracing.endpoint is set, but OpenTelemetry is missing; install it with: pip install 'reckg[tracing]'"
         ) from error
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.sample_share)),

@@ -118,7 +118,7 @@ def test_the_served_log_loses_what_has_no_room_and_goes_on(
         log.record(shown(number))
         wait_until(lambda number=number: log.rows_dropped == 1000 * number)  # type: ignore[misc]
     assert listing(disk / "log") == before and free(disk) == left
-    assert caplog.text.count("the log of what was shown lost 1000 rows: No space left on device") == 2
+    assert caplog.text.count("the served log lost 1000 rows: No space left on device") == 2
     filler.unlink()
     log.record(shown(3))
     wait_until(lambda: log.rows_written == 2000)

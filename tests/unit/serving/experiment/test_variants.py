@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reckg.evaluation.logs.interleaving import draft_propensities, team_draft
-from serving.experiment.variants import explored, interleaved, variant_of
+from serving.experiment.variants import explore_order, interleave, variant_of
 from serving.settings import ExperimentSettings
 
 EXPERIMENT = ExperimentSettings.model_validate(
@@ -30,16 +30,16 @@ def test_users_are_dealt_by_shares_and_stay_where_they_are() -> None:
 def test_an_order_by_chance_has_the_propensities_that_it_says() -> None:
     counts = np.zeros((6, 5))
     for number in range(3000):
-        shown, propensities = explored([0, 1, 2, 3, 4, 5], 3, 5, f"request {number}")
+        shown, propensities = explore_order([0, 1, 2, 3, 4, 5], 3, 5, f"request {number}")
         assert propensities == [1 / 3, 1 / 3, 1 / 3, 1.0, 1.0]
         for place, item in enumerate(shown):
             counts[item, place] += 1
     assert np.abs(counts[:3, :3] / 3000 - 1 / 3).max() < 0.03
     assert counts[3, 3] == counts[4, 4] == 3000
-    assert explored([7, 8, 9], 3, 2, "x") == explored([7, 8, 9], 3, 2, "x")
-    assert explored([7, 8, 9], 0, 2, "x") == ([7, 8], [1.0, 1.0])
-    assert explored([7], 5, 3, "x") == ([7], [1.0])
-    assert len(explored(list(range(10)), 10, 4, "x")[0]) == 4
+    assert explore_order([7, 8, 9], 3, 2, "x") == explore_order([7, 8, 9], 3, 2, "x")
+    assert explore_order([7, 8, 9], 0, 2, "x") == ([7, 8], [1.0, 1.0])
+    assert explore_order([7], 5, 3, "x") == ([7], [1.0])
+    assert len(explore_order(list(range(10)), 10, 4, "x")[0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_by_hand_a_draft_of_two_that_agree_at_first() -> None:
 
 
 def test_an_interleaved_answer() -> None:
-    items, teams, propensities = interleaved([5, 6, 7], [7, 5, 8], 3, "request")
-    assert (items, teams, propensities) == interleaved([5, 6, 7], [7, 5, 8], 3, "request")
+    items, teams, propensities = interleave([5, 6, 7], [7, 5, 8], 3, "request")
+    assert (items, teams, propensities) == interleave([5, 6, 7], [7, 5, 8], 3, "request")
     assert set(items[:2]) == {5, 7} and propensities[:2] == [0.5, 0.5]
-    assert {interleaved([5, 6], [7, 8], 2, f"{number}")[0][0] for number in range(20)} == {5, 7}
+    assert {interleave([5, 6], [7, 8], 2, f"{number}")[0][0] for number in range(20)} == {5, 7}
