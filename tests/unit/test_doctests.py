@@ -79,7 +79,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "run").mkdir()
     save_bundle(small_world.bundle(world), folder / "run" / "bundle")
     shutil.rmtree(folder / "world")
-    write_bookshop(folder / "data", users=80, items=60)
+    write_bookshop(folder / "data", users=100, items=80)
     return folder
 
 
