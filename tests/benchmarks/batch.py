@@ -18,7 +18,7 @@ import polars as pl
 import jobs.commands.recommend
 from reckg.bundle.bundle import Bundle
 from tests.benchmarks.large_bundle import CANDIDATES, DIM, write_bundle
-from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
+from tests.benchmarks.measure import Result, beside, finish, in_a_process, parser, peak_gb
 
 K, TREES = 10, 100
 
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> Result:
     words.add_argument("--items", type=int, default=100_000, help="of the catalogue")
     words.add_argument("--folder", type=Path, help="keeps the bundle there, and uses what is there")
     given = words.parse_args(arguments)
+    if given.beside:
+        return beside("batch", given, arguments)
     n_users, n_items = (2000, 500) if given.small else (1_000_000, given.items)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -37,7 +37,7 @@ from reckg.recommend.recommender import Recommender
 from reckg.retrieval.index import build_index
 from serving.store import CatalogChange, EmbeddedItem
 from tests import small_world
-from tests.benchmarks.measure import ROOT, Result, finish, interleaved, parser, speedup
+from tests.benchmarks.measure import ROOT, Result, beside, finish, interleaved, parser, speedup
 from tests.small_model import write_encoder
 
 DIM, USERS, NEAR = 64, 1000, 20
@@ -208,6 +208,8 @@ def main(arguments: list[str] | None = None) -> Result:
     command.add_argument("--rounds", type=int, default=5)
     command.add_argument("--encoder", type=Path)
     given = command.parse_args(arguments)
+    if given.beside:
+        return beside("catalog_changes", given, arguments)
     items, rounds, sent = (2000, 2, 2) if given.small else (given.items, given.rounds, given.items_sent)
     figures = measure_workers(items, rounds, given.seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from reckg.data.ids import code_ids
 from reckg.data.split import split_interactions
 from reckg.ranking.tables.columns import DAY, RECENT_SHARES, item_age, item_popularity, user_recency
 from tests.benchmarks.events import write_events
-from tests.benchmarks.measure import Result, finish, in_a_process, parser, peak_gb
+from tests.benchmarks.measure import Result, beside, finish, in_a_process, parser, peak_gb
 
 K_CORE, VALID, TEST = 5, 0.1, 0.1
 COMPARED = 300_000  # events of the comparison
@@ -195,6 +195,8 @@ def main(arguments: list[str] | None = None) -> Result:
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--folder", type=Path, help="keeps the events there, and uses what is there")
     given = words.parse_args(arguments)
+    if given.beside:
+        return beside("feature_jobs", given, arguments)
     if given.small:
         given.events, given.rounds = 20_000, 1
     with tempfile.TemporaryDirectory() as temporary:

@@ -34,7 +34,7 @@ from reckg.ranking.trees.blend import BLENDED, Blend
 from reckg.ranking.trees.ranker import Ranker
 from reckg.retrieval.faiss_index import faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
-from tests.benchmarks.measure import Result, finish, parser
+from tests.benchmarks.measure import Result, beside, finish, parser
 
 PARTS = ("retrieve", "features", "rerank", "compiled", "extract", "search")
 DIM, GRAPH_DIM, TEXT_DIM = 96, 64, 64
@@ -153,6 +153,8 @@ def main(words: list[str] | None = None) -> Result:
     options.add_argument("--requests", type=int, default=300)
     options.add_argument("--profile", action="store_true", help="print where the time goes")
     args = options.parse_args(words)
+    if args.beside:
+        return beside("features", args, words)
     if args.small:
         args.items, args.users, args.requests = 400, 60, 20
     order: Order = args.order

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
-from tests.benchmarks.measure import Result, finish, interleaved, medians, parser, speedup
+from tests.benchmarks.measure import Result, beside, finish, interleaved, medians, parser, speedup
 
 AGREEMENT = 0.999
 
@@ -70,6 +70,8 @@ def main(words: list[str] | None = None) -> Result:
     options.add_argument("--rival-users", type=int, default=8_192)
     options.add_argument("--rounds", type=int, default=5)
     args = options.parse_args(words)
+    if args.beside:
+        return beside("full_ranking", args, words)
     if args.small:
         args.users, args.items, args.rival_users, args.rounds = 2_000, 5_000, 500, 1
     with threadpool_limits(args.threads):

@@ -24,7 +24,7 @@ from jobs.stages.train import train
 from reckg.config.run_config import Config, parse_config
 from reckg.metrics.ranking import ranking_metrics
 from reckg.retrieval.exact import exact_search
-from tests.benchmarks.measure import finish, parser
+from tests.benchmarks.measure import beside, finish, parser
 from tests.benchmarks.text_data import datasets, settings
 
 COMMON: dict[str, dict[str, Any]] = {
@@ -88,14 +88,17 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--part", choices=("valid", "test"), default="valid")
     arguments.add_argument("--seeds", type=int, default=5)
-    told = arguments.parse_args()
+    options = arguments.parse_args()
+    if options.beside:
+        beside("joint_text", options)
+        return
     torch.set_num_threads(2)
     figures: dict[str, float] = {}
     rows = ["| data | policy | NDCG@10 | minus frozen | 95% interval | p |", "|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
-        for data, path in datasets(Path(name), told.small).items():
-            seeds = range(told.seed, told.seed + told.seeds)
-            found = measured(data, path, Path(name) / "runs" / data, seeds, told.part)
+        for data, path in datasets(Path(name), options.small).items():
+            seeds = range(options.seed, options.seed + options.seeds)
+            found = measured(data, path, Path(name) / "runs" / data, seeds, options.part)
             for policy, users in found.items():
                 mean = float(np.mean([values.mean() for values in users]))
                 gain = over_seeds([float((a - b).mean()) for a, b in zip(users, found["frozen"], strict=True)])
@@ -109,9 +112,9 @@ def main() -> None:
                     f"| {gain['low']:+.4f} to {gain['high']:+.4f} | {gain['p']:.3f} |"
                 )
     print("\n".join(rows))
-    told_settings = {"part": told.part, "seeds": told.seeds, "small": told.small, **COMMON, "policies": POLICIES}
+    chosen = {"part": options.part, "seeds": options.seeds, "small": options.small, **COMMON, "policies": POLICIES}
     finish(
-        "joint_text", figures, told_settings, packages=["torch", "transformers", "peft"], seed=told.seed, out=told.out
+        "joint_text", figures, chosen, packages=["torch", "transformers", "peft"], seed=options.seed, out=options.out
     )
 
 

@@ -32,7 +32,7 @@ from reckg.data.bookshop.write import write_bookshop
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import Embeddings
 from reckg.model.sparse.message_passing import propagate
-from tests.benchmarks.measure import ROOT, Result, finish, parser
+from tests.benchmarks.measure import ROOT, Result, beside, finish, parser
 
 USERS, ITEMS, INTERACTIONS_PER_USER = 1_000_000, 200_000, 10.23  # of which 10.2 are left where a reader takes no more
 COLUMNS = ("scale", "users", "items", "interactions", "triples", "epoch_s", "peak_rss_gb", "plan")
@@ -187,6 +187,8 @@ def main(words: list[str] | None = None) -> Result:
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     command.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     args = command.parse_args(words)
+    if args.beside:
+        return beside("large_training", args, words)
     if not args.small:
         return run(args)
     with tempfile.TemporaryDirectory() as folder:

@@ -149,6 +149,8 @@ def main(arguments: list[str] | None = None) -> measure.Result:
     parser = measure.parser("Forward and backward of one propagation.")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)
+    if given.beside:
+        return measure.beside("message_passing", given, arguments)
     keep_freed_memory()
     sizes, copied = (SMALL, 2**16) if given.small else (FULL, 2**26)
     figures = {}

@@ -23,7 +23,7 @@ from reckg.retrieval import index as index_module
 from reckg.retrieval.choose_index import default_pq_bytes, meet_target
 from reckg.retrieval.faiss_index import CLASSES, faiss_module
 from reckg.retrieval.index import ItemIndex, build_index
-from tests.benchmarks.measure import Result, finish, interleaved, medians, parser
+from tests.benchmarks.measure import Result, beside, finish, interleaved, medians, parser
 
 SHARES = (0.01, 0.03, 0.1, 0.2, 0.5)
 
@@ -115,6 +115,8 @@ def main(words: list[str] | None = None) -> Result:
     options.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     options.add_argument("--filters", action="store_true")
     args = options.parse_args(words)
+    if args.beside:
+        return beside("retrieval", args, words)
     if args.small:
         args.items, args.queries, args.k, args.dim = 2_000, 20, 10, 16
     items, queries = vectors(args.items, args.dim, args.seed), vectors(args.queries, args.dim, args.seed + 1)

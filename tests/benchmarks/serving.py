@@ -33,7 +33,7 @@ from typing import Any
 import polars as pl
 
 from tests.benchmarks.large_bundle import CANDIDATES, DEPTHS, DIM, write_bundle
-from tests.benchmarks.measure import Result, finish, in_a_process, parser
+from tests.benchmarks.measure import Result, beside, finish, in_a_process, parser
 
 K, TREES, IN_FLIGHT = 20, 300, 8
 VECTORS = {"vectors": CANDIDATES}
@@ -256,6 +256,8 @@ def main(arguments: list[str] | None = None) -> Result:
     words.add_argument("--parts", nargs="*", default=["reference", "tls", "sources", "1m"], help="what is measured")
     words.add_argument("--folder", type=Path, help="keeps the bundles there, and uses what is there")
     given = words.parse_args(arguments)
+    if given.beside:
+        return beside("serving", given, arguments)
     given.parts = sorted({"reference", *given.parts})
     if given.small:
         given.seconds = min(given.seconds, 0.5)

@@ -21,7 +21,7 @@ from serving.settings import StoreSettings
 from serving.store import StateStore, StoredEvent
 from serving.store.redis import RedisStore
 from serving.store.sqlite import SqliteStore
-from tests.benchmarks.measure import Result, finish, interleaved, medians, parser
+from tests.benchmarks.measure import Result, beside, finish, interleaved, medians, parser
 from tests.local_redis import LocalRedis
 
 TIME = 1_700_000_000
@@ -101,6 +101,8 @@ def busy_read_s(store: StateStore, user_id: str, n: int) -> list[float]:
 
 def main(arguments: list[str] | None = None) -> Result:
     options = parser(__doc__.partition("\n")[0]).parse_args(arguments)
+    if options.beside:
+        return beside("state_store", options, arguments)
     users, n, rounds = (50, 20, 2) if options.small else (10_000, 200, 9)
     folder = Path(tempfile.mkdtemp(prefix="state_store"))
     server = LocalRedis(folder)

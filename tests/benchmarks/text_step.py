@@ -27,7 +27,7 @@ from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.training.batches import TrainBatch, batches
 from reckg.model.training.memory import GB
 from reckg.model.training.train import make_optimizer, set_learning_rate, train_step
-from tests.benchmarks.measure import finish, interleaved, medians, parser, speedup
+from tests.benchmarks.measure import beside, finish, interleaved, medians, parser, speedup
 from tests.benchmarks.text_data import datasets, settings
 
 POLICIES = {"frozen": "frozen", "top_1": "top-k", "lora": "lora", "full": "full"}
@@ -87,21 +87,25 @@ def main() -> None:
     arguments.add_argument("--batch-tokens", type=int, help="text.batch_tokens; the default is the configuration's")
     arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    told = arguments.parse_args()
-    device, bf16 = torch.device(told.device), told.precision == "bf16"
+    options = arguments.parse_args()
+    if options.beside:
+        beside("text_step", options)
+        return
+    device, bf16 = torch.device(options.device), options.precision == "bf16"
     torch.set_num_threads(2)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in datasets(Path(folder), told.small).items():
+        for name, data in datasets(Path(folder), options.small).items():
             run = Path(folder) / f"run-{name}"
             run.mkdir()
             build_graph(parse_config(settings(name), name), data, run)
             made = {
-                label: Trained(policy, name, run, told.batch_tokens, device, bf16) for label, policy in POLICIES.items()
+                label: Trained(policy, name, run, options.batch_tokens, device, bf16)
+                for label, policy in POLICIES.items()
             }
-            steps, rounds = {label: one.step for label, one in made.items()}, 2 if told.small else told.rounds
-            seconds = interleaved(steps, rounds, warm_up=3, device=told.device)
-            if told.device == "cuda":
+            steps, rounds = {label: one.step for label, one in made.items()}, 2 if options.small else options.rounds
+            seconds = interleaved(steps, rounds, warm_up=3, device=options.device)
+            if options.device == "cuda":
                 figures |= {f"{name}/peak_cuda_gb_{label}": peak_cuda_gb(step) for label, step in steps.items()}
             for label, median in medians(seconds).items():
                 figures[f"{name}/step_seconds_{label}"] = median
@@ -120,11 +124,11 @@ def main() -> None:
     finish(
         "text_step",
         figures,
-        {name: getattr(told, name) for name in names},
+        {name: getattr(options, name) for name in names},
         packages=["torch", "transformers", "peft"],
-        seed=told.seed,
-        out=told.out,
-        device=told.device,
+        seed=options.seed,
+        out=options.out,
+        device=options.device,
     )
 
 

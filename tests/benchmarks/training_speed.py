@@ -40,7 +40,7 @@ from reckg.model.joint.joint_model import Embeddings
 from reckg.model.sparse.dgl_compat import dgl
 from reckg.retrieval.exact import exact_search
 from tests.benchmarks.kgat_loop import AUTHORS, RECBOLE, KgatLoop, Settings
-from tests.benchmarks.measure import ROOT, Result, finish, parser, speedup
+from tests.benchmarks.measure import ROOT, Result, beside, finish, parser, speedup
 
 KGAT = {"recbole": RECBOLE, "authors": AUTHORS}
 PATIENCE = 10  # of the KGAT loop
@@ -254,6 +254,8 @@ def measure(work: Work, kgat: Rival, other: Rival) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> Result:
     options = _parser().parse_args(arguments)
+    if options.beside:
+        return beside("training_speed", options, arguments)
     threads = options.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     dgl.utils.set_num_threads(threads)
