@@ -1,4 +1,4 @@
-"""AdminService: swaps and the state of the server, asked of the supervisor over the control channel."""
+"""AdminService: swaps and the state of the server, through the supervisor."""
 
 from __future__ import annotations
 
@@ -15,35 +15,44 @@ from reckg.v1 import admin_pb2_grpc
 from serving.catalog.snapshot import ServingState
 from serving.settings import ServerSettings
 
-ASK_TIMEOUT_S = 5.0  # beyond what a swap may take
+CALL_TIMEOUT_S = 5.0  # of the supervisor; for a swap it comes on top of the swap's own limits
 
-Ask = Callable[..., dict[str, Any]]  # control.Channel.call
+CallSupervisor = Callable[..., dict[str, Any]]  # as serving.processes.channel.Channel.call
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Args: ask: calls the supervisor, as control.Channel.call."""
+    """The service for operators.
 
-    def __init__(self, state: ServingState, settings: ServerSettings, ask: Ask) -> None:
-        self.state, self.settings, self.ask = state, settings, ask
+    Args:
+        state: the served bundle.
+        settings: of the server.
+        call_supervisor: calls the supervisor.
+    """
+
+    def __init__(self, state: ServingState, settings: ServerSettings, call_supervisor: CallSupervisor) -> None:
+        self.state, self.settings, self.call_supervisor = state, settings, call_supervisor
 
     def LoadBundle(self, request: pb.LoadBundleRequest, context: grpc.ServicerContext) -> pb.LoadBundleResponse:
+        """Serves another version of the bundle store."""
         return pb.LoadBundleResponse(**self._swap("load_bundle", version=request.bundle_version or "latest"))
 
     def RollbackBundle(
         self, request: pb.RollbackBundleRequest, context: grpc.ServicerContext
     ) -> pb.RollbackBundleResponse:
+        """Serves the previous bundle again."""
         return pb.RollbackBundleResponse(**self._swap("rollback_bundle"))
 
     def DescribeServing(
         self, request: pb.DescribeServingRequest, context: grpc.ServicerContext
     ) -> pb.DescribeServingResponse:
-        told = self.ask("describe", ASK_TIMEOUT_S)
+        """Describes server, bundle, workers and settings."""
+        supervisor = self.call_supervisor("describe", CALL_TIMEOUT_S)
         served = self.state.current
         bundle = served.recommender.bundle
         response = pb.DescribeServingResponse(
             server_version=__version__,
             bundle_version=bundle.version,
-            previous_bundle_version=told["previous_bundle_version"],
+            previous_bundle_version=supervisor["previous_bundle_version"],
             bundle_metrics={
                 name: float(value)
                 for name, value in bundle.manifest.get("metrics", {}).items()
@@ -53,22 +62,30 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             item_count=len(bundle.item_ids),
             catalog_revision=served.catalog_revision,
             store_available=self.state.store is not None and not served.stale_catalog,
-            ready_worker_count=told["ready_worker_count"],
-            worker_count=told["worker_count"],
-            respawn_count=told["respawn_count"],
-            last_swap_error=told["last_swap_error"],
+            ready_worker_count=supervisor["ready_worker_count"],
+            worker_count=supervisor["worker_count"],
+            respawn_count=supervisor["respawn_count"],
+            last_swap_error=supervisor["last_swap_error"],
             settings=flat_settings(self.settings),
         )
         response.bundle_create_time.FromDatetime(datetime.fromisoformat(bundle.manifest["created"]))
-        response.uptime.FromMilliseconds(round(told["uptime_s"] * 1000))
+        response.uptime.FromMilliseconds(round(supervisor["uptime_s"] * 1000))
         return response
 
-    def _swap(self, what: str, **arguments: str) -> dict[str, str]:
-        return self.ask(what, 3 * self.settings.swap_timeout_s + ASK_TIMEOUT_S, **arguments)
+    def _swap(self, name: str, **arguments: str) -> dict[str, str]:
+        return self.call_supervisor(name, 3 * self.settings.swap_timeout_s + CALL_TIMEOUT_S, **arguments)
 
 
 def flat_settings(section: BaseModel, prefix: str = "") -> dict[str, str]:
-    """Every setting by its name in docs/serving.md, as ``limits.max_items``; what is not set is empty."""
+    """Flattens settings to texts.
+
+    Args:
+        section: the settings.
+        prefix: of every name.
+
+    Returns:
+        Name in docs/serving.md, as ``limits.max_items``, to value; "" for a setting that is not set.
+    """
     found: dict[str, str] = {}
     for name, value in section:
         if isinstance(value, BaseModel):

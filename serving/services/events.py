@@ -15,15 +15,15 @@ from serving.store import StateStore, StoredEvent
 
 MAX_EVENTS = 1_000
 MAX_EVENT_ID, MAX_ID, MAX_TYPE, MAX_REQUEST_ID = 128, 256, 64, 128  # characters
-AHEAD_S = 86_400  # how far ahead of the server's clock an event may be: clocks of devices are wrong
+AHEAD_S = 86_400  # an event may be so far ahead of the server's clock, because clocks of devices are wrong
 
 
 class EventService(event_pb2_grpc.EventServiceServicer):
-    """Stores events for good before it answers.
+    """The service that stores events durably before it answers.
 
     Args:
-        store: None: every event is refused.
-        knows: whether an item can be recommended from what the bundle and the catalogue changes say at present.
+        store: the state store; None: every event is refused.
+        knows: returns whether the bundle or the catalogue changes hold an item.
         clock: epoch seconds.
     """
 
@@ -33,12 +33,13 @@ class EventService(event_pb2_grpc.EventServiceServicer):
         self.store, self.knows, self.clock = store, knows, clock
 
     def RecordEvents(self, request: pb.RecordEventsRequest, context: grpc.ServicerContext) -> pb.RecordEventsResponse:
+        """Checks and stores events."""
         if self.store is None:
-            raise NoStoreError('there is no state store to keep events in: the server runs with store.kind = "none"')
+            raise NoStoreError('events need a state store, but the server runs with store.kind = "none"')
         if not 1 <= len(request.events) <= MAX_EVENTS:
             raise InvalidRequestError(f"events must be 1..{MAX_EVENTS}, got {len(request.events)}")
         now = int(self.clock())
-        events = [checked_event(f"events[{place}]", event, now) for place, event in enumerate(request.events)]
+        events = [parse_event(f"events[{place}]", event, now) for place, event in enumerate(request.events)]
         new = self.store.record_events(events)
         recorded = [event for event, is_new in zip(events, new, strict=True) if is_new]
         return pb.RecordEventsResponse(
@@ -48,8 +49,17 @@ class EventService(event_pb2_grpc.EventServiceServicer):
         )
 
 
-def checked_event(field: str, event: pb.Event, now: int) -> StoredEvent:
-    """An event of a request that was received at ``now``. Raises InvalidRequestError; the message shows no id."""
+def parse_event(field: str, event: pb.Event, now: int) -> StoredEvent:
+    """Checks an event of a request.
+
+    Args:
+        field: place of the event in the request, for messages.
+        event: the event.
+        now: epoch seconds when the request was received.
+
+    Raises:
+        InvalidRequestError: a field is out of range. The message shows no id.
+    """
     for name, least, most in (
         ("event_id", 1, MAX_EVENT_ID),
         ("user_id", 1, MAX_ID),

@@ -1,9 +1,9 @@
-"""Upserted items: from messages, checked, to what the store keeps, and on to the table that is embedded."""
+"""Upserted items: checks of their messages, and conversion to the store's form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from reckg.bundle.bundle import Bundle
@@ -20,16 +20,24 @@ def item_kinds(bundle: Bundle) -> ColumnKinds:
     return ColumnKinds(**{kind: tuple(columns.get(kind, ())) for kind in KINDS})
 
 
-def checked_item(field: str, item: item_pb2.Item, kinds: ColumnKinds) -> dict[str, Any]:
-    """Column to value: a string, a number or a list of strings, as the bundle's columns are, or as given.
+def parse_item(field: str, item: item_pb2.Item, kinds: ColumnKinds) -> dict[str, Any]:
+    """Checks an item of a request.
+
+    Args:
+        field: place of the item in the request, for messages.
+        item: the item.
+        kinds: kinds of the bundle's columns.
+
+    Returns:
+        Column to value. A column of the bundle has a value of its kind; another column has its value as given.
 
     Raises:
-        InvalidRequestError: no id, a column twice, or a value that does not fit its column.
+        InvalidRequestError: the id is missing, a column repeats, or a value does not match its column.
     """
-    messages.raw_id(f"{field}.item_id", item.item_id)
+    messages.check_id(f"{field}.item_id", item.item_id)
     found: dict[str, Any] = {}
     for attribute in item.attributes:
-        name = messages.required(f"{field}.attributes.name", attribute.name)
+        name = messages.require(f"{field}.attributes.name", attribute.name)
         if name in found:
             raise InvalidRequestError(f"{field}.attributes.name must not repeat, got {name!r} twice")
         if name == "item_id":
@@ -44,7 +52,9 @@ def _value(field: str, attribute: item_pb2.ItemAttribute, kinds: ColumnKinds) ->
         raise InvalidRequestError(f"{field} must have values or numbers, got both")
     if name in kinds.number or (numbers and name not in kinds.all()):
         if len(numbers) != 1:
-            raise InvalidRequestError(f"{field} must have one number, got {len(values or numbers)} {_what(values)}")
+            raise InvalidRequestError(
+                f"{field} must have one number, got {len(values or numbers)} {'values' if values else 'numbers'}"
+            )
         if not math.isfinite(numbers[0]):
             raise InvalidRequestError(f"{field} must be finite, got {numbers[0]}")
         return numbers[0]
@@ -57,17 +67,21 @@ def _value(field: str, attribute: item_pb2.ItemAttribute, kinds: ColumnKinds) ->
     return values
 
 
-def _what(values: Sequence[str]) -> str:
-    return "values" if values else "numbers"
-
-
 def unknown_attributes(item: Mapping[str, Any], bundle: Bundle) -> tuple[list[str], bool]:
-    """What of an item the bundle's vectors cannot count; and whether there is anything that they can."""
+    """Checks which attributes of an item the bundle's vectors take into account.
+
+    Args:
+        item: column to value.
+        bundle: a bundle that can embed items.
+
+    Returns:
+        The unknown attributes, and whether the bundle knows any text or attribute.
+    """
     inductive = bundle.embedder
     kinds = inductive.item_kinds
     edges, unknown = inductive.vocabulary.edges({name: value for name, value in item.items() if name not in kinds.text})
-    reads = inductive.info["text"] is not None
-    says = reads and any(str(item.get(name, "")).strip(". ") for name in kinds.text)
-    if reads and inductive.info["text"]["attributes"]:
-        says = says or any(item.get(name) for name in (*kinds.categorical, *kinds.list))
-    return unknown, bool(len(edges)) or says
+    reads_text = inductive.info["text"] is not None
+    known = reads_text and any(str(item.get(name, "")).strip(". ") for name in kinds.text)
+    if reads_text and inductive.info["text"]["attributes"]:
+        known = known or any(item.get(name) for name in (*kinds.categorical, *kinds.list))
+    return unknown, bool(len(edges)) or known

@@ -1,6 +1,7 @@
-"""Messages to the library's terms and back, and the checks of every field: what is wrong, its range, its value.
+"""Conversion between messages and the library's types, with checks of every field.
 
-Ids are the callers' own: they stand in messages to them, never in logs.
+An InvalidRequestError names the field, its range and its value. It may hold the caller's own ids, and goes to the
+caller, never to a log.
 """
 
 from __future__ import annotations
@@ -53,85 +54,127 @@ STRATEGIES: dict[int, Strategy] = {
 }
 
 
-def required(field: str, value: str) -> str:
+def require(field: str, value: str) -> str:
+    """Returns a text that must not be empty. Raises InvalidRequestError."""
     if not value:
         raise InvalidRequestError(f"{field} must not be empty")
     return value
 
 
-def item_count(asked: int, most: int) -> int:
-    """How many items are wanted; the default for 0."""
-    if not 0 <= asked <= most:
-        raise InvalidRequestError(f"max_item_count must be 0..{most}, got {asked}")
-    return asked or min(DEFAULT_ITEM_COUNT, most)
+def read_item_count(count: int, most: int) -> int:
+    """Returns the number of wanted items.
+
+    Args:
+        count: field ``max_item_count``; 0: the default.
+        most: largest allowed number.
+
+    Raises:
+        InvalidRequestError: the number is out of range.
+    """
+    if not 0 <= count <= most:
+        raise InvalidRequestError(f"max_item_count must be 0..{most}, got {count}")
+    return count or min(DEFAULT_ITEM_COUNT, most)
 
 
-def at_most(field: str, values: Sequence[Any], most: int) -> Sequence[Any]:
+def check_count(field: str, values: Sequence[Any], most: int) -> Sequence[Any]:
+    """Returns values that must be at most ``most``. Raises InvalidRequestError."""
     if len(values) > most:
         raise InvalidRequestError(f"{field} must be at most {most}, got {len(values)}")
     return values
 
 
-def ids(field: str, given: Sequence[str], most: int) -> list[str]:
-    """1 to ``most`` raw ids, each of 1 to 256 characters, each once."""
-    if not given:
+def check_ids(field: str, ids: Sequence[str], most: int) -> list[str]:
+    """Returns raw ids that must be distinct.
+
+    Args:
+        field: name of the field, for messages.
+        ids: 1 to ``most`` ids of 1 to 256 characters.
+        most: largest allowed number.
+
+    Raises:
+        InvalidRequestError: the ids are too few, too many, too long or repeat.
+    """
+    if not ids:
         raise InvalidRequestError(f"{field} must not be empty")
-    at_most(field, given, most)
-    for place, raw in enumerate(given):
-        raw_id(f"{field}[{place}]", raw)
-    if len(set(given)) < len(given):
-        place = next(place for place, raw in enumerate(given) if raw in given[:place])
-        raise InvalidRequestError(f"{field} must not repeat, got {field}[{place}] twice: {given[place]!r}")
-    return list(given)
+    check_count(field, ids, most)
+    for place, raw in enumerate(ids):
+        check_id(f"{field}[{place}]", raw)
+    if len(set(ids)) < len(ids):
+        place = next(place for place, raw in enumerate(ids) if raw in ids[:place])
+        raise InvalidRequestError(f"{field} must not repeat, got {field}[{place}] twice: {ids[place]!r}")
+    return list(ids)
 
 
-def raw_id(field: str, raw: str) -> str:
+def check_id(field: str, raw: str) -> str:
+    """Returns a raw id that must have 1 to 256 characters. Raises InvalidRequestError."""
     if not 1 <= len(raw) <= MAX_ID:
         raise InvalidRequestError(f"{field} must have 1..{MAX_ID} characters, got {len(raw)}")
     return raw
 
 
-def request_id(given: str) -> str:
-    """The caller's, or a random one."""
+def read_request_id(given: str) -> str:
+    """Returns the caller's request id, or a random one for "". Raises InvalidRequestError."""
     if given and not _REQUEST_ID.fullmatch(given):
         raise InvalidRequestError(f"request_id must be up to 128 printable ASCII characters, got {given[:140]!r}")
     return given or uuid.uuid4().hex
 
 
-def recent_items(given: Sequence[str]) -> list[str]:
-    return list(at_most("recent_item_ids", given, MAX_RECENT_ITEMS))
+def read_recent_items(item_ids: Sequence[str]) -> list[str]:
+    """Returns the field ``recent_item_ids``. Raises InvalidRequestError."""
+    return list(check_count("recent_item_ids", item_ids, MAX_RECENT_ITEMS))
 
 
-def context_items(context: pb.Context) -> list[str]:
-    """The items of the context, each once, after checks of it all."""
+def read_context_items(context: pb.Context) -> list[str]:
+    """Validates the request's context and returns its distinct item ids. Raises InvalidRequestError."""
     if context.placement and not _PLACEMENT.fullmatch(context.placement):
         raise InvalidRequestError(
             f"context.placement must be up to 64 of the characters a-z, 0-9, '.', '_' and '-', "
             f"got {context.placement[:70]!r}"
         )
-    return list(dict.fromkeys(at_most("context.item_ids", context.item_ids, MAX_CONTEXT_ITEMS)))
+    return list(dict.fromkeys(check_count("context.item_ids", context.item_ids, MAX_CONTEXT_ITEMS)))
 
 
-def user_attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
-    """The values of each column. Raises InvalidRequestError where a name is missing or comes twice."""
+def read_attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
+    """Reads a user's attributes.
+
+    Args:
+        given: field ``attributes``.
+
+    Returns:
+        Column to values.
+
+    Raises:
+        InvalidRequestError: a name is missing or repeats, or a number is not finite.
+    """
     attributes: dict[str, list[str | float]] = {}
     for attribute in given:
-        if required("attributes.name", attribute.name) in attributes:
+        if require("attributes.name", attribute.name) in attributes:
             raise InvalidRequestError(f"attributes.name must not repeat, got {attribute.name!r} twice")
         for number in attribute.numbers:
-            finite(f"attributes[{attribute.name!r}].numbers", number)
+            check_finite(f"attributes[{attribute.name!r}].numbers", number)
         attributes[attribute.name] = [*attribute.values, *attribute.numbers]
     return attributes
 
 
-def finite(field: str, number: float) -> float:
+def check_finite(field: str, number: float) -> float:
+    """Returns a number that must be finite. Raises InvalidRequestError."""
     if not math.isfinite(number):
         raise InvalidRequestError(f"{field} must be finite, got {number}")
     return number
 
 
-def filters(request: Any) -> Filters | None:
-    """The filters of a request with a field ``filter``; None without."""
+def read_filters(request: Any) -> Filters | None:
+    """Reads the filters of a request.
+
+    Args:
+        request: message with a field ``filter``.
+
+    Returns:
+        The filters, or None if the field is not set.
+
+    Raises:
+        InvalidRequestError: a predicate is incomplete.
+    """
     if not request.HasField("filter"):
         return None
     given: pb.ItemFilter = request.filter
@@ -141,27 +184,37 @@ def filters(request: Any) -> Filters | None:
 
 
 def _condition(place: int, predicate: pb.AttributePredicate) -> tuple[str, Any]:
-    """A column and what its value must be, as Filters has it."""
+    """Returns a column and the condition on its value, as Filters takes them."""
     field = f"filter.predicates[{place}]"
-    column = required(f"{field}.column", predicate.column)
+    column = require(f"{field}.column", predicate.column)
     given = [bool(predicate.values), bool(predicate.numbers), predicate.HasField("range")]
     if sum(given) != 1:
         raise InvalidRequestError(f"{field} must have exactly one of values, numbers and range, got {sum(given)}")
     if predicate.values:
         return column, list(predicate.values)
     if predicate.numbers:
-        return column, [finite(f"{field}.numbers", number) for number in predicate.numbers]
+        return column, [check_finite(f"{field}.numbers", number) for number in predicate.numbers]
     signs = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
     bounds = {
-        sign: finite(f"{field}.range.{name}", getattr(predicate.range, name))
+        sign: check_finite(f"{field}.range.{name}", getattr(predicate.range, name))
         for name, sign in signs.items()
         if predicate.range.HasField(name)
     }
     return column, bounds
 
 
-def diversity(request: Any) -> Diversity | None:
-    """The diversity of a request with a field ``diversity``; None without."""
+def read_diversity(request: Any) -> Diversity | None:
+    """Reads the diversity of a request.
+
+    Args:
+        request: message with a field ``diversity``.
+
+    Returns:
+        The diversity, or None if the field is not set.
+
+    Raises:
+        InvalidRequestError: a field of the strategy is missing or out of range.
+    """
     if not request.HasField("diversity"):
         return None
     given: pb.Diversity = request.diversity
@@ -170,12 +223,12 @@ def diversity(request: Any) -> Diversity | None:
         raise InvalidRequestError(
             f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}"
         )
-    if not 0 <= finite("diversity.weight", given.weight) <= 1:
+    if not 0 <= check_finite("diversity.weight", given.weight) <= 1:
         raise InvalidRequestError(f"diversity.weight must be 0..1, got {given.weight}")
     if strategy == "calibrated":
-        required("diversity.column", given.column)
+        require("diversity.column", given.column)
     if strategy == "provider":
-        required("diversity.provider_column", given.provider_column)
+        require("diversity.provider_column", given.provider_column)
         if given.max_per_provider < 1:
             raise InvalidRequestError(f"diversity.max_per_provider must be at least 1, got {given.max_per_provider}")
     return Diversity(
@@ -191,8 +244,8 @@ def _strategy_names() -> list[str]:
     return [pb.DiversityStrategy.Name(number) for number in STRATEGIES]
 
 
-def scored_items(items: Iterable[RecommendedItem]) -> list[pb.ScoredItem]:
-    """The items of an answer, with what they bring."""
+def write_scored_items(items: Iterable[RecommendedItem]) -> list[pb.ScoredItem]:
+    """Makes messages of an answer's items, with feature values and source scores."""
     return [
         pb.ScoredItem(
             item_id=item.item_id,
@@ -210,8 +263,12 @@ def scored_items(items: Iterable[RecommendedItem]) -> list[pb.ScoredItem]:
     ]
 
 
-def item_of(row: Mapping[str, Any]) -> item_pb2.Item:
-    """A row of the catalogue, by column, as a message: the columns that have a value."""
+def write_item(row: Mapping[str, Any]) -> item_pb2.Item:
+    """Makes a message of an item, with the columns that have a value.
+
+    Args:
+        row: column to value, with the item's id in ``item_id``.
+    """
     attributes = []
     for name, value in row.items():
         if name == "item_id" or value is None or value == [] or value == "":

@@ -1,4 +1,4 @@
-"""Which of a user's recorded events the bundle does not hold yet."""
+"""Recorded events of a user that the bundle does not hold yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from serving.store import StoredEvent
 
 
 def new_events(bundle: Bundle, user_id: str, events: Sequence[StoredEvent]) -> list[StoredEvent]:
-    """Those of a user's events that its history in the bundle does not hold, in their order.
+    """Selects the events that the user's history in the bundle does not hold, so that no event counts twice.
 
-    A bundle that was trained on recorded events holds them: the same item in the same second. Of a bundle without times
-    (``features.now``) an event is new where its item is. So nothing counts twice.
+    A bundle that was trained on recorded events has them as the same item in the same second. In a bundle without times
+    (``features.now`` is None) an event is new if its item is new for the user.
+
+    Args:
+        bundle: the served bundle.
+        user_id: raw id.
+        events: recorded events of the user, oldest first.
+
+    Returns:
+        The new events, in order.
     """
     user_idx = bundle.user_ids.get(user_id)
     if user_idx is None:

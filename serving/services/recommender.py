@@ -1,4 +1,4 @@
-"""RecommenderService: from messages to the library and back. No arithmetic here."""
+"""RecommenderService: converts messages for the library and its answers back to messages."""
 
 from __future__ import annotations
 
@@ -29,17 +29,26 @@ from serving.store import StateStore, StoredEvent, StoreError
 
 @dataclass(frozen=True)
 class RequestedUser:
-    """Who asks: what a request says of its user, and the user's recorded events that the bundle does not hold."""
+    """The user of a request.
+
+    Attributes:
+        user_id: raw id; None for a request without a user.
+        events: recorded events that the bundle does not hold.
+        recent: field ``recent_item_ids``.
+        attributes: column to values.
+        context: distinct item ids of the context.
+        no_events: whether there may be recorded events that do not count.
+    """
 
     user_id: str | None
     events: Sequence[StoredEvent]
     recent: Sequence[str]
     attributes: dict[str, list[str | float]]
     context: Sequence[str]
-    no_events: bool = False  # whether there may be some that are not counted
+    no_events: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """As Recommender's methods take them."""
+        """Returns the keyword arguments of Recommender's methods."""
         return {
             "recent_items": [*(event.item_id for event in self.events), *self.recent],
             "recent_times": [event.time for event in self.events],
@@ -49,12 +58,15 @@ class RequestedUser:
 
 
 class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
-    """Answers from the state's present snapshot; UNAVAILABLE before there is one.
+    """The service that recommends. It answers from the state's current snapshot, and with UNAVAILABLE before the first.
 
     Args:
-        store: of events; None: there is none, and nothing is missing.
-        experiment: variants that are compared; None: there are none.
-        log: gets what Recommend shows; clock: its epoch seconds.
+        state: the served bundle.
+        limits: the section ``limits`` of the settings.
+        store: the state store with recorded events; None: no events.
+        experiment: compared variants; None: the served bundle answers everybody.
+        log: gets the answers of Recommend.
+        clock: epoch seconds, for the log.
     """
 
     def __init__(
@@ -72,10 +84,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         self.experiment = experiment or Experiment(ExperimentSettings(), state)
 
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
-        stages = self._stages(context)
+        """Answers one user."""
+        stages = self._start_stages(context)
         if not request.recent_item_ids and not request.attributes:
-            messages.required("user_id", request.user_id)
-        request_id = messages.request_id(request.request_id)
+            messages.require("user_id", request.user_id)
+        request_id = messages.read_request_id(request.request_id)
         response, answer = self._recommend(self.experiment, request, stages, request_id)
         if self.log is not None:
             self.log.record(_shown_answer(request, response, answer, int(self.clock())))
@@ -84,56 +97,60 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     def BatchRecommend(
         self, request: pb.BatchRecommendRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.BatchRecommendResponse]:
+        """Answers many users, one after the other, as the client reads."""
         experiment = Experiment(ExperimentSettings(), Fixed(self.state.current))  # one snapshot for the whole stream
         if not request.user_ids:
             raise InvalidRequestError("user_ids must not be empty")
-        messages.at_most("user_ids", request.user_ids, messages.MAX_BATCH_USERS)
-        request_id = messages.request_id(request.request_id)
+        messages.check_count("user_ids", request.user_ids, messages.MAX_BATCH_USERS)
+        request_id = messages.read_request_id(request.request_id)
         single = pb.RecommendRequest(max_item_count=request.max_item_count, include_seen=request.include_seen)
         for name in ("filter", "diversity"):
             if request.HasField(name):
                 getattr(single, name).CopyFrom(getattr(request, name))
         for place, user_id in enumerate(request.user_ids):
-            single.user_id = messages.required(f"user_ids[{place}]", user_id)
-            response, _ = self._recommend(experiment, single, self._stages(context), request_id)
+            single.user_id = messages.require(f"user_ids[{place}]", user_id)
+            response, _ = self._recommend(experiment, single, self._start_stages(context), request_id)
             yield pb.BatchRecommendResponse(user_id=user_id, recommendations=response)
 
     def SimilarItems(self, request: pb.SimilarItemsRequest, context: grpc.ServicerContext) -> pb.SimilarItemsResponse:
+        """Finds the items closest to one item."""
         served = self.state.current
-        item_id = messages.required("item_id", request.item_id)
-        k = messages.item_count(request.max_item_count, self.limits.max_items)
-        filters = messages.filters(request)
+        item_id = messages.require("item_id", request.item_id)
+        k = messages.read_item_count(request.max_item_count, self.limits.max_items)
+        filters = messages.read_filters(request)
         found = served.recommender.similar_items(item_id, k, filters=filters)
         return pb.SimilarItemsResponse(
-            items=messages.scored_items(found.items),
+            items=messages.write_scored_items(found.items),
             bundle_version=found.bundle_version,
             catalog_revision=served.catalog_revision,
         )
 
     def RankItems(self, request: pb.RankItemsRequest, context: grpc.ServicerContext) -> pb.RankItemsResponse:
-        served, stages = self.state.current, self._stages(context)
+        """Orders the caller's own candidates."""
+        served, stages = self.state.current, self._start_stages(context)
         if not request.recent_item_ids and not request.attributes:
-            messages.required("user_id", request.user_id)
-        item_ids = messages.ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
-        request_id = messages.request_id(request.request_id)
-        user = _requested_user(served, request, self._recorded(request, stages))
+            messages.require("user_id", request.user_id)
+        item_ids = messages.check_ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
+        request_id = messages.read_request_id(request.request_id)
+        user = _requested_user(served, request, self._recorded_events(request, stages))
         ranked = served.recommender.rank_items(
             user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, stages=stages
         )
         return pb.RankItemsResponse(
-            items=messages.scored_items(ranked.order.items),
+            items=messages.write_scored_items(ranked.order.items),
             unknown_item_ids=ranked.unknown_items,
-            **self._said(ranked.order, served, user, request_id),
+            **self._response_fields(ranked.order, served, user, request_id),
         )
 
     def GetItem(self, request: pb.GetItemRequest, context: grpc.ServicerContext) -> pb.GetItemResponse:
+        """Returns one item of the catalogue."""
         served = self.state.current
-        item_id = messages.required("item_id", request.item_id)
+        item_id = messages.require("item_id", request.item_id)
         bundle = served.recommender.bundle
         idx = bundle.item_ids.idx(item_id)
         row = bundle.row(idx)
         return pb.GetItemResponse(
-            item=messages.item_of(row),
+            item=messages.write_item(row),
             title=(row[bundle.title_column] or "") if bundle.title_column else "",
             available=bool(bundle.available[idx]),
             added=served.is_added(idx),
@@ -144,21 +161,21 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     def _recommend(
         self, experiment: Experiment, request: pb.RecommendRequest, stages: Stages, request_id: str
     ) -> tuple[pb.RecommendResponse, Answer]:
-        k = messages.item_count(request.max_item_count, self.limits.max_items)
-        filters, diversity = messages.filters(request), messages.diversity(request)
-        recorded = self._recorded(request, stages)
-        asked: dict[int, RequestedUser] = {}  # by what was served
+        k = messages.read_item_count(request.max_item_count, self.limits.max_items)
+        filters, diversity = messages.read_filters(request), messages.read_diversity(request)
+        recorded = self._recorded_events(request, stages)
+        users: dict[int, RequestedUser] = {}  # by snapshot: the bundles of two variants hold different events
 
-        def ask(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
-            user = asked[id(served)] = _requested_user(served, request, recorded)
-            chosen = Diversity(variant.diversity) if variant is not None and variant.diversity else None
+        def recommend(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
+            user = users[id(served)] = _requested_user(served, request, recorded)
+            of_variant = Diversity(variant.diversity) if variant is not None and variant.diversity else None
             return served.recommender.recommend(
                 user.user_id,
                 depth,
                 not request.include_seen,
                 **user.arguments(),
                 rerank=variant is None or variant.rerank,
-                diversity=diversity or chosen,
+                diversity=diversity or of_variant,
                 filters=filters,
                 with_features=request.include_feature_values,
                 with_sources=request.include_source_scores,
@@ -166,20 +183,20 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             )
 
         try:
-            answer = experiment.answer(request.user_id or request_id, k, request_id, ask)
+            answer = experiment.answer(request.user_id or request_id, k, request_id, recommend)
         except ConfigError as error:
             if diversity is None:
                 raise
             raise InvalidRequestError(str(error)) from error
-        items = messages.scored_items(answer.found.items)
+        items = messages.write_scored_items(answer.found.items)
         if answer.variant == INTERLEAVED:
             for item, name in zip(items, answer.variants, strict=True):
                 item.variant = name
-        said = self._said(answer.found, answer.served, asked[id(answer.served)], request_id)
-        return pb.RecommendResponse(items=items, variant=answer.variant, **said), answer
+        fields = self._response_fields(answer.found, answer.served, users[id(answer.served)], request_id)
+        return pb.RecommendResponse(items=items, variant=answer.variant, **fields), answer
 
-    def _recorded(self, request: Any, stages: Stages) -> Sequence[StoredEvent] | None:
-        """The user's recorded events; None where they cannot be read."""
+    def _recorded_events(self, request: Any, stages: Stages) -> Sequence[StoredEvent] | None:
+        """Reads the user's recorded events; None if the store does not answer."""
         if not request.user_id or self.store is None:
             return ()
         stages.begin("events")
@@ -188,17 +205,19 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         except StoreError:
             return None
 
-    def _said(self, found: Recommendations, served: Served, user: RequestedUser, request_id: str) -> dict[str, Any]:
-        """What the responses of Recommend and RankItems say beside the items; metrics and traces are told as well."""
+    def _response_fields(
+        self, found: Recommendations, served: Served, user: RequestedUser, request_id: str
+    ) -> dict[str, Any]:
+        """Returns the fields of Recommend's and RankItems' responses beside the items, and reports them to the call."""
         reasons: list[DegradedReason | str] = list(found.degraded)
         reasons += ["no_events"] * user.no_events + ["stale_catalog"] * served.stale_catalog
         call = CALL.get(None)
         if call is not None:
             call.report.request_id, call.report.bundle_version = request_id, found.bundle_version
             call.report.degraded += reasons
-            is_served = found.bundle_version == self.state.current.bundle_version  # no variant's other bundle
+            is_served = found.bundle_version == self.state.current.bundle_version  # not another bundle of a variant
             if is_served and found.items and found.fallback is None and "no_rerank" not in reasons:
-                call.report.best_score = max(item.score for item in found.items)  # explored ones are not in order
+                call.report.best_score = max(item.score for item in found.items)  # explored items are not in order
         return {
             "request_id": request_id,
             "bundle_version": found.bundle_version,
@@ -211,8 +230,8 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             "unknown_context_item_ids": found.unknown_context_items,
         }
 
-    def _stages(self, context: grpc.ServicerContext) -> Stages:
-        """The time that is left for the call."""
+    def _start_stages(self, context: grpc.ServicerContext) -> Stages:
+        """Starts the clock of a call's stages, with the time left to its deadline."""
         left_s = context.time_remaining()
         stages = Stages(
             math.inf if left_s is None else left_s,
@@ -226,17 +245,17 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
 
 def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:
-    """Who a Recommend or RankItems request asks for."""
+    """Reads the user of a Recommend or RankItems request."""
     bundle = served.recommender.bundle
     events = new_events(bundle, request.user_id, recorded) if recorded else []
     events = [event for event in events if event.item_id in bundle.item_ids]
-    unused = recorded is None or (bool(events) and bundle.inductive is None)  # they cannot be taken into account
+    unused = recorded is None or (bool(events) and bundle.inductive is None)  # events that cannot count
     return RequestedUser(
         request.user_id or None,
         [] if unused else events,
-        messages.recent_items(request.recent_item_ids),
-        messages.user_attributes(request.attributes),
-        messages.context_items(request.context),
+        messages.read_recent_items(request.recent_item_ids),
+        messages.read_attributes(request.attributes),
+        messages.read_context_items(request.context),
         no_events=unused,
     )
 
@@ -244,7 +263,7 @@ def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent
 def _shown_answer(
     request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int
 ) -> ShownAnswer:
-    """The answer for the log of what was shown."""
+    """Makes the served log's record of an answer."""
     return ShownAnswer(
         request_id=response.request_id,
         user_id=request.user_id,

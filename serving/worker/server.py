@@ -1,4 +1,4 @@
-"""The gRPC server of one process: its services, interceptors and options, put together.
+"""The gRPC server of one process, with its services, interceptor and options.
 
 `reckg serve` runs several of them, one in each worker (serving/supervisor/supervisor.py).
 """
@@ -24,7 +24,7 @@ from serving.access.tls import Credentials
 from serving.calls.connections import server_options
 from serving.calls.interceptor import Interceptor, Observer
 from serving.catalog.snapshot import ServingState
-from serving.services.admin import AdminService, Ask
+from serving.services.admin import AdminService, CallSupervisor
 from serving.services.catalog import CatalogService
 from serving.services.events import EventService
 from serving.services.recommender import RecommenderService
@@ -32,12 +32,12 @@ from serving.settings import ServerSettings
 from serving.store.compaction import Compaction, versions_in
 from serving.worker.instruments import Instruments
 
-SWITCH_S = 0.001  # gRPC's thread gets its turn beside those that compute after so long
+SWITCH_S = 0.001  # gRPC's thread gets its turn after so long beside threads that compute
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that listens at ``address``; it answers once its state has a bundle and ``set_ready`` was called."""
+    """A server that listens at ``address``. It answers once its state has a bundle and ``set_ready`` was called."""
 
     address: str
     server: grpc.Server
@@ -49,11 +49,12 @@ class RunningServer:
     instruments: Instruments
 
     def ready(self, recommender: Recommender) -> None:
-        """Starts to answer from a bundle, and says so in the health service."""
+        """Starts to answer from a bundle, and sets the health service to SERVING."""
         self.state.serve(recommender)
         self.set_ready()
 
     def set_ready(self) -> None:
+        """Starts the threads beside the services, and sets the health service to SERVING."""
         self.state.follow()
         self.compaction.start()
         self.instruments.start(self.interceptor)
@@ -61,7 +62,11 @@ class RunningServer:
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace_s: float) -> None:
-        """Says NOT_SERVING, refuses new calls, waits up to ``grace_s`` for those in flight, then cancels them."""
+        """Stops the server.
+
+        Args:
+            grace_s: seconds for the calls in flight; then they are cancelled. New calls are refused at once.
+        """
         self.health.enter_graceful_shutdown()
         self.compaction.stop()
         self.server.stop(grace_s).wait()
@@ -69,10 +74,20 @@ class RunningServer:
         self.state.stop()
 
 
-def services(
-    state: ServingState, settings: ServerSettings, instruments: Instruments, ask: Ask | None
+def make_services(
+    state: ServingState, settings: ServerSettings, instruments: Instruments, call_supervisor: CallSupervisor | None
 ) -> dict[str, Callable[[Any], None]]:
-    """What is served: the service's full name, and what adds it to a server."""
+    """Makes the services.
+
+    Args:
+        state: the served bundle.
+        settings: of the server.
+        instruments: experiment and served log.
+        call_supervisor: calls the supervisor; None: no AdminService.
+
+    Returns:
+        The full name of each service, and a function that adds the service to a server.
+    """
     found: dict[str, Callable[[Any], None]] = {
         "reckg.v1.RecommenderService": partial(
             recommender_pb2_grpc.add_RecommenderServiceServicer_to_server,
@@ -88,9 +103,9 @@ def services(
             EventService(state.store, lambda item_id: item_id in state.current.recommender.bundle.item_ids),
         ),
     }
-    if ask is not None:
+    if call_supervisor is not None:
         found["reckg.v1.AdminService"] = partial(
-            admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(state, settings, ask)
+            admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(state, settings, call_supervisor)
         )
     return found
 
@@ -99,39 +114,40 @@ def start_server(
     settings: ServerSettings | None = None,
     *,
     state: ServingState | None = None,
-    ask: Ask | None = None,
+    call_supervisor: CallSupervisor | None = None,
     share_port: bool = False,
     observe: Observer | None = None,
     instruments: Instruments | None = None,
-    **given: Any,
+    **options: Any,
 ) -> RunningServer:
-    """Listens at the settings' host and port (0: a free one), not ready yet: health is NOT_SERVING.
+    """Starts a server that listens but is not ready yet: its health service answers NOT_SERVING.
 
     Args:
-        settings: None: a free port of this machine, and what is ``given``.
-        state: what is answered from; calls end with UNAVAILABLE while it has no bundle. Default: a new one.
-        ask: calls the supervisor; without it there is no AdminService.
-        share_port: other processes may listen there too.
-        observe: told of every call that ended, as by Interceptor; default: metrics and traces.
-        instruments: default: what the settings say.
+        settings: of the server; default: a free port of this machine, and ``options``.
+        state: the served bundle; default: a new state. Calls end with UNAVAILABLE while it has no bundle.
+        call_supervisor: calls the supervisor; None: no AdminService.
+        share_port: whether other processes may listen at the same port.
+        observe: called with every call that ended, and its status; default: metrics and traces.
+        instruments: default: opened by the settings.
+        options: settings of the top level, if ``settings`` is None.
+
     Raises:
-        ConfigError: the address cannot be listened at, as when another process does; or the files of tls or auth are
-            wrong.
+        ConfigError: another process listens at the address, or the files of tls or auth are wrong.
     """
-    settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | given))
+    settings = settings or ServerSettings(**({"bundle": Path(), "port": 0} | options))
     state = state or ServingState()
     sys.setswitchinterval(SWITCH_S)
     instruments = instruments or Instruments(settings, state)
     interceptor = Interceptor(settings, observe=observe or instruments.observe, initializer=_one_faiss_thread)
     server = grpc.server(
-        interceptor.others.pool,  # every method has the threads of its lane; gRPC wants some all the same
+        interceptor.others.pool,  # gRPC needs a pool, although every method runs in the threads of its lane
         interceptors=[interceptor],
         options=[("grpc.so_reuseport", int(share_port)), *server_options(settings.limits)],
     )
-    added = services(state, settings, instruments, ask)
+    added = make_services(state, settings, instruments, call_supervisor)
     for add in added.values():
         add(server)
-    status = health.HealthServicer(experimental_non_blocking=True)  # streams of Watch stay open and hold no thread
+    status = health.HealthServicer(experimental_non_blocking=True)  # open streams of Watch hold no thread
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     for name in ("", *added):
         status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -144,7 +160,7 @@ def start_server(
 
 
 def _version(state: ServingState) -> str:
-    """Of the bundle that is served, as it was before the catalogue changed."""
+    """Returns the version of the served bundle without catalogue changes."""
     bundle = state.current.recommender.bundle
     return (bundle if bundle.base is None else bundle.base).version
 
@@ -161,8 +177,8 @@ def _listen(server: grpc.Server, settings: ServerSettings) -> str:
 
 
 def _one_faiss_thread() -> None:
-    """One OpenMP thread for FAISS in the calling thread, where OMP_NUM_THREADS was not set in time."""
-    with contextlib.suppress(ImportError):  # loading the bundle tells how to install it
+    """Gives FAISS one OpenMP thread in the calling thread, because OMP_NUM_THREADS may have been set too late."""
+    with contextlib.suppress(ImportError):  # loading a bundle reports how to install it
         import faiss
 
         faiss.omp_set_num_threads(1)

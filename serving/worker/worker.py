@@ -1,8 +1,9 @@
-"""A worker: one process that answers. It does what the supervisor calls for, and ends when the supervisor is gone.
+"""A worker: one process that answers clients. It obeys the supervisor, and ends when the supervisor is gone.
 
     python -m serving.worker.worker --control-fd N
 
-Calls: ``start`` (settings), ``prepare``, ``commit``, ``abort``, ``stop``. It listens from the first ``commit`` on.
+The supervisor calls ``start`` (settings), ``prepare``, ``commit``, ``abort`` and ``stop``. The worker listens from the
+first ``commit`` on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ logger = logging.getLogger("reckg.serving")
 
 
 class Worker:
-    """What the supervisor calls, and the server that answers clients."""
+    """A worker's side of the control channel, and its server.
+
+    Args:
+        control: socket to the supervisor.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         from serving.catalog.snapshot import ServingState
@@ -44,14 +49,14 @@ class Worker:
         self.instruments: Instruments | None = None
         self.running: RunningServer | None = None
         self.settings: ServerSettings | None = None
-        self.asked_to_stop = threading.Event()
+        self.stopping = threading.Event()
         self.channel = Channel(control, self._answer)
         self._committing = threading.Lock()
 
     def run(self) -> None:
-        """Until a signal, the supervisor's ``stop``, or the supervisor's end; then drains."""
+        """Runs until a signal, the supervisor's ``stop`` or the supervisor's end, and then drains the server."""
         threading.Thread(target=self._take_calls, name="control", daemon=True).start()
-        self.asked_to_stop.wait()
+        self.stopping.wait()
         with self._committing:
             running = self.running
         if running is not None and self.settings is not None:
@@ -61,38 +66,38 @@ class Worker:
         try:
             self.channel.serve()
         finally:
-            self.asked_to_stop.set()
+            self.stopping.set()
 
-    def _answer(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        if what == "start":
+    def _answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if name == "start":
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())
             self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
             self.instruments = self._open_instruments(self.settings, self.state)
-        elif what == "prepare":
+        elif name == "prepare":
             self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
-        elif what == "commit":
+        elif name == "commit":
             self._commit()
-        elif what == "abort":
+        elif name == "abort":
             self.state.abort()
-        elif what == "stop":
-            self.asked_to_stop.set()
+        elif name == "stop":
+            self.stopping.set()
         else:
-            raise CallError("UNIMPLEMENTED", f"a worker has no {what!r}")
+            raise CallError("UNIMPLEMENTED", f"a worker has no {name!r}")
         return {}
 
     def _commit(self) -> None:
         with self._committing:
-            if self.asked_to_stop.is_set():
+            if self.stopping.is_set():
                 raise CallError("UNAVAILABLE", "the worker is stopping")
             self.state.commit()
-            gc.collect()  # of what is new; the old bundle has no cycles and goes by itself
-            gc.freeze()  # what a bundle is made of stays: collections need not look through it in the midst of requests
+            gc.collect()  # of the new bundle's objects; the old bundle has no cycles and is freed without a collection
+            gc.freeze()  # a bundle's objects stay, so later collections during requests skip them
             if self.running is None:
                 self.running = self._start_server(
                     self.settings,
                     state=self.state,
-                    ask=self.channel.call,
+                    call_supervisor=self.channel.call,
                     share_port=True,
                     instruments=self.instruments,
                 )
@@ -108,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     do_without_pandas()
     worker = Worker(socket.socket(fileno=options.control_fd))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops its workers
-    signal.signal(signal.SIGTERM, lambda *_: worker.asked_to_stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: worker.stopping.set())
     worker.run()
     return 0
 

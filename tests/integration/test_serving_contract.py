@@ -186,8 +186,8 @@ def test_filters_and_diversity_are_the_library_s(running: Running, bundle: Bundl
         ({"diversity": pb.Diversity(strategy=3, column="price")}, "give a categorical or a list column"),
         ({"diversity": pb.Diversity(strategy=4, provider_column="x", max_per_provider=1)}, "no column 'x'"),
     ):
-        code, told = failure(running.recommend, "u03", **fields)
-        assert code == INVALID and message in told
+        code, message_text = failure(running.recommend, "u03", **fields)
+        assert code == INVALID and message in message_text
 
 
 def test_features_and_sources_are_of_the_candidates_that_were_ranked(running: Running, bundle: Bundle) -> None:
@@ -376,20 +376,20 @@ def test_wrong_changes_are_refused_and_nothing_of_them_is_stored(running: Runnin
         ([upsert("n1", genres=["x"]), upsert("n2", price="dear")], "items[1].attributes['price'] must have one number"),
         ([upsert("n1", genres=["x"]), upsert("n2", colour="red")], "items[1] must have a text or an attribute value"),
     ):
-        code, told = failure(upserts, catalog_pb2.UpsertItemsRequest(items=items), timeout=20)
-        assert code == INVALID and told.startswith(message)
+        code, message_text = failure(upserts, catalog_pb2.UpsertItemsRequest(items=items), timeout=20)
+        assert code == INVALID and message_text.startswith(message)
     assert failure(removes, catalog_pb2.RemoveItemsRequest(), timeout=20) == (INVALID, "item_ids must not be empty")
     assert running.store.revision == 0
     running.store.down = True
-    code, told = failure(removes, catalog_pb2.RemoveItemsRequest(item_ids=["i01"]), timeout=20)
-    assert code == grpc.StatusCode.UNAVAILABLE and told.startswith("the state store does not answer")
+    code, message_text = failure(removes, catalog_pb2.RemoveItemsRequest(item_ids=["i01"]), timeout=20)
+    assert code == grpc.StatusCode.UNAVAILABLE and message_text.startswith("the state store does not answer")
     alone = start_server()
     alone.ready(Recommender(bundle))
     with grpc.insecure_channel(alone.address) as channel:
         stub = catalog_pb2_grpc.CatalogServiceStub(channel)
-        code, told = failure(stub.RemoveItems, catalog_pb2.RemoveItemsRequest(item_ids=["i01"]), timeout=20)
+        code, message_text = failure(stub.RemoveItems, catalog_pb2.RemoveItemsRequest(item_ids=["i01"]), timeout=20)
     alone.stop(0)
-    assert code == grpc.StatusCode.FAILED_PRECONDITION and "no state store" in told
+    assert code == grpc.StatusCode.FAILED_PRECONDITION and "need a state store" in message_text
 
 
 def test_limits_are_said_in_full(running: Running) -> None:

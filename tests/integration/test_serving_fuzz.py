@@ -56,7 +56,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Iterator
     folder = tmp_path_factory.mktemp("fuzz")
     store = open_store(StoreSettings(path=folder / "state.db"), folder)
     settings = ServerSettings(bundle=folder, port=0, reflection=True, limits={"max_queue_ms": 10_000})  # type: ignore[arg-type]
-    running = start_server(settings, state=ServingState(store), ask=ask)
+    running = start_server(settings, state=ServingState(store), call_supervisor=ask)
     world = small_world.world(folder, encoder=encoder, linear=True, attention="transr", user_ids=False)
     running.ready(Recommender(small_world.bundle(world)))
     yield running

@@ -105,4 +105,4 @@ def test_a_store_that_fails_is_unavailable(store: SlowStore, error: type[StoreEr
     expected = grpc.StatusCode.UNAVAILABLE, "the state store is full; try again"
     assert refused(Failing(1, 1, lambda: 0), event()) == expected
     code, message = refused(None, event())
-    assert (code, "no state store to keep events in" in message) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+    assert (code, "events need a state store" in message) == (grpc.StatusCode.FAILED_PRECONDITION, True)
