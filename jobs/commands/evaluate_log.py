@@ -30,6 +30,7 @@ from reckg.evaluation.report.log import (
 )
 from reckg.files.atomic_folder import write_atomically
 from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import Wanted
 
 FORMAT = 1
 FOLDS = 5  # of the reward model
@@ -219,7 +220,7 @@ def system_items(shown: Shown, bundle: Bundle, match: Match, block_users: int) -
     lists = np.full((len(users), k), -1, dtype=np.int32)
     for start in range(0, len(users), block_users):
         block = slice(start, start + block_users)
-        lists[block] = recommend_batch(bundle, users[block], k).item_idx
+        lists[block] = recommend_batch(bundle, users[block], Wanted(k)).item_idx
     wanted = np.where(at < k, lists[row, np.minimum(at, k - 1)], -1).astype(np.int64)
     if match == "place":
         return wanted, ((wanted == shown.item_idx) & (wanted >= 0)).astype(np.float64)

@@ -23,9 +23,9 @@ from reckg.files.atomic_folder import written_file
 from reckg.inductive.embedder import conformed
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import gets_popular, popular_items, recommend_batch
-from reckg.recommend.recommender import recommend_users
-from reckg.retrieval.exact import empty_result
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.recommend.requests import recommend_users
+from reckg.recommend.wanted import Wanted
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 RECENT = "recent_item_ids"
 USER_IDX = "__user_idx__"  # the user's place in the bundle; null: unknown
@@ -169,7 +169,7 @@ def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[Scor
     user_idx = block.cast(pl.Int64).fill_null(-1).to_numpy()
     popular, known = user_idx < 0, np.flatnonzero(user_idx >= 0)
     found = empty_result(len(block), k)
-    part = recommend_batch(bundle, user_idx[known], k, rerank=rerank)
+    part = recommend_batch(bundle, user_idx[known], Wanted(k, rerank=rerank))
     found.item_idx[known], found.score[known] = part.item_idx, part.score
     popular[known] = gets_popular(bundle, user_idx[known], rerank)
     strangers = user_idx < 0
@@ -184,7 +184,7 @@ def _requested(
 ) -> tuple[ScoredItems, np.ndarray]:
     """The same of users who may have recent items and attributes; adds to ``counts``."""
     requests = [_request(row) for row in block.drop(USER_IDX).iter_rows(named=True)]
-    answers = recommend_users(bundle, requests, k, rerank=rerank)
+    answers = recommend_users(bundle, requests, Wanted(k, rerank=rerank))
     for what in ("recent_items", "attributes"):
         unknown = [value for values in getattr(answers, f"unknown_{what}") for value in values]
         _count(counts, f"unknown_{what}", f"unknown_{what}_examples", unknown)

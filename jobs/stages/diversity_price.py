@@ -25,7 +25,8 @@ from reckg.ranking.diversity import (
     limit_share,
     places_over_limit,
 )
-from reckg.recommend.known_users import NO_DIVERSITY, recommend_batch
+from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import NO_DIVERSITY, Wanted
 from reckg.retrieval.scored_items import ScoredItems
 
 K = 10
@@ -127,7 +128,9 @@ def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity
     for start in range(0, n, config.evaluate.block_users):
         block = np.arange(start, min(start + config.evaluate.block_users, n))
         exclude = take_rows(held.excluded, block)
-        ranked = recommend_batch(bundle, held.users[block], width, exclude=exclude, diversity=NO_DIVERSITY)
+        ranked = recommend_batch(
+            bundle, held.users[block], Wanted(width, exclude_seen=False, left_out=exclude, diversity=NO_DIVERSITY)
+        )
         found.item_idx[block], found.score[block] = ranked.item_idx, ranked.score
     out = []
     for how in asked:

@@ -60,8 +60,9 @@ from reckg.evaluation.report.write import (
 )
 from reckg.evaluation.slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
+from reckg.recommend.by_source import recommend_by_source
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.two_stage import recommend_by_source
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -167,10 +168,12 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
         return take_rows(held.excluded, np.searchsorted(held.users, user_idx))
 
     def two_stage(user_idx: np.ndarray) -> ScoredItems:
-        return recommend_batch(bundle, user_idx, k, exclude=excluded(user_idx))
+        return recommend_batch(bundle, user_idx, Wanted(k, exclude_seen=False, left_out=excluded(user_idx)))
 
     def retrieval(user_idx: np.ndarray) -> ScoredItems:
-        return recommend_batch(bundle, user_idx, k, exclude=excluded(user_idx), rerank=False)
+        return recommend_batch(
+            bundle, user_idx, Wanted(k, exclude_seen=False, left_out=excluded(user_idx), rerank=False)
+        )
 
     def model(user_idx: np.ndarray) -> ScoredItems:
         return exact_search(bundle.user_vectors[user_idx], bundle.item_vectors, k, seen=excluded(user_idx))

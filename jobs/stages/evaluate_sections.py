@@ -42,6 +42,7 @@ from reckg.evaluation.slices import (
 )
 from reckg.metrics.significance import known_intervals
 from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import Wanted
 
 PROVIDERS = 10  # shown by name, those with the most items
 ATTRIBUTES = 6  # columns of users, and of items, that the slices go by
@@ -248,7 +249,7 @@ def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) ->
     recording = RecordingRanker(bundle.ranker)
     recorded: Bundle = replace(bundle, ranker=recording)  # type: ignore[arg-type]
     sample = test.held.sample(EXPLAINED_USERS, seed)
-    recommend_batch(recorded, sample.users, k, exclude=sample.excluded)
+    recommend_batch(recorded, sample.users, Wanted(k, exclude_seen=False, left_out=sample.excluded))
     features = np.concatenate(recording.features) if recording.features else np.empty((0, 0), np.float32)
     return explain_ranker(model.read_text(encoding="utf-8"), features, seed)
 

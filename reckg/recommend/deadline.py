@@ -1,4 +1,4 @@
-"""The stages of answering a request: none begins after the deadline, and each is timed."""
+"""Deadline: no stage of a request begins after it, and each stage is timed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reckg.errors import DeadlineError
 Stage = Literal["events", "fold_in", "retrieve", "features", "rerank", "diversify", "popular"]
 
 
-class Stages:
-    """What one request has left and has done. Of one request at a time, not shared between threads.
+class Deadline:
+    """Time left for one request and the stages done so far. Belongs to one thread.
 
     Args:
         left_s: seconds until the deadline, from now.
         min_rerank_s: with less time left than this, the retrieval order is the answer.
-        wanted: whether anybody still waits for the answer, as before each stage.
+        wanted: asked before each stage whether a caller still waits for the answer.
         clock: seconds that never go back.
     """
 

@@ -70,3 +70,17 @@ class Evidence:
             name: FeatureValue(None, CAUSES[cause]) if cause else FeatureValue(value)
             for name, value, cause in zip(FEATURES, values, causes, strict=True)
         }
+
+
+@dataclass(frozen=True)
+class ShownEvidence:
+    """Parts of the evidence that an answer shows."""
+
+    evidence: Evidence
+    features: bool = False
+    sources: bool = False
+
+    def of_item(self, item_idx: int) -> tuple[dict[str, FeatureValue], tuple[SourceScore, ...]]:
+        """Returns an item's features and sources; empty unless shown."""
+        features = self.evidence.feature_values(item_idx) if self.features else {}
+        return features, self.evidence.source_scores(item_idx) if self.sources else ()

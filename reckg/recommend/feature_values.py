@@ -12,8 +12,8 @@ from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.recommend.evidence import Evidence, FeatureValue
 from reckg.recommend.fold_in import UserRequest, Users, fold_in
-from reckg.retrieval.exact import empty_result, exact_search
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.exact import exact_search
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 if TYPE_CHECKING:
     from reckg.bundle.bundle import Bundle

@@ -2,113 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reckg.arrays.ragged_rows import Rows, joined_rows, take_rows
-from reckg.ranking.diversity import Diversity
+from reckg.arrays.ragged_rows import Rows
+from reckg.data.history import History
 from reckg.ranking.sources.candidates import first_of_order
-from reckg.recommend.deadline import Stages
-from reckg.recommend.evidence import Evidence
 from reckg.recommend.fold_in import Users
-from reckg.recommend.two_stage import best_items, resized
-from reckg.retrieval.exact import empty_result
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.recommend.trace import Trace
+from reckg.recommend.two_stage import best_items
+from reckg.recommend.wanted import NO_DIVERSITY, Wanted, without_unavailable
+from reckg.retrieval.scored_items import ScoredItems, empty_result, resized
 
 if TYPE_CHECKING:
     from reckg.bundle.bundle import Bundle
 
-NO_DIVERSITY = Diversity()
-FEW_UNAVAILABLE = 200  # up to so many are left out as what a user has seen is: without a bitmap over the catalogue
 
+def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace: Trace | None = None) -> ScoredItems:
+    """Recommends items to users of the bundle. Deterministic; a user's list does not depend on the other users.
 
-def recommend_batch(
-    bundle: Bundle,
-    user_idx: np.ndarray,
-    k: int,
-    *,
-    exclude_seen: bool = True,
-    rerank: bool = True,
-    exclude: Rows | None = None,
-    diversity: Diversity | None = None,
-    allowed: np.ndarray | None = None,
-    stages: Stages | None = None,
-    evidence: Evidence | None = None,
-) -> ScoredItems:
-    """The best k items of n users. Deterministic; a user's answer does not depend on the others in the batch.
-
-    The candidates of all sources are reranked; beyond them the retrieval order continues, so that k items come back
-    where k exist. Users without any interaction in the bundle's history get the most popular items, unless the ranker
-    was shown to rank for them better. Memory grows with n x candidates: call it with blocks of users.
+    The candidates of all sources are reranked. The retrieval order continues after them, so that k items are returned
+    if k exist. Users without any interaction in the bundle's history get the most popular items, unless the bundle's
+    ranker is for them too. Memory grows with n x candidates: call it with blocks of users.
 
     Args:
         user_idx: (n,) int, 0..n_users-1.
-        k: items per user, k >= 1.
-        exclude_seen: leave out the items of the user's history.
-        rerank: apply the bundle's ranker, where it has one, and ``diversity``; else the retrieval order comes back.
-        exclude: item_idx to leave out, one row per user, in place of the history; ``exclude_seen`` is then ignored.
-        diversity: what is done with the candidates after ranking; None: as the bundle is configured.
-        allowed: (n_items,) bool, the items that any of them may get; None: all.
-        stages: times the stages and ends them by the deadline; where too little time is left to rank, the answer is as
-            without ``rerank``.
-        evidence: keeps what the answer is made from; of one user alone.
+        wanted: ``left_out`` has n rows.
+        trace: with evidence for n = 1 only. When too little time is left to rank, the lists are those without
+            ``rerank``.
     Returns:
-        (n, k) items; rows with fewer are padded as ScoredItems says.
+        (n, k) items; shorter rows are padded as ScoredItems says.
     Raises:
-        ValueError: k below 1, a user_idx out of range, or ``exclude`` of another number of rows.
-        DeadlineError: the deadline of ``stages`` passed.
+        ValueError: a user_idx is out of range, or ``left_out`` has another number of rows.
+        DeadlineError: the deadline passed.
     """
-    stages = stages or Stages()
+    trace = trace or Trace()
     user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
-    if k < 1:
-        raise ValueError(f"k must be >= 1, got {k}")
-    seen = history_rows(bundle, user_idx, exclude_seen) if exclude is None else exclude
-    if seen is not None and len(seen[0]) != len(user_idx) + 1:
-        raise ValueError(f"exclude has {len(seen[0]) - 1} rows for {len(user_idx)} users")
-    seen, allowed = limits(bundle, seen, allowed, len(user_idx))
-    users = Users(bundle.user_vectors, bundle.history, bundle.features)
-    how = diversity if rerank else NO_DIVERSITY
-    found, popular = empty_result(len(user_idx), k), gets_popular(bundle, user_idx, rerank)
+    if wanted.left_out is not None and len(wanted.left_out[0]) != len(user_idx) + 1:
+        raise ValueError(f"left_out has {len(wanted.left_out[0]) - 1} rows for {len(user_idx)} users")
+    if not wanted.rerank:
+        wanted = replace(wanted, diversity=NO_DIVERSITY)
+    found, popular = empty_result(len(user_idx), wanted.k), gets_popular(bundle, user_idx, wanted.rerank)
     warm = np.flatnonzero(~popular)
     if len(warm):
-        of_warm = None if seen is None else take_rows(seen, warm)
-        part = best_items(bundle, users, user_idx[warm], k, of_warm, allowed, rerank, how, stages, evidence)
+        users = Users(bundle.user_vectors, bundle.history, bundle.features)
+        part = best_items(bundle, users, user_idx[warm], wanted.for_users(warm), trace)
         found.item_idx[warm], found.score[warm] = part.item_idx, part.score
-        popular |= gets_popular(bundle, user_idx, rerank and not stages.rerank_skipped)
+        popular |= gets_popular(bundle, user_idx, wanted.rerank and not trace.deadline.rerank_skipped)
     cold = np.flatnonzero(popular)
     if len(cold):
-        stages.begin("popular")
-        of_cold = None if seen is None else take_rows(seen, cold)
-        part = _most_popular(bundle, len(cold), k, of_cold, allowed)
+        trace.deadline.begin("popular")
+        left_out = wanted.for_users(cold).left_out
+        part = popular_items(bundle, wanted.k, exclude=left_out, n=len(cold), allowed=wanted.allowed)
         found.item_idx[cold], found.score[cold] = part.item_idx, part.score
-        stages.end()
+        trace.deadline.end()
     return found
-
-
-def history_rows(bundle: Bundle, user_idx: np.ndarray, wanted: bool) -> Rows | None:
-    """Compressed rows of what (n,) users have taken; None where it is not wanted."""
-    if not wanted:
-        return None
-    indptr, positions = bundle.history.rows(user_idx)
-    return indptr, bundle.history.item_idx[positions]
-
-
-def limits(
-    bundle: Bundle, seen: Rows | None, allowed: np.ndarray | None, n: int
-) -> tuple[Rows | None, np.ndarray | None]:
-    """What n users leave out and may get, less the items that may not be recommended."""
-    gone = bundle.unavailable
-    if len(gone) > FEW_UNAVAILABLE or (len(gone) and allowed is not None):
-        return seen, bundle.available if allowed is None else allowed & bundle.available
-    if not len(gone):
-        return seen, allowed
-    return joined_rows(seen, (np.arange(n + 1) * len(gone), np.tile(gone, n))), allowed
 
 
 def gets_popular(bundle: Bundle, user_idx: np.ndarray, rerank: bool) -> np.ndarray:
     """(n,) bool: which of (n,) users get the most popular items."""
-    return is_cold(bundle, user_idx) & ~(rerank and ranks_cold(bundle))
+    return is_cold(bundle.history, user_idx) & ~(rerank and ranks_cold(bundle))
 
 
 def ranks_cold(bundle: Bundle) -> bool:
@@ -116,9 +71,9 @@ def ranks_cold(bundle: Bundle) -> bool:
     return bundle.ranker is not None and bundle.ranker.ranks_cold
 
 
-def is_cold(bundle: Bundle, user_idx: np.ndarray) -> np.ndarray:
-    """(n,) bool: which of (n,) users have no interaction in the bundle's history."""
-    return bundle.history.indptr[user_idx + 1] == bundle.history.indptr[user_idx]
+def is_cold(history: History, user_idx: np.ndarray) -> np.ndarray:
+    """Tests which of (n,) users have no interaction in the history; (n,) bool."""
+    return np.asarray(history.indptr[user_idx + 1] == history.indptr[user_idx])
 
 
 def popular_items(
@@ -135,11 +90,7 @@ def popular_items(
         raise ValueError(f"k must be >= 1, got {k}")
     if exclude is not None and len(exclude[0]) != n + 1:
         raise ValueError(f"exclude has {len(exclude[0]) - 1} rows, expected {n}")
-    exclude, allowed = limits(bundle, exclude, allowed, n)
-    return _most_popular(bundle, n, k, exclude, allowed)
-
-
-def _most_popular(bundle: Bundle, n: int, k: int, exclude: Rows | None, allowed: np.ndarray | None) -> ScoredItems:
+    exclude, allowed = without_unavailable(bundle, exclude, allowed, n)
     return first_of_order(bundle.features.popular, bundle.features.popular_score, n, k, exclude, allowed)
 
 
@@ -158,7 +109,7 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndar
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
-    seen, allowed = limits(bundle, (np.arange(len(item_idx) + 1), item_idx), allowed, len(item_idx))
+    seen, allowed = without_unavailable(bundle, (np.arange(len(item_idx) + 1), item_idx), allowed, len(item_idx))
     return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=seen, allowed=allowed), k)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
-from reckg.recommend.deadline import Stages
-from reckg.recommend.evidence import Evidence
+from reckg.recommend.deadline import Deadline
 from reckg.recommend.feature_values import in_retrieval_order, one_user
 from reckg.recommend.fold_in import FoldedUsers, UserRequest
+from reckg.recommend.trace import Trace
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ class Ranked:
     unknown_attributes: tuple[str, ...] = ()
 
 
-def rank_items(
-    bundle: Bundle, request: UserRequest, items: np.ndarray, stages: Stages, evidence: Evidence | None = None
-) -> Ranked:
+def rank_items(bundle: Bundle, request: UserRequest, items: np.ndarray, trace: Trace) -> Ranked:
     """Given items as candidates: the ranker decides, where there is one and time for it, else the vectors.
 
     Ranks and standardised scores among the features are those within the given items. Users of whom nothing is known,
@@ -44,40 +42,40 @@ def rank_items(
     Args:
         items: (m,) distinct item_idx; m may be 0.
     Raises:
-        CannotEmbedError: the bundle cannot embed users. DeadlineError: the deadline of ``stages`` passed.
+        CannotEmbedError: the bundle cannot embed users. DeadlineError: the deadline passed.
     """
-    items = np.sort(items)
+    items, deadline = np.sort(items), trace.deadline
     unknown: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     if request.is_plain and (request.user_id is None or request.user_id not in bundle.user_ids):
-        return Ranked(_by_popularity(bundle, items, stages), cold=True, popular=True, reranked=False)
+        return Ranked(_by_popularity(bundle, items, deadline), cold=True, popular=True, reranked=False)
     if not request.is_plain:
-        stages.begin("fold_in")
+        deadline.begin("fold_in")
     users, row = one_user(bundle, request)
     if isinstance(users, FoldedUsers):
         unknown = users.unknown_items[0], users.unknown_attributes[0]
     cold = not len(users.history.items(int(row[0])))
-    ranks = bundle.ranker is not None and (not cold or bundle.ranker.ranks_cold) and stages.may_rerank()
+    ranks = bundle.ranker is not None and (not cold or bundle.ranker.ranks_cold) and deadline.may_rerank()
     ranks = ranks and len(items) > 0
     nowhere = isinstance(users, FoldedUsers) and not users.vectors[0].any()
     if nowhere or (cold and request.is_plain and not ranks):
-        return Ranked(_by_popularity(bundle, items, stages), cold, True, False, *unknown)
-    stages.begin("features" if ranks else "retrieve")
+        return Ranked(_by_popularity(bundle, items, deadline), cold, True, False, *unknown)
+    deadline.begin("features" if ranks else "retrieve")
     found = in_retrieval_order(bundle, users.vectors[row], items)
     if ranks and bundle.ranker is not None:
         scores = UserScores(users.features, users.history, row, users.vectors[row], bundle.item_vectors)
         features = candidate_features(scores, found)
-        if evidence is not None:
-            evidence.ranked(scores, found, features)
-        stages.begin("rerank")
+        if trace.evidence is not None:
+            trace.evidence.ranked(scores, found, features)
+        deadline.begin("rerank")
         found = bundle.ranker.rerank(found, features.reshape(-1, features.shape[2]))
-    stages.end()
+    deadline.end()
     return Ranked(found, cold, False, ranks, *unknown)
 
 
-def _by_popularity(bundle: Bundle, items: np.ndarray, stages: Stages) -> ScoredItems:
-    stages.begin("popular")
+def _by_popularity(bundle: Bundle, items: np.ndarray, deadline: Deadline) -> ScoredItems:
+    deadline.begin("popular")
     tables = bundle.features
     score, overall = tables.popular_score, tables.items[items, ITEM_COLUMNS.index("popularity")]
     order = items[np.lexsort((items, -overall, -score[items]))][None]  # as the most popular items are listed
-    stages.end()
+    deadline.end()
     return ScoredItems(order, score[order])

@@ -10,7 +10,7 @@ from reckg.arrays.extended_array import Array
 from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.errors import ArtifactError, DataError
 from reckg.retrieval.blas_threads import one_blas_thread
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 TILE = 2**19  # scores of one matrix product: 2 MiB of float32, so that they are read again from the cache
 PAIRS_AT_ONCE = 2**12
@@ -286,11 +286,6 @@ def write_best(result: ScoredItems, start: int, row: np.ndarray, item: np.ndarra
     row, place = row[keep] + start, place[keep]
     result.item_idx[row, place] = item[keep]
     result.score[row, place] = score[keep]
-
-
-def empty_result(n: int, k: int) -> ScoredItems:
-    """(n, k) lists without any item: item_idx -1, score -inf."""
-    return ScoredItems(np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32))
 
 
 def checked_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:

@@ -11,13 +11,12 @@ from reckg.retrieval.exact import (
     checked_queries,
     checked_seen,
     checked_vectors,
-    empty_result,
     pair_scores,
     search_checked,
     write_best,
 )
 from reckg.retrieval.index import BATCH, ItemIndex
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 PAIRS = 2**15  # up to so many pairs of a query and an item are scored one by one
 

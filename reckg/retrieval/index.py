@@ -15,7 +15,6 @@ from reckg.retrieval.exact import (
     checked_queries,
     checked_seen,
     checked_vectors,
-    empty_result,
     pair_scores,
     search_checked,
     write_best,
@@ -33,7 +32,7 @@ from reckg.retrieval.faiss_index import (
     stored_vectors,
     trained,
 )
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measured

@@ -17,3 +17,17 @@ class ScoredItems:
 
     item_idx: np.ndarray
     score: np.ndarray
+
+
+def empty_result(n: int, k: int) -> ScoredItems:
+    """Makes (n, k) lists without items: item_idx -1, score -inf."""
+    return ScoredItems(np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32))
+
+
+def resized(found: ScoredItems, k: int) -> ScoredItems:
+    """Copies lists into exactly k columns: cut, or padded."""
+    n, width = found.item_idx.shape
+    result = empty_result(n, k)
+    result.item_idx[:, : min(k, width)] = found.item_idx[:, :k]
+    result.score[:, : min(k, width)] = found.score[:, :k]
+    return result

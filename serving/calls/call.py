@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from reckg.recommend.deadline import Stages
+from reckg.recommend.deadline import Deadline
 from serving.errors import RefusedError
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -28,7 +28,7 @@ class CallReport:
 
     request_id: str = ""
     bundle_version: str = ""
-    stages: list[Stages] = field(default_factory=list)
+    stages: list[Deadline] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     best_score: float | None = None
 

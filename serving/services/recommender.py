@@ -13,7 +13,7 @@ import grpc
 from reckg.errors import ConfigError
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.answers import DegradedReason, Recommendations
-from reckg.recommend.deadline import Stages
+from reckg.recommend.deadline import Deadline
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
 from serving.calls.call import CALL
@@ -134,7 +134,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         request_id = messages.read_request_id(request.request_id)
         user = _requested_user(served, request, self._recorded_events(request, stages))
         ranked = served.recommender.rank_items(
-            user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, stages=stages
+            user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, deadline=stages
         )
         return pb.RankItemsResponse(
             items=messages.write_scored_items(ranked.order.items),
@@ -159,7 +159,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         )
 
     def _recommend(
-        self, experiment: Experiment, request: pb.RecommendRequest, stages: Stages, request_id: str
+        self, experiment: Experiment, request: pb.RecommendRequest, stages: Deadline, request_id: str
     ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.read_item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.read_filters(request), messages.read_diversity(request)
@@ -179,7 +179,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
                 filters=filters,
                 with_features=request.include_feature_values,
                 with_sources=request.include_source_scores,
-                stages=stages,
+                deadline=stages,
             )
 
         try:
@@ -195,7 +195,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         fields = self._response_fields(answer.found, answer.served, users[id(answer.served)], request_id)
         return pb.RecommendResponse(items=items, variant=answer.variant, **fields), answer
 
-    def _recorded_events(self, request: Any, stages: Stages) -> Sequence[StoredEvent] | None:
+    def _recorded_events(self, request: Any, stages: Deadline) -> Sequence[StoredEvent] | None:
         """Reads the user's recorded events; None if the store does not answer."""
         if not request.user_id or self.store is None:
             return ()
@@ -230,10 +230,10 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             "unknown_context_item_ids": found.unknown_context_items,
         }
 
-    def _start_stages(self, context: grpc.ServicerContext) -> Stages:
+    def _start_stages(self, context: grpc.ServicerContext) -> Deadline:
         """Starts the clock of a call's stages, with the time left to its deadline."""
         left_s = context.time_remaining()
-        stages = Stages(
+        stages = Deadline(
             math.inf if left_s is None else left_s,
             min_rerank_s=self.limits.min_rerank_ms / 1000,
             wanted=context.is_active,

@@ -19,7 +19,9 @@ from reckg.ranking.trees.labels import LabelSet, label_queries
 from reckg.recommend import two_stage
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.recommender import Recommender, recommend_users
+from reckg.recommend.recommender import Recommender
+from reckg.recommend.requests import recommend_users
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from reckg.v1 import recommender_pb2 as pb
@@ -139,13 +141,13 @@ def test_requests_in_one_batch_have_the_scores_that_were_served(
 ) -> None:
     answers, _ = served
     requests = [UserRequest(**request) for request in REQUESTS]
-    found = recommend_users(offline, requests, K).found
+    found = recommend_users(offline, requests, Wanted(K)).found
     assert found.score.dtype == np.float32
     assert as_answers(offline, found) == answers
     order = np.random.default_rng(0).permutation(len(requests))
-    again = recommend_users(offline, [requests[row] for row in order], K).found
+    again = recommend_users(offline, [requests[row] for row in order], Wanted(K)).found
     assert as_answers(offline, again) == [answers[row] for row in order]
-    assert as_answers(offline, recommend_batch(offline, np.arange(USERS), K)) == answers[:USERS]
+    assert as_answers(offline, recommend_batch(offline, np.arange(USERS), Wanted(K))) == answers[:USERS]
     assert {len(answer) for answer in answers} == {K - 1, K}  # one user has taken eight of the forty items
 
 

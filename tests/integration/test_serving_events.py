@@ -18,7 +18,9 @@ import pytest
 
 from reckg.bundle.bundle import Bundle, save_bundle
 from reckg.recommend.fold_in import UserRequest
-from reckg.recommend.recommender import Recommender, recommend_users
+from reckg.recommend.recommender import Recommender
+from reckg.recommend.requests import recommend_users
+from reckg.recommend.wanted import Wanted
 from reckg.v1 import recommender_pb2 as pb
 from serving.catalog.snapshot import ServingState
 from serving.client import RecommenderClient
@@ -70,7 +72,7 @@ def said(answer: pb.RecommendResponse) -> list[tuple[str, float]]:
 
 
 def offline(bundle: Bundle, user_id: str, items: list[str], times: list[int]) -> list[tuple[str, float]]:
-    found = recommend_users(bundle, [UserRequest(user_id, items, recent_times=times)], 10).found
+    found = recommend_users(bundle, [UserRequest(user_id, items, recent_times=times)], Wanted(10)).found
     rows = zip(found.item_idx[0].tolist(), found.score[0].tolist(), strict=True)
     return [(bundle.item_ids.ids[item], score) for item, score in rows]
 

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from proto.generate_stubs import ROOT
 from reckg.errors import DeadlineError
-from reckg.recommend.deadline import Stages
+from reckg.recommend.deadline import Deadline
 from reckg.v1 import recommender_pb2 as pb
 from tests.entered_server import BATCH, RECOMMEND, entered_server, raw, status
 from tests.waiting import wait_until
@@ -134,7 +134,7 @@ def test_expired_and_cancelled_calls_start_no_stage_and_leave_nothing_behind() -
     def answer(request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
         begun.append(("entered", 0.0))
         deadline = time.monotonic() + context.time_remaining()
-        stages = Stages(context.time_remaining(), wanted=context.is_active)
+        stages = Deadline(context.time_remaining(), wanted=context.is_active)
         try:
             for stage in ("fold_in", "retrieve", "features", "rerank"):
                 stages.begin(stage)  # type: ignore[arg-type]

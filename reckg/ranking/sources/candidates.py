@@ -10,9 +10,9 @@ from reckg.arrays.extended_array import GrownArray
 from reckg.arrays.ragged_rows import Rows, kept_entries, not_listed, take_rows
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
-from reckg.retrieval.exact import empty_result, pair_scores, search_checked, write_best
+from reckg.retrieval.exact import pair_scores, search_checked, write_best
 from reckg.retrieval.index import ItemIndex
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 # What each gives: docs/ranking.md; in the report's words: evaluation/report.py, SYSTEMS.
 SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 
 from reckg.arrays.extended_matrix import GrownMatrix
 from reckg.arrays.ragged_rows import Rows, not_listed, row_positions
-from reckg.retrieval.exact import empty_result, write_best
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.exact import write_best
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 Matrix: TypeAlias = sp.csr_matrix | GrownMatrix
 

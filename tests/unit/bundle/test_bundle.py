@@ -27,6 +27,7 @@ from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.recommender import Recommender
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.index import build_index
 from tests.small_bundle import small_bundle
 
@@ -75,7 +76,7 @@ def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
     assert (loaded.version, loaded.candidates, loaded.title_column) == ("test-1", bundle.candidates, "title")
     assert loaded.ranker is not None
     users = np.arange(len(bundle.user_ids))
-    before, after = recommend_batch(bundle, users, 30), recommend_batch(loaded, users, 30)
+    before, after = recommend_batch(bundle, users, Wanted(30)), recommend_batch(loaded, users, Wanted(30))
     np.testing.assert_array_equal(before.item_idx, after.item_idx)
     np.testing.assert_allclose(before.score, after.score, rtol=1e-6)
 

@@ -11,6 +11,7 @@ from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.ranker_explained import RecordingRanker, explain_ranker
 from reckg.evaluation.samples import LATEST, sample_rows, sample_section
 from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.index import build_index
 from tests import toy
 from tests.small_bundle import candidates_of, small_bundle, unit_vectors
@@ -59,8 +60,8 @@ def test_the_recorder_changes_no_list() -> None:
     bundle = small_bundle()
     recorder = RecordingRanker(bundle.ranker)
     users = np.arange(6)
-    found = recommend_batch(replace(bundle, ranker=recorder), users, 5)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found.item_idx, recommend_batch(bundle, users, 5).item_idx)
+    found = recommend_batch(replace(bundle, ranker=recorder), users, Wanted(5))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.item_idx, recommend_batch(bundle, users, Wanted(5)).item_idx)
     candidates = candidates_of(bundle, users).item_idx
     assert [part.shape[0] for part in recorder.features] == [candidates.size]
     assert recorder.info == {"served": True}

@@ -30,7 +30,9 @@ from reckg.ranking.diversity import (
 )
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.recommender import Recommender, recommend_users
+from reckg.recommend.recommender import Recommender
+from reckg.recommend.requests import recommend_users
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.scored_items import ScoredItems
 from tests.reference import slow_calibrated, slow_mmr
 from tests.small_bundle import small_bundle
@@ -197,32 +199,36 @@ def shop(strategy: str, **settings: object) -> Bundle:
 def test_what_is_configured_is_served(strategy: str) -> None:
     bundle = shop(strategy, weight=0.6, max_per_provider=1)
     users = np.arange(40)
-    plain = recommend_batch(bundle, users, 20, diversity=Diversity())
-    served = recommend_batch(bundle, users, 5)
+    plain = recommend_batch(bundle, users, Wanted(20, diversity=Diversity()))
+    served = recommend_batch(bundle, users, Wanted(5))
     assert not np.array_equal(served.item_idx, plain.item_idx[:, :5])
-    assert np.array_equal(recommend_batch(replace(bundle, manifest={}), users, 20).item_idx.shape, plain.item_idx.shape)
+    assert np.array_equal(
+        recommend_batch(replace(bundle, manifest={}), users, Wanted(20)).item_idx.shape, plain.item_idx.shape
+    )
     for row in range(39):
         assert set(served.item_idx[row]) <= set(plain.item_idx[row])
-        single = recommend_batch(bundle, users[row : row + 1], 5)
+        single = recommend_batch(bundle, users[row : row + 1], Wanted(5))
         assert np.array_equal(single.item_idx[0], served.item_idx[row])
         assert np.array_equal(single.score[0], served.score[row])
     assert np.array_equal(served.item_idx[39], plain.item_idx[39, :5])  # nothing is known: the most popular
     requests = [UserRequest(f"u{user:03d}") for user in users]
-    assert np.array_equal(recommend_users(bundle, requests, 5).found.item_idx, served.item_idx)
+    assert np.array_equal(recommend_users(bundle, requests, Wanted(5)).found.item_idx, served.item_idx)
     answer = Recommender(bundle).recommend("u003", 5)
     assert [item.item_id for item in answer.items] == bundle.item_ids.raw(served.item_idx[3])
     undone = Recommender(bundle).recommend("u003", 5, diversity=Diversity())
     assert [item.item_id for item in undone.items] == bundle.item_ids.raw(plain.item_idx[3, :5])
-    order = recommend_batch(bundle, users, 5, rerank=False)
-    assert np.array_equal(order.item_idx, recommend_batch(replace(bundle, ranker=None, manifest={}), users, 5).item_idx)
+    order = recommend_batch(bundle, users, Wanted(5, rerank=False))
+    assert np.array_equal(
+        order.item_idx, recommend_batch(replace(bundle, ranker=None, manifest={}), users, Wanted(5)).item_idx
+    )
 
 
 def test_a_saved_bundle_diversifies_as_before(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     bundle = shop("calibrated", weight=0.5)
     save_bundle(bundle, folder)
-    found = recommend_batch(load_bundle(folder), np.arange(40), 10)
-    assert np.array_equal(found.item_idx, recommend_batch(bundle, np.arange(40), 10).item_idx)
+    found = recommend_batch(load_bundle(folder), np.arange(40), Wanted(10))
+    assert np.array_equal(found.item_idx, recommend_batch(bundle, np.arange(40), Wanted(10)).item_idx)
 
 
 def test_a_column_that_the_catalogue_lacks_is_refused_when_the_bundle_is_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stages: none begins after the deadline; with little time left the retrieval order is the answer."""
+"""Deadline: no stage begins after it; with little time left the retrieval order is the answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from reckg.bundle.bundle import Bundle
 from reckg.errors import DeadlineError
 from reckg.ranking.diversity import Diversity
 from reckg.recommend import two_stage
-from reckg.recommend.deadline import Stages
+from reckg.recommend.deadline import Deadline
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.known_users import recommend_batch
-from reckg.recommend.recommender import Recommender, recommend_users
+from reckg.recommend.recommender import Recommender
+from reckg.recommend.requests import recommend_users
+from reckg.recommend.trace import Trace
+from reckg.recommend.wanted import Wanted
 from tests import small_world
 from tests.small_bundle import small_bundle
 
@@ -41,7 +44,7 @@ def bundle() -> Bundle:
 
 
 def test_stages_are_timed_in_their_order_and_add_up(clock: Clock) -> None:
-    stages = Stages(clock=clock)
+    stages = Deadline(clock=clock)
     for stage, seconds in (("retrieve", 1.0), ("features", 2.0), ("retrieve", 0.5)):
         stages.begin(stage)  # type: ignore[arg-type]
         clock.now += seconds
@@ -53,7 +56,7 @@ def test_stages_are_timed_in_their_order_and_add_up(clock: Clock) -> None:
 
 
 def test_no_stage_begins_at_or_after_the_deadline(clock: Clock) -> None:
-    stages = Stages(2.0, clock=clock)
+    stages = Deadline(2.0, clock=clock)
     stages.begin("retrieve")
     clock.now += 2.0
     with pytest.raises(DeadlineError, match=r"^the deadline passed before the stage features$"):
@@ -64,7 +67,7 @@ def test_no_stage_begins_at_or_after_the_deadline(clock: Clock) -> None:
 
 def test_no_stage_begins_when_nobody_waits(clock: Clock) -> None:
     waits = [True, False]
-    stages = Stages(wanted=lambda: waits.pop(0), clock=clock)
+    stages = Deadline(wanted=lambda: waits.pop(0), clock=clock)
     stages.begin("retrieve")
     with pytest.raises(DeadlineError, match=r"^the caller went away before the stage features$"):
         stages.begin("features")
@@ -72,7 +75,7 @@ def test_no_stage_begins_when_nobody_waits(clock: Clock) -> None:
 
 
 def test_once_the_time_is_short_it_stays_short(clock: Clock) -> None:
-    stages = Stages(1.0, min_rerank_s=0.25, clock=clock)
+    stages = Deadline(1.0, min_rerank_s=0.25, clock=clock)
     clock.now += 0.75
     assert stages.may_rerank() and not stages.rerank_skipped
     clock.now += 0.01
@@ -85,8 +88,8 @@ def test_an_answer_names_what_was_done(bundle: Bundle) -> None:
     recommender = Recommender(bundle)
 
     def done(*arguments: Any, **named: Any) -> list[str]:
-        stages = Stages()
-        recommender.recommend(*arguments, **named, stages=stages)
+        stages = Deadline()
+        recommender.recommend(*arguments, **named, deadline=stages)
         assert all(seconds >= 0 for seconds in stages.seconds.values())
         return list(stages.seconds)
 
@@ -112,17 +115,17 @@ def test_with_little_time_left_the_answer_is_that_without_ranking(
 ) -> None:
     """Little time before retrieval, or only after it."""
     users = np.arange(len(bundle.user_ids))
-    plain, ranked = (recommend_batch(bundle, users, 30, rerank=rerank) for rerank in (False, True))
+    plain, ranked = (recommend_batch(bundle, users, Wanted(30, rerank=rerank)) for rerank in (False, True))
     assert (plain.item_idx != ranked.item_idx).any()
     monkeypatch.setattr(two_stage, "retrieve", spends(clock, retrieval_s, two_stage.retrieve))
-    stages = Stages(1.0 if retrieval_s else 0.4, min_rerank_s=0.5, clock=clock)
-    found = recommend_batch(bundle, users, 30, diversity=how, stages=stages)
+    stages = Deadline(1.0 if retrieval_s else 0.4, min_rerank_s=0.5, clock=clock)
+    found = recommend_batch(bundle, users, Wanted(30, diversity=how), Trace(stages))
     np.testing.assert_array_equal(found.item_idx, plain.item_idx)
     np.testing.assert_array_equal(found.score, plain.score)
     assert list(stages.seconds) == ["retrieve", "popular"]
-    stages = Stages(1.0 if retrieval_s else 0.4, min_rerank_s=0.5, clock=clock)
+    stages = Deadline(1.0 if retrieval_s else 0.4, min_rerank_s=0.5, clock=clock)
     requests = [UserRequest(user_id) for user_id in bundle.user_ids.ids]
-    answers = recommend_users(bundle, requests, 30, diversity=how, stages=stages)
+    answers = recommend_users(bundle, requests, Wanted(30, diversity=how), Trace(stages))
     np.testing.assert_array_equal(answers.found.item_idx, plain.item_idx)
     assert answers.degraded[:COLD] == [("no_rerank",)] * COLD
     assert (answers.degraded[COLD], answers.fallback[COLD]) == (("cold_user",), "popular")
@@ -134,14 +137,14 @@ def test_a_deadline_between_the_stages_ends_the_request(
     begun = []
     features = spends(clock, 2.0, two_stage.candidate_features)
     monkeypatch.setattr(two_stage, "candidate_features", lambda *a: begun.append("features") or features(*a))
-    stages = Stages(1.0, clock=clock)
+    stages = Deadline(1.0, clock=clock)
     with pytest.raises(DeadlineError, match="before the stage rerank"):
-        Recommender(bundle).recommend("u001", stages=stages)
+        Recommender(bundle).recommend("u001", deadline=stages)
     assert begun == ["features"]
     assert list(stages.seconds) == ["retrieve", "features"]
-    stages = Stages(0.0, clock=clock)
+    stages = Deadline(0.0, clock=clock)
     with pytest.raises(DeadlineError, match="before the stage retrieve"):
-        Recommender(bundle).recommend("u001", stages=stages)
+        Recommender(bundle).recommend("u001", deadline=stages)
     assert stages.seconds == {}
 
 
@@ -150,13 +153,13 @@ def test_a_given_history_too(tmp_path_factory: pytest.TempPathFactory, encoder: 
     world = small_world.world(folder, encoder=encoder, linear=True, attention="transr", user_ids=False)
     recommender = Recommender(small_world.bundle(world))
     given = ["i07", "i02", "i11"]
-    stages = Stages(clock=clock)
-    ranked = recommender.recommend(recent_items=given, stages=stages)
+    stages = Deadline(clock=clock)
+    ranked = recommender.recommend(recent_items=given, deadline=stages)
     assert list(stages.seconds) == ["fold_in", "retrieve", "features", "rerank"]
-    stages = Stages(1.0, min_rerank_s=2.0, clock=clock)
-    answer = recommender.recommend(recent_items=given, stages=stages)
+    stages = Deadline(1.0, min_rerank_s=2.0, clock=clock)
+    answer = recommender.recommend(recent_items=given, deadline=stages)
     assert answer == recommender.recommend(recent_items=given, rerank=False)
     assert (answer.degraded, ranked.degraded) == (("no_rerank",), ())
     assert list(stages.seconds) == ["fold_in", "retrieve"]
     with pytest.raises(DeadlineError, match="before the stage fold_in"):
-        recommender.recommend(recent_items=given, stages=Stages(0.0, clock=clock))
+        recommender.recommend(recent_items=given, deadline=Deadline(0.0, clock=clock))

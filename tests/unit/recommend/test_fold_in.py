@@ -20,7 +20,7 @@ from reckg.ranking.features.extract import FEATURES, extract_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.recommend.fold_in import UserRequest, fold_in
-from reckg.recommend.recommender import Recommender, recommend_users
+from reckg.recommend.recommender import Recommender
 from reckg.retrieval.scored_items import ScoredItems
 from tests import small_world
 from tests.small_world import ITEM_IDS, ITEMS, USER_IDS
@@ -156,25 +156,6 @@ def test_what_is_unknown_is_said_and_a_user_with_nothing_gets_the_popular_items(
             recommender.recommend(**arguments)
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         recommender.recommend(recent_items=GIVEN, k=0)
-
-
-def test_an_answer_does_not_depend_on_the_other_requests(bundle: Bundle) -> None:
-    random = np.random.default_rng(0)
-    requests = [
-        UserRequest(
-            [None, "nobody", USER_IDS[n % 30]][n % 3],
-            random.choice([*ITEM_IDS, "x"], n % 7).tolist(),
-            [{}, {"city": "Oslo"}, {"age": 24.0}][n % 3] if n % 4 else {},
-        )
-        for n in range(70)
-    ]
-    together = recommend_users(bundle, requests, 12)
-    for row, request in enumerate(requests):
-        alone = recommend_users(bundle, [request], 12)
-        np.testing.assert_array_equal(alone.found.item_idx[0], together.found.item_idx[row])
-        np.testing.assert_array_equal(alone.found.score[0], together.found.score[row])
-        for name in ("fallback", "degraded", "unknown_recent_items", "unknown_attributes"):
-            assert getattr(alone, name)[0] == getattr(together, name)[row]
 
 
 def new_items() -> pl.DataFrame:

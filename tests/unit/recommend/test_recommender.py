@@ -14,6 +14,7 @@ from reckg.ranking.features.extract import extract_features
 from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.known_users import popular_items, recommend_batch, similar_items
 from reckg.recommend.recommender import Recommender
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import CANDIDATES, candidates_of, small_bundle
@@ -45,7 +46,7 @@ def assert_same(one: ScoredItems, other: ScoredItems) -> None:
 
 
 def test_without_a_ranker_the_items_come_in_the_order_of_the_inner_product(unranked: Bundle) -> None:
-    found = recommend_batch(unranked, np.arange(COLD), 10)
+    found = recommend_batch(unranked, np.arange(COLD), Wanted(10))
     for user in range(COLD):
         items, scores = by_hand(unranked, user, unranked.history.items(user), 10)
         assert found.item_idx[user].tolist() == items.tolist()
@@ -55,15 +56,15 @@ def test_without_a_ranker_the_items_come_in_the_order_of_the_inner_product(unran
 @pytest.mark.parametrize("k", [1, 10, CANDIDATES + 15, 80])
 def test_a_batch_equals_single_calls(bundle: Bundle, k: int) -> None:
     users = np.arange(len(bundle.user_ids))
-    batch = recommend_batch(bundle, users, k)
+    batch = recommend_batch(bundle, users, Wanted(k))
     for user in users:
-        single = recommend_batch(bundle, users[user : user + 1], k)
+        single = recommend_batch(bundle, users[user : user + 1], Wanted(k))
         assert_same(single, ScoredItems(batch.item_idx[user : user + 1], batch.score[user : user + 1]))
 
 
 @pytest.mark.parametrize("k", [10, CANDIDATES + 15, 80])
 def test_k_new_items_come_back_where_k_exist(bundle: Bundle, k: int) -> None:
-    found = recommend_batch(bundle, np.arange(len(bundle.user_ids)), k)
+    found = recommend_batch(bundle, np.arange(len(bundle.user_ids)), Wanted(k))
     assert found.item_idx.shape == found.score.shape == (len(bundle.user_ids), k)
     for user, (items, scores) in enumerate(zip(found.item_idx, found.score, strict=True)):
         seen = set(bundle.history.items(user).tolist())
@@ -77,34 +78,36 @@ def test_k_new_items_come_back_where_k_exist(bundle: Bundle, k: int) -> None:
 
 
 def test_seen_items_may_come_back_when_asked_for(unranked: Bundle) -> None:
-    found = recommend_batch(unranked, np.array([3]), 60, exclude_seen=False)
+    found = recommend_batch(unranked, np.array([3]), Wanted(60, exclude_seen=False))
     assert sorted(found.item_idx[0]) == list(range(60))
 
 
-def test_exclude_takes_the_place_of_the_history(unranked: Bundle) -> None:
+def test_items_left_out_in_place_of_the_history(unranked: Bundle) -> None:
     exclude = np.array([0, 2, 2]), np.array([5, 6])
-    found = recommend_batch(unranked, np.array([3, 4]), 60, exclude=exclude)
+    found = recommend_batch(unranked, np.array([3, 4]), Wanted(60, exclude_seen=False, left_out=exclude))
     assert sorted(found.item_idx[0][:58]) == [item for item in range(60) if item not in (5, 6)]
     assert found.item_idx[0][58:].tolist() == [-1, -1]
     assert sorted(found.item_idx[1]) == list(range(60))
-    with pytest.raises(ValueError, match="exclude has 2 rows for 1 users"):
-        recommend_batch(unranked, np.array([3]), 5, exclude=exclude)
+    with pytest.raises(ValueError, match="left_out has 2 rows for 1 users"):
+        recommend_batch(unranked, np.array([3]), Wanted(5, exclude_seen=False, left_out=exclude))
 
 
-def test_exclude_holds_for_cold_users(bundle: Bundle) -> None:
+def test_items_left_out_of_cold_users_lists(bundle: Bundle) -> None:
     first = int(bundle.features.popular[0])
-    found = recommend_batch(bundle, np.array([0, COLD]), 5, exclude=(np.array([0, 0, 1]), np.array([first])))
+    found = recommend_batch(
+        bundle, np.array([0, COLD]), Wanted(5, exclude_seen=False, left_out=(np.array([0, 0, 1]), np.array([first])))
+    )
     assert found.item_idx[1].tolist() == bundle.features.popular[1:6].tolist()
 
 
 def test_the_candidates_are_reranked_and_the_rest_follows(bundle: Bundle, unranked: Bundle) -> None:
     assert bundle.ranker is not None
     users = np.arange(COLD)
-    retrieved = recommend_batch(unranked, users, 40)
+    retrieved = recommend_batch(unranked, users, Wanted(40))
     head = candidates_of(bundle, users)
     vectors = bundle.user_vectors[users], bundle.item_vectors
     expected = bundle.ranker.rerank(head, extract_features(bundle.features, bundle.history, users, head, *vectors))
-    found = recommend_batch(bundle, users, 40)
+    found = recommend_batch(bundle, users, Wanted(40))
     lengths = (head.item_idx >= 0).sum(axis=1)
     assert len(set(lengths.tolist())) > 3 and (lengths < 40).all()
     for user, length in enumerate(lengths):
@@ -117,7 +120,7 @@ def test_the_candidates_are_reranked_and_the_rest_follows(bundle: Bundle, unrank
         tail, scores = found.score[user, length : length + len(rest)], retrieved.score[user, rest]
         np.testing.assert_allclose(tail - expected.score[user, length - 1], scores - scores[0], atol=1e-5)
     assert (expected.item_idx != head.item_idx).any(), "the ranker of the fixture changes nothing"
-    assert_same(recommend_batch(bundle, users, 40, rerank=False), retrieved)
+    assert_same(recommend_batch(bundle, users, Wanted(40, rerank=False)), retrieved)
 
 
 def test_a_ranker_for_users_without_a_history_ranks_for_them(bundle: Bundle) -> None:
@@ -136,7 +139,7 @@ def test_a_ranker_for_users_without_a_history_ranks_for_them(bundle: Bundle) -> 
 
 
 def test_a_cold_user_gets_the_most_popular_items(bundle: Bundle) -> None:
-    found = recommend_batch(bundle, np.array([0, COLD]), 10)
+    found = recommend_batch(bundle, np.array([0, COLD]), Wanted(10))
     assert found.item_idx[1].tolist() == bundle.features.popular[:10].tolist()
     assert found.score[1].tolist() == bundle.features.popular_score[bundle.features.popular[:10]].tolist()
     answer = Recommender(bundle).recommend("u039")
@@ -164,7 +167,7 @@ def test_similar_items_are_the_closest_and_never_the_item_itself(bundle: Bundle)
 def test_an_answer_has_ids_titles_and_the_version(bundle: Bundle) -> None:
     recommender = Recommender(bundle)
     answer = recommender.recommend("u004", k=60, exclude_seen=False)
-    expected = recommend_batch(bundle, np.array([4]), 60, exclude_seen=False)
+    expected = recommend_batch(bundle, np.array([4]), Wanted(60, exclude_seen=False))
     assert [item.item_id for item in answer.items] == [f"i{item:03d}" for item in expected.item_idx[0]]
     assert [item.score for item in answer.items] == expected.score[0].tolist()
     assert {item.item_id: item.title for item in answer.items}["i002"] == "Title of i002"
@@ -198,7 +201,7 @@ def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
         recommender.recommend("u001", k=0)
     for user_idx in ([-1], [40]):
         with pytest.raises(ValueError, match=r"user_idx must be 0\.\.39"):
-            recommend_batch(bundle, np.array(user_idx), 5)
+            recommend_batch(bundle, np.array(user_idx), Wanted(5))
     with pytest.raises(ValueError, match=r"item_idx must be 0\.\.59"):
         similar_items(bundle, np.array([-1]), 5)
 
@@ -222,7 +225,7 @@ def test_k_allowed_items_come_back_where_k_exist_also_to_cold_users(filtered: Bu
     allowed = filtered.item_filters.allowed(Filters(where={"genre": "drama"}))
     assert allowed is not None and allowed.sum() == 20
     users = np.arange(40 - n, 40)
-    found = recommend_batch(filtered, users, k, allowed=allowed)
+    found = recommend_batch(filtered, users, Wanted(k, allowed=allowed))
     for user, items in zip(users.tolist(), found.item_idx, strict=True):
         got = items[items >= 0]
         seen = set(filtered.history.items(user).tolist())
@@ -257,13 +260,15 @@ def test_items_that_are_not_available_come_to_nobody(
     filtered: Bundle, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left out as what users have seen, or by a bitmap where they are many: the lists are the same."""
-    monkeypatch.setattr("reckg.recommend.known_users.FEW_UNAVAILABLE", few)
+    monkeypatch.setattr("reckg.recommend.wanted.FEW_UNAVAILABLE", few)
     gone = np.array([0, 3, 7, 30, 31], dtype=np.int64)
     less = replace(filtered, unavailable=gone, base=filtered)
     users = np.arange(40)
     for seen in (True, False):
         for k in (5, 60):
-            found, every = (recommend_batch(bundle, users, 60, exclude_seen=seen) for bundle in (less, filtered))
+            found, every = (
+                recommend_batch(bundle, users, Wanted(60, exclude_seen=seen)) for bundle in (less, filtered)
+            )
             found = ScoredItems(found.item_idx[:, :k], found.score[:, :k])
             assert not np.isin(found.item_idx, gone).any()
             lengths = ((every.item_idx >= 0) & ~np.isin(every.item_idx, gone)).sum(axis=1)
@@ -271,7 +276,7 @@ def test_items_that_are_not_available_come_to_nobody(
     dramas = less.item_filters.allowed(Filters(where={"genre": "drama"}))
     assert dramas is not None and dramas.sum() == 20
     assert sorted(
-        recommend_batch(less, users[:1], 60, exclude_seen=False, allowed=dramas).item_idx[0, :17].tolist()
+        recommend_batch(less, users[:1], Wanted(60, exclude_seen=False, allowed=dramas)).item_idx[0, :17].tolist()
     ) == [item for item in range(0, 60, 3) if item not in gone]
     popular = popular_items(less, 5, exclude=(np.array([0, 1]), less.features.popular[:1]))
     order = [item for item in filtered.features.popular[1:].tolist() if item not in gone]

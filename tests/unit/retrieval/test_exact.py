@@ -9,7 +9,8 @@ from threadpoolctl import threadpool_limits
 from reckg.errors import ArtifactError, DataError
 from reckg.retrieval import blas_threads, exact
 from reckg.retrieval.blas_threads import one_blas_thread
-from reckg.retrieval.exact import empty_result, exact_search, write_best
+from reckg.retrieval.exact import exact_search, write_best
+from reckg.retrieval.scored_items import empty_result
 
 
 def reference(queries: np.ndarray, vectors: np.ndarray, k: int, seen: list[list[int]]) -> list[list[int]]:

@@ -15,6 +15,7 @@ from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
 from reckg.config.run_config import parse_config
 from reckg.errors import ConfigError, DataError
 from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import Wanted
 from tests.small_bundle import small_bundle
 
 K, POOL = 3, 6  # places of a request; items that the logging policy draws from
@@ -48,7 +49,7 @@ def log_of(bundle: Bundle, requests: int, seed: int = 0, by_place: bool = True) 
     """K items a request, drawn evenly from the first POOL of the system's own list, in order by chance."""
     rng = np.random.default_rng(seed)
     users = rng.integers(0, 39, requests)
-    pool = recommend_batch(bundle, np.arange(39), POOL).item_idx
+    pool = recommend_batch(bundle, np.arange(39), Wanted(POOL)).item_idx
     rank = rng.permuted(np.tile(np.arange(POOL), (requests, 1)), axis=1)[:, :K]
     items, rank = np.take_along_axis(pool[users], rank, axis=1).ravel(), rank.ravel()
     user, position = np.repeat(users, K), np.tile(np.arange(1, K + 1), requests)
@@ -101,7 +102,7 @@ def test_the_truth_is_found(run: Path, tmp_path: Path, match: Any) -> None:
 def test_the_systems_list_is_as_long_as_the_requests(run: Path) -> None:
     """Request 0 shows the system's second item alone, request 1 its second and its first, request 2 an unknown item."""
     bundle = load_bundle(run / "bundle")
-    best = recommend_batch(bundle, np.array([4]), 3).item_idx[0]
+    best = recommend_batch(bundle, np.array([4]), Wanted(3)).item_idx[0]
     request = np.array([0, 1, 1, 2])
     item_idx, position, ones = np.array([best[1], best[1], best[0], -1]), np.array([2, 3, 4, 1]), np.ones(4)
     shown = Shown(np.full(4, 4), item_idx, position, request, request, ones, ones)
@@ -127,7 +128,7 @@ def test_a_log_of_the_system_itself_is_worth_what_it_earned(run: Path, tmp_path:
             "user_id": bundle.user_ids.raw(users),
             "timestamp": LATER,
             "position": np.tile(np.arange(1, K + 1), 39),
-            "item_id": bundle.item_ids.raw(recommend_batch(bundle, np.arange(39), K).item_idx.ravel()),
+            "item_id": bundle.item_ids.raw(recommend_batch(bundle, np.arange(39), Wanted(K)).item_idx.ravel()),
             "propensity": 1.0,
             "reward": np.random.default_rng(0).random(39 * K),
         }

@@ -18,6 +18,7 @@ from reckg.evaluation.protocol import HeldOut
 from reckg.metrics.significance import paired_difference
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.known_users import recommend_batch
+from reckg.recommend.wanted import Wanted
 from tests.reference import slow_ndcg
 from tests.small_bundle import small_bundle
 
@@ -42,7 +43,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def held(bundle: Bundle) -> HeldOut:
     """Of each user, three items from the first places of the ranking; the history and the second place are excluded."""
-    lists = recommend_batch(bundle, USERS, 20).item_idx
+    lists = recommend_batch(bundle, USERS, Wanted(20)).item_idx
     relevant, second = np.sort(lists[:, [0, 4, 12]], axis=1).ravel(), lists[:, 1]
     indptr, positions = bundle.history.rows(USERS)
     items = bundle.history.item_idx[positions]
@@ -66,7 +67,9 @@ def test_every_row_by_another_way(bundle: Bundle, held: HeldOut) -> None:
     scores = {}
     for row in rows[:-1]:
         how = Diversity(row["strategy"], **row["settings"])
-        lists = recommend_batch(bundle, USERS, 10, exclude=held.excluded, diversity=how).item_idx
+        lists = recommend_batch(
+            bundle, USERS, Wanted(10, exclude_seen=False, left_out=held.excluded, diversity=how)
+        ).item_idx
         ndcg = [slow_ndcg(items.tolist(), set(mine.tolist()), 10) for items, mine in zip(lists, relevant, strict=True)]
         scores[kinds[rows.index(row)]] = np.array(ndcg)
         assert row["ndcg"]["mean"] == pytest.approx(np.mean(ndcg))
@@ -96,7 +99,9 @@ def test_what_is_bought_grows_with_the_strength(bundle: Bundle, held: HeldOut) -
     divergence = [none["miscalibration"]["mean"], *(row["miscalibration"]["mean"] for row in calibrated)]
     assert divergence[-1] < 0.7 * divergence[0] and divergence[2] < divergence[0]
     assert rows[9]["exposure"]["mean"] < none["exposure"]["mean"]
-    candidates = recommend_batch(bundle, USERS, 20, exclude=held.excluded, diversity=Diversity()).item_idx
+    candidates = recommend_batch(
+        bundle, USERS, Wanted(20, exclude_seen=False, left_out=held.excluded, diversity=Diversity())
+    ).item_idx
     sold = np.array([np.bincount(items % 7, minlength=7) for items in candidates])  # by seven sellers
     over = [int(np.maximum(10 - np.minimum(sold, limit).sum(axis=1), 0).sum()) for limit in (1, 2, 3)]
     assert [row["places_over_limit"] for row in rows[9:12]] == over and over[0] > over[1]

@@ -8,7 +8,7 @@ import grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
-from reckg.recommend.deadline import Stages
+from reckg.recommend.deadline import Deadline
 from serving.calls.call import Call
 from serving.errors import RefusedError
 from serving.monitoring.observation import Observation, Ticker
@@ -34,7 +34,7 @@ def call_of(clock: Clock) -> Call:
     call = Call(METHOD, clock.now)
     clock.now += 0.004
     call.began = clock.now
-    stages = Stages(clock=clock)
+    stages = Deadline(clock=clock)
     for stage, seconds in (("retrieve", 0.002), ("rerank", 0.003)):
         stages.begin(stage)  # type: ignore[arg-type]
         clock.now += seconds
