@@ -1,4 +1,4 @@
-"""What a worker answers from: an immutable snapshot, taken once by each request and replaced in one step."""
+"""The snapshot that a worker answers from: immutable, taken once by each request and replaced in one step."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from reckg.recommend.recommender import Recommender
 from serving.errors import StartingError
 from serving.store import StateStore, StoreError
 
-REFRESH_S = 0.5  # how often a worker asks for changes of the catalogue
+REFRESH_S = 0.5  # seconds between two looks of a worker for catalogue changes
 
 logger = logging.getLogger("reckg.serving")
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A bundle that is served, with the changes of the catalogue up to ``catalog_revision``.
+    """A served bundle with the catalogue changes up to ``catalog_revision``.
 
-    stale_catalog: the store did not answer when it was last asked. added_count: items that were added since the bundle
-    was built; blocked_count: of all items those that were removed or are not available.
+    Attributes:
+        stale_catalog: whether the store did not answer the latest call.
+        added_count: number of items added since the bundle was built.
+        blocked_count: number of items that were removed or are not available.
     """
 
     recommender: Recommender
@@ -38,19 +40,20 @@ class Served:
 
     @property
     def bundle_version(self) -> str:
+        """The version of the bundle."""
         return self.recommender.bundle.version
 
     def is_added(self, item_idx: int) -> bool:
-        """Whether an item was added since the bundle was built."""
+        """Returns whether an item was added since the bundle was built."""
         base = self.recommender.bundle.base
         return base is not None and item_idx >= len(base.item_ids)
 
 
 class ServingState:
-    """The snapshot of a worker. A request reads ``current`` once, and so answers from one version.
+    """The state of a worker. A request reads ``current`` once, and so answers from one version.
 
     Args:
-        store: of catalogue changes; None: there are none.
+        store: the state store with catalogue changes; None: no changes.
     """
 
     def __init__(self, store: StateStore | None = None) -> None:
@@ -64,27 +67,31 @@ class ServingState:
 
     @property
     def current(self) -> Served:
-        """Raises StartingError before there is one."""
+        """The snapshot. Raises StartingError before the first."""
         current = self._current
         if current is None:
             raise StartingError("the bundle is still loading; try again")
         return current
 
     def serve(self, recommender: Recommender) -> None:
-        """Answers from this from now on."""
+        """Answers from a recommender from now on, with the store's catalogue changes."""
         if self.store is None:
             self._current = Served(recommender)
         else:
             self._take(Overlay.of(recommender.bundle), recommender)
 
     def prepare(self, path: Path, manifest_sha256: str) -> None:
-        """Loads a bundle beside the present one, and asks it its golden requests, which also warms it.
+        """Loads a bundle beside the served one and replays its golden requests, which also warm it.
 
-        Another process has verified the bundle under this manifest. Here sizes and shapes are checked again, and the
-        hashes of the files whose parsers do not survive damage: a file that was changed in between ends no worker.
+        Another process has verified the bundle. Sizes, shapes and the hashes of files with fragile parsers are checked
+        again, so that a file that changed in between ends no worker.
+
+        Args:
+            path: the bundle.
+            manifest_sha256: hash of the manifest under which the bundle was verified.
 
         Raises:
-            ArtifactError: the bundle is not the one that was verified, or cannot be loaded.
+            ArtifactError: the bundle changed after it was verified, or cannot be loaded.
         """
         self.abort()
         bundle = load_bundle(path, verify=False)
@@ -96,31 +103,35 @@ class ServingState:
         self._prepared = self._refreshed(Overlay.of(bundle))[0]
 
     def commit(self) -> None:
-        """Answers from the prepared bundle; requests that began with the old one end with it."""
+        """Answers from the prepared bundle. Requests that began with the old bundle finish with it."""
         if self._prepared is None:
             raise ArtifactError("no bundle is prepared")
         prepared, self._prepared = self._prepared, None
         self._take(prepared, None)
 
     def abort(self) -> None:
-        """Forgets the prepared bundle, if there is one."""
+        """Forgets the prepared bundle, if any."""
         self._prepared = None
 
     def follow(self, every_s: float = REFRESH_S) -> None:
-        """Takes changes of the catalogue from now on, in a thread of its own, until ``stop``."""
+        """Follows the catalogue in a thread of its own until ``stop``.
+
+        Args:
+            every_s: seconds between two looks.
+        """
         if self.store is not None and self._thread is None:
-            self._thread = threading.Thread(target=self._follow, args=(every_s,), name="catalogue", daemon=True)
+            self._thread = threading.Thread(target=self._follow, args=(every_s,), name="catalog", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends ``follow``; what is served stays."""
+        """Ends ``follow``. The served snapshot stays."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def refresh(self) -> None:
-        """Takes the changes of the catalogue that the store holds now."""
+        """Applies the catalogue changes that the store holds now."""
         with self._changing:
             before = self._overlay
             if before is None or self.store is None:
@@ -138,7 +149,7 @@ class ServingState:
                 logger.exception("changes of the catalogue could not be applied: %s", type(error).__name__)
 
     def _take(self, overlay: Overlay, recommender: Recommender | None) -> None:
-        """Serves another bundle, with the changes of now."""
+        """Serves another bundle with the store's latest changes."""
         with self._changing:
             refreshed, answered = self._refreshed(overlay)
             self._publish(refreshed, answered, recommender if refreshed is overlay else None)
@@ -149,12 +160,12 @@ class ServingState:
         self._current = Served(recommender, overlay.known_revision, not answered, *counts)
 
     def _refreshed(self, overlay: Overlay) -> tuple[Overlay, bool]:
-        """The overlay with the store's changes, or as it is where there are none; and whether the store answered."""
+        """Returns the overlay with the store's new changes, and whether the store answered."""
         if self.store is None:
             return overlay, True
         try:
             revision = self.store.catalog_revision()
-            if revision < overlay.revision or overlay.is_worn:  # another store, or worn out
+            if revision < overlay.revision or overlay.is_worn:  # the store was replaced, or the overlay is worn out
                 overlay = Overlay.of(overlay.base)
             changes = self.store.catalog_changes(overlay.revision) if revision > overlay.revision else []
             waiting = {change.item_id for change in changes if change.kind == "upsert"} | overlay.pending.keys()

@@ -58,7 +58,7 @@ def test_an_item_is_the_one_that_the_library_makes(bundle: Bundle) -> None:
     assert sorted(made.unknown) == ["colour", "genres=odd"]
 
 
-def test_one_that_says_nothing_does_not_stop_the_others(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_item_without_known_attributes_does_not_stop_the_others(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore()
     silent = [upsert("secret", colour=["red"]), upsert("n2")]
     store.change_catalog([upsert("n1", genres=["x"]), *silent, upsert("n3", price=1.0)])
@@ -69,7 +69,7 @@ def test_one_that_says_nothing_does_not_stop_the_others(bundle: Bundle, caplog: 
         "n3": True,
         "secret": False,
     }
-    assert "revision 1 says nothing to this bundle" in caplog.text and "secret" not in caplog.text
+    assert "cannot embed an item of catalogue revision 1" in caplog.text and "secret" not in caplog.text
 
 
 def test_a_store_that_fails_is_asked_again(bundle: Bundle) -> None:
