@@ -88,9 +88,7 @@ class Embedder:
             found = [item.to_bytes() for item in self.new_items.embed(table)]
         except DataError:
             if len(changes) == 1:
-                logger.warning(
-                    "this bundle cannot embed an item of catalogue revision %d", changes[0].revision
-                )
+                logger.warning("this bundle cannot embed an item of catalogue revision %d", changes[0].revision)
                 return [EmbeddedItem(changes[0].item_id, changes[0].revision, b"")]
             return [item for change in changes for item in self._embed([change])]
         return [EmbeddedItem(c.item_id, c.revision, data) for c, data in zip(changes, found, strict=True)]

@@ -58,7 +58,7 @@ def test_an_item_is_the_one_that_the_library_makes(bundle: Bundle) -> None:
     assert sorted(made.unknown) == ["colour", "genres=odd"]
 
 
-def test_an_item_without_known_attributes_does_not_stop_the_others(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_item_does_not_stop_the_others(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore()
     silent = [upsert("secret", colour=["red"]), upsert("n2")]
     store.change_catalog([upsert("n1", genres=["x"]), *silent, upsert("n3", price=1.0)])
