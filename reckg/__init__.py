@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reckg.version import __version__
+
 if TYPE_CHECKING:
     from reckg.recommend.recommender import Recommender
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
@@ -26,7 +27,7 @@ def load(path: str | Path, verify: bool = True) -> Recommender:
     Raises:
         ArtifactError: the folder is no bundle, or is damaged; the message names what is wrong.
     """
-    from reckg.bundle.bundle import load_bundle
+    from reckg.recommend.golden import open_bundle
     from reckg.recommend.recommender import Recommender
 
-    return Recommender(load_bundle(Path(path), verify=verify))
+    return Recommender(open_bundle(Path(path), verify=verify))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreError
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from serving.store import StoredEvent, StoreError
 
 
 class MemoryStore:

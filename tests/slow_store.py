@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from serving.store import CatalogChange, EmbeddedItem, StoredEvent
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from serving.store import StoredEvent
 
 
 class SlowStore:

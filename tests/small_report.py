@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from reckg.bundle.bundle import save_bundle
 from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
 from reckg.evaluation.report.write import exposure_section, protocol_section, systems_and_comparisons
 from reckg.evaluation.slices import by_history, item_slices, user_slices, worst_slices
 from reckg.metrics.significance import bootstrap_interval, known_intervals
+from reckg.recommend.golden import save_with_golden
 from tests.small_bundle import small_bundle
 
 KS = (10, 20)
@@ -234,4 +234,4 @@ def small_run(run: Path, n_users: int = 40, n_items: int = 60) -> None:
     (run / "model" / "log.jsonl").write_text(json.dumps({"epoch": 1, "loss": {"total": 2.0}, "valid_ndcg@10": 0.1}))
     (run / "ranker" / "ranker.json").write_text(json.dumps({"info": {"served": False, "why": "too few labels"}}))
     (run / "state.json").write_text(json.dumps({"stages": {"train": {"seconds": 3.5, "peak_memory_mb": 200.0}}}))
-    save_bundle(bundle, run / "bundle")
+    save_with_golden(bundle, run / "bundle")

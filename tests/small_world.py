@@ -21,7 +21,8 @@ from reckg.graph.knowledge_graph import build_knowledge_graph
 from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import recency_weights
 from reckg.graph.triples import attribute_triples, outside_triples
-from reckg.inductive.embedder import Inductive, load_inductive, write_inductive
+from reckg.inductive.embedder import Inductive
+from reckg.inductive.files import load_inductive, write_inductive
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.model.joint.joint_model import Embeddings

@@ -82,7 +82,7 @@ def show_recommendations(bundle_folder: Path) -> None:
 
 def some_user(bundle_folder: Path) -> tuple[str, list[str]]:
     """The first user whose history is about HISTORY_LENGTH long, and the titles of its last items."""
-    from reckg.bundle.bundle import load_bundle
+    from reckg.bundle.read import load_bundle
 
     bundle = load_bundle(bundle_folder, verify=False)  # the server verifies it
     lengths = np.diff(bundle.history.indptr)

@@ -12,7 +12,7 @@ import polars as pl
 
 import reckg
 from jobs.run.folder import read_prepared, write_json
-from reckg.bundle.bundle import Bundle, load_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
 from reckg.evaluation.logs.counterfactual import effective_sample_size, estimate, importance_weights, top_weight_share
@@ -29,6 +29,7 @@ from reckg.evaluation.report.log import (
     log_warnings,
 )
 from reckg.files.atomic_folder import write_atomically
+from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted
 
@@ -80,7 +81,7 @@ def evaluate_log(
     if clip is not None and not clip > 0:
         raise ConfigError(f"--log-clip must be above 0, got {clip:g}.")
     served = read_served_log(log, events, window_s)
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     info = read_prepared(run).info
     newest = int(bundle.history.timestamp.max()) if info["time"] == "utc" else None
     rows = with_clusters(served.rows)

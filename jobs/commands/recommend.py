@@ -14,14 +14,16 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from reckg.bundle.bundle import Bundle, load_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.data.read import open_table
 from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
 from reckg.files.atomic_folder import written_file
 from reckg.inductive.embedder import conformed
+from reckg.live.add_items import with_items
 from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import gets_popular, popular_items, recommend_batch
 from reckg.recommend.requests import recommend_users
 from reckg.recommend.wanted import Wanted
@@ -62,7 +64,8 @@ def recommend_all(
         users: a Parquet, CSV, TSV or JSONL file with a column ``user_id``, or a .txt with one id a line. An id that
             is repeated is answered once. A list column ``recent_item_ids`` and the columns of the users' attributes
             are used as by Recommender.recommend, for users that the bundle knows and others.
-        new_items: a table of items that the bundle does not have, to be recommended as well; see Bundle.with_items.
+        new_items: a table of items that the bundle does not have, to be recommended as well; see
+            reckg.live.add_items.with_items.
         rerank: apply the bundle's ranker, where it has one.
         overwrite: replace ``out``.
     Returns:
@@ -84,7 +87,7 @@ def recommend_all(
     if out.is_dir() or (out.exists() and not overwrite):
         raise ArtifactError(f"{out} exists already; choose another path, or ask for it to be overwritten.")
     given = None if users is None else _read_users(Path(users))
-    bundle = load_bundle(Path(bundle_path))
+    bundle = open_bundle(Path(bundle_path))
     if rerank and bundle.ranker is not None:
         bundle.ranker.compile()
     asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
@@ -94,7 +97,7 @@ def recommend_all(
     asked = asked.select(*PLAIN, pl.exclude(PLAIN))
     if new_items is not None:
         bundle = _with_new_items(bundle, Path(new_items), counts)
-    parts = out.with_name(f".{out.name}.writing-{os.getpid()}")
+    parts = out.with_name(f".{out.name}.parts-{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
@@ -130,7 +133,7 @@ def _no_counts(given: pl.DataFrame | None, asked: pl.DataFrame) -> dict[str, Any
 
 def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
     """The bundle with the items of a table; adds to ``counts``."""
-    grown = bundle.with_items(collect(open_table(path, []).frame.drop(ROW), path.name))
+    grown = with_items(bundle, collect(open_table(path, []).frame.drop(ROW), path.name))
     added = grown.manifest["added_items"]
     counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
     for unknown in added["unknown"].values():

@@ -11,12 +11,13 @@ import numpy as np
 
 from jobs.run.folder import read_embeddings, read_prepared
 from jobs.stages.table_inputs import feature_tables
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.data.ids import IdMap
 from reckg.files.file_hash import file_sha256
-from reckg.inductive.embedder import load_inductive
+from reckg.inductive.files import load_inductive
 from reckg.ranking.trees.ranker import load_ranker
+from reckg.recommend.golden import save_with_golden
 from reckg.retrieval.index import load_index
 
 
@@ -53,7 +54,7 @@ def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
     extra = {"model": run / "model"}
     if (run / "embeddings" / "text_encoder").is_dir():
         extra["text_encoder"] = run / "embeddings" / "text_encoder"
-    manifest = save_bundle(made, run / "bundle", extra_folders=extra, overwrite=True)
+    manifest = save_with_golden(made, run / "bundle", extra_folders=extra, overwrite=True)
     size = sum(file["bytes"] for file in manifest["files"].values())
     return {"version": made.version, "files": len(manifest["files"]), "megabytes": round(size / 1e6, 1)}
 

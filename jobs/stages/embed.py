@@ -16,7 +16,8 @@ from jobs.stages.model_inputs import build_model, load_graph, pick_device, serve
 from jobs.stages.refresh import refreshed
 from reckg.config.run_config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.inductive.embedder import ENCODER, USER_PREFIX, write_inductive
+from reckg.inductive.embedder import ENCODER, USER_PREFIX
+from reckg.inductive.files import write_inductive
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.model.joint.joint_model import Embeddings, JointModel

@@ -37,7 +37,7 @@ from jobs.stages.evaluate_sections import (
 from jobs.stages.index import index_of
 from jobs.stages.table_inputs import feature_tables
 from reckg.arrays.ragged_rows import take_rows
-from reckg.bundle.bundle import Bundle, load_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.baselines import Popularity, fit_popularity, recommend_by_scores
@@ -61,6 +61,7 @@ from reckg.evaluation.report.write import (
 from reckg.evaluation.slices import popularity_groups, worst_slices
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.recommend.by_source import recommend_by_source
+from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted
 from reckg.retrieval.exact import exact_search
@@ -144,7 +145,7 @@ def measure_all(
 
 def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
     """The run's bundle with the vectors, index, history and features of test time in place of the serving ones."""
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     if (len(bundle.user_ids), len(bundle.item_ids)) != (test.n_users, test.n_items):
         raise ArtifactError(
             f"{run / 'bundle'} has {len(bundle.user_ids)} users and {len(bundle.item_ids)} items, prepared/ "

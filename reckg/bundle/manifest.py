@@ -14,6 +14,7 @@ from typing import Any
 from reckg.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+GOLDEN = "golden.jsonl"
 FORMAT_VERSION = 2
 VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # of a bundle: no path, nothing hidden
 _KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}

@@ -12,7 +12,6 @@ text is encoded.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,15 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
-from reckg.arrays.extended_array import GrownArray
 from reckg.data.columns import conform_attributes
 from reckg.data.item_texts import item_texts
 from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, Table
 from reckg.errors import ArtifactError, DataError
-from reckg.files.atomic_folder import describe_files, files_sha256
+from reckg.files.atomic_folder import files_sha256
 from reckg.graph.number_bins import NumberBins
 from reckg.graph.recency import recency_weights
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
@@ -37,10 +34,8 @@ from reckg.inductive.readout import Edges, Readout, unit
 from reckg.model.linear.content import Content, NewItems, equally_long
 
 if TYPE_CHECKING:
-    from reckg.live.new_item import NewItem
     from reckg.model.text.encode import Encoder
 
-FORMAT_VERSION = 1
 ENCODER = "text_encoder"  # the folder of a bundle
 USER_PREFIX = "user."  # before users' columns in the graph
 KINDS = ("text", "categorical", "number", "list")
@@ -177,26 +172,13 @@ class Inductive:
             vector = unit(np.concatenate([vector, linear, [0]]))
         return vector, unknown
 
-    def with_items(self, added: Sequence[NewItem]) -> Inductive:
-        """With these items as nodes of the graph that histories may hold; the others do not hear of them, and neither
-        do items that are embedded."""
-        arrays, m = dict(self.arrays), len(added)
-        layers = np.stack([item.layers for item in added])
-        arrays["layers"] = tuple(GrownArray(nodes, layers[:, n]) for n, nodes in enumerate(arrays["layers"]))
-        counts = np.concatenate([item.edge_count for item in added])
-        arrays["others"] = GrownArray(arrays["others"], counts)
-        arrays["interactions"] = GrownArray(arrays["interactions"], np.zeros_like(counts))
-        if "log_total" in arrays:
-            totals = np.concatenate([item.log_total for item in added])
-            arrays["log_total"] = GrownArray(arrays["log_total"], totals)
-        if "linear.source" in arrays:
-            nothing = np.zeros((m, arrays["linear.source"].shape[1]), dtype=np.float32)
-            arrays["linear.source"] = GrownArray(arrays["linear.source"], nothing)
-        grown = copy.copy(self)
-        grown.arrays, grown.folder = arrays, None
-        grown.info = {**self.info, "n_items": self.info["n_items"] + m}
-        grown.readout = replace(self.readout, arrays=arrays)
-        return grown
+    def extended(self, arrays: Mapping[str, Any], n_items: int) -> Inductive:
+        """Returns a copy with other arrays, of which ``n_items`` nodes are items; it cannot be saved."""
+        copied = copy.copy(self)
+        copied.arrays, copied.folder = arrays, None
+        copied.info = {**self.info, "n_items": n_items}
+        copied.readout = replace(self.readout, arrays=arrays)
+        return copied
 
     def _item(self, layers: np.ndarray, text: np.ndarray, edges: Edges) -> np.ndarray:
         """(D,) unit vector of an item; its linear columns are told from its text (text dim,) and its edges."""
@@ -294,50 +276,3 @@ def _as_frame(items: Sequence[tuple[str, Attributes]], kinds: ColumnKinds) -> pl
             lists = [[] if value is None else [as_text(v) for v in listed(value)] for value in values]
             columns[name] = lists
     return pl.DataFrame({name: pl.Series(name, values) for name, values in columns.items()})
-
-
-def write_inductive(
-    folder: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any], entities: Sequence[str]
-) -> None:
-    """Writes what ``load_inductive`` reads; the text encoder must be beside it already."""
-    encoder = folder.parent / ENCODER
-    if info["text"] is not None and encoder.is_dir():
-        sha256 = files_sha256(describe_files(encoder))
-        info = {**info, "text": {**info["text"], "encoder_sha256": sha256}}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(arrays), folder / "inductive.safetensors")
-    pl.DataFrame({"name": pl.Series(entities, dtype=pl.String)}).write_parquet(folder / "entities.parquet")
-    text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
-    (folder / "inductive.json").write_text(text + "\n", encoding="utf-8")
-
-
-def load_inductive(folder: Path, item_ids: Sequence[str]) -> Inductive:
-    """Reads a folder that ``write_inductive`` wrote; the text encoder is ``text_encoder`` beside it.
-
-    Raises:
-        ArtifactError: it cannot be read, or is of another format.
-    """
-    try:
-        info = json.loads((folder / "inductive.json").read_text(encoding="utf-8"))
-        if info["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format {info['format_version']!r}, this version of reckg reads {FORMAT_VERSION}")
-        entities = pl.read_parquet(folder / "entities.parquet")["name"].to_list()
-        arrays = _mapped(folder / "inductive.safetensors")
-        return Inductive(arrays, info, entities, item_ids, folder, folder.parent / ENCODER)
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        raise ArtifactError(f"{folder} cannot be read ({error!r}). Run 'reckg bundle' again.") from error
-
-
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, mapped into memory, read-only."""
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(start - 8))
-    raw = np.asarray(np.memmap(path, mode="r", offset=0, dtype=np.uint8))
-    types = {"F32": np.float32, "I64": np.int64}
-    arrays = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            begin, end = (start + offset for offset in entry["data_offsets"])
-            arrays[name] = raw[begin:end].view(types[entry["dtype"]]).reshape(entry["shape"])
-    return arrays

@@ -5,27 +5,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from reckg.arrays.extended_array import Array, GrownArray
 from reckg.arrays.extended_matrix import GrownMatrix, grown_matrix
+from reckg.bundle.bundle import Bundle
 from reckg.data.ids import IdMap
 from reckg.errors import DataError
-from reckg.inductive.embedder import conformed
+from reckg.inductive.embedder import Inductive, conformed
 from reckg.live.embed_items import NewItemEmbedder
+from reckg.live.live_bundle import LiveBundle
 from reckg.live.new_item import NewItem
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.retrieval.extended_index import GrownIndex
 
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
+def with_items(bundle: Bundle, new_items: pl.DataFrame) -> LiveBundle:
+    """Adds new items at the end of the catalog, to be recommended at once in this process.
 
-def with_items(bundle: Bundle, new_items: pl.DataFrame) -> Bundle:
-    """What Bundle.with_items says."""
+    ``manifest["added_items"]`` counts them, and lists by item id the values and columns that the graph does not know.
+
+    Args:
+        bundle: a bundle that has a text encoder and graph arrays to embed with.
+        new_items: a table with ``item_id`` and any of the catalog's text and attribute columns; further columns as of
+            Inductive.embed_items.
+    Raises:
+        DataError: an id is empty, repeated, or in the bundle already; or as Inductive.embed_items.
+        CannotEmbedError: the bundle was built without its folder inductive/.
+    """
     inductive = bundle.embedder
     if "item_id" not in new_items.columns:
         raise DataError(f"new items have no column item_id; they have {', '.join(new_items.columns)}.")
@@ -47,7 +56,7 @@ def with_items(bundle: Bundle, new_items: pl.DataFrame) -> Bundle:
     )
 
 
-def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> Bundle:
+def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBundle:
     """The bundle with m items behind its own, which nobody has taken yet; NumPy alone, no text encoder.
 
     It takes time and memory by m and by the items added before, and by a few numbers of each item of the bundle.
@@ -57,25 +66,41 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> Bundle
             on, and the former is not recommended any more.
         added: what NewItemEmbedder made of them for ``bundle``, or for what it has grown from.
     """
-    n, m = len(bundle.item_ids), len(added)
-    if not m:
-        return bundle
-    base = bundle if bundle.base is None else bundle.base
-    former = [idx for item_id in rows["item_id"].to_list() if (idx := bundle.item_ids.get(item_id)) is not None]
+    live = LiveBundle.of(bundle)
+    if not added:
+        return live
+    base, n = live.built, len(live.item_ids)
+    former = [idx for item_id in rows["item_id"].to_list() if (idx := live.item_ids.get(item_id)) is not None]
     more = rows.select([name for name in base.items.columns if name in rows.columns])
-    before = bundle.items[len(base.items) :]
+    before = live.items[len(base.items) :]
     vectors = np.stack([item.vector for item in added])
     return replace(
-        bundle,
-        base=base,
-        item_ids=bundle.item_ids.extended(rows["item_id"].to_list()),
+        live,
+        item_ids=live.item_ids.extended(rows["item_id"].to_list()),
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
-        item_vectors=GrownArray(bundle.item_vectors, vectors),  # type: ignore[arg-type]
-        index=GrownIndex(bundle.index, vectors),
-        features=_grown_tables(bundle.features, n, added),
-        inductive=bundle.embedder.with_items(added),
-        unavailable=np.union1d(bundle.unavailable, former).astype(np.int64),
+        item_vectors=GrownArray(live.item_vectors, vectors),  # type: ignore[arg-type]
+        index=GrownIndex(live.index, vectors),
+        features=_grown_tables(live.features, n, added),
+        inductive=_extended_inductive(live.embedder, added),
+        unavailable=np.union1d(live.unavailable, former).astype(np.int64),
     )
+
+
+def _extended_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Inductive:
+    """Adds items as nodes that histories may hold. Other nodes, and items that are embedded later, do not hear them."""
+    arrays, m = dict(inductive.arrays), len(added)
+    layers = np.stack([item.layers for item in added])
+    arrays["layers"] = tuple(GrownArray(nodes, layers[:, n]) for n, nodes in enumerate(arrays["layers"]))
+    counts = np.concatenate([item.edge_count for item in added])
+    arrays["others"] = GrownArray(arrays["others"], counts)
+    arrays["interactions"] = GrownArray(arrays["interactions"], np.zeros_like(counts))
+    if "log_total" in arrays:
+        totals = np.concatenate([item.log_total for item in added])
+        arrays["log_total"] = GrownArray(arrays["log_total"], totals)
+    if "linear.source" in arrays:
+        nothing = np.zeros((m, arrays["linear.source"].shape[1]), dtype=np.float32)
+        arrays["linear.source"] = GrownArray(arrays["linear.source"], nothing)
+    return inductive.extended(arrays, inductive.info["n_items"] + m)
 
 
 def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from reckg.bundle.bundle import Bundle
 from reckg.data.schema import ColumnKinds
 from reckg.inductive.embedder import EmbeddedItems
 from reckg.live.new_item import NewItem
 from reckg.ranking.tables.columns import standardised, unit_length
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 ROWS_AT_ONCE = 2**16  # of the catalogue's texts
 OF_NOBODY = ("popularity", "recent_popularity", "latest_popularity", "popularity_trend")
@@ -33,7 +31,7 @@ class NewItemEmbedder:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle if bundle.base is None else bundle.base
+        self.bundle = bundle.built
         self.inductive = bundle.embedder
         self.tables = self.bundle.features
 

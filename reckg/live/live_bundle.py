@@ -6,52 +6,96 @@ Only the changed rows are looked at anew; for all others what the bundle has wor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
+from reckg.bundle.bundle import Bundle
 from reckg.data.ids import IdMap
 from reckg.ranking.diversity import Diversity, ItemTraits, item_traits
 from reckg.retrieval.filters import Filters, ItemFilters
 
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
+@dataclass(frozen=True, eq=False)
+class LiveBundle(Bundle):
+    """A bundle with the changes of the catalog since it was built. It serves in this process and is never saved.
 
-def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> Bundle:
-    """The bundle with other texts and attributes for some of its items, in replies and filters; vectors stay.
+    The fields of Bundle hold the built items and, after them, the added ones.
 
     Args:
-        rows: item_idx to a value for each column of the catalogue, None where there is none.
+        base: the bundle as it was built.
+        unavailable: (n,) int64, sorted item_idx that may not be recommended: blocked, removed or replaced by a later
+            row.
+        revised: item_idx of a built item to the row that replaces its own, by column; its vectors stay.
     """
-    base = bundle if bundle.base is None else bundle.base
-    return replace(bundle, base=base, revised={**bundle.revised, **rows})
+
+    base: Bundle = field(kw_only=True, repr=False)
+    unavailable: np.ndarray = field(kw_only=True, repr=False, default_factory=lambda: np.empty(0, dtype=np.int64))
+    revised: Mapping[int, Mapping[str, Any]] = field(kw_only=True, repr=False, default_factory=dict)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> LiveBundle:
+        """Returns a live bundle without changes yet, or ``bundle`` itself where it is one already."""
+        if isinstance(bundle, LiveBundle):
+            return bundle
+        return cls(**{part.name: getattr(bundle, part.name) for part in fields(Bundle)}, base=bundle)
+
+    @property
+    def built(self) -> Bundle:
+        return self.base
+
+    @cached_property
+    def item_filters(self) -> ChangedFilters:
+        return ChangedFilters(self)
+
+    def _item_traits(self, diversity: Diversity) -> ItemTraits:
+        return changed_traits(self, diversity)
+
+    def titles(self, item_idx: np.ndarray) -> list[str]:
+        titles = super().titles(item_idx)
+        if self.title_column is not None:
+            for place, item in enumerate(item_idx.tolist()):
+                if item in self.revised:
+                    titles[place] = self.revised[item][self.title_column] or ""
+        return titles
+
+    def row(self, item_idx: int) -> dict[str, Any]:
+        return dict(self.revised[item_idx]) if item_idx in self.revised else super().row(item_idx)
 
 
-def changed_rows(bundle: Bundle) -> tuple[np.ndarray, pl.DataFrame]:
+def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> LiveBundle:
+    """Replaces texts and attributes of built items, in replies and filters. The items' vectors stay.
+
+    Args:
+        rows: item_idx to a value for each column of the catalog, None where the item has none.
+    """
+    live = LiveBundle.of(bundle)
+    return replace(live, revised={**live.revised, **rows})
+
+
+def changed_rows(bundle: LiveBundle) -> tuple[np.ndarray, pl.DataFrame]:
     """(r,) item_idx of the items whose row is not the base's, rising, and these rows: the revised and the added ones.
 
     Of an item that was added twice the last row counts.
     """
-    assert bundle.base is not None
-    n = len(bundle.base.items)
+    n = len(bundle.built.items)
     revised = sorted(bundle.revised)
-    rows = pl.DataFrame([bundle.revised[idx] for idx in revised], schema=bundle.base.items.schema)
+    rows = pl.DataFrame([bundle.revised[idx] for idx in revised], schema=bundle.built.items.schema)
     added = bundle.items[n:]
     counts = np.array([bundle.item_ids.get(item_id) == n + i for i, item_id in enumerate(added["item_id"])], dtype=bool)
     both = pl.concat([rows, added.filter(pl.Series(counts, dtype=pl.Boolean))], how="diagonal_relaxed")
     return np.concatenate([np.array(revised, dtype=np.int64), n + np.flatnonzero(counts)]), both
 
 
-class ChangedFilters:
+class ChangedFilters(ItemFilters):
     """As ItemFilters, over a bundle with changed rows; safe to share between threads."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        assert bundle.base is not None
-        self._base, self._n = bundle.base.item_filters, len(bundle.item_ids)
+    def __init__(self, bundle: LiveBundle) -> None:
+        self._base, self._n = bundle.built.item_filters, len(bundle.item_ids)
         self._changed, rows = changed_rows(bundle)
         columns = bundle.manifest.get("item_columns", {})
         self._more = ItemFilters(rows, IdMap(rows["item_id"], "item id"), columns)
@@ -68,19 +112,18 @@ class ChangedFilters:
         return allowed
 
 
-def changed_traits(bundle: Bundle, diversity: Diversity) -> ItemTraits:
+def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
     """What Bundle.traits says, of a bundle with changed rows: values and providers that are new come after the others.
 
     Raises:
         ConfigError: the items lack a column.
     """
-    assert bundle.base is not None
-    old = bundle.base.traits(diversity)
+    old = bundle.built.traits(diversity)
     changed, rows = changed_rows(bundle)
     new = item_traits(rows, np.empty((0, 0)), diversity)
     place = np.arange(len(bundle.item_ids))
-    place[len(bundle.base.item_ids) :] = -1
-    place[changed] = len(bundle.base.item_ids) + np.arange(len(changed))
+    place[len(bundle.built.item_ids) :] = -1
+    place[changed] = len(bundle.built.item_ids) + np.arange(len(changed))
     values, value_names, provider, provider_names = None, dict[str, int](), None, dict[str, int]()
     if old.values is not None and new.values is not None:
         value_names, codes = _numbered(old.value_names, new.value_names)
@@ -101,32 +144,3 @@ def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], n
     """The numbers of all names, the old ones first, and (n,) those of the new."""
     names = {name: code for code, name in enumerate(old)}
     return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)
-
-
-def catalogue_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """An item, given as columns to values, as a row of the bundle's catalogue; what does not fit a column is dropped
-    from it."""
-    return {
-        name: item_id if name == "item_id" else _fitting(item.get(name), kind) for name, kind in bundle.schema.items()
-    }
-
-
-def catalogue_table(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> pl.DataFrame:
-    """Rows of ``catalogue_row`` as a table."""
-    return pl.DataFrame(rows, schema=bundle.schema)
-
-
-def _fitting(value: Any, dtype: pl.DataType) -> Any:
-    """The value as one of a column of this type, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if dtype == pl.String:
-        return value if isinstance(value, str) else None
-    if isinstance(dtype, pl.List):
-        values = [value] if isinstance(value, str) else value
-        return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else None
-    if dtype.is_float():
-        return float(value) if isinstance(value, int | float) else None
-    if dtype.is_integer():
-        return int(value) if isinstance(value, int | float) and value == int(value) else None
-    return None

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True, eq=False)

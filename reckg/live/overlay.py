@@ -14,10 +14,11 @@ import numpy as np
 from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError
 from reckg.live.add_items import grow
-from reckg.live.live_bundle import catalogue_row, catalogue_table, revise
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from reckg.live.live_bundle import LiveBundle, revise
 from reckg.live.new_item import NewItem
+from reckg.live.rows import catalog_row, catalog_table
 from reckg.ranking.diversity import Diversity
-from serving.store import CatalogChange, EmbeddedItem
 
 MANY_FORMER = 500  # rows that are of no use any more, from which on an overlay is made anew
 
@@ -33,7 +34,7 @@ class Overlay:
     that was taken. pending: upserts of items that are not embedded yet, by id.
     """
 
-    grown: Bundle
+    grown: LiveBundle
     served: Bundle
     revision: int = 0
     pending: Mapping[str, CatalogChange] = field(default_factory=dict)
@@ -43,11 +44,11 @@ class Overlay:
     @classmethod
     def of(cls, bundle: Bundle) -> Overlay:
         """Without any change."""
-        return cls(bundle, bundle)
+        return cls(LiveBundle.of(bundle), bundle)
 
     @property
     def base(self) -> Bundle:
-        return self.grown if self.grown.base is None else self.grown.base
+        return self.grown.built
 
     @property
     def known_revision(self) -> int:
@@ -99,13 +100,12 @@ class Overlay:
         return Overlay(grown, served, revision, pending, blocked, frozenset(removed))
 
 
-def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> Bundle:
+def _revised(grown: LiveBundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> LiveBundle:
     """With other rows for items of the bundle itself, and with their own for those that were removed."""
-    base = grown if grown.base is None else grown.base
+    base = grown.built
     kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
     rows = {
-        base.item_ids.idx(item_id): catalogue_row(item_id, change.item or {}, base)
-        for item_id, change in revised.items()
+        base.item_ids.idx(item_id): catalog_row(item_id, change.item or {}, base) for item_id, change in revised.items()
     }
     if len(kept) == len(grown.revised) and not rows:
         return grown
@@ -113,11 +113,11 @@ def _revised(grown: Bundle, revised: Mapping[str, CatalogChange], gone: set[str]
 
 
 def _with_embedded(
-    grown: Bundle, pending: dict[str, CatalogChange], embedded: Sequence[EmbeddedItem]
-) -> tuple[Bundle, set[str]]:
+    grown: LiveBundle, pending: dict[str, CatalogChange], embedded: Sequence[EmbeddedItem]
+) -> tuple[LiveBundle, set[str]]:
     """With the pending items that are embedded, in the order of their revisions, up to the first that is not; takes
     them out of ``pending``. And those of which nothing could be made."""
-    base = grown if grown.base is None else grown.base
+    base = grown.built
     ready = {(item.item_id, item.revision): item.data for item in embedded}
     rows, added, refused = [], [], set()
     for change in sorted(pending.values(), key=_order):
@@ -129,22 +129,22 @@ def _with_embedded(
             if not data:
                 raise ArtifactError("an added item says nothing that the bundle knows.")
             added.append(NewItem.from_bytes(data, base))
-            rows.append(catalogue_row(change.item_id, change.item or {}, base))
+            rows.append(catalog_row(change.item_id, change.item or {}, base))
         except ArtifactError as error:
             refused.add(change.item_id)
             logger.warning("an item of catalogue revision %d is not recommended: %s", change.revision, error)
     if not added:
         return grown, refused
-    return grow(grown, catalogue_table(rows, base), added), refused
+    return grow(grown, catalog_table(rows, base), added), refused
 
 
 def _order(change: CatalogChange) -> tuple[int, str]:
     return change.revision, change.item_id
 
 
-def _forgotten(grown: Bundle, item_ids: set[str]) -> Bundle:
+def _forgotten(grown: LiveBundle, item_ids: set[str]) -> LiveBundle:
     """Without those of the items that were added."""
-    base = grown if grown.base is None else grown.base
+    base = grown.built
     added = [item_id for item_id in sorted(item_ids) if item_id in grown.item_ids and item_id not in base.item_ids]
     if not added:
         return grown
@@ -153,11 +153,10 @@ def _forgotten(grown: Bundle, item_ids: set[str]) -> Bundle:
     return replace(grown, item_ids=grown.item_ids.without(added), unavailable=unavailable)
 
 
-def _less(grown: Bundle, blocked: frozenset[str]) -> Bundle:
+def _less(grown: LiveBundle, blocked: frozenset[str]) -> LiveBundle:
     """Without what may not be recommended."""
-    base = grown if grown.base is None else grown.base
     rows = [idx for item_id in blocked if (idx := grown.item_ids.get(item_id)) is not None]
-    return replace(grown, base=base, unavailable=np.union1d(grown.unavailable, rows).astype(np.int64))
+    return replace(grown, unavailable=np.union1d(grown.unavailable, rows).astype(np.int64))
 
 
 def _warmed(served: Bundle, before: Bundle) -> Bundle:

@@ -6,20 +6,57 @@ They find what hashes cannot: a library version, a processor or code that answer
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.check import check_bundle
+from reckg.bundle.manifest import GOLDEN
+from reckg.bundle.read import load_bundle
+from reckg.bundle.write import save_bundle
 from reckg.errors import ArtifactError, ReckgError
 from reckg.recommend.recommender import Recommendations, Recommender
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 K = 10
 USERS, ITEMS = 8, 3
 TOLERANCE = 1e-5  # of the answer's largest score, and at least of 1
+
+
+def save_with_golden(
+    bundle: Bundle, path: Path, *, extra_folders: Mapping[str, Path] | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Writes a bundle with golden requests, and replays them on the bundle as read back.
+
+    Args, Returns, Raises: as ``save_bundle``; also ArtifactError where the read bundle answers otherwise.
+    """
+    check_bundle(bundle)
+    golden = golden_lines(bundle)
+    return save_bundle(
+        bundle,
+        path,
+        golden,
+        check=lambda read: replay_golden(read, golden),
+        extra_folders=extra_folders,
+        overwrite=overwrite,
+    )
+
+
+def open_bundle(path: Path, verify: bool = True) -> Bundle:
+    """Reads a bundle and, with ``verify``, replays its golden requests.
+
+    Args:
+        path: the bundle's folder.
+        verify: as of ``load_bundle``.
+    Raises:
+        ArtifactError: as ``load_bundle`` and ``replay_golden_file``.
+    """
+    bundle = load_bundle(path, verify)
+    if verify:
+        replay_golden_file(bundle, Path(path) / GOLDEN)
+    return bundle
 
 
 def golden_lines(bundle: Bundle) -> str:

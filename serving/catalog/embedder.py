@@ -23,14 +23,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from reckg.bundle.bundle import Bundle, load_bundle
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.read import load_bundle
 from reckg.bundle.store import resolve
 from reckg.errors import DataError, ReckgError
+from reckg.live.changes import CatalogChange, EmbeddedItem
 from reckg.live.embed_items import NewItemEmbedder, items_table
+from reckg.live.rows import item_kinds
 from serving.monitoring.logs import log_to_stderr
-from serving.services.item_messages import item_kinds
 from serving.settings import ServerSettings, read_settings
-from serving.store import CatalogChange, EmbeddedItem, StateStore, StoreError
+from serving.store import StateStore, StoreError
 from serving.store.open_store import open_store
 
 POLL_S = 0.1

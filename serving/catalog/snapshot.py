@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from reckg.bundle.bundle import GOLDEN, load_bundle
-from reckg.bundle.manifest import MANIFEST
+from reckg.bundle.manifest import GOLDEN, MANIFEST
+from reckg.bundle.read import load_bundle
 from reckg.errors import ArtifactError
 from reckg.live.overlay import Overlay
 from reckg.recommend.golden import replay_golden_file
@@ -45,8 +45,7 @@ class Served:
 
     def is_added(self, item_idx: int) -> bool:
         """Returns whether an item was added since the bundle was built."""
-        base = self.recommender.bundle.base
-        return base is not None and item_idx >= len(base.item_ids)
+        return item_idx >= len(self.recommender.bundle.built.item_ids)
 
 
 class ServingState:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import grpc
 
+from reckg.live.changes import CatalogChange, ChangeKind
+from reckg.live.rows import item_kinds
 from reckg.v1 import catalog_pb2 as pb
 from reckg.v1 import catalog_pb2_grpc
 from serving.catalog.snapshot import ServingState
 from serving.errors import InvalidRequestError, NoStoreError
 from serving.services import messages
-from serving.services.item_messages import item_kinds, parse_item, unknown_attributes
-from serving.store import CatalogChange, ChangeKind, StateStore
+from serving.services.item_messages import parse_item, unknown_attributes
+from serving.store import StateStore
 
 MAX_UPSERTS = 500
 MAX_IDS = 1_000
@@ -31,8 +33,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     def UpsertItems(self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext) -> pb.UpsertItemsResponse:
         """Adds or changes items."""
-        bundle = self.state.current.recommender.bundle
-        base = bundle if bundle.base is None else bundle.base
+        base = self.state.current.recommender.bundle.built
         if not 1 <= len(request.items) <= MAX_UPSERTS:
             raise InvalidRequestError(f"items must be 1..{MAX_UPSERTS}, got {len(request.items)}")
         messages.check_ids("items.item_id", [item.item_id for item in request.items], MAX_UPSERTS)

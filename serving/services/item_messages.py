@@ -8,16 +8,9 @@ from typing import Any
 
 from reckg.bundle.bundle import Bundle
 from reckg.data.schema import ColumnKinds
-from reckg.inductive.embedder import KINDS
 from reckg.v1 import item_pb2
 from serving.errors import InvalidRequestError
 from serving.services import messages
-
-
-def item_kinds(bundle: Bundle) -> ColumnKinds:
-    """The columns of the bundle's catalogue."""
-    columns = bundle.manifest.get("item_columns", {})
-    return ColumnKinds(**{kind: tuple(columns.get(kind, ())) for kind in KINDS})
 
 
 def parse_item(field: str, item: item_pb2.Item, kinds: ColumnKinds) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from serving.store import CatalogChange, EmbeddedItem, StateStore, StoredEvent, StoreDownError
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from serving.store import StateStore, StoredEvent, StoreDownError
 
 PAUSE_S = 1.0
 T = TypeVar("T")

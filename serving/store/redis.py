@@ -32,8 +32,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from reckg.errors import ConfigError
+from reckg.live.changes import CatalogChange, EmbeddedItem
 from serving.settings import StoreSettings
-from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreDownError, StoreError
+from serving.store import StoredEvent, StoreDownError, StoreError
 
 SENTINEL = "redis+sentinel"
 SCHEMES = ("redis", "rediss", "unix", SENTINEL)

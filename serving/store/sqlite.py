@@ -17,8 +17,9 @@ from pathlib import Path
 
 from reckg.errors import ArtifactError
 from reckg.files.folder_lock import locked
+from reckg.live.changes import CatalogChange, EmbeddedItem
 from serving.settings import StoreSettings
-from serving.store import CatalogChange, EmbeddedItem, StoredEvent, StoreDownError, StoreError
+from serving.store import StoredEvent, StoreDownError, StoreError
 
 VERSION = 1
 APPLICATION = 0x72636B67  # "rckg", in the file's header

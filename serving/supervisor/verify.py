@@ -115,13 +115,14 @@ def limit_process(seconds: float, bytes_on_disk: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _load(path: Path) -> None:
+def _load(path: Path, manifest: dict[str, Any]) -> None:
     """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
     do_without_pandas()
-    from reckg.bundle.bundle import GOLDEN, load_bundle
+    from reckg.bundle.manifest import GOLDEN
+    from reckg.bundle.read import read_checked
     from reckg.recommend.golden import replay_golden_file
 
-    replay_golden_file(load_bundle(path, verify=False), path / GOLDEN)
+    replay_golden_file(read_checked(path, manifest), path / GOLDEN)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,11 +135,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.nice(NICE)
     try:
         bundle = described(options.bundle)
-        files = read_manifest(bundle.path)["files"]
+        manifest = read_manifest(bundle.path)
+        files = manifest["files"]
         limit_process(options.seconds, sum(file["bytes"] for file in files.values()))
         check_files(bundle.path, files)
         print(json.dumps({"hashed": len(files)}), flush=True)
-        _load(bundle.path)
+        _load(bundle.path, manifest)
         said: dict[str, Any] = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
     except ReckgError as error:
         said = {"error": str(error)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reckg.bundle.bundle import Bundle, load_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.bundle.store import resolve
+from reckg.recommend.golden import open_bundle
 from reckg.recommend.recommender import Recommender
 from serving.calls.interceptor import Interceptor
 from serving.catalog.snapshot import ServingState
@@ -86,7 +87,7 @@ class Instruments:
 def _open_version(settings: ServerSettings, version: str, state: ServingState) -> ServingState:
     """Opens a version of the bundle store, with the catalogue changes of ``state``'s store."""
     other = ServingState(state.store)
-    bundle = load_bundle(resolve(settings.bundle, version))
+    bundle = open_bundle(resolve(settings.bundle, version))
     if bundle.ranker is not None:
         bundle.ranker.compile()
     other.serve(Recommender(bundle))

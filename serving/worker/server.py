@@ -161,8 +161,7 @@ def start_server(
 
 def _version(state: ServingState) -> str:
     """Returns the version of the served bundle without catalogue changes."""
-    bundle = state.current.recommender.bundle
-    return (bundle if bundle.base is None else bundle.base).version
+    return state.current.recommender.bundle.built.version
 
 
 def _listen(server: grpc.Server, settings: ServerSettings) -> str:

@@ -26,7 +26,7 @@ K, TREES = 10, 100
 def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:
     """Leaves seconds of loading, seconds of the rest, CPU seconds and GiB beside ``out``."""
     loading = 0.0
-    load = jobs.commands.recommend.load_bundle
+    load = jobs.commands.recommend.open_bundle
 
     def timed(path: Path) -> Bundle:
         nonlocal loading
@@ -35,11 +35,11 @@ def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:
         loading = time.perf_counter() - began
         return loaded
 
-    jobs.commands.recommend.load_bundle = timed
+    jobs.commands.recommend.open_bundle = timed
     try:
         counts = jobs.commands.recommend.recommend_all(bundle, out, k=K, users=asked, rerank=rerank, overwrite=True)
     finally:
-        jobs.commands.recommend.load_bundle = load
+        jobs.commands.recommend.open_bundle = load
     told = [loading, counts["seconds"] - loading, time.process_time(), peak_gb(), counts["rows"]]
     np.save(out.with_suffix(".npy"), np.array(told))
 

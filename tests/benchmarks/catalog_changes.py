@@ -26,16 +26,17 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.inductive.embedder import Inductive
+from reckg.live.changes import CatalogChange, EmbeddedItem
 from reckg.live.new_item import NewItem
 from reckg.live.overlay import Overlay
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, FeatureTables
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.retrieval.index import build_index
-from serving.store import CatalogChange, EmbeddedItem
 from tests import small_world
 from tests.benchmarks.measure import ROOT, Result, beside, finish, interleaved, parser, speedup
 from tests.small_model import write_encoder
@@ -148,7 +149,7 @@ def measure_latency(folder: Path, encoder: Path | None, sent: int) -> dict[str, 
     encoder = encoder or write_encoder(folder / "encoder")
     made = small_world.world(folder / "world", encoder=encoder, linear=True)
     bundle = replace(small_world.bundle(made), version="small")
-    save_bundle(bundle, folder / "bundle", extra_folders={"text_encoder": made.folder / "text_encoder"})
+    save_with_golden(bundle, folder / "bundle", extra_folders={"text_encoder": made.folder / "text_encoder"})
     store = StoreSettings(path=folder / "state.db", timeout_ms=10_000)
     settings = ServerSettings(bundle=folder / "bundle", port=0, store=store)
     command = [sys.executable, "-m", "serving.catalog.embedder"]
@@ -172,7 +173,7 @@ def measure_latency(folder: Path, encoder: Path | None, sent: int) -> dict[str, 
 def _seconds_until_recommended(settings: Any, sent: int) -> list[float]:
     import grpc
 
-    from reckg.bundle.bundle import load_bundle
+    from reckg.bundle.read import load_bundle
     from reckg.v1 import catalog_pb2, catalog_pb2_grpc, item_pb2, recommender_pb2, recommender_pb2_grpc
     from serving.catalog.snapshot import ServingState
     from serving.store.sqlite import SqliteStore

@@ -15,7 +15,7 @@ import polars as pl
 from scipy import sparse
 
 from jobs.stages.index import index_of
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.data.history import History
 from reckg.data.ids import IdMap
@@ -25,6 +25,7 @@ from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.build import build_feature_tables
 from reckg.ranking.trees.blend import Blend
 from reckg.ranking.trees.ranker import Ranker
+from reckg.recommend.golden import save_with_golden
 
 DIM, CLUSTERS, TAKEN, CANDIDATES = 64, 200, 10, 200
 LABELLED = 64  # users whose candidates the ranker learns from
@@ -89,7 +90,7 @@ def write_bundle(
         features=features,
         ranker=None,
     )
-    save_bundle(replace(bundle, ranker=_ranker(bundle, rng, depths, trees)), folder)
+    save_with_golden(replace(bundle, ranker=_ranker(bundle, rng, depths, trees)), folder)
 
 
 def _around(centre: np.ndarray, of: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,8 +11,9 @@ import pytest
 
 import jobs.commands.recommend
 from jobs.commands.recommend import recommend_all
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError, DataError
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommender
 from tests.small_bundle import small_bundle
 
@@ -25,7 +26,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def bundle_path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("batch") / "bundle"
-    save_bundle(bundle, path)
+    save_with_golden(bundle, path)
     return path
 
 

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 
 import reckg
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.store import latest_version, publish, resolve
 from reckg.errors import ArtifactError
+from reckg.recommend.golden import save_with_golden
 from serving.experiment.served_log import ServedLog, ShownAnswer
 from serving.settings import ServedLogSettings, StoreSettings
 from serving.store import StoredEvent, StoreDownError, StoreError
@@ -67,7 +67,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def bundle(folder: Path, n: int) -> Path:
-    save_bundle(replace(small_bundle(seed=n), version=f"v{n}"), folder / f"v{n}")
+    save_with_golden(replace(small_bundle(seed=n), version=f"v{n}"), folder / f"v{n}")
     return folder / f"v{n}"
 
 

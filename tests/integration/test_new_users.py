@@ -16,10 +16,12 @@ import pytest
 from jobs.cli import main
 from jobs.commands.recommend import recommend_all
 from proto.generate_stubs import ROOT
-from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.errors import ArtifactError, CannotEmbedError, DataError
 from reckg.files.atomic_folder import describe_files
+from reckg.live.add_items import with_items
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
@@ -47,13 +49,13 @@ NEW_ITEMS = pl.DataFrame(
 def bundle_path(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = small_world.world(tmp_path_factory.mktemp("world"), encoder=encoder, linear=True)
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    save_bundle(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
+    save_with_golden(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
     return path
 
 
 @pytest.fixture(scope="module")
 def bundle(bundle_path: Path) -> Bundle:
-    return load_bundle(bundle_path)
+    return open_bundle(bundle_path)
 
 
 def rows_of(frame: pl.DataFrame, user_id: str) -> list[tuple[str, float]]:
@@ -110,7 +112,7 @@ def test_new_items_are_recommended_by_the_command(
     assert "author" in printed and "genres=odd" in printed
     frame = pl.read_parquet(out)
     assert {"n1", "n2"} <= set(frame["item_id"])
-    grown = Recommender(bundle.with_items(NEW_ITEMS))
+    grown = Recommender(with_items(bundle, NEW_ITEMS))
     for user_id in USER_IDS[:29]:
         items = grown.recommend(user_id, 45).items
         assert rows_of(frame, user_id) == [(item.item_id, item.score) for item in items]
@@ -121,7 +123,7 @@ def test_new_items_are_recommended_by_the_command(
 
 
 def test_a_bundle_of_an_older_reckg_refuses_what_it_cannot(bundle: Bundle, tmp_path: Path) -> None:
-    save_bundle(replace(bundle, inductive=None), tmp_path / "old")
+    save_with_golden(replace(bundle, inductive=None), tmp_path / "old")
     LISTED.write_parquet(tmp_path / "users.parquet")
     with pytest.raises(CannotEmbedError, match="Run 'reckg bundle' again"):
         recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
@@ -217,4 +219,4 @@ def test_a_bundle_with_another_text_encoder_is_refused(bundle_path: Path, tmp_pa
     manifest["files"]["text_encoder/config.json"] = describe_files(copied)["text_encoder/config.json"]
     (copied / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(ArtifactError, match="text_encoder is not the text encoder that the model was trained with"):
-        load_bundle(copied)
+        open_bundle(copied)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.bundle.store import publish, resolve, versions
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import check_files
+from reckg.recommend.golden import save_with_golden
 from tests.serving_process import ROOT
 from tests.small_bundle import small_bundle
 
@@ -50,7 +50,7 @@ class Publisher:
 
 def kill_while_publishing(folder: Path, times: int) -> None:
     bundles = [folder / f"b{n}" for n in range(times)]
-    save_bundle(small_bundle(), bundles[0])
+    save_with_golden(small_bundle(), bundles[0])
     for n, bundle in enumerate(bundles):
         if n:
             shutil.copytree(bundles[0], bundle)

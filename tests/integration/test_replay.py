@@ -11,13 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
-from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import Diversity
 from reckg.ranking.features.extract import candidate_features, extract_features
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.trees.labels import LabelSet, label_queries
 from reckg.recommend import two_stage
 from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.recommender import Recommender
 from reckg.recommend.requests import recommend_users
@@ -75,13 +76,13 @@ Seen = list[tuple[UserScores, ScoredItems, np.ndarray]]
 def bundle_path(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = small_world.world(tmp_path_factory.mktemp("world"), encoder=encoder, linear=True)
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    save_bundle(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
+    save_with_golden(small_world.bundle(made), path, extra_folders={"text_encoder": made.folder / "text_encoder"})
     return path
 
 
 @pytest.fixture(scope="module")
 def offline(bundle_path: Path) -> Bundle:
-    return load_bundle(bundle_path)
+    return open_bundle(bundle_path)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def served(bundle_path: Path) -> Iterator[tuple[list[list[tuple[str, float]]], S
     running = start_server()
     with pytest.MonkeyPatch.context() as patch, RecommenderClient(running.address, timeout_s=20.0) as client:
         patch.setattr(two_stage, "candidate_features", recording)
-        bundle = load_bundle(bundle_path)
+        bundle = open_bundle(bundle_path)
         assert bundle.ranker is not None
         compiled = bundle.ranker.compile()  # the offline bundle's is not
         assert compiled == (importlib.util.find_spec("llvmlite") is not None)
@@ -112,7 +113,7 @@ def test_events_context_and_filters_are_the_library_s_to_the_bit(bundle_path: Pa
     store = MemoryStore()
     store.record_events(EVENTS)
     running = start_server(state=ServingState(store))
-    running.ready(Recommender(load_bundle(bundle_path)))
+    running.ready(Recommender(open_bundle(bundle_path)))
     with grpc.insecure_channel(running.address) as channel:
         stub = recommender_pb2_grpc.RecommenderServiceStub(channel)
         for asked, given in FULL:

@@ -23,8 +23,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from proto.generate_stubs import ROOT
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError, ConfigError
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommendations, Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
@@ -46,7 +47,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def bundle_path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("served") / "bundle"
-    save_bundle(bundle, path)
+    save_with_golden(bundle, path)
     return path
 
 

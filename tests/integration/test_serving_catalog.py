@@ -16,7 +16,8 @@ import grpc
 import pytest
 
 from proto.generate_stubs import ROOT
-from reckg.bundle.bundle import load_bundle, save_bundle
+from reckg.bundle.read import load_bundle
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import catalog_pb2, catalog_pb2_grpc, item_pb2, recommender_pb2_grpc
 from reckg.v1 import recommender_pb2 as pb
@@ -31,7 +32,7 @@ from tests import small_world
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = small_world.world(tmp_path_factory.mktemp("world"), linear=True)
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    save_bundle(small_world.bundle(made), path)
+    save_with_golden(small_world.bundle(made), path)
     return path
 
 
@@ -113,7 +114,7 @@ def test_the_embedder_goes_on_with_what_it_missed_and_with_another_bundle(bundle
             seconds_until([channel], "n1")
             newer = tmp_path / "newer"
             made = small_world.world(tmp_path / "world", linear=True)
-            save_bundle(replace(small_world.bundle(made), version="world-2"), newer)
+            save_with_golden(replace(small_world.bundle(made), version="world-2"), newer)
             assert process.stdin is not None and process.stdout is not None
             print(json.dumps({"bundle": str(newer)}), file=process.stdin, flush=True)
             assert json.loads(process.stdout.readline()) == {"embedded": "world-2", "items": 1}

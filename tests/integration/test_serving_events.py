@@ -16,8 +16,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from reckg.bundle.bundle import Bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.recommend.requests import recommend_users
 from reckg.recommend.wanted import Wanted
@@ -158,7 +159,7 @@ def record_until_it_ends(address: str, number: int, acknowledged: list[str], sta
 def test_a_server_that_is_killed_while_it_records_has_what_it_acknowledged(
     bundle: Bundle, tmp_path: Path, rounds: int
 ) -> None:
-    save_bundle(bundle, tmp_path / "bundle")
+    save_with_golden(bundle, tmp_path / "bundle")
     acknowledged: list[list[str]] = []
     for turn in range(rounds):
         command = [sys.executable, "-m", "jobs.cli", "serve", str(tmp_path / "bundle"), "--port", "0"]

@@ -26,11 +26,11 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otl
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.commands.evaluate_log import evaluate_log
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.bundle.store import publish
 from reckg.config.run_config import parse_config
 from reckg.evaluation.logs.served_log import read_served_log
+from reckg.recommend.golden import save_with_golden
 from reckg.v1 import recommender_pb2 as pb
 from serving.access.tokens import create_token
 from serving.client import RecommenderClient
@@ -76,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
     made = small_world.world(tmp_path_factory.mktemp("world"), encoder=encoder, linear=True)
     for version in ("world-2", "world-1"):
         bundle = replace(small_world.bundle(made), version=version)
-        save_bundle(bundle, folder / version, extra_folders={"text_encoder": made.folder / "text_encoder"})
+        save_with_golden(bundle, folder / version, extra_folders={"text_encoder": made.folder / "text_encoder"})
         publish(folder / version, folder / "store")
     damaged = Path(shutil.copytree(folder / "store" / "world-2", folder / "store" / "damaged"))
     (damaged / "users.parquet").unlink()

@@ -21,10 +21,10 @@ import grpc
 import pytest
 
 import reckg
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.bundle.store import publish
 from reckg.files.atomic_folder import describe_files
+from reckg.recommend.golden import save_with_golden
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from serving.client import RecommenderClient
@@ -45,7 +45,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundles test-1 and test-2, of different items' vectors."""
     folder = tmp_path_factory.mktemp("bundles")
     for n in (1, 2):
-        save_bundle(replace(small_bundle(seed=n), version=f"test-{n}"), folder / f"test-{n}")
+        save_with_golden(replace(small_bundle(seed=n), version=f"test-{n}"), folder / f"test-{n}")
     return folder
 
 

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY, generate_latest
 
-from reckg.bundle.bundle import save_bundle
 from reckg.errors import ConfigError
+from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
@@ -271,7 +271,7 @@ def test_reckg_serve_with_a_certificate_and_tokens(
     tls: dict[str, Path], authority: trustme.CA, tokens: Path, tmp_path: Path
 ) -> None:
     """All of it at once, as an operator sets it; planted ids are in no line of the processes' log."""
-    save_bundle(small_bundle(), tmp_path / "bundle")
+    save_with_golden(small_bundle(), tmp_path / "bundle")
     right, other = create_token(tokens, "shop", ["recommend"]), create_token(tokens, "jobs", ["catalog"])
     environment = {
         "RECKG_TLS_CERTIFICATE": str(tls["certificate"]),

@@ -20,8 +20,8 @@ from typing import Any
 import grpc
 import pytest
 
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.store import publish
+from reckg.recommend.golden import save_with_golden
 from serving.client import RecommenderClient
 from tests import small_world
 from tests.integration.test_serving_processes import figures, most_per_s
@@ -54,7 +54,7 @@ def processes(server: ServerProcess) -> dict[str, int]:
 def test_memory_files_and_threads_stay_what_they_were(tmp_path: Path) -> None:
     made = small_world.world(tmp_path / "world", linear=True)
     for version in ("world-2", "world-1"):
-        save_bundle(replace(small_world.bundle(made), version=version), tmp_path / version)
+        save_with_golden(replace(small_world.bundle(made), version=version), tmp_path / version)
         publish(tmp_path / version, tmp_path / "store")
     (tmp_path / "users").write_text("\n".join(USER_IDS))
     environment = {"RECKG_STORE_TIMEOUT_MS": "5000", "RECKG_LIMITS_MAX_QUEUE_MS": "200", "RECKG_WORKERS": "2"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reckg.bundle.bundle import save_bundle
+from reckg.recommend.golden import save_with_golden
 from tests.house import ROOT
 from tests.small_bundle import small_bundle
 
@@ -62,7 +62,7 @@ def foreign(folder: Path, name: str) -> str:
 
 
 def test_the_package_imports_and_answers_beside_a_foreign_package(environment: Path, tmp_path: Path) -> None:
-    save_bundle(small_bundle(), tmp_path / "bundle")
+    save_with_golden(small_bundle(), tmp_path / "bundle")
     code = "import jobs, reckg; answer = reckg.load('bundle').recommend('u001', 7)\n"
     code += "print(jobs.__file__, reckg.__file__, len(answer.items))"
     done = run(environment, tmp_path, "python", "-c", code, path=foreign(tmp_path / "other", "jobs"))

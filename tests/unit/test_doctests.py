@@ -24,9 +24,9 @@ import pytest
 import reckg
 import serving.client
 from jobs.cli import build_parser
-from reckg.bundle.bundle import load_bundle, save_bundle
 from reckg.bundle.store import publish
 from reckg.data.bookshop.write import write_bookshop
+from reckg.recommend.golden import open_bundle, save_with_golden
 from serving.client import RecommenderClient
 from tests import small_world
 from tests.house import ROOT, source_files
@@ -77,7 +77,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     world = small_world.world(folder / "world")
     (folder / "run").mkdir()
-    save_bundle(small_world.bundle(world), folder / "run" / "bundle")
+    save_with_golden(small_world.bundle(world), folder / "run" / "bundle")
     shutil.rmtree(folder / "world")
     write_bookshop(folder / "data", users=100, items=80)
     return folder
@@ -87,7 +87,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecommenderClient]:
     folder = tmp_path_factory.mktemp("server")
     publish(prepared / "run" / "bundle", folder / "store")
-    save_bundle(replace(load_bundle(prepared / "run" / "bundle"), version="world-2"), folder / "newer")
+    save_with_golden(replace(open_bundle(prepared / "run" / "bundle"), version="world-2"), folder / "newer")
     publish(folder / "newer", folder / "store")
     with served(folder / "store", folder / "log") as server, RecommenderClient(server.address, timeout_s=30) as client:
         yield client

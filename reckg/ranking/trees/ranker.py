@@ -172,11 +172,13 @@ class RankerResult:
             _write_description(folder, served=False, info=self.info)
 
 
-def load_ranker(folder: Path) -> Ranker | None:
+def load_ranker(folder: Path, *, checked: bool = False) -> Ranker | None:
     """Reads what ``save`` wrote; None where the ranker was refused.
 
     The hash is checked before LightGBM reads the text: a damaged model can end the process.
 
+    Args:
+        checked: the caller has checked the hashes of the folder's files; else the model's is checked here.
     Raises:
         ArtifactError: a file is missing, was changed, or is of another version.
     """
@@ -195,8 +197,7 @@ def load_ranker(folder: Path) -> Ranker | None:
             raise ArtifactError(
                 f"{folder}: the ranker was trained on other features than this version computes. {again}"
             )
-        found = file_sha256(path)
-        if found != description["sha256"]:
+        if not checked and (found := file_sha256(path)) != description["sha256"]:
             raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, ranker.json says otherwise. {again}")
         blend = Blend({str(name): float(weight) for name, weight in description["blend"].items()})
         if not set(blend.weights) <= set(BLENDED):

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from reckg.bundle.bundle import load_bundle
+from reckg.recommend.golden import open_bundle
 from tests.benchmarks import batch, large_bundle
 
 
@@ -21,7 +21,7 @@ def test_the_small_size_runs_and_writes_its_figures(tmp_path: Path, monkeypatch:
     assert json.loads((tmp_path / "out.json").read_text()) == result
     for name in ("users_per_s", "users_per_s_reranked", "peak_rss_gb"):
         assert result["figures"][name] > 0
-    bundle = load_bundle(tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
     plain, reranked = (pl.read_parquet(tmp_path / f"recommendations{name}.parquet") for name in ("", "_reranked"))
     assert (len(plain), len(reranked)) == (3000, 500)
     both = plain.join(reranked, on=["user_id", "rank"])

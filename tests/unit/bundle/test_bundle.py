@@ -20,11 +20,14 @@ import polars as pl
 import pytest
 
 import reckg
-from reckg.bundle.bundle import Bundle, check_bundle, load_bundle, read_manifest, save_bundle
-from reckg.bundle.manifest import manifest_text
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.check import check_bundle
+from reckg.bundle.manifest import manifest_text, read_manifest
+from reckg.bundle.read import load_bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.recommender import Recommender
 from reckg.recommend.wanted import Wanted
@@ -43,7 +46,7 @@ def saved(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model").mkdir()
     (folder / "model" / "train.json").write_text("{}")
     path = folder / "bundle"
-    save_bundle(bundle, path, extra_folders={"model": folder / "model"})
+    save_with_golden(bundle, path, extra_folders={"model": folder / "model"})
     return path
 
 
@@ -66,7 +69,7 @@ def edit_file(path: Path, name: str, content: bytes) -> None:
 
 
 def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
-    loaded = load_bundle(saved)
+    loaded = open_bundle(saved)
     for name in ("user_vectors", "item_vectors"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(bundle, name))
     for name in ("indptr", "item_idx", "timestamp", "weight"):
@@ -82,9 +85,9 @@ def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
 
 
 def test_a_bundle_without_a_ranker_comes_back_without_one(bundle: Bundle, tmp_path: Path) -> None:
-    manifest = save_bundle(replace(bundle, ranker=None), tmp_path / "bundle")
+    manifest = save_with_golden(replace(bundle, ranker=None), tmp_path / "bundle")
     assert manifest["ranked"] is False
-    assert load_bundle(tmp_path / "bundle").ranker is None
+    assert open_bundle(tmp_path / "bundle").ranker is None
 
 
 def test_the_manifest_describes_every_file(bundle: Bundle, saved: Path) -> None:
@@ -111,9 +114,9 @@ def test_load_gives_a_recommender(saved: Path, bundle: Bundle) -> None:
 
 def test_nothing_is_overwritten_unless_asked(bundle: Bundle, copied: Path) -> None:
     with pytest.raises(ArtifactError, match="exists already"):
-        save_bundle(bundle, copied)
-    save_bundle(replace(bundle, version="test-2"), copied, overwrite=True)
-    assert load_bundle(copied).version == "test-2"
+        save_with_golden(bundle, copied)
+    save_with_golden(replace(bundle, version="test-2"), copied, overwrite=True)
+    assert open_bundle(copied).version == "test-2"
     assert not (copied / "model").exists()
     assert [path.name for path in copied.parent.iterdir()] == ["bundle"]
 
@@ -122,20 +125,20 @@ def test_another_folder_is_never_overwritten(bundle: Bundle, tmp_path: Path) -> 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"holds no manifest\.json, so it is something else"):
-        save_bundle(bundle, tmp_path / "photos", overwrite=True)
+        save_with_golden(bundle, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "one.jpg").exists()
 
 
 def test_a_write_that_fails_leaves_the_old_bundle_and_nothing_else(
     bundle: Bundle, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Bundle) -> NoReturn:
+    def full(_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reckg.bundle.bundle.golden_lines", full)
+    monkeypatch.setattr("reckg.bundle.write.manifest_text", full)
     with pytest.raises(ArtifactError, match=r"cannot be written: .*No space left on device"):
-        save_bundle(replace(bundle, version="test-2"), copied, overwrite=True)
-    assert load_bundle(copied).version == "test-1"
+        save_with_golden(replace(bundle, version="test-2"), copied, overwrite=True)
+    assert open_bundle(copied).version == "test-1"
     assert [path.name for path in copied.parent.iterdir()] == ["bundle"]
 
 
@@ -145,7 +148,7 @@ def test_what_a_killed_writer_left_is_removed(bundle: Bundle, tmp_path: Path) ->
     dead, alive = (tmp_path / f".bundle.writing-{pid}" for pid in (killed.pid, os.getppid()))
     dead.mkdir()
     alive.mkdir()
-    save_bundle(bundle, tmp_path / "bundle")
+    save_with_golden(bundle, tmp_path / "bundle")
     assert not dead.exists()
     assert alive.exists()
 
@@ -169,11 +172,11 @@ def test_a_reader_finds_the_old_or_the_new_one(
     reader = threading.Thread(target=read)
     reader.start()
     for n in range(2, 5):
-        save_bundle(replace(bundle, version=f"test-{n}"), copied, overwrite=True)
+        save_with_golden(replace(bundle, version=f"test-{n}"), copied, overwrite=True)
     done.set()
     reader.join()
     assert versions <= {"test-1", "test-2", "test-3", "test-4"}
-    assert load_bundle(copied).version == "test-4"
+    assert open_bundle(copied).version == "test-4"
     if exchange and sys.platform.startswith("linux"):
         assert missing == 0
 
@@ -181,12 +184,12 @@ def test_a_reader_finds_the_old_or_the_new_one(
 @pytest.mark.parametrize("name", ["manifest.json", "index", "../outside", ".hidden", ""])
 def test_an_extra_folder_cannot_take_a_name(bundle: Bundle, tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError, match="cannot be called"):
-        save_bundle(bundle, tmp_path / "bundle", extra_folders={name: tmp_path})
+        save_with_golden(bundle, tmp_path / "bundle", extra_folders={name: tmp_path})
 
 
 def test_an_extra_folder_must_exist(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"nowhere is missing; it was to be copied into the bundle as 'model'"):
-        save_bundle(bundle, tmp_path / "bundle", extra_folders={"model": tmp_path / "nowhere"})
+        save_with_golden(bundle, tmp_path / "bundle", extra_folders={"model": tmp_path / "nowhere"})
 
 
 def test_every_damaged_file_is_refused_by_its_name(saved: Path, copied: Path) -> None:
@@ -197,9 +200,9 @@ def test_every_damaged_file_is_refused_by_its_name(saved: Path, copied: Path) ->
         for damaged in (whole[:-1], whole[: len(whole) // 2], b"", bytes(flipped)):
             (copied / name).write_bytes(damaged)
             with pytest.raises(ArtifactError, match=rf"1 file is not as written: {name} has"):
-                load_bundle(copied)
+                open_bundle(copied)
         (copied / name).write_bytes(whole)
-    load_bundle(copied)
+    open_bundle(copied)
 
 
 def test_native_parsers_never_see_a_damaged_file_even_unverified(copied: Path) -> None:
@@ -219,7 +222,7 @@ def test_missing_and_unlisted_files_are_named_together(copied: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"2 files .*: users.parquet is missing; more.bin is not listed in manifest"
     ):
-        load_bundle(copied)
+        open_bundle(copied)
 
 
 def test_a_damaged_manifest_is_refused(copied: Path, tmp_path: Path) -> None:
@@ -235,14 +238,14 @@ def test_a_damaged_manifest_is_refused(copied: Path, tmp_path: Path) -> None:
     ):
         edit_manifest(copied, change)
         with pytest.raises(ArtifactError, match=message):
-            load_bundle(copied)
+            open_bundle(copied)
         (copied / "manifest.json").write_text(manifest)
     for text in (manifest[:100], "", "[]", "\0"):
         (copied / "manifest.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"manifest\.json"):
-            load_bundle(copied)
+            open_bundle(copied)
     with pytest.raises(ArtifactError, match=r"is no bundle: it holds no manifest\.json"):
-        load_bundle(tmp_path / "nowhere")
+        open_bundle(tmp_path / "nowhere")
 
 
 def test_a_file_of_the_right_hash_and_the_wrong_kind_is_refused(copied: Path) -> None:
@@ -250,9 +253,9 @@ def test_a_file_of_the_right_hash_and_the_wrong_kind_is_refused(copied: Path) ->
         whole = (copied / name).read_bytes()
         edit_file(copied, name, b"not what it should be")
         with pytest.raises(ArtifactError, match="cannot be read"):
-            load_bundle(copied)
+            open_bundle(copied)
         edit_file(copied, name, whole)
-    load_bundle(copied)
+    open_bundle(copied)
 
 
 def test_golden_requests_must_be_answered_as_before(copied: Path) -> None:
@@ -279,12 +282,12 @@ def test_golden_requests_must_be_answered_as_before(copied: Path) -> None:
     for change, message in cases:
         edit_file(copied, "golden.jsonl", with_first(change))
         with pytest.raises(ArtifactError, match=rf"golden.jsonl: .*{message}"):
-            load_bundle(copied)
+            open_bundle(copied)
     edit_file(copied, "golden.jsonl", with_first(lambda a: nudge(a, 1e-7)))
-    load_bundle(copied)
+    open_bundle(copied)
     edit_file(copied, "golden.jsonl", b"")
     with pytest.raises(ArtifactError, match="holds no request"):
-        load_bundle(copied)
+        open_bundle(copied)
 
 
 def test_parts_that_do_not_fit_together_are_named(bundle: Bundle, tmp_path: Path) -> None:
@@ -323,7 +326,7 @@ def test_parts_that_do_not_fit_together_are_named(bundle: Bundle, tmp_path: Path
         with pytest.raises(ArtifactError, match=message):
             check_bundle(changed)
         with pytest.raises(ArtifactError, match=message):
-            save_bundle(changed, tmp_path / "bundle")
+            save_with_golden(changed, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -334,7 +337,7 @@ def test_a_loaded_bundle_is_checked_across_its_files(bundle: Bundle, copied: Pat
     (copied / "other.parquet").unlink()
     edit_file(copied, "users.parquet", content)
     with pytest.raises(ArtifactError, match="user vectors have 40 rows, user ids 39"):
-        load_bundle(copied)
+        open_bundle(copied)
 
 
 def test_nothing_is_unpickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +346,7 @@ def test_nothing_is_unpickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    load_bundle(saved)
+    open_bundle(saved)
 
 
 @pytest.mark.parametrize("module", ["reckg", "serving.client"])
@@ -355,8 +358,8 @@ def test_importing_is_light(module: str) -> None:
 
 
 def test_what_requests_read_is_mapped_into_memory(tmp_path: Path) -> None:
-    save_bundle(small_bundle(), tmp_path / "bundle")
-    loaded = load_bundle(tmp_path / "bundle")
+    save_with_golden(small_bundle(), tmp_path / "bundle")
+    loaded = open_bundle(tmp_path / "bundle")
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     for name in ("embeddings.safetensors", "history.safetensors", "features/features.safetensors"):
         assert str(tmp_path / "bundle" / name) in maps, name

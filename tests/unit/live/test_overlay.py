@@ -9,14 +9,15 @@ import pytest
 
 from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError, UnknownIdError
-from reckg.live.live_bundle import catalogue_row, changed_rows
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from reckg.live.live_bundle import changed_rows
 from reckg.live.new_item import NewItem
 from reckg.live.overlay import Overlay
+from reckg.live.rows import catalog_row
 from reckg.ranking.diversity import Diversity, item_traits
 from reckg.recommend.recommender import Recommender
 from reckg.retrieval.filters import Filters, ItemFilters
 from serving.catalog.embedder import Embedder
-from serving.store import CatalogChange, EmbeddedItem
 from tests import small_world
 from tests.memory_store import MemoryStore
 from tests.small_world import ITEM_IDS, ITEMS, USER_IDS
@@ -187,5 +188,5 @@ def test_a_worn_overlay_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_values_that_do_not_fit_are_none(bundle: Bundle) -> None:
-    row = catalogue_row("n", {"title": 3.0, "price": "dear", "genres": "x", "colour": "red"}, bundle)
+    row = catalog_row("n", {"title": 3.0, "price": "dear", "genres": "x", "colour": "red"}, bundle)
     assert row == {"item_id": "n", "title": None, "price": None, "genres": ["x"]}

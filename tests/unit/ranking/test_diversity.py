@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import parse_config
 from reckg.data.history import History
 from reckg.errors import ConfigError
@@ -29,6 +29,7 @@ from reckg.ranking.diversity import (
     value_matrix,
 )
 from reckg.recommend.fold_in import UserRequest
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.recommender import Recommender
 from reckg.recommend.requests import recommend_users
@@ -226,11 +227,11 @@ def test_what_is_configured_is_served(strategy: str) -> None:
 def test_a_saved_bundle_diversifies_as_before(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     bundle = shop("calibrated", weight=0.5)
-    save_bundle(bundle, folder)
-    found = recommend_batch(load_bundle(folder), np.arange(40), Wanted(10))
+    save_with_golden(bundle, folder)
+    found = recommend_batch(open_bundle(folder), np.arange(40), Wanted(10))
     assert np.array_equal(found.item_idx, recommend_batch(bundle, np.arange(40), Wanted(10)).item_idx)
 
 
 def test_a_column_that_the_catalogue_lacks_is_refused_when_the_bundle_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"diversity\.column: the items have no column 'genre'"):
-        save_bundle(shop("calibrated", column="genre"), tmp_path / "bundle")
+        save_with_golden(shop("calibrated", column="genre"), tmp_path / "bundle")

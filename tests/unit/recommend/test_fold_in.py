@@ -13,13 +13,16 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from reckg.bundle.bundle import Bundle, load_bundle, read_manifest, save_bundle
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.manifest import read_manifest
 from reckg.data.history import History
 from reckg.errors import ArtifactError, CannotEmbedError, DataError
+from reckg.live.add_items import with_items
 from reckg.ranking.features.extract import FEATURES, extract_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.recommend.fold_in import UserRequest, fold_in
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.retrieval.scored_items import ScoredItems
 from tests import small_world
@@ -170,7 +173,7 @@ def test_new_items_are_recommended_at_once(bundle: Bundle, kind: str) -> None:
     from reckg.retrieval.index import build_index
 
     indexed = replace(bundle, index=build_index(bundle.item_vectors, kind=kind))  # type: ignore[arg-type]
-    grown = indexed.with_items(new_items())
+    grown = with_items(indexed, new_items())
     assert grown.manifest["added_items"] == {"items": 3, "unknown": {"n3": ["genres=unheard of"]}}
     assert grown.version.startswith("world-1+") and indexed.index.n_items == ITEMS
     answer = Recommender(grown).recommend(USER_IDS[3], k=ITEMS + 3, exclude_seen=False)
@@ -202,22 +205,22 @@ def test_new_items_that_cannot_be_added_are_refused(bundle: Bundle, tmp_path: Pa
         (rows.with_columns(price=pl.lit("dear")), "3 of 3 values of 'price' are no number"),
     ):
         with pytest.raises(DataError, match=message):
-            bundle.with_items(frame)
+            with_items(bundle, frame)
     with pytest.raises(ArtifactError, match="has added items or changed ones and is not saved"):
-        save_bundle(bundle.with_items(rows), tmp_path / "grown")
+        save_with_golden(with_items(bundle, rows), tmp_path / "grown")
 
 
 def test_a_saved_bundle_embeds_as_before_and_every_file_is_checked(bundle: Bundle, tmp_path: Path) -> None:
     assert bundle.inductive is not None and bundle.inductive.encoder_folder is not None
     extra = {"text_encoder": bundle.inductive.encoder_folder}
-    save_bundle(bundle, tmp_path / "bundle", extra_folders=extra)
-    loaded = load_bundle(tmp_path / "bundle")
+    save_with_golden(bundle, tmp_path / "bundle", extra_folders=extra)
+    loaded = open_bundle(tmp_path / "bundle")
     for name in ("inductive.safetensors", "inductive.json", "entities.parquet"):
         path = tmp_path / "bundle" / "inductive" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         with pytest.raises(ArtifactError, match=f"1 file is not as written: inductive/{name} has sha256"):
-            load_bundle(tmp_path / "bundle")
+            open_bundle(tmp_path / "bundle")
         path.write_bytes(whole)
     golden = [json.loads(line) for line in (tmp_path / "bundle" / "golden.jsonl").read_text().splitlines()]
     assert any("recent_items" in entry["request"] for entry in golden)
@@ -231,7 +234,7 @@ def test_a_saved_bundle_embeds_as_before_and_every_file_is_checked(bundle: Bundl
 
 
 def reread(path: Path) -> object:
-    from reckg.inductive.embedder import load_inductive
+    from reckg.inductive.files import load_inductive
 
     return load_inductive(path / "inductive", ITEM_IDS)
 
@@ -239,19 +242,19 @@ def reread(path: Path) -> object:
 def test_parts_of_different_runs_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     other = small_world.world(tmp_path)  # without the linear part's columns
     with pytest.raises(ArtifactError, match="inductive is of"):
-        save_bundle(replace(bundle, inductive=other.inductive), tmp_path / "bundle")
+        save_with_golden(replace(bundle, inductive=other.inductive), tmp_path / "bundle")
 
 
 def test_a_bundle_of_an_older_reckg_serves_the_users_it_knows(bundle: Bundle, tmp_path: Path) -> None:
-    save_bundle(replace(bundle, inductive=None), tmp_path / "bundle")
+    save_with_golden(replace(bundle, inductive=None), tmp_path / "bundle")
     assert not any(name.startswith("inductive/") for name in read_manifest(tmp_path / "bundle")["files"])
-    old = Recommender(load_bundle(tmp_path / "bundle"))
+    old = Recommender(open_bundle(tmp_path / "bundle"))
     assert ids(old.recommend(USER_IDS[0])) == ids(Recommender(bundle).recommend(USER_IDS[0]))
     calls: list[Callable[[], object]] = [
         lambda: old.recommend(recent_items=GIVEN),
         lambda: old.recommend(attributes={"city": "Rome"}),
         lambda: old.embed_items([("dune", {})]),
-        lambda: old.bundle.with_items(new_items()),
+        lambda: with_items(old.bundle, new_items()),
     ]
     for call in calls:
         with pytest.raises(CannotEmbedError, match=r"was left out\. Run 'reckg bundle' again"):

@@ -10,6 +10,7 @@ import pytest
 
 from reckg.bundle.bundle import Bundle
 from reckg.errors import DataError, UnknownIdError
+from reckg.live.live_bundle import LiveBundle
 from reckg.ranking.features.extract import extract_features
 from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.known_users import popular_items, recommend_batch, similar_items
@@ -262,7 +263,7 @@ def test_items_that_are_not_available_come_to_nobody(
     """Left out as what users have seen, or by a bitmap where they are many: the lists are the same."""
     monkeypatch.setattr("reckg.recommend.wanted.FEW_UNAVAILABLE", few)
     gone = np.array([0, 3, 7, 30, 31], dtype=np.int64)
-    less = replace(filtered, unavailable=gone, base=filtered)
+    less = replace(LiveBundle.of(filtered), unavailable=gone)
     users = np.arange(40)
     for seen in (True, False):
         for k in (5, 60):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from jobs.stages.evaluate import evaluate
-from reckg.bundle.bundle import save_bundle
 from reckg.config.run_config import Config, EvaluateConfig
 from reckg.errors import ArtifactError, ConfigError
 from reckg.evaluation.report.html import SECTIONS, render_html
 from reckg.evaluation.report.svg import Line, Mark, bar_chart, beeswarm, dot_plot, line_chart, nice_ticks
 from reckg.evaluation.report.words import metric_label
 from reckg.evaluation.report.write import SYSTEMS, mood, primary_metric, systems_and_comparisons, verdict, write_report
+from reckg.recommend.golden import save_with_golden
 from tests.small_bundle import small_bundle
 from tests.small_report import LEVEL, N, diversity, read_page, result_of, sample_report, small_run
 
@@ -237,6 +237,6 @@ def test_columns_that_do_not_exist_or_fit_are_refused(tmp_path: Path) -> None:
 
 def test_the_stage_refuses_a_bundle_of_another_run(tmp_path: Path) -> None:
     small_run(tmp_path)
-    save_bundle(small_bundle(40, 59, ranked=False), tmp_path / "bundle", overwrite=True)
+    save_with_golden(small_bundle(40, 59, ranked=False), tmp_path / "bundle", overwrite=True)
     with pytest.raises(ArtifactError, match="40 users and 59 items, prepared/ 40 and 60"):
         evaluate(Config(), tmp_path, tmp_path)

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from jobs.commands.evaluate_log import Shown, evaluate_log, log_summary, system_items
-from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import parse_config
 from reckg.errors import ConfigError, DataError
+from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted
 from tests.small_bundle import small_bundle
@@ -28,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with what evaluate_log reads of it."""
     folder = tmp_path_factory.mktemp("run")
     bundle = small_bundle()
-    save_bundle(bundle, folder / "bundle")
+    save_with_golden(bundle, folder / "bundle")
     write_prepared(folder, "utc")
     return folder
 
@@ -80,7 +81,7 @@ def evaluated(run: Path, frame: pl.DataFrame, folder: Path, **options: Any) -> d
 @pytest.mark.parametrize("match", ["place", "list"])
 def test_the_truth_is_found(run: Path, tmp_path: Path, match: Any) -> None:
     value = truth(match == "place")
-    log = log_of(load_bundle(run / "bundle"), 6000, 1, match == "place")
+    log = log_of(open_bundle(run / "bundle"), 6000, 1, match == "place")
     report = evaluated(run, log, tmp_path, match=match)
     found = report["counterfactual"]
     assert found["estimates"]["logged"]["high"] < value
@@ -101,7 +102,7 @@ def test_the_truth_is_found(run: Path, tmp_path: Path, match: Any) -> None:
 
 def test_the_systems_list_is_as_long_as_the_requests(run: Path) -> None:
     """Request 0 shows the system's second item alone, request 1 its second and its first, request 2 an unknown item."""
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     best = recommend_batch(bundle, np.array([4]), Wanted(3)).item_idx[0]
     request = np.array([0, 1, 1, 2])
     item_idx, position, ones = np.array([best[1], best[1], best[0], -1]), np.array([2, 3, 4, 1]), np.ones(4)
@@ -113,14 +114,14 @@ def test_the_systems_list_is_as_long_as_the_requests(run: Path) -> None:
 
 
 def test_the_wrong_meaning_of_the_propensities_shows(run: Path, tmp_path: Path) -> None:
-    log = log_of(load_bundle(run / "bundle"), 2000, 1, by_place=False)
+    log = log_of(open_bundle(run / "bundle"), 2000, 1, by_place=False)
     report = evaluated(run, log, tmp_path, match="place")
     assert any("The mean weight is 0.3" in warning for warning in report["warnings"])
     assert report["verdict"].startswith("No verdict: the mean weight is 0.3")
 
 
 def test_a_log_of_the_system_itself_is_worth_what_it_earned(run: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     users = np.repeat(np.arange(39), K)
     log = pl.DataFrame(
         {
@@ -148,7 +149,7 @@ def test_a_log_of_the_system_itself_is_worth_what_it_earned(run: Path, tmp_path:
 
 
 def test_what_cannot_be_used_is_counted_and_said(run: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     log = log_of(bundle, 600)
     request = pl.col("request_id")
     hashed, missing, zero, early = (log["request_id"].unique(maintain_order=True)[n] for n in range(4))
@@ -187,7 +188,7 @@ def test_what_cannot_be_used_is_counted_and_said(run: Path, tmp_path: Path) -> N
 
 
 def test_clipping_is_stated(run: Path, tmp_path: Path) -> None:
-    log = log_of(load_bundle(run / "bundle"), 600)
+    log = log_of(open_bundle(run / "bundle"), 600)
     report = evaluated(run, log, tmp_path, clip=2.0)
     found = report["counterfactual"]
     assert found["largest_weight"] == found["clip"] == 2.0 and found["clipped_rows"] == found["matched_rows"]
@@ -205,7 +206,7 @@ def test_clipping_is_stated(run: Path, tmp_path: Path) -> None:
 
 def test_without_times_the_order_of_log_and_data_is_unknown(run: Path, tmp_path: Path) -> None:
     write_prepared(run, "order")
-    log = log_of(load_bundle(run / "bundle"), 600).with_columns(timestamp=pl.lit(5))
+    log = log_of(open_bundle(run / "bundle"), 600).with_columns(timestamp=pl.lit(5))
     report = evaluated(run, log, tmp_path)
     write_prepared(run, "utc")
     assert report["counterfactual"]["rows"] == 600 * K
@@ -213,7 +214,7 @@ def test_without_times_the_order_of_log_and_data_is_unknown(run: Path, tmp_path:
 
 
 def test_without_propensities_variants_are_compared_all_the_same(run: Path, tmp_path: Path) -> None:
-    log = log_of(load_bundle(run / "bundle"), 900).drop("propensity", "user_id")
+    log = log_of(open_bundle(run / "bundle"), 900).drop("propensity", "user_id")
     interleaved = log.with_columns(
         variant=pl.when(pl.col("position") == 2).then(pl.lit("new")).otherwise(pl.lit("old")),
         reward=(pl.col("position") == 2).cast(pl.Float64),
@@ -241,7 +242,7 @@ def test_without_propensities_variants_are_compared_all_the_same(run: Path, tmp_
 
 
 def test_places_beyond_the_catalogue_and_a_single_user(run: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(run / "bundle")
+    bundle = open_bundle(run / "bundle")
     log = log_of(bundle, 300).with_columns(position=pl.col("position") * 1_000_000_000)
     report = evaluated(run, log, tmp_path)
     assert report["counterfactual"]["estimates"]["ips"]["mean"] == 0.0
@@ -255,4 +256,4 @@ def test_places_beyond_the_catalogue_and_a_single_user(run: Path, tmp_path: Path
 
 def test_a_broken_log_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1_800 of 1_800 values of 'position'"):
-        evaluated(run, log_of(load_bundle(run / "bundle"), 600).with_columns(position=pl.lit(0)), tmp_path)
+        evaluated(run, log_of(open_bundle(run / "bundle"), 600).with_columns(position=pl.lit(0)), tmp_path)

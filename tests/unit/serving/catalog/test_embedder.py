@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reckg.bundle.bundle import Bundle, load_bundle, save_bundle
+from reckg.bundle.bundle import Bundle
 from reckg.bundle.store import publish
+from reckg.live.changes import CatalogChange
 from reckg.live.new_item import NewItem
+from reckg.recommend.golden import open_bundle, save_with_golden
 from serving.catalog import embedder as embedding
 from serving.catalog.embedder import Embedder
 from serving.settings import ServerSettings
-from serving.store import CatalogChange, StoreError
+from serving.store import StoreError
 from tests import small_world
 from tests.memory_store import MemoryStore
 
@@ -92,7 +94,7 @@ def test_a_bundle_of_an_older_reckg_embeds_nothing(bundle: Bundle) -> None:
 def test_the_process_tells_when_a_bundle_is_embedded(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_bundle(bundle, tmp_path / "bundle")
+    save_with_golden(bundle, tmp_path / "bundle")
     store, out = MemoryStore(), io.StringIO()
     store.change_catalog([upsert("n1", genres=["x"])])
     monkeypatch.setattr(embedding, "open_store", lambda *_: store)
@@ -114,7 +116,7 @@ def test_the_bundles_of_variants_get_the_items_too(
 ) -> None:
     store, bundles, out = MemoryStore(), tmp_path / "store", io.StringIO()
     for version in ("a", "b", "c"):
-        save_bundle(replace(bundle, version=version), tmp_path / version)
+        save_with_golden(replace(bundle, version=version), tmp_path / version)
         publish(tmp_path / version, bundles)
     variants = [{"name": "now", "share": 0.5}, {"name": "then", "share": 0.5, "bundle_version": "b"}]
     settings = {"bundle": str(bundles), "experiment": {"variants": variants}}
@@ -122,7 +124,7 @@ def test_the_bundles_of_variants_get_the_items_too(
     monkeypatch.setattr(embedding, "open_store", lambda *_: store)
     loaded: list[str] = []
     monkeypatch.setattr(
-        embedding, "load_bundle", lambda path, verify: loaded.append(path.name) or load_bundle(path, verify=verify)
+        embedding, "load_bundle", lambda path, verify: loaded.append(path.name) or open_bundle(path, verify=verify)
     )
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     for line in ({"settings": settings, "bundle": str(bundles / "a")}, {"bundle": str(bundles / "c")}, None):

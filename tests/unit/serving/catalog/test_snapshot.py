@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reckg.bundle.bundle import save_bundle
 from reckg.bundle.manifest import MANIFEST
+from reckg.recommend.golden import save_with_golden
 from serving.catalog.snapshot import ServingState
 from tests.memory_store import MemoryStore
 from tests.small_bundle import small_bundle
@@ -30,7 +30,7 @@ def test_a_bundle_goes_without_the_collector_once_another_is_served(tmp_path: Pa
     """Workers keep the collector off what a bundle is made of."""
     state = ServingState(MemoryStore())
     for version in ("first", "second"):
-        save_bundle(replace(small_bundle(), version=version), tmp_path / version)
+        save_with_golden(replace(small_bundle(), version=version), tmp_path / version)
 
     def serve(version: str) -> None:
         manifest = (tmp_path / version / MANIFEST).read_bytes()

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from reckg.live.changes import CatalogChange
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import admin_pb2 as pb
 from serving.catalog.snapshot import ServingState
 from serving.services.admin import AdminService
 from serving.settings import ServerSettings
-from serving.store import CatalogChange, StateStore, StoreDownError
+from serving.store import StateStore, StoreDownError
 from tests.slow_store import SlowStore
 from tests.small_bundle import small_bundle
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from serving.store import CatalogChange, EmbeddedItem, StateStore, StoredEvent, StoreDownError, StoreError
+from reckg.live.changes import CatalogChange, EmbeddedItem
+from serving.store import StateStore, StoredEvent, StoreDownError, StoreError
 from serving.store.circuit_breaker import CircuitBreaker
 from tests.slow_store import SlowStore
 

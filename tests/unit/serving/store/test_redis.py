@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from reckg.errors import ConfigError
+from reckg.live.changes import CatalogChange
 from serving.settings import StoreSettings
-from serving.store import CatalogChange, StoredEvent, StoreDownError, StoreError
+from serving.store import StoredEvent, StoreDownError, StoreError
 from serving.store.redis import RedisStore
 from tests.local_redis import DURABLE, LocalRedis, free_port
 

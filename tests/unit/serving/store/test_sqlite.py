@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from reckg.errors import ArtifactError
+from reckg.live.changes import CatalogChange
 from serving.settings import StoreSettings
-from serving.store import CatalogChange, StoredEvent, StoreDownError, StoreError
+from serving.store import StoredEvent, StoreDownError, StoreError
 from serving.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reckg.live.changes import CatalogChange, EmbeddedItem
 from serving.settings import StoreSettings
-from serving.store import CatalogChange, EmbeddedItem, StateStore, StoredEvent, StoreError
+from serving.store import StateStore, StoredEvent, StoreError
 from serving.store.redis import RedisStore
 from serving.store.sqlite import SqliteStore
 from tests.slow_store import SlowStore

@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reckg.bundle.bundle import load_bundle, save_bundle
 from reckg.bundle.manifest import manifest_text, read_manifest
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import describe_files
+from reckg.recommend.golden import open_bundle, save_with_golden
 from serving.catalog.snapshot import ServingState
 from serving.supervisor import verify as verify_module
 from serving.supervisor.verify import VersionedBundle, described, verify
@@ -32,7 +32,7 @@ MINUTE = 60.0
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("verified") / "bundle"
-    save_bundle(small_bundle(), path)
+    save_with_golden(small_bundle(), path)
     return path
 
 
@@ -44,7 +44,7 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 def here(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What the child process says, from this one; and no library may read a file of the bundle."""
 
-    def parse(_: Path) -> NoReturn:
+    def parse(*_: object) -> NoReturn:
         raise AssertionError("a parser was asked")
 
     monkeypatch.setattr(verify_module, "limit_process", lambda *_: None)
@@ -99,7 +99,7 @@ def other(**given: Any) -> Callable[[Path, str], bytes]:
     """A file of another bundle."""
 
     def content(folder: Path, name: str) -> bytes:
-        save_bundle(small_bundle(**given), folder)
+        save_with_golden(small_bundle(**given), folder)
         return (folder / name).read_bytes()
 
     return content
@@ -137,8 +137,9 @@ def test_parts_of_another_bundle_are_refused(
 
 def verify_here(path: Path) -> None:
     """What the child does after the limits, without the start of a process."""
-    verify_module.check_files(path, read_manifest(path)["files"])
-    verify_module._load(path)
+    manifest = read_manifest(path)
+    verify_module.check_files(path, manifest["files"])
+    verify_module._load(path, manifest)
 
 
 def reordered(folder: Path) -> bytes:
@@ -171,7 +172,7 @@ def test_a_planted_pickle_never_runs(copied: Path, tmp_path: Path) -> None:
                 ServingState().prepare(copied, described(copied).manifest_sha256)
         rewrite(copied, name, whole)
     rewrite(copied, "vectors.npy", as_array.getvalue())
-    load_bundle(copied)  # a file that nothing reads
+    open_bundle(copied)  # a file that nothing reads
     assert not (tmp_path / "it ran").exists()
 
 
@@ -179,7 +180,7 @@ def child_that(does: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verifier's process does this once it is limited."""
     code = f"""
         from serving.supervisor import verify
-        def load(path):
+        def load(path, manifest):
             {does}
         verify._load = load
         import sys

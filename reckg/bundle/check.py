@@ -1,0 +1,62 @@
+"""Checks that the parts of a bundle fit together."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.manifest import VERSION
+from reckg.data.history import History
+from reckg.errors import ArtifactError
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Checks that the parts of a bundle fit together. Raises ArtifactError with everything that does not."""
+    n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
+    dim = bundle.item_vectors.shape[-1]
+    problems = [] if VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
+    if n_users == 0 or n_items == 0:
+        problems.append(f"there are {n_users} users and {n_items} items")
+    problems += _array_problems("user vectors", bundle.user_vectors, (n_users, dim), "user ids")
+    problems += _array_problems("item vectors", bundle.item_vectors, (n_items, dim), "item ids")
+    if bundle.items.height != n_items or bundle.items.columns[:1] != ["item_id"]:
+        problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
+    if bundle.title_column is not None and bundle.items.schema.get(bundle.title_column) != pl.String:
+        problems.append(f"items has no text column {bundle.title_column!r}, which item_columns.text names first")
+    if bundle.index.n_items != n_items:
+        problems.append(f"index has {bundle.index.n_items:_} vectors, item ids {n_items:_}")
+    elif bundle.index.dim != dim:
+        problems.append(f"index has {bundle.index.dim} dimensions, item vectors {dim}")
+    elif not problems and not np.array_equal(bundle.index.vectors(), bundle.item_vectors):
+        problems.append("index and item vectors hold different vectors")
+    problems += _history_problems(bundle.history, n_users, n_items)
+    for what, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
+        if len(table) != n:
+            problems.append(f"feature tables have {len(table):_} {what}, {what[:-1]} ids {n:_}")
+    if bundle.inductive is not None:
+        problems += bundle.inductive.problems(n_users, n_items, dim)
+    if problems:
+        raise ArtifactError(
+            f"bundle {bundle.version!r}: " + "; ".join(problems) + ": built from different runs? Run 'reckg run' again."
+        )
+
+
+def _array_problems(what: str, array: np.ndarray, shape: tuple[int, ...], counted: str) -> list[str]:
+    if array.ndim == len(shape) and array.shape[0] != shape[0]:
+        return [f"{what} have {array.shape[0]:_} rows, {counted} {shape[0]:_}"]
+    if array.shape != shape or array.dtype != np.float32:
+        return [f"{what} are {array.dtype} of shape {array.shape}, expected float32 of {shape}"]
+    bad = int((~np.isfinite(array)).sum())
+    return [f"{what} hold {bad:_} values that are not finite"] if bad else []
+
+
+def _history_problems(history: History, n_users: int, n_items: int) -> list[str]:
+    indptr, item_idx = history.indptr, history.item_idx
+    if indptr.ndim != 1 or history.n_users != n_users:
+        return [f"history has {len(indptr) - 1:_} users, user ids {n_users:_}"]
+    lengths = {len(item_idx), len(history.timestamp), len(history.weight), int(indptr[-1])}
+    if len(lengths) > 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        return [f"history's rows do not fit its {len(item_idx):_} interactions"]
+    outside = int(((item_idx < 0) | (item_idx >= n_items)).sum())
+    return [f"history names {outside:_} times an item outside 0..{n_items - 1}"] if outside else []

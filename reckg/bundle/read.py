@@ -1,0 +1,79 @@
+"""Reads a bundle and checks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from safetensors import SafetensorError
+
+from reckg.bundle.bundle import Bundle
+from reckg.bundle.check import check_bundle
+from reckg.bundle.manifest import read_manifest
+from reckg.data.history import History
+from reckg.data.ids import IdMap
+from reckg.errors import ArtifactError, DataError
+from reckg.files.atomic_folder import check_files
+from reckg.files.mapped_tensors import mapped_tensors
+from reckg.inductive.files import load_inductive
+from reckg.ranking.tables.feature_tables import load_feature_tables
+from reckg.ranking.trees.ranker import load_ranker
+from reckg.retrieval.faiss_index import Device
+from reckg.retrieval.index import load_index
+
+PARSED = ("index/", "ranker/")  # FAISS and LightGBM read these files; a damaged one can end the process
+
+
+def load_bundle(path: Path, verify: bool = True) -> Bundle:
+    """Reads a bundle.
+
+    Args:
+        verify: check the hash of every file; else only names, sizes and shapes, and the hashes of the files whose
+            parsers do not survive damage.
+    Raises:
+        ArtifactError: names everything that is missing or damaged, or the parts that do not fit together.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    check_files(path, manifest["files"], hashed=None if verify else PARSED)
+    return read_checked(path, manifest)
+
+
+def read_checked(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    """Reads the bundle of a manifest, after ``check_files``: no file is hashed again.
+
+    Raises:
+        ArtifactError: a file cannot be read, or the parts do not fit together.
+    """
+    try:
+        bundle = _read_parts(path, manifest)
+        check_bundle(bundle)
+        problems = bundle.inductive.encoder_problems(manifest["files"]) if bundle.inductive is not None else []
+    except (OSError, pl.exceptions.PolarsError, SafetensorError, KeyError, DataError) as error:
+        raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if problems:
+        raise ArtifactError(f"{path}: {problems[0]}: built from different runs? Run 'reckg run' again.")
+    return bundle
+
+
+def _read_parts(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
+    embeddings, history = mapped_tensors(path / "embeddings.safetensors"), mapped_tensors(path / "history.safetensors")
+    device: Device = "cpu" if manifest.get("config", {}).get("index", {}).get("device", "cpu") == "cpu" else "auto"
+    folders = {name.partition("/")[0] for name in manifest["files"]}
+    return Bundle(
+        version=manifest["version"],
+        manifest=dict(manifest),
+        user_ids=IdMap(users["user_id"], "user id"),
+        item_ids=IdMap(items["item_id"], "item id"),
+        items=items,
+        user_vectors=embeddings["users"],
+        item_vectors=embeddings["items"],
+        index=load_index(path / "index", device, checked=True),
+        history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
+        features=load_feature_tables(path / "features", checked=True),
+        ranker=load_ranker(path / "ranker", checked=True) if "ranker" in folders else None,
+        inductive=load_inductive(path / "inductive", items["item_id"].to_list()) if "inductive" in folders else None,
+    )
