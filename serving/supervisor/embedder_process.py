@@ -1,4 +1,4 @@
-"""The embedder, kept running by the supervisor: the process that makes vectors of added items (embedding.py)."""
+"""The embedder's process (serving/catalog/embedder.py), kept running by the supervisor."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from serving.processes.child_process import child_command, child_environment
 from serving.settings import ServerSettings
 from serving.supervisor.verify import VersionedBundle
 
-BACK_OFF_S = (1.0, 60.0)  # before it is started again: the first time, and at most
+BACK_OFF_S = (1.0, 60.0)  # shortest and longest wait before the next start
 STOP_S = 5.0
 
 logger = logging.getLogger("reckg.serving")
 
 
 class EmbedderProcess:
-    """Follows one bundle after the other; does nothing where there is no state store, or settings say so."""
+    """The embedder's process. Without a state store, or if the settings turn it off, it never starts.
+
+    Args:
+        settings: of the server.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._bundle: VersionedBundle | None = None
-        self._embedded = ""  # the version for which everything is embedded
+        self._embedded = ""  # the version for which all items are embedded
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
 
     def follow(self, bundle: VersionedBundle, wait_s: float = 0.0) -> None:
-        """Embeds for this bundle from now on; waits until what the store holds is embedded for it, at most so long.
+        """Embeds for a bundle from now on, and waits until the store's items are embedded for it.
 
-        It does not wait for a process that is still at its first bundle.
+        A process that is still at its first bundle is not waited for.
+
+        Args:
+            bundle: the served bundle, or the next one.
+            wait_s: longest wait.
         """
         has_store = self._settings.embedder and self._settings.store.kind != "none"
         if not has_store or not (bundle.path / "inductive").is_dir():
@@ -47,14 +55,14 @@ class EmbedderProcess:
                 self._keeper = threading.Thread(target=self._keep, name="embedder", daemon=True)
                 self._keeper.start()
             elif self._process is not None:
-                self._say(self._process, {"bundle": str(bundle.path)})
-            if not wait_s:  # not even for the lock, which the keeper holds while it starts a process
+                self._send(self._process, {"bundle": str(bundle.path)})
+            if not wait_s:  # no wait for the lock either, which the keeper holds while it starts a process
                 return
             if not self._changed.wait_for(lambda: self._embedded == bundle.version or self._stopping.is_set(), wait_s):
                 logger.warning("added items are not all embedded for %s after %.1f s", bundle.version, wait_s)
 
     def stop(self) -> None:
-        """Closes its input, at which it ends; kills it where it does not."""
+        """Ends the process by the end of its input, or kills it after STOP_S."""
         with self._changed:
             self._stopping.set()
             self._changed.notify_all()
@@ -82,9 +90,9 @@ class EmbedderProcess:
                     stdout=subprocess.PIPE,
                     text=True,
                 )
-                self._say(process, {"settings": self._settings.model_dump(mode="json")})
+                self._send(process, {"settings": self._settings.model_dump(mode="json")})
                 if self._bundle is not None:
-                    self._say(process, {"bundle": str(self._bundle.path)})
+                    self._send(process, {"bundle": str(self._bundle.path)})
             self._listen(process)
             code = process.wait()
             with self._changed:
@@ -101,20 +109,20 @@ class EmbedderProcess:
         with process.stdout as lines:
             for line in lines:
                 if line.startswith("{"):  # libraries print too
-                    said = json.loads(line)
+                    report = json.loads(line)
                     with self._changed:
-                        self._embedded = said["embedded"]
+                        self._embedded = report["embedded"]
                         self._changed.notify_all()
 
-    def _say(self, process: subprocess.Popen[str], line: dict[str, Any]) -> None:
-        """One that ends is started again, and told then."""
+    def _send(self, process: subprocess.Popen[str], line: dict[str, Any]) -> None:
+        """Sends a line. A process that has ended is started again and gets its lines then."""
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
 
     def _end_input(self) -> None:
-        """Tells the process nothing any more; it may have ended with lines unread."""
+        """Closes the input of the process, which may have ended with lines unread."""
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             with contextlib.suppress(OSError):

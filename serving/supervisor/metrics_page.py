@@ -1,4 +1,4 @@
-"""/metrics: what all workers of a server counted together, and what only the supervisor knows."""
+"""The page /metrics: sums over all workers, and figures of the supervisor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from reckg.errors import ConfigError
 from serving.settings import MetricsSettings
 
-Described = Callable[[], Mapping[str, float | str]]  # of the names of supervisor_metrics
+Describe = Callable[[], Mapping[str, float | str]]  # returns the figures of supervisor_metrics
 
 
 class MetricsPage:
-    """The folder that workers count into, and the page; nothing where the settings name no port."""
+    """The folder that workers count into, and the page. Without a port in the settings it does nothing.
+
+    Args:
+        settings: address of the page.
+    """
 
     def __init__(self, settings: MetricsSettings) -> None:
         self._settings = settings
@@ -27,20 +31,25 @@ class MetricsPage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the workers."""
+        """The variables of the workers."""
         return {} if self._folder is None else {"PROMETHEUS_MULTIPROC_DIR": self._folder.name}
 
     def forget(self, pid: int) -> None:
-        """A worker ended: it is taken out of the gauges, its counters stay."""
+        """Takes a worker that ended out of the gauges. Its counters stay.
+
+        Args:
+            pid: id of its process.
+        """
         if self._folder is not None:
             multiprocess.mark_process_dead(pid, path=self._folder.name)
 
-    def serve(self, describe: Described) -> None:
-        """Raises ConfigError: the address cannot be listened at."""
+    def serve(self, describe: Describe) -> None:
+        """Starts the page. Raises ConfigError if the address is not free."""
         if self._folder is not None:
             self._serving = serve_metrics(self._settings.host, self._settings.port, Path(self._folder.name), describe)
 
     def close(self) -> None:
+        """Ends the page and removes the folder."""
         if self._serving is not None:
             server, thread = self._serving
             server.shutdown()
@@ -50,14 +59,23 @@ class MetricsPage:
             self._folder.cleanup()
 
 
-def serve_metrics(host: str, port: int, folder: Path, describe: Described) -> tuple[WSGIServer, Thread]:
-    """Serves /metrics: what the processes of ``folder`` counted together, and what the supervisor describes.
+def serve_metrics(host: str, port: int, folder: Path, describe: Describe) -> tuple[WSGIServer, Thread]:
+    """Serves /metrics in a thread.
+
+    Args:
+        host: address to listen on.
+        port: its port.
+        folder: files of the workers' counts.
+        describe: returns the figures of the supervisor.
+
+    Returns:
+        The server and its thread.
 
     Raises:
-        ConfigError: the address cannot be listened at.
+        ConfigError: the address is not free.
     """
 
-    class Together(CollectorRegistry):
+    class AllProcesses(CollectorRegistry):
         def collect(self) -> Iterator[Metric]:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, path=str(folder))
@@ -65,27 +83,31 @@ def serve_metrics(host: str, port: int, folder: Path, describe: Described) -> tu
             yield from supervisor_metrics(describe())
 
     try:
-        return start_http_server(port, addr=host, registry=Together())
+        return start_http_server(port, addr=host, registry=AllProcesses())
     except OSError as error:
         raise ConfigError(f"metrics: cannot listen at {host}:{port}: {error.strerror}; choose another port.") from error
 
 
-def supervisor_metrics(said: Mapping[str, float | str]) -> Iterator[Metric]:
-    """What the supervisor says, by the keys worker_count, ready_worker_count, respawn_count, swap_count,
-    refused_swap_count, swap_seconds, bundle_version and bundle_time (epoch seconds)."""
+def supervisor_metrics(figures: Mapping[str, float | str]) -> Iterator[Metric]:
+    """Yields the metrics of the supervisor.
+
+    Args:
+        figures: worker_count, ready_worker_count, respawn_count, swap_count, refused_swap_count, swap_seconds,
+            bundle_version and bundle_time (epoch seconds).
+    """
     workers = GaugeMetricFamily("reckg_workers", "Worker processes by state.", labels=["state"])
-    workers.add_metric(["wanted"], float(said["worker_count"]))
-    workers.add_metric(["ready"], float(said["ready_worker_count"]))
+    workers.add_metric(["wanted"], float(figures["worker_count"]))
+    workers.add_metric(["ready"], float(figures["ready_worker_count"]))
     yield workers
-    yield CounterMetricFamily("reckg_worker_respawns", "Workers started again.", value=float(said["respawn_count"]))
+    yield CounterMetricFamily("reckg_worker_respawns", "Workers started again.", value=float(figures["respawn_count"]))
     swaps = CounterMetricFamily("reckg_bundle_swaps", "Swaps of the bundle by result.", labels=["result"])
-    swaps.add_metric(["done"], float(said["swap_count"]))
-    swaps.add_metric(["refused"], float(said["refused_swap_count"]))
+    swaps.add_metric(["done"], float(figures["swap_count"]))
+    swaps.add_metric(["refused"], float(figures["refused_swap_count"]))
     yield swaps
-    seconds = float(said["swap_seconds"])
-    yield GaugeMetricFamily("reckg_bundle_swap_seconds", "How long the last swap took, verification too.", seconds)
-    bundle = GaugeMetricFamily("reckg_bundle_info", "The bundle that is served: 1.", labels=["version"])
-    bundle.add_metric([str(said["bundle_version"])], 1.0)
+    seconds = float(figures["swap_seconds"])
+    yield GaugeMetricFamily("reckg_bundle_swap_seconds", "Seconds of the last swap, verification included.", seconds)
+    bundle = GaugeMetricFamily("reckg_bundle_info", "The served bundle: 1.", labels=["version"])
+    bundle.add_metric([str(figures["bundle_version"])], 1.0)
     yield bundle
-    when = float(said["bundle_time"])
-    yield GaugeMetricFamily("reckg_bundle_loaded_timestamp_seconds", "Since when that bundle is served.", when)
+    when = float(figures["bundle_time"])
+    yield GaugeMetricFamily("reckg_bundle_loaded_timestamp_seconds", "Epoch seconds of the latest swap.", when)

@@ -1,4 +1,4 @@
-"""The port that the workers share: found and kept by the supervisor, and by one supervisor only."""
+"""The port that the workers of a server share. One supervisor keeps it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from reckg.errors import ConfigError
 
 
 class SharedPort:
-    """Keeps ``host:port`` (port 0: a free one) for the workers, which listen there with SO_REUSEPORT.
+    """A port kept for the workers, which listen there with SO_REUSEPORT.
 
-    Two servers would share a port silently through SO_REUSEPORT. So the port is bound without it, which fails where
-    anybody listens, and only then opened to the workers; and an abstract socket of the port's name tells servers apart
-    whose workers do not listen yet.
+    SO_REUSEPORT alone would let two servers share a port silently. So the port is first bound without it, which fails
+    if anybody listens there, and then opened to the workers. An abstract socket with the port's name finds a second
+    server while the workers of the first do not listen yet.
+
+    Args:
+        host: address to listen on.
+        port: its port; 0: a free one.
 
     Raises:
-        ConfigError: the host is unknown, or something listens there.
+        ConfigError: the host is unknown, or another process listens there.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.shown_host = f"[{host}]" if ":" in host else host
         try:
-            family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self._port = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             raise ConfigError(f"cannot listen at {self.shown_host}:{port}: {error.strerror or error}") from error
         self._name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._port.bind(where)
+            self._port.bind(address)
             self.number: int = self._port.getsockname()[1]
             self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._name.bind(f"\0reckg {where[0]}:{self.number}")
+            self._name.bind(f"\0reckg {address[0]}:{self.number}")
         except OSError as error:
             self.close()
             raise ConfigError(
@@ -43,9 +47,11 @@ class SharedPort:
 
     @property
     def address(self) -> str:
+        """``host:port``."""
         return f"{self.shown_host}:{self.number}"
 
     def close(self) -> None:
+        """Frees the port."""
         with contextlib.suppress(OSError):
             self._port.close()
             self._name.close()

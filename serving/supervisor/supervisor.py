@@ -1,7 +1,7 @@
-"""`reckg serve`: the process that owns the port, the workers and the swaps.
+"""The process of `reckg serve`, which owns the port, the workers and the swaps.
 
-It starts workers by exec, which share the port and the mapped bundle, starts another where one ends, verifies bundles
-in a process of their own, and drains everything on SIGTERM. It imports nothing heavy and answers no client itself.
+It starts workers by exec, which share the port and the mapped bundle, and replaces workers that end. It verifies
+bundles in another process, and drains everything on SIGTERM. It imports nothing heavy and answers no client itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ logger = logging.getLogger("reckg.serving")
 
 
 class Supervisor:
-    """The server's state beside its workers."""
+    """The supervisor of a server.
+
+    Args:
+        settings: of the server, with the port that the workers share.
+
+    Raises:
+        ReckgError: the bundle has no readable manifest, or a variant names an unknown version.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
@@ -44,32 +51,48 @@ class Supervisor:
         self.swaps = Swaps(settings, self.fleet, self.embedder)
         self._refusal: ReckgError | None = None
 
-    def answer(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """What workers call, on behalf of AdminService."""
-        if what == "load_bundle":
+    def answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Answers a worker's call for AdminService.
+
+        Args:
+            name: "load_bundle", "rollback_bundle" or "describe".
+            arguments: of the call.
+
+        Raises:
+            CallError: the swap is refused, or the name is unknown.
+        """
+        if name == "load_bundle":
             return self.swaps.load(arguments["version"])
-        if what == "rollback_bundle":
+        if name == "rollback_bundle":
             return self.swaps.rollback()
-        if what == "describe":
+        if name == "describe":
             return self.describe()
-        raise CallError("UNIMPLEMENTED", f"the supervisor has no {what!r}")
+        raise CallError("UNIMPLEMENTED", f"the supervisor has no {name!r}")
 
     def describe(self) -> dict[str, Any]:
-        return self.fleet.told() | {
+        """Returns the figures for DescribeServing."""
+        return self.fleet.worker_counts() | {
             "previous_bundle_version": self.swaps.previous.version if self.swaps.previous else "",
             "uptime_s": time.monotonic() - self.started,
             "last_swap_error": self.swaps.last_error,
         }
 
     def describe_numbers(self) -> dict[str, float | str]:
-        """For /metrics."""
+        """Returns the figures for /metrics."""
         swaps = {"swap_count": self.swaps.done, "refused_swap_count": self.swaps.failed}
-        said: dict[str, float | str] = {"swap_seconds": self.swaps.seconds, "bundle_time": self.swaps.served_since}
-        said["bundle_version"] = self.fleet.committed.version
-        return self.fleet.told() | swaps | said
+        bundle: dict[str, float | str] = {"swap_seconds": self.swaps.seconds, "bundle_time": self.swaps.served_since}
+        bundle["bundle_version"] = self.fleet.committed.version
+        return self.fleet.worker_counts() | swaps | bundle
 
     def run(self, address: str) -> None:
-        """Until ``stopping`` is set; then drains. Raises ReckgError: the server cannot start."""
+        """Runs until ``stopping`` is set, and then drains.
+
+        Args:
+            address: ``host:port`` of the server, for the line that it prints.
+
+        Raises:
+            ReckgError: the server cannot start.
+        """
         grace_s = 0.0
         try:
             self.metrics.serve(self.describe_numbers)
@@ -80,7 +103,7 @@ class Supervisor:
                     raise self._refusal
             grace_s = self.settings.grace_s
             if not self.stopping.is_set():
-                self._say_ready(address)
+                self._announce(address)
                 self.embedder.follow(self.fleet.committed)
                 if self.settings.watch_s > 0 and is_store(self.settings.bundle):
                     threading.Thread(target=self.swaps.watch, args=(self.stopping,), daemon=True).start()
@@ -95,7 +118,7 @@ class Supervisor:
         logger.info("stopped")
 
     def _verify(self) -> None:
-        """Verifies the first bundle while the workers load it; they serve it when both are done."""
+        """Verifies the first bundle while the workers load it. They serve it after both."""
         try:
             timeout_s, fleet = self.settings.swap_timeout_s, self.fleet
             verify(fleet.committed, timeout_s, nice=False, hashed=fleet.set_hashed)
@@ -103,7 +126,7 @@ class Supervisor:
         except ReckgError as error:
             self._refusal = error
 
-    def _say_ready(self, address: str) -> None:
+    def _announce(self, address: str) -> None:
         if not is_loopback(self.settings.host) and self.settings.tls.certificate is None:
             logger.warning("serving beyond this machine at %s, without TLS", address)
         logger.info("ready after %.2f s", time.monotonic() - self.started)
@@ -111,13 +134,16 @@ class Supervisor:
 
 
 def serve(settings: ServerSettings) -> None:
-    """Serves until SIGTERM or SIGINT; then drains within the grace and returns.
+    """Serves until SIGTERM or SIGINT, and then drains within ``grace_s`` and returns.
 
     Once every worker answers, it prints one line that ends with the address, as ``127.0.0.1:43211``.
 
+    Args:
+        settings: of the server.
+
     Raises:
-        ConfigError: the address cannot be listened at, workers cannot start, or the files of tls or auth are wrong.
-        ArtifactError: the bundle is refused; the message names what is wrong.
+        ConfigError: the address is not free, workers cannot start, or the files of tls or auth are wrong.
+        ArtifactError: the bundle is refused; the message names the reason.
     """
     log_to_stderr(settings.log.level)
     if settings.tls.certificate is not None:

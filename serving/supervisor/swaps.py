@@ -1,4 +1,4 @@
-"""Hot swaps: from a version's name to a bundle that all workers serve, or a reason why it is not."""
+"""Hot swaps: from a version's name to a bundle that all workers serve, or to the reason of a refusal."""
 
 from __future__ import annotations
 
@@ -15,32 +15,47 @@ from serving.processes.channel import CallError
 from serving.settings import ServerSettings
 from serving.supervisor.embedder_process import EmbedderProcess
 from serving.supervisor.fleet import Fleet
-from serving.supervisor.verify import VersionedBundle, described, verify
+from serving.supervisor.verify import VersionedBundle, identify_bundle, verify
 
-EMBED_S = 20.0  # that a swap waits for added items to be embedded for the new bundle
+EMBED_S = 20.0  # longest wait of a swap until added items are embedded for the new bundle
 
 logger = logging.getLogger("reckg.serving")
 
 
 def find_bundle(path: Path, version: str = LATEST) -> VersionedBundle:
-    """A version of a bundle store, or the bundle itself; not verified.
+    """Finds a version in a bundle store, without verification.
+
+    Args:
+        path: bundle store, or a bundle, which is returned itself.
+        version: name of the version.
 
     Raises:
-        UnknownVersionError: the store holds no such version. ArtifactError: it has no readable manifest.
+        UnknownVersionError: the store does not hold the version.
+        ArtifactError: the manifest cannot be read.
     """
     if not is_store(path):
-        return described(path)
+        return identify_bundle(path)
     folder = resolve(path, version)
-    bundle = described(folder)
+    bundle = identify_bundle(folder)
     if bundle.version != folder.name:
-        raise ArtifactError(f"{folder} holds the version {bundle.version!r}, not the one that it is named for")
+        raise ArtifactError(f"{folder} holds the version {bundle.version!r}, not the version of its name")
     return bundle
 
 
 class Swaps:
-    """Swaps the fleet's bundle, one swap at a time. ``done`` and ``failed`` count, ``last_error`` says why.
+    """Swaps of the fleet's bundle, one at a time.
 
-    seconds: how long the last one took. served_since: when the present bundle was committed, epoch seconds.
+    Args:
+        settings: of the server.
+        fleet: the workers.
+        embedder: makes vectors of added items for the next bundle.
+
+    Attributes:
+        done: number of swaps.
+        failed: number of refused swaps.
+        last_error: reason of the last refusal; "" after a swap.
+        seconds: duration of the last swap.
+        served_since: epoch seconds when the served bundle was committed.
 
     Raises:
         UnknownVersionError: a variant of the experiment names a version that the store does not hold.
@@ -54,33 +69,52 @@ class Swaps:
         self._turn = threading.Lock()
         self._held: dict[VersionedBundle, ExitStack] = {}
         versions = settings.experiment.bundle_versions
-        self._variants = {described(resolve(settings.bundle, version)) for version in versions}
+        self._variants = {identify_bundle(resolve(settings.bundle, version)) for version in versions}
         self._hold()
-        self._seen = fleet.committed.version  # what the store's latest said when it was last looked at
+        self._seen = fleet.committed.version  # the store's latest version at the last look
 
     def load(self, version: str = LATEST) -> dict[str, str]:
-        """Serves a version of the bundle store. Raises CallError with the code of AdminService.LoadBundle."""
+        """Serves a version of the bundle store.
+
+        Args:
+            version: name of the version.
+
+        Returns:
+            The versions after and before the swap, as AdminService.LoadBundle's response.
+
+        Raises:
+            CallError: the swap is refused.
+        """
         if not is_store(self.settings.bundle):
-            raise CallError("FAILED_PRECONDITION", f"{self.settings.bundle} is a bundle and no store: nothing to load")
+            raise CallError(
+                "FAILED_PRECONDITION",
+                f"{self.settings.bundle} is a bundle and no store",
+            )
         return self._swap(lambda: find_bundle(self.settings.bundle, version))
 
     def rollback(self) -> dict[str, str]:
-        """Serves the bundle again that was served before. Raises CallError as AdminService.RollbackBundle."""
+        """Serves the previous bundle again. Raises CallError if the swap is refused."""
         previous = self.previous
         if previous is None:
             raise CallError("FAILED_PRECONDITION", "no other bundle was served before")
         return self._swap(lambda: find_bundle(self.settings.bundle, previous.version))
 
     def watch(self, stopping: threading.Event) -> None:
-        """Follows the store's latest until the server stops. A version that failed waits for latest to change."""
+        """Follows the latest version of the store until the server stops.
+
+        A refused version is not tried again until the latest version changes.
+
+        Args:
+            stopping: set when the server stops.
+        """
         while not stopping.wait(self.settings.watch_s):
             try:
                 self.look()
-            except Exception:  # the next look may be better than no more
+            except Exception:  # a failed look must not end the thread
                 logger.exception("looking for the latest version failed")
 
     def look(self) -> None:
-        """Swaps if the store's latest changed since the last look."""
+        """Swaps if the latest version of the store changed since the last look."""
         try:
             named = latest_version(self.settings.bundle) or ""
         except (OSError, ReckgError) as error:
@@ -95,7 +129,7 @@ class Swaps:
         self._seen = named
 
     def close(self) -> None:
-        """Lets go of what is served, for ``reckg publish --keep``."""
+        """Releases the held bundles, so that ``reckg publish --keep`` may remove them."""
         while self._held:
             self._held.popitem()[1].close()
 
@@ -103,7 +137,7 @@ class Swaps:
         if not self._turn.acquire(blocking=False):
             raise CallError("ABORTED", "another swap is under way; try again")
         try:
-            return self._swapped(find())
+            return self._swap_to(find())
         except UnknownVersionError as error:
             raise self._refused("NOT_FOUND", error) from error
         except (OSError, ReckgError) as error:
@@ -113,7 +147,7 @@ class Swaps:
         finally:
             self._turn.release()
 
-    def _swapped(self, bundle: VersionedBundle) -> dict[str, str]:
+    def _swap_to(self, bundle: VersionedBundle) -> dict[str, str]:
         before = self.fleet.committed
         if bundle.manifest_sha256 != before.manifest_sha256:
             logger.info("swap: verifying %s", bundle.version)
@@ -140,7 +174,7 @@ class Swaps:
         return CallError(code, str(error))
 
     def _hold(self) -> None:
-        """Keeps ``reckg publish --keep`` from removing what is served, also by variants, or would be by a rollback."""
+        """Keeps ``reckg publish --keep`` from removing the served, the previous and the variants' bundles."""
         wanted = {bundle for bundle in (self.fleet.committed, self.previous) if bundle is not None} | self._variants
         for bundle in wanted - self._held.keys():
             self._held[bundle] = hold(bundle.path)

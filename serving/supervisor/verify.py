@@ -1,4 +1,4 @@
-"""Verifying a bundle in a process of its own, so that one that crashes, hangs or fills the memory is only refused.
+"""Verification of a bundle in a process of its own. A bundle that crashes, hangs or fills the memory is only refused.
 
 python -m serving.supervisor.verify BUNDLE [--seconds S] [--nice]
 """
@@ -26,23 +26,30 @@ from reckg.errors import ArtifactError, ReckgError
 from reckg.files.atomic_folder import check_files
 from serving.processes.child_process import child_command, child_environment, do_without_pandas
 
-ADDRESS_SPACE = 16 << 30  # and MEMORY_PER_BYTE of the bundle's size: room for the libraries, none for a leak
-MEMORY_PER_BYTE = 8
-NICE = 15  # a thirtieth of a worker's share of a processor that both want
+ADDRESS_SPACE = 16 << 30  # bytes of address space for the libraries
+MEMORY_PER_BYTE = 8  # further bytes per byte of the bundle: room to load it, none for a leak
+NICE = 15  # gives a thirtieth of a worker's share of a busy processor
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, eq=False)
 class VersionedBundle:
-    """A bundle's folder as it was when it was verified."""
+    """A bundle's folder with the hash of its manifest, as it was verified."""
 
     path: Path
     version: str
     manifest_sha256: str
 
 
-def described(path: Path) -> VersionedBundle:
-    """A bundle by its manifest alone. Raises ArtifactError: there is none, or it is damaged."""
+def identify_bundle(path: Path) -> VersionedBundle:
+    """Reads a bundle's version and the hash of its manifest.
+
+    Args:
+        path: the bundle.
+
+    Raises:
+        ArtifactError: the manifest is missing or damaged, or the bundle is being written.
+    """
     path = Path(os.path.abspath(path))
     before = _sha256(path)
     manifest = read_manifest(path)
@@ -54,18 +61,21 @@ def described(path: Path) -> VersionedBundle:
 def verify(
     bundle: VersionedBundle, timeout_s: float, *, nice: bool = True, hashed: Callable[[], None] = lambda: None
 ) -> None:
-    """Checks every hash, the shapes, and the golden requests in a child process with limits of time and memory.
+    """Checks all hashes, the shapes and the golden requests in a child process with limits of time and memory.
 
     Args:
-        nice: give way to workers that answer.
-        hashed: called once the hashes are right; from then on the bundle's files may be parsed.
+        bundle: the bundle as it was identified.
+        timeout_s: longest time of the process.
+        nice: whether the process gives way to workers.
+        hashed: called once the hashes are right. From then on the bundle's files may be parsed.
+
     Raises:
-        ArtifactError: the bundle is refused; the message says why.
+        ArtifactError: the bundle is refused; the message names the reason.
     """
     command = child_command(
         "serving.supervisor.verify", str(bundle.path), "--seconds", str(timeout_s), *["--nice"] * nice
     )
-    said: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     late = threading.Event()
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -74,23 +84,23 @@ def verify(
         try:
             with child:
                 for line in child.stdout or ():
-                    said = json.loads(line) if line.startswith("{") else said  # libraries print too
-                    if "hashed" in said:
+                    report = json.loads(line) if line.startswith("{") else report  # libraries print too
+                    if "hashed" in report:
                         hashed()
         finally:
             limit.cancel()
         errors.seek(0)
-        last_words = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
+        last_words = (errors.read().strip().splitlines() or ["no output"])[-1]
     if late.is_set():
         raise ArtifactError(f"{bundle.path} was not verified within {timeout_s:g} s")
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise ArtifactError(f"{bundle.path} ended the process that verified it with {name}: {last_words}")
-    if "error" in said:
-        raise ArtifactError(said["error"])
-    if "manifest_sha256" not in said:
+    if "error" in report:
+        raise ArtifactError(report["error"])
+    if "manifest_sha256" not in report:
         raise ArtifactError(f"{bundle.path} could not be verified: {last_words}")
-    if said["manifest_sha256"] != bundle.manifest_sha256:
+    if report["manifest_sha256"] != bundle.manifest_sha256:
         raise ArtifactError(f"{bundle.path} was written again while it was verified; try again")
 
 
@@ -103,11 +113,16 @@ def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
     except OSError:
-        return ""  # read_manifest tells
+        return ""  # read_manifest reports the reason
 
 
 def limit_process(seconds: float, bytes_on_disk: int) -> None:
-    """Limits this process for good; it also ends with its parent."""
+    """Limits the memory and processor time of this process for good. The process also ends with its parent.
+
+    Args:
+        seconds: of processor time.
+        bytes_on_disk: size of the bundle.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     memory = ADDRESS_SPACE + MEMORY_PER_BYTE * bytes_on_disk
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -116,7 +131,7 @@ def limit_process(seconds: float, bytes_on_disk: int) -> None:
 
 
 def _load(path: Path, manifest: dict[str, Any]) -> None:
-    """Shapes and golden requests. Nothing native is imported before, so that a damaged bundle meets no parser."""
+    """Checks shapes and golden requests. It imports native parsers late, so that no damaged file reaches one."""
     do_without_pandas()
     from reckg.bundle.manifest import GOLDEN
     from reckg.bundle.read import read_checked
@@ -134,19 +149,19 @@ def main(arguments: list[str] | None = None) -> int:
     if options.nice:
         os.nice(NICE)
     try:
-        bundle = described(options.bundle)
+        bundle = identify_bundle(options.bundle)
         manifest = read_manifest(bundle.path)
         files = manifest["files"]
         limit_process(options.seconds, sum(file["bytes"] for file in files.values()))
         check_files(bundle.path, files)
         print(json.dumps({"hashed": len(files)}), flush=True)
         _load(bundle.path, manifest)
-        said: dict[str, Any] = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
+        report: dict[str, Any] = {"version": bundle.version, "manifest_sha256": bundle.manifest_sha256}
     except ReckgError as error:
-        said = {"error": str(error)}
+        report = {"error": str(error)}
     except MemoryError:
-        said = {"error": f"{options.bundle} needs more memory than verifying it may take"}
-    print(json.dumps(said), flush=True)
+        report = {"error": f"{options.bundle} needs more memory than verifying it may take"}
+    print(json.dumps(report), flush=True)
     return 0
 
 

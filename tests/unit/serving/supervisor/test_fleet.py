@@ -119,7 +119,7 @@ def test_all_workers_take_a_bundle(begin: Begin, stage: Path) -> None:
     assert all_serve(stage, fleet, "new")
     assert set(serving(stage)) == before
     assert fleet.committed.version == "new"
-    assert fleet.told() == {"ready_worker_count": 2, "worker_count": 2, "respawn_count": 0}
+    assert fleet.worker_counts() == {"ready_worker_count": 2, "worker_count": 2, "respawn_count": 0}
 
 
 def test_nothing_is_served_before_it_is_verified(stage: Path) -> None:

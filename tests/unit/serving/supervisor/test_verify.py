@@ -23,7 +23,7 @@ from reckg.files.atomic_folder import describe_files
 from reckg.recommend.golden import open_bundle, save_with_golden
 from serving.catalog.snapshot import ServingState
 from serving.supervisor import verify as verify_module
-from serving.supervisor.verify import VersionedBundle, described, verify
+from serving.supervisor.verify import VersionedBundle, identify_bundle, verify
 from tests.small_bundle import small_bundle
 
 MINUTE = 60.0
@@ -54,7 +54,7 @@ def here(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_a_whole_bundle_passes(saved: Path) -> None:
-    bundle = described(saved)
+    bundle = identify_bundle(saved)
     assert bundle.version == "test-1"
     verify(bundle, MINUTE)
 
@@ -152,7 +152,7 @@ def test_another_format_of_the_whole_is_refused(copied: Path) -> None:
     manifest = read_manifest(copied) | {"format_version": 3}
     (copied / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(ArtifactError, match="format_version is 3, this version of reckg reads 2"):
-        described(copied)
+        identify_bundle(copied)
 
 
 def test_a_planted_pickle_never_runs(copied: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_planted_pickle_never_runs(copied: Path, tmp_path: Path) -> None:
             with pytest.raises(ArtifactError):
                 verify_here(copied)
             with pytest.raises(ArtifactError):
-                ServingState().prepare(copied, described(copied).manifest_sha256)
+                ServingState().prepare(copied, identify_bundle(copied).manifest_sha256)
         rewrite(copied, name, whole)
     rewrite(copied, "vectors.npy", as_array.getvalue())
     open_bundle(copied)  # a file that nothing reads
@@ -197,7 +197,7 @@ def child_that(does: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("import time; time.sleep(60)", r"was not verified within 1\.5 s"),
         ("b = bytes(1 << 60)", "needs more memory than verifying it may take"),
         ("raise KeyError('column')", "could not be verified: KeyError: 'column'"),
-        ("import os; os._exit(0)", "could not be verified: it said nothing"),
+        ("import os; os._exit(0)", "could not be verified: no output"),
     ],
 )
 def test_a_bundle_that_crashes_or_hangs_is_refused(
@@ -205,20 +205,20 @@ def test_a_bundle_that_crashes_or_hangs_is_refused(
 ) -> None:
     child_that(does, monkeypatch)
     with pytest.raises(ArtifactError, match=reason):
-        verify(described(saved), 1.5 if "sleep" in does else MINUTE)
+        verify(identify_bundle(saved), 1.5 if "sleep" in does else MINUTE)
 
 
 def test_a_process_is_limited(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child_that("import resource; raise SystemExit(str(resource.getrlimit(resource.RLIMIT_AS)))", monkeypatch)
     size = sum(file["bytes"] for file in read_manifest(saved)["files"].values())
     with pytest.raises(ArtifactError, match=str((16 << 30) + 8 * size)):
-        verify(described(saved), MINUTE)
+        verify(identify_bundle(saved), MINUTE)
 
 
 def test_a_bundle_that_changed_after_it_was_verified_reaches_no_worker(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verified = described(copied)
+    verified = identify_bundle(copied)
     state = ServingState()
     state.prepare(copied, verified.manifest_sha256)
     for name in ("index/index.faiss", "ranker/ranker.txt"):
