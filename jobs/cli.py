@@ -257,8 +257,8 @@ def _import(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from jobs.commands.describe import summary
-    from jobs.run.pipeline import run_pipeline
     from reckg.config.run_config import read_config
+    from reckg.pipeline.run.pipeline import run_pipeline
 
     config = read_config(options.config)
     state = run_pipeline(config, options.data, options.out, only=options.only, overwrite=options.overwrite)

@@ -15,22 +15,22 @@ import reckg
 from jobs.ablation.measure import (
     MEASURE_RELATIONS,
     MEASURE_TEST,
-    held_out_part,
+    ablation_part,
     read_lists,
     read_masked,
     relation_counts,
     relation_groups,
 )
-from jobs.run.folder import Prepared, read_prepared, write_json
-from jobs.run.pipeline import Say
-from jobs.run.stage_table import Stage
-from jobs.run.variants import Variant, build_base, run_variant, variant_folder
-from jobs.stages.model_inputs import item_texts
+from jobs.ablation.variants import Variant, build_base, run_variant, variant_folder
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
 from reckg.evaluation.ablation import Slice, difference, judge, slices, system_figures
 from reckg.evaluation.report.ablation import ablation_markdown, verdicts
 from reckg.files.atomic_folder import write_atomically
+from reckg.pipeline.run.folder import Prepared, read_prepared, write_json
+from reckg.pipeline.run.pipeline import Say
+from reckg.pipeline.run.stage_table import Stage
+from reckg.pipeline.training.model_inputs import item_texts
 
 FORMAT = 1
 PARTS = ("graph", "text", "relations")
@@ -150,7 +150,7 @@ def _report(
     masks: bool,
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    held = held_out_part(prepared, "test")
+    held = ablation_part(prepared, "test")
     train = prepared.known("train", config)
     users = train.select("user_idx", "item_idx").unique()["item_idx"].to_numpy()
     length = np.bincount(train["user_idx"].to_numpy(), minlength=len(prepared.users))[held.users]

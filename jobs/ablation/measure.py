@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from jobs.run.folder import Prepared, read_prepared
-from jobs.run.stage_table import ENCODER, Stage
-from jobs.stages.embed import embeddings_over, trained_model
-from jobs.stages.model_inputs import load_graph, served_half_life
 from reckg.config.run_config import Config
 from reckg.evaluation.protocol import HeldOut, held_out
 from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.pipeline.run.folder import Prepared, read_prepared
+from reckg.pipeline.run.stage_table import ENCODER, Stage
+from reckg.pipeline.training.model_inputs import load_graph, served_half_life
+from reckg.pipeline.training.trained_model import embeddings_over, trained_model
 from reckg.retrieval.exact import exact_search
 
 PLACES = 20  # of each list that are kept
@@ -26,7 +26,7 @@ SEEN = {"test": ("train", "valid"), "valid": ("train",)}  # split parts that a l
 STATE = {"test": "test", "valid": "train"}  # what is known when a part is to be predicted
 
 
-def held_out_part(prepared: Prepared, part: str) -> HeldOut:
+def ablation_part(prepared: Prepared, part: str) -> HeldOut:
     return held_out(prepared.interactions, part, SEEN[part], len(prepared.users))
 
 
@@ -43,7 +43,7 @@ def measure_valid(config: Config, data: Path, run: Path) -> dict[str, Any]:
 def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
     prepared, model = _model(config, run)
-    held, groups = held_out_part(prepared, "test"), relation_groups(run)
+    held, groups = ablation_part(prepared, "test"), relation_groups(run)
     spectral = model.spectral
     text = None if model.text is None else model.text.vectors.cpu().numpy()
     lists = {}
@@ -70,7 +70,7 @@ MEASURE_RELATIONS = Stage(
 
 
 def read_lists(run: Path, part: str) -> np.ndarray:
-    """(n, PLACES) item_idx of the users of held_out_part, as measured."""
+    """(n, PLACES) item_idx of the users of ablation_part, as measured."""
     return load_file(run / "measured" / f"{part}.safetensors")["lists"]
 
 
@@ -101,7 +101,7 @@ def relation_counts(run: Path) -> dict[str, int]:
 
 def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
     prepared, model = _model(config, run)
-    held = held_out_part(prepared, part)
+    held = ablation_part(prepared, part)
     graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
     embeddings = embeddings_over(model, graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from jobs.commands.describe import summary
-from jobs.run.pipeline import run_pipeline
-from jobs.run.stage_table import code_sha256
 from reckg.config.run_config import Config, read_config
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import write_atomically
+from reckg.pipeline.run.code_hash import code_sha256
+from reckg.pipeline.run.pipeline import run_pipeline
 
 USERS, ITEMS, SEED = 2000, 1200, 0
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "bookshop.toml"

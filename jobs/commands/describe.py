@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.run.stage_table import STAGES, dataset_files
-from jobs.run.state import STATE_FILE, RunState
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.report.ablation import cautions
+from reckg.pipeline.run.stage_table import STAGES, dataset_files
+from reckg.pipeline.run.state import STATE_FILE, RunState
 
 
 def describe(path: Path) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 
 import reckg
-from jobs.run.folder import read_prepared, write_json
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
@@ -29,6 +28,7 @@ from reckg.evaluation.report.log import (
     log_warnings,
 )
 from reckg.files.atomic_folder import write_atomically
+from reckg.pipeline.run.folder import read_prepared, write_json
 from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted

@@ -6,6 +6,7 @@ from the descriptions below by `python -m jobs.config_reference`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -371,3 +372,12 @@ def read_config(path: Path) -> Config:
 def parse_config(values: dict[str, Any], where: str) -> Config:
     """Checks the values of a configuration; ``where`` names their origin in the error."""
     return parse_settings(values, Config, where)
+
+
+def with_settings(config: Config, changed: Mapping[str, Any], where: str) -> Config:
+    """A configuration with some values replaced. Raises ConfigError, naming ``where``, if one is refused."""
+    values = config.model_dump()
+    for name, value in changed.items():
+        section, _, key = name.partition(".")
+        values[section][key] = value
+    return parse_config(values, where)

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from jobs.stages.build_graph import build_graph, indexed_interactions, places_in, taken
 from reckg.config.run_config import parse_config
 from reckg.data.clean import clean_interactions
 from reckg.data.history import History
 from reckg.data.ids import code_ids
 from reckg.data.split import split_interactions
+from reckg.pipeline.stages.build_graph import build_graph, indexed_interactions, places_in, taken
 from reckg.ranking.tables.columns import DAY, RECENT_SHARES, item_age, item_popularity, user_recency
 from tests.benchmarks.events import write_events
 from tests.benchmarks.measure import Result, beside, finish, in_a_process, parser, peak_gb

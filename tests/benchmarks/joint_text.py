@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from scipy import stats
 
-from jobs.run.folder import read_embeddings, read_prepared
-from jobs.run.held_out import asked, new_items
-from jobs.stages.build_graph import build_graph
-from jobs.stages.embed import embed
-from jobs.stages.train import train
 from reckg.config.run_config import Config, parse_config
 from reckg.metrics.ranking import ranking_metrics
+from reckg.pipeline.run.folder import read_embeddings, read_prepared
+from reckg.pipeline.run.held_out import held_out_part, new_items
+from reckg.pipeline.stages.build_graph import build_graph
+from reckg.pipeline.stages.embed import embed
+from reckg.pipeline.stages.train import train
 from reckg.retrieval.exact import exact_search
 from tests.benchmarks.measure import beside, finish, parser
 from tests.benchmarks.text_data import datasets, settings
@@ -55,7 +55,7 @@ def per_user(config: Config, data: Path, run: Path, part: str) -> np.ndarray:
     embed(config, data, run)
     prepared = read_prepared(run)
     users, items = read_embeddings(run, "test")
-    held, new = asked(prepared, part), new_items(prepared, part)
+    held, new = held_out_part(prepared, part), new_items(prepared, part)
     place = exact_search(users[held.users], items[new], 10).item_idx
     return np.asarray(ranking_metrics(np.append(new, -1)[place], held.relevant, (10,))["ndcg@10"])
 

@@ -14,11 +14,12 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from jobs.stages.index import index_of
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.data.history import History
 from reckg.data.ids import IdMap
+from reckg.pipeline.ranking.index_choice import index_of
+from reckg.pipeline.stages.index import index_of
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores

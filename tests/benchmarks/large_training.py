@@ -23,15 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.run.folder import read_prepared
-from jobs.stages.build_graph import build_graph
-from jobs.stages.model_inputs import load_graph
-from jobs.stages.train import _validation, train
 from reckg.config.run_config import Config, parse_config
 from reckg.data.bookshop.write import write_bookshop
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import Embeddings
 from reckg.model.sparse.message_passing import propagate
+from reckg.pipeline.run.folder import read_prepared
+from reckg.pipeline.stages.build_graph import build_graph
+from reckg.pipeline.stages.train import train
+from reckg.pipeline.training.model_inputs import load_graph
+from reckg.pipeline.training.validation import validation_score
 from tests.benchmarks.measure import ROOT, Result, beside, finish, parser
 
 USERS, ITEMS, INTERACTIONS_PER_USER = 1_000_000, 200_000, 10.23  # of which 10.2 are left where a reader takes no more
@@ -115,7 +116,7 @@ def popularity_ndcg(settings: Config, run: Path) -> float:
     prepared = read_prepared(run)
     counts = np.bincount(prepared.history("train", settings).item_idx, minlength=len(prepared.items))
     users, items = np.ones((len(prepared.users), 1), np.float32), counts[:, None].astype(np.float32)
-    return round(float(_validation(prepared, settings)(Embeddings(users, items, items[:0])).mean()), 5)
+    return round(float(validation_score(prepared, settings)(Embeddings(users, items, items[:0])).mean()), 5)
 
 
 def bandwidth(tensors: GraphTensors, dim: int, rounds: int = 5) -> dict[str, float]:

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from jobs.ablation.ablate import parse_seeds
-from jobs.ablation.measure import MEASURE_VALID, held_out_part, read_lists
-from jobs.run.folder import read_prepared
-from jobs.run.variants import Variant, build_base, run_variant, variant_folder, with_settings
-from jobs.stages.training_plan import FULL_SOFTMAX_ITEMS
-from reckg.config.run_config import Config, read_config
+from jobs.ablation.measure import MEASURE_VALID, ablation_part, read_lists
+from jobs.ablation.variants import Variant, build_base, run_variant, variant_folder
+from reckg.config.run_config import Config, read_config, with_settings
 from reckg.errors import ConfigError
 from reckg.evaluation.ablation import METRIC, Slice, difference, interval
 from reckg.evaluation.report.ablation import table
+from reckg.pipeline.run.folder import read_prepared
+from reckg.pipeline.training.plan import FULL_SOFTMAX_ITEMS
 
 DEFAULT = Variant("default", "the configuration")
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (  # name, settings; a line each
@@ -86,7 +86,7 @@ def variants_table(
     """Trains what is not trained yet and returns the table's lines."""
     build_base(config, data, base, overwrite, print)
     prepared = read_prepared(base)
-    held = held_out_part(prepared, "valid")
+    held = ablation_part(prepared, "valid")
     everyone = Slice("all users", "", np.arange(len(held.users)), held.relevant)
 
     def lists(variant: Variant) -> list[np.ndarray]:

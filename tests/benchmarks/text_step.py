@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from jobs.run.folder import read_prepared
-from jobs.stages.build_graph import build_graph
-from jobs.stages.model_inputs import build_model, load_graph
-from jobs.stages.train import objective_of, schedule_of
-from jobs.stages.training_plan import training_plan
 from reckg.config.run_config import parse_config
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.training.batches import TrainBatch, batches
 from reckg.model.training.memory import GB
 from reckg.model.training.train import make_optimizer, set_learning_rate, train_step
+from reckg.pipeline.run.folder import read_prepared
+from reckg.pipeline.stages.build_graph import build_graph
+from reckg.pipeline.training.model_inputs import build_model, load_graph
+from reckg.pipeline.training.objective import objective_of, schedule_of
+from reckg.pipeline.training.plan import training_plan
 from tests.benchmarks.measure import beside, finish, interleaved, medians, parser, speedup
 from tests.benchmarks.text_data import datasets, settings
 

@@ -27,17 +27,17 @@ from unittest import mock
 import numpy as np
 import torch
 
-import jobs.stages.train
+import reckg.pipeline.stages.train
 from jobs.commands.import_data import import_data
-from jobs.run.folder import Prepared, read_prepared
-from jobs.stages.build_graph import build_graph
-from jobs.stages.model_inputs import load_graph
 from reckg.config.run_config import Config, parse_config, read_config
 from reckg.data.bookshop.write import write_bookshop
 from reckg.evaluation.protocol import held_out
 from reckg.metrics.ranking import ranking_metrics
 from reckg.model.joint.joint_model import Embeddings
 from reckg.model.sparse.dgl_compat import dgl
+from reckg.pipeline.run.folder import Prepared, read_prepared
+from reckg.pipeline.stages.build_graph import build_graph
+from reckg.pipeline.training.model_inputs import load_graph
 from reckg.retrieval.exact import exact_search
 from tests.benchmarks.kgat_loop import AUTHORS, RECBOLE, KgatLoop, Settings
 from tests.benchmarks.measure import ROOT, Result, beside, finish, parser, speedup
@@ -106,7 +106,7 @@ def train_reckg(work: Work, after_epoch: Callable[[], object]) -> list[Epoch]:
     The CPU time is a little too much: the checkpoint and the vectors for the validation are in it.
     """
     cpu: list[float] = []
-    train = jobs.stages.train.train_model
+    train = reckg.pipeline.stages.train.train_model
 
     def take_turns(*arguments: Any, validate: Callable[[Embeddings], float], **options: Any) -> Any:
         began = time.process_time()
@@ -123,8 +123,8 @@ def train_reckg(work: Work, after_epoch: Callable[[], object]) -> list[Epoch]:
         return train(*arguments, validate=validate_and_wait, **options | {"progress": None})
 
     shutil.rmtree(work.run / "model", ignore_errors=True)
-    with mock.patch.object(jobs.stages.train, "train_model", take_turns):
-        jobs.stages.train.train(work.config, work.data, work.run)
+    with mock.patch.object(reckg.pipeline.stages.train, "train_model", take_turns):
+        reckg.pipeline.stages.train.train(work.config, work.data, work.run)
     lines = (work.run / "model" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [Epoch(row["train_seconds"], own, row["valid_ndcg@10"]) for row, own in zip(rows, cpu, strict=True)]

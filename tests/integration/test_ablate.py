@@ -12,15 +12,14 @@ import polars as pl
 import pytest
 
 from jobs.cli import main
-from jobs.run.folder import read_embeddings, read_prepared
-from jobs.run.variants import with_settings
-from jobs.stages.embed import embed
 from reckg.arrays.ragged_rows import take_rows
-from reckg.config.run_config import read_config
+from reckg.config.run_config import read_config, with_settings
 from reckg.data.bookshop.write import write_bookshop
 from reckg.data.read import write_dataset
 from reckg.data.schema import ColumnKinds, Dataset
 from reckg.evaluation.protocol import evaluate_system, held_out
+from reckg.pipeline.run.folder import read_embeddings, read_prepared
+from reckg.pipeline.stages.embed import embed
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 

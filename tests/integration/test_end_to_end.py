@@ -18,14 +18,14 @@ import pytest
 
 from jobs.cli import main
 from jobs.commands.demo import running_server, some_user
-from jobs.run.folder import read_prepared
-from jobs.run.stage_table import STAGES
-from jobs.run.state import RunState
-from jobs.stages import folds as label_folds
-from jobs.stages.embed import embed_train
-from jobs.stages.train import train
 from reckg.config.run_config import read_config
 from reckg.data.bookshop.write import write_bookshop
+from reckg.pipeline.run.folder import read_prepared
+from reckg.pipeline.run.stage_table import STAGES
+from reckg.pipeline.run.state import RunState
+from reckg.pipeline.stages import folds as label_folds
+from reckg.pipeline.stages.embed import embed_train
+from reckg.pipeline.stages.train import train
 from tests.unit.test_docs import ROOT, blocks
 
 CONFIG = """

@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from jobs.cli import main
-from jobs.run.folder import read_prepared
-from jobs.stages.model_inputs import item_texts
 from reckg.data.bookshop.write import write_bookshop
+from reckg.pipeline.run.folder import read_prepared
+from reckg.pipeline.training.model_inputs import item_texts
 from tests.small_model import plain_vectors
 
 CONFIG = """

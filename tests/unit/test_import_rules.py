@@ -95,7 +95,12 @@ ROOMS = (
     Room("reckg.bundle", ("numpy", "polars", "safetensors", "scipy"), apart=("reckg.config.run_config", *OFFLINE)),
     Room("reckg.recommend", ("numpy", "polars", "scipy"), apart=("reckg.config", *OFFLINE)),
     Room("reckg.live", ("numpy", "polars", "safetensors", "scipy"), apart=("reckg.config", *OFFLINE)),
-    Room("reckg.pipeline", ("numpy", "polars", "safetensors", "scipy", "torch", "tqdm"), ("pandas",)),
+    Room("reckg.pipeline.run", ("numpy", "polars", "safetensors")),
+    Room("reckg.pipeline.training", ("numpy", "polars", "torch", "tqdm")),
+    Room("reckg.pipeline.ranking", ("numpy", "polars", "scipy", "tqdm")),
+    Room("reckg.pipeline.report", ("numpy", "polars", "scipy", "tqdm")),
+    Room("reckg.pipeline.stages", ("numpy", "polars", "safetensors", "torch", "tqdm")),
+    Room("reckg.pipeline", ("polars",), ("pandas",)),
     Room("serving.errors", ("grpc",), apart=OFFLINE),
     Room("serving.settings", ("pydantic",), apart=OFFLINE),
     Room("serving.client", ("grpc", "grpc_health"), only=("reckg.errors", "reckg.version", "reckg.v1")),
@@ -114,8 +119,6 @@ ROOMS = (
         "reckg", later=("polars",), apart=("serving",)
     ),  # reckg/__init__.py: the public names, which load when they are used
     Room("jobs", apart=("serving",)),
-    Room("jobs.run", ("numpy", "polars", "safetensors"), apart=("serving",)),
-    Room("jobs.stages", ("numpy", "polars", "safetensors", "scipy", "torch", "tqdm"), apart=("serving",)),
     Room("jobs.ablation", ("numpy", "polars", "safetensors"), apart=("serving",)),
     Room("jobs.commands", ("numpy", "polars", "tqdm"), ("serving.client",), ("serving",)),  # demo.py asks a server
     Room("jobs.config_reference", ("pydantic",), ("serving.settings",), ("serving",)),
@@ -226,7 +229,7 @@ def test_every_room_has_a_place() -> None:
         ("reckg.files.atomic_folder", "reckg.data.schema"),
         ("reckg.data.read", "scipy.sparse"),
         ("reckg.data.read", "reckg.graph.triples"),
-        ("reckg.pipeline.fit", "jobs.run.folder"),
+        ("reckg.pipeline.run.folder", "reckg.pipeline.fit"),
         ("reckg.pipeline.fit", "serving.client"),
         ("reckg", "polars"),
         ("reckg.unknown.module", "jobs.cli"),
@@ -240,8 +243,8 @@ def test_every_room_has_a_place() -> None:
         ("serving.client.client", "numpy"),
         ("serving.client.client", "reckg.recommend.recommender"),
         ("serving.client.load", "serving.settings"),
-        ("jobs.stages.train", "serving.client"),
-        ("jobs.run.pipeline", "jobs.commands.publish"),
+        ("reckg.pipeline.stages.train", "serving.client"),
+        ("reckg.pipeline.run.pipeline", "jobs.commands.publish"),
         ("jobs.cli", "serving.supervisor.supervisor"),
     ],
 )
@@ -256,7 +259,7 @@ def test_a_wrong_import_is_found(module: str, imported: str) -> None:
         ("reckg.bundle.bundle", "if TYPE_CHECKING:\n    from reckg.recommend.recommender import Recommender"),
         ("reckg.recommend.two_stage", "if typing.TYPE_CHECKING:\n    import reckg.model.training.train"),
         ("reckg.bundle.bundle", "def f():\n    from reckg.model.joint import kgat"),
-        ("jobs.stages.train", "def f():\n    from serving.client import RecommenderClient"),
+        ("reckg.pipeline.stages.train", "def f():\n    from serving.client import RecommenderClient"),
         ("reckg.model.joint.kgat", "def f():\n    import grpc"),
     ],
 )

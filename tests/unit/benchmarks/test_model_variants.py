@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.run.variants import with_settings
-from reckg.config.run_config import Config
+from reckg.config.run_config import Config, with_settings
 from reckg.data.bookshop.write import write_bookshop
 from reckg.errors import ConfigError
 from tests.benchmarks.model_variants import CHANGES, _file_name, main, skip_reason

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-import jobs.stages.train
-from jobs.run.folder import read_embeddings, read_prepared
-from jobs.stages.embed import embed
+import reckg.pipeline.stages.train
 from reckg.model.sparse.dgl_compat import dgl
+from reckg.pipeline.run.folder import read_embeddings, read_prepared
+from reckg.pipeline.stages.embed import embed
 from tests.benchmarks import training_speed
 from tests.benchmarks.kgat_loop import RECBOLE
 from tests.benchmarks.training_speed import Epoch, Rival, Work, changed, compare, rival, to_quality, train_reckg
@@ -74,7 +74,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 def test_turns_change_no_result_and_validation_is_the_same(work: Work) -> None:
     """What reckg learns beside the rival is what the stage learns alone, to the bit."""
-    jobs.stages.train.train(work.config, work.data, work.run)
+    reckg.pipeline.stages.train.train(work.config, work.data, work.run)
     embed(work.config, work.data, work.run)
     scores = json.loads((work.run / "model/train.json").read_text())
     score = scores["valid_ndcg@10"]

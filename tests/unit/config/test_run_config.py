@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.config_reference import configuration_page, serving_page
-from jobs.stages.train import schedule_of
 from reckg.config.run_config import Config, parse_config, read_config
 from reckg.errors import ConfigError
+from reckg.pipeline.training.objective import schedule_of
 from serving.settings import variables
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,8 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jobs.commands.describe import new_items_table
-from jobs.stages.evaluate import evaluate, read_run, stage_counts
-from jobs.stages.rank import rank
 from reckg.config.run_config import Config, EvaluateConfig, SplitConfig
 from reckg.data.history import History
 from reckg.evaluation.cold_items import (
@@ -24,6 +22,8 @@ from reckg.evaluation.cold_items import (
     rank_among,
 )
 from reckg.evaluation.protocol import HeldOut, evaluate_system
+from reckg.pipeline.stages.evaluate import evaluate, read_run, stage_counts
+from reckg.pipeline.stages.rank import rank
 from reckg.retrieval.scored_items import ScoredItems
 from tests.reference import slow_hit, slow_ndcg, slow_recall
 from tests.small_report import read_page, small_run

@@ -16,8 +16,8 @@ import pytest
 
 from jobs.cli import FORMATS, STAGE_COMMANDS, build_parser, main
 from jobs.commands.describe import describe
-from jobs.run.stage_table import STAGES
 from reckg.errors import ArtifactError, DataError
+from reckg.pipeline.run.stage_table import STAGES
 from serving.settings import ServerSettings
 
 COMMANDS = ("import", "run", *STAGE_COMMANDS, "ablate", "recommend", "publish", "serve", "token", "demo", "describe")
@@ -126,7 +126,9 @@ def test_import_passes_its_options(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_evaluate_passes_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("jobs.run.pipeline.run_pipeline", lambda *args, **more: calls.append((args[1:], more)))
+    monkeypatch.setattr(
+        "reckg.pipeline.run.pipeline.run_pipeline", lambda *args, **more: calls.append((args[1:], more))
+    )
     monkeypatch.setattr("jobs.commands.describe.summary", lambda *args: "")
     monkeypatch.setattr("jobs.commands.evaluate_log.evaluate_log", lambda *args, **more: calls.append((args[1:], more)))
     monkeypatch.setattr("jobs.commands.evaluate_log.log_summary", lambda *args: "")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.stages.train import _relation_weights
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.histories import Histories
 from reckg.model.joint.neighbourhood import NeighbourSampler
 from reckg.model.sparse.message_passing import Adjacency, propagate
 from reckg.model.training.batches import TrainBatch, batches
+from reckg.pipeline.stages.train import _relation_weights
 from tests import toy
 from tests.model_references import slow_attention, slow_propagate
 from tests.small_model import CPU, histories, joint_model, objective, toy_graph

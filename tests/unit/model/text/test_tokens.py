@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 
-from jobs.run.folder import Prepared
-from jobs.stages.model_inputs import item_texts
 from reckg.model.text import tokens as module
 from reckg.model.text.encoder import TextEncoder
 from reckg.model.text.tokens import TextTokens
+from reckg.pipeline.run.folder import Prepared
+from reckg.pipeline.training.model_inputs import item_texts
 from tests.small_model import CPU, text_encoder
 
 pytestmark = pytest.mark.usefixtures("no_network")

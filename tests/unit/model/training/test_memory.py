@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.stages.training_plan import available_on
 from reckg.errors import ConfigError
 from reckg.model.training.memory import (
     BATCH,
@@ -24,6 +23,7 @@ from reckg.model.training.memory import (
     held_memory,
     sampled_nodes,
 )
+from reckg.pipeline.training.plan import available_on
 from tests.measured_memory import sizes
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.stages import rank as stage
 from reckg.config.run_config import parse_config
+from reckg.pipeline.ranking import latency
 from reckg.ranking.sources.candidates import available_sources
 from reckg.ranking.sources.depths import RequestCosts
 from reckg.ranking.trees.request_costs import measure_costs
@@ -37,11 +37,11 @@ def test_the_stage_leaves_out_what_is_too_dear_and_says_so(
 ) -> None:
     labels = label_set(3, np.arange(29))
     every = DEAR.sources | {name: 0.1 for name in available_sources(labels.tables) if name not in DEAR.sources}
-    monkeypatch.setattr(stage, "measure_costs", lambda *_: replace(DEAR, sources=every))
+    monkeypatch.setattr(latency, "measure_costs", lambda *_: replace(DEAR, sources=every))
 
     def chosen(latency_ms: float):  # type: ignore[no-untyped-def]
         rank = {"candidates": 40, "latency_ms": latency_ms}
-        return stage._chosen(parse_config({"rank": rank}, "test"), labels)
+        return latency.choose_candidates(parse_config({"rank": rank}, "test"), labels)
 
     free, told = chosen(0)
     assert "text" in free.depths and told == {"budget_ms": None} and not capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Folds of the training part as labels, where validation has few: each with a model that was trained without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from reckg.config.run_config import Config
+from reckg.evaluation.protocol import HeldOut, held_out
+from reckg.pipeline.ranking.index_choice import index_of
+from reckg.pipeline.ranking.table_inputs import feature_tables
+from reckg.pipeline.run.folder import Prepared, read_embeddings, read_prepared
+from reckg.ranking.trees.labels import LabelSet
+
+HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for what came after them
+
+ENOUGH = 30_000  # labels: where validation has as many, no fold is made
+MOST, MOST_AHEAD = 5, 2  # folds; where labels come after the history, each further fold knows less of it
+
+
+def n_folds(config: Config, prepared: Prepared) -> int:
+    """rank.label_folds; where it is not set, as many as bring ENOUGH labels, at most MOST."""
+    if not config.rank.enabled or prepared.cold_items:
+        return 0
+    if config.rank.label_folds is not None:
+        return config.rank.label_folds
+    labels = int((prepared.interactions["split"] == "valid").sum())
+    most = MOST_AHEAD if prepared.in_order else MOST
+    return 0 if labels >= ENOUGH else min(most, -(-(ENOUGH - labels) // max(labels, 1)))
+
+
+def fold_parts(prepared: Prepared, fold: int, number: int, seed: int) -> np.ndarray:
+    """(n,) the split part of every interaction for one fold: HELD are its labels, LATER what came after them.
+
+    A fold has as many labels as the validation part, at most a tenth of the training part where histories have no
+    order: drawn at random there, no interaction in two folds. Where what is asked for comes after the history, the
+    labels end where those of the fold before begin: in time where the split is by time, else in each user's sequence.
+    """
+    parts = prepared.interactions["split"].to_numpy().astype(object)
+    train, n_valid = np.flatnonzero(parts == "train"), int((parts == "valid").sum())
+    if not prepared.in_order:
+        size = min(n_valid, len(train) // max(10, number))
+        parts[np.random.default_rng(seed).permutation(train)[fold * size : (fold + 1) * size]] = HELD
+        return parts
+    rows = prepared.interactions[train]
+    if prepared.info["split"]["kind"] == "global-time":
+        from_end = rows["timestamp"].rank("ordinal", descending=True).to_numpy().astype(np.int64) - 1
+        size = min(n_valid, len(train) // (2 * number))
+    else:
+        from_end = rows.select(pl.int_range(pl.len()).reverse().over("user_idx")).to_series().to_numpy()
+        size = max(1, round(n_valid / max(rows["user_idx"].n_unique(), 1)))
+    parts[train[from_end < (fold + 1) * size]] = HELD
+    parts[train[from_end < fold * size]] = LATER
+    return parts
+
+
+def fold_held_out(prepared: Prepared) -> HeldOut:
+    """What the labels of a fold ask; prepared: of the fold.
+
+    Lists leave out what their user took in the validation part or after the fold, as they do at test time. As
+    candidates without a label these items would teach that they are not wanted.
+    """
+    return held_out(prepared.interactions, HELD, ("train", LATER, "valid"), len(prepared.users))
+
+
+def fold_labels(config: Config, run: Path) -> list[LabelSet]:
+    """The label sets of the run's folds."""
+    sets = []
+    for fold in range(json.loads((run / "folds" / "folds.json").read_text(encoding="utf-8"))["folds"]):
+        folder = run / "folds" / str(fold)
+        prepared = read_prepared(folder)
+        users, items = read_embeddings(folder, "train")
+        held = fold_held_out(prepared).sample(config.rank.max_users, config.run.seed)
+        sets.append(
+            LabelSet(
+                tables=feature_tables(config, folder, prepared, "train"),
+                history=prepared.history("train", config),
+                index=index_of(users, items, config),
+                vectors=users,
+                users=held.users,
+                relevant=held.relevant,
+                excluded=held.excluded,
+            )
+        )
+    return sets

@@ -1,0 +1,125 @@
+"""What the stages leave in a run's folder, and how the next ones read it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file
+
+from reckg.config.run_config import Config
+from reckg.data.history import History
+from reckg.errors import ArtifactError
+
+# A state is what is known at a moment: while training, at test time, in service.
+STATES = ("train", "test", "serving")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The cleaned and split data of a run. Frames of users and items are in index order."""
+
+    interactions: pl.DataFrame  # user_idx, item_idx, timestamp (optional), weight, split
+    users: pl.DataFrame
+    items: pl.DataFrame
+    info: dict[str, Any]  # prepared.json
+
+    @property
+    def in_order(self) -> bool:
+        """Whether validation and test follow training in each user's time: then a history's order says something.
+
+        Never where the items are split: a new item may be taken at any time, before or after the known ones, so that
+        a training example, too, is best asked of all the rest of its user's history.
+        """
+        return bool(self.info["split"]["valid_before_test"])
+
+    @property
+    def cold_items(self) -> bool:
+        """Whether the split keeps whole items out of training, and asks for these alone."""
+        return bool(self.info["split"].get("kind") == "cold-items")
+
+    def half_life(self, config: Config) -> float:
+        """model.recency_half_life; where it is not set, what build-graph derived. 0 in histories without order."""
+        wanted = config.model.recency_half_life
+        if not self.in_order or wanted is not None:
+            return (wanted or 0.0) if self.in_order else 0.0
+        derived = self.info.get("recency_half_life")
+        if derived is None:
+            raise ArtifactError(
+                "prepared.json has no recency_half_life: an older reckg made it. Run 'reckg build-graph'."
+            )
+        return float(derived)
+
+    def parts(self, state: str, config: Config) -> tuple[str, ...]:
+        """The split parts that are known in a state; at test time as evaluate.history says."""
+        if state == "train":
+            return ("train",)
+        if state == "serving":
+            return ("train", "valid", "test")
+        history = config.evaluate.history
+        if history == "auto":
+            history = "train+valid" if self.in_order else "train"
+        return tuple(history.split("+"))
+
+    def known(self, state: str, config: Config) -> pl.DataFrame:
+        """The interactions that are known in a state."""
+        return self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
+
+    def history(self, state: str, config: Config) -> History:
+        return History.from_interactions(self.known(state, config), len(self.users))
+
+
+def read_prepared(run: Path) -> Prepared:
+    """Raises ArtifactError where build-graph has not run, or its files are damaged."""
+    folder = run / "prepared"
+    try:
+        frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "users", "items")}
+        info = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
+    return Prepared(**frames, info=info)
+
+
+def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
+    """(users (n_users, d), items (n_items, d)) of a state. Raises ArtifactError."""
+    tensors = _read_tensors(run / "embeddings" / f"{state}.safetensors")
+    return tensors["users"], tensors["items"]
+
+
+def read_text_vectors(run: Path) -> np.ndarray | None:
+    """(n_items, d) of the text encoder before training; None where the run has none. Raises ArtifactError."""
+    path = run / "embeddings" / "text.safetensors"
+    return _read_tensors(path)["items"] if path.is_file() else None
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return dict(load_file(path))
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be read ({error}). Run 'reckg embed' again.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def link(here: Path, target: Path) -> None:
+    """A relative symbolic link to a folder or a file, so that both can be moved together."""
+    if not here.is_symlink():
+        here.symlink_to(os.path.relpath(target.resolve(), here.parent.resolve()))
+
+
+def graph_dim(config: Config) -> int:
+    """Dimensions of the graph model's own vectors, which lead those of the embeddings."""
+    model = config.model
+    return model.embedding_dim * (model.layers + 1 if model.combine == "concat" else 1)
+
+
+def n_threads(config: Config) -> int:
+    """Threads to use: run.threads, or one per core that this process may use."""
+    return config.run.threads or len(os.sched_getaffinity(0))

@@ -1,0 +1,31 @@
+"""What the validation and the test part of a run ask, by its kind of split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from reckg.evaluation.protocol import HeldOut, held_out
+from reckg.pipeline.run.folder import Prepared
+
+
+def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut:
+    """The users of a split part and their held-out items, and what their lists must not hold.
+
+    Where the items are split, users without a training interaction are left out, for they have no history; and of
+    their own items users are spared those of training alone: the new items of the other part stay candidates.
+
+    Raises:
+        DataError: the part asks for nothing.
+    """
+    n_users = len(prepared.users)
+    if prepared.cold_items:
+        return held_out(prepared.interactions, part, ("train",), n_users, history_parts=("train",))
+    return held_out(prepared.interactions, part, ("train",) if part == "valid" else ("train", "valid"), n_users)
+
+
+def new_items(prepared: Prepared, part: Literal["valid", "test"]) -> np.ndarray:
+    """(c,) int64 item_idx, sorted: the items of a split part, where the items are split."""
+    return np.sort(prepared.interactions.filter(pl.col("split") == part)["item_idx"].unique().to_numpy())

@@ -1,0 +1,94 @@
+"""Stage embed: the vectors of users and items as of training, of test time, and of service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+
+from reckg.config.run_config import Config
+from reckg.inductive.embedder import ENCODER, USER_PREFIX
+from reckg.inductive.files import write_inductive
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.inductive_arrays import inductive_parts
+from reckg.model.joint.joint_model import JointModel
+from reckg.pipeline.run.folder import STATES, Prepared, read_prepared
+from reckg.pipeline.training.model_inputs import load_graph, served_half_life
+from reckg.pipeline.training.refresh import refreshed
+from reckg.pipeline.training.trained_model import attended, embeddings_over, joined, load_weights, untrained_model
+
+
+def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
+    embeddings/inductive/; and the text encoder, where there is one.
+
+    The three differ in the interactions that the graph holds; for test time and service the model is trained on over
+    them (`refreshed`). With texts, also embeddings/text.safetensors: the encoder's vectors of the items' texts before
+    training, for ranking and the evaluation's text kNN.
+    """
+    prepared = read_prepared(run)
+    half_life = served_half_life(run)
+    trained_on = load_graph(run, prepared, config, "train", half_life=half_life)
+    model = untrained_model(config, run, prepared, trained_on)
+    folder = run / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.text is not None:
+        save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
+    load_weights(model, run)
+    for name in STATES:
+        graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
+        now = model if name == "train" else refreshed(config, run, prepared, model, name)
+        tensors = attended(now, graph)
+        if name == "serving":
+            if now.text is not None:
+                now.text.save(folder / ENCODER)
+            _write_inductive(config, run, prepared, now, tensors)
+        embeddings = joined(now, now.embeddings(tensors), graph)
+        save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
+    return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
+
+
+def embed_train(config: Config, run: Path) -> None:
+    """Writes embeddings/train.safetensors alone, and the texts' vectors where there are texts."""
+    prepared = read_prepared(run)
+    graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
+    model = untrained_model(config, run, prepared, graph)
+    (run / "embeddings").mkdir(exist_ok=True)
+    if model.text is not None:
+        save_file({"items": model.text.vectors.cpu().numpy()}, run / "embeddings" / "text.safetensors")
+    load_weights(model, run)
+    embeddings = embeddings_over(model, graph)
+    save_file({"users": embeddings.users, "items": embeddings.items}, run / "embeddings" / "train.safetensors")
+
+
+def _write_inductive(config: Config, run: Path, prepared: Prepared, model: JointModel, tensors: GraphTensors) -> None:
+    """Writes embeddings/inductive/: what new items and users are embedded with in service."""
+    counts = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["counts"]
+    numbers: dict[str, Any] = {}
+    for table, prefix in (("item", ""), ("user", USER_PREFIX)):
+        columns = counts.get(f"{table}_attributes", {}).get("columns", {})
+        numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
+    known = prepared.known("serving", config)["item_idx"].to_numpy()
+    text = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
+    write_inductive(
+        run / "embeddings" / "inductive",
+        inductive_parts(model, tensors, np.bincount(known, minlength=model.n_items)),
+        {
+            "n_users": model.n_users,
+            "n_items": model.n_items,
+            "relations": list(tensors.graph.relations[1:]),
+            "aggregator": config.model.aggregator,
+            "combine": config.model.combine,
+            "interaction_share": config.model.interaction_share,
+            "half_life": served_half_life(run),
+            "item_columns": prepared.info["item_columns"],
+            "user_columns": prepared.info["user_columns"],
+            "numbers": numbers,
+            "text": None if model.text is None else text,
+        },
+        pl.read_parquet(run / "graph" / "entities.parquet")["name"].to_list(),
+    )

@@ -1,0 +1,23 @@
+"""Stage index: the items' serving vectors to a FAISS index that reaches its recall target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reckg.config.run_config import Config
+from reckg.pipeline.ranking.index_choice import index_of
+from reckg.pipeline.run.folder import n_threads, read_embeddings
+from reckg.retrieval.faiss_index import faiss_module
+
+
+def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes index/. Raises ArtifactError: the index does not reach index.recall_target."""
+    faiss_module().omp_set_num_threads(n_threads(config))
+    users, items = read_embeddings(run, "serving")
+    built = index_of(users, items, config)
+    built.save(run / "index")
+    said = built.description()
+    return (
+        {key: said[key] for key in ("kind", "compression")} | {"items": len(items), **said["settings"]} | said["recall"]
+    )

@@ -1,0 +1,117 @@
+"""Stage train: the joint model over the training graph, early-stopped on the validation part."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from reckg.config.run_config import Config
+from reckg.files.file_hash import file_sha256
+from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.training.checkpoint import load_tensors
+from reckg.model.training.memory import keep_freed_memory
+from reckg.model.training.train import load_trained_state
+from reckg.model.training.train import train as train_model
+from reckg.pipeline.run.folder import n_threads, read_prepared, write_json
+from reckg.pipeline.training.model_inputs import build_model, load_graph, pick_device
+from reckg.pipeline.training.objective import objective_of, schedule_of
+from reckg.pipeline.training.plan import training_plan
+from reckg.pipeline.training.validation import choose_half_life, fit_linear_part, validation_score
+
+SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread makes steps no faster
+
+
+def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    """Writes model/: the best epoch's weights, the log and train.json. Resumes its own checkpoint."""
+    keep_freed_memory()
+    torch.set_num_threads(n_threads(config))
+    torch.manual_seed(config.run.seed)
+    device = pick_device(config)
+    prepared = read_prepared(run)
+    key = _key(config, run)
+    plan = training_plan(config, run, prepared, device, key)
+    tqdm.write(f"training on the {plan}", file=sys.stderr)
+    graph = load_graph(run, prepared, config, "train")
+    model = build_model(config, run, prepared, graph, device)
+    tensors = GraphTensors(graph, device)
+    objective = objective_of(config, model, tensors, prepared, plan)
+    validate = validation_score(prepared, config)
+    torch.set_num_threads(_step_threads(config, model, graph))
+    result = train_model(
+        model,
+        tensors,
+        objective,
+        schedule_of(config, plan.batch_size),
+        folder=run / "model",
+        validate=lambda embeddings: float(validate(embeddings).mean()),
+        key=key,
+        progress=tqdm,
+    )
+    torch.set_num_threads(n_threads(config))
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
+    half_life = choose_half_life(config, run, model, prepared, validate)
+    if half_life != prepared.half_life(config):
+        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
+    linear = fit_linear_part(config, run, model, tensors, prepared, validate)
+    n_examples = len(objective.histories.examples())
+    counts = {
+        "epochs": result.epoch,
+        "best_epoch": result.best_epoch,
+        "valid_ndcg@10": round(linear["valid"], 5),
+        "valid_ndcg@10_graph_alone": round(result.best_score, 5),
+        "recency_half_life": half_life,
+        "linear_share": linear["share"],
+        "linear_share_new_items": linear["new_share"],
+        "content_weights": linear["content_weights"],
+        "examples": n_examples,
+        "interactions_without_history": len(objective.histories.item) - n_examples,
+        "examples_per_second": round(n_examples * result.epoch / max(result.seconds, 1e-9)),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "texts": 0 if model.text is None else len(model.text.tokens),
+        "texts_empty": 0 if model.text is None else model.text.tokens.n_empty,
+        "texts_cut": 0 if model.text is None else model.text.tokens.n_cut,
+        "device": str(device),
+        "plan": str(plan),
+        "batch_size": plan.batch_size,
+    }
+    write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
+    for name in ("checkpoint.safetensors", "plan.json"):
+        (run / "model" / name).unlink(missing_ok=True)
+    return counts
+
+
+def _step_threads(config: Config, model: JointModel, graph: KnowledgeGraph) -> int:
+    """One where run.threads leaves it open, the graph is small, and no text encoder trains; else as elsewhere."""
+    trains_text = model.text is not None and model.text.trains
+    return 1 if config.run.threads == 0 and not trains_text and len(graph.head) <= SMALL_GRAPH else n_threads(config)
+
+
+def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
+    """relation_weights, where they are learned. By the relation's name, its inverse's with "-1" after it: the learned
+    factor of its edges, the share of a node's attention that they have with it, and what they had before training."""
+    if model.attention != "relation":
+        return {}
+    names = [*tensors.graph.relations, *(f"{name}-1" for name in tensors.graph.relations)]
+    shares = (tensors.relation_shares(of) for of in (tensors.shares, tensors.prior))
+    rows = torch.stack([model.relation_logit.detach().exp(), *shares], dim=1).tolist()
+    parts = ("factor", "share", "share_before")
+    told = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
+    return {"relation_weights": dict(zip(names, told, strict=True))}
+
+
+def _key(config: Config, run: Path) -> str:
+    """Names what a checkpoint belongs to: the model's configuration and the prepared data."""
+    digest = hashlib.sha256()
+    for section in (config.run, config.text, config.model, config.train):
+        digest.update(section.model_dump_json(exclude={"threads", "device"}).encode())
+    for path in sorted([*(run / "prepared").iterdir(), *(run / "graph").iterdir()]):
+        digest.update(f"{path.name} {file_sha256(path)}".encode())
+    return digest.hexdigest()

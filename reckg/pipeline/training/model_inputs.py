@@ -1,0 +1,117 @@
+"""The graph and the model of a run, from its folder. Imports torch: for the stages train and embed alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from reckg.config.run_config import Config
+from reckg.data.item_texts import item_texts as texts_of
+from reckg.errors import ArtifactError, ConfigError
+from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
+from reckg.graph.recency import recency_weights
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.text.encoder import TextEncoder
+from reckg.pipeline.run.folder import Prepared
+
+
+def pick_device(config: Config) -> torch.device:
+    """run.device; auto: CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
+    if config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device is 'cuda', but torch sees no CUDA device: set it to 'auto' or 'cpu'.")
+    cuda = config.run.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def load_graph(
+    run: Path,
+    prepared: Prepared,
+    config: Config,
+    state: str,
+    without: Collection[str] = (),
+    half_life: float | None = None,
+) -> KnowledgeGraph:
+    """The knowledge graph with the interactions that are known in a state, without the triples of some relations.
+
+    half_life: of an interaction's weight in its user's history; None: what training uses.
+    """
+    folder = run / "graph"
+    try:
+        description = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+        triples = pl.read_parquet(folder / "triples.parquet")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{folder} cannot be read ({error}). Run 'reckg build-graph' again.") from error
+    if without:
+        masked = [number for number, name in enumerate(description["relations"]) if name in without]
+        triples = triples.filter(~pl.col("relation").is_in(masked))
+    known = prepared.known(state, config)
+    user_idx = known["user_idx"].to_numpy()
+    return build_knowledge_graph(
+        n_users=len(prepared.users),
+        n_items=len(prepared.items),
+        n_entities=description["n_entities"],
+        relations=tuple(description["relations"]),
+        triples=(triples["head"].to_numpy(), triples["relation"].to_numpy(), triples["tail"].to_numpy()),
+        user_idx=user_idx,
+        item_idx=known["item_idx"].to_numpy(),
+        recency=recency_weights(user_idx, prepared.half_life(config) if half_life is None else half_life),
+        interaction_share=config.model.interaction_share,
+    )
+
+
+def served_half_life(run: Path) -> float:
+    """The half-life that validation preferred for the trained model's histories. Raises ArtifactError."""
+    path = run / "model" / "train.json"
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["recency_half_life"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} has no recency_half_life ({error!r}). Run 'reckg train' again.") from error
+
+
+def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:
+    """One text an item of the run; empty where there is none."""
+    return texts_of(prepared.items, prepared.info["item_columns"], attributes)
+
+
+def has_user_ids(config: Config, prepared: Prepared) -> bool:
+    """model.user_ids; where it is not set, whether histories are without order: then a user is more than the latest."""
+    return config.model.user_ids if config.model.user_ids is not None else not prepared.in_order
+
+
+def build_model(
+    config: Config, run: Path, prepared: Prepared, graph: KnowledgeGraph, device: torch.device
+) -> JointModel:
+    """An untrained model of the training graph; with a text encoder where one is configured and the items have text."""
+    text = None
+    texts = item_texts(prepared, config.text.attributes)
+    if config.text.encoder != "none" and any(texts):
+        text = TextEncoder(
+            config.text.encoder,
+            texts,
+            policy=config.text.policy,
+            trainable_layers=config.text.trainable_layers,
+            lora_rank=config.text.lora_rank,
+            max_tokens=config.text.max_tokens,
+            cache=run / "text-cache",
+            device=device,
+            progress=tqdm,
+        )
+    model = JointModel(
+        graph,
+        text,
+        embedding_dim=config.model.embedding_dim,
+        relation_dim=config.model.relation_dim,
+        layers=config.model.layers,
+        aggregator=config.model.aggregator,
+        combine=config.model.combine,
+        attention=config.model.attention,
+        dropout=config.model.dropout,
+        id_dropout=config.model.id_dropout,
+        user_ids=has_user_ids(config, prepared),
+    )
+    return model.to(device)

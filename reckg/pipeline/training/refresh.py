@@ -1,0 +1,65 @@
+"""The model of a later state: training goes on for a few epochs over what is known by then."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from reckg.config.run_config import Config
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import JointModel
+from reckg.model.linear.spectral import fit_spectral, with_shares
+from reckg.model.training.train import go_on, load_trained_state, trained_state
+from reckg.pipeline.run.folder import Prepared
+from reckg.pipeline.training.model_inputs import build_model, load_graph
+from reckg.pipeline.training.objective import objective_of, schedule_of
+from reckg.pipeline.training.plan import fitting_plan
+
+SHARE = 6  # of the epochs to the best one, a part in so many; two of Beauty's 12 gain all that three or more do
+
+
+def refresh_epochs(config: Config, run: Path) -> int:
+    """train.refresh_epochs; where it is not set, a sixth of what the run's model took to its best, at least one."""
+    if config.train.refresh_epochs is not None:
+        return config.train.refresh_epochs
+    return max(1, round(int(_told(run)["best_epoch"]) / SHARE))
+
+
+def refreshed(config: Config, run: Path, prepared: Prepared, model: JointModel, state: str) -> JointModel:
+    """A copy of the trained model, trained on over what is known in a state; the model itself where that is no more.
+
+    Nodes whose first interaction is newer than training get an ID of their own. The linear part is fitted anew, with
+    the shares that validation chose.
+    """
+    known, epochs = prepared.known(state, config), refresh_epochs(config, run)
+    if not epochs or len(known) == len(prepared.known("train", config)):
+        return model
+    later = replace(prepared, interactions=known.with_columns(pl.lit("train").alias("split")))
+    device = model.embedding.device
+    torch.manual_seed(config.run.seed)
+    graph = load_graph(run, later, config, "train")
+    newer = build_model(config, run, later, graph, device)
+    has_id = newer.known.clone()
+    load_trained_state(newer, trained_state(model))
+    newer.known.copy_(has_id)
+    tensors = GraphTensors(graph, device)
+    plan = fitting_plan(config, run, later, device)
+    objective = objective_of(config, newer, tensors, later, plan)
+    go_on(newer, tensors, objective, schedule_of(config, plan.batch_size), epochs, progress=tqdm)
+    if model.spectral is not None:
+        told = _told(run)
+        newer.update_attention(tensors)
+        text = None if newer.text is None else newer.text.vectors.cpu().numpy()
+        fitted = fit_spectral(graph, config.model.linear_rank, text)
+        shares = told["linear_share"], told["linear_share_new_items"]
+        newer.spectral = with_shares(fitted, newer.embeddings(tensors), graph, *shares)
+    return newer
+
+
+def _told(run: Path) -> dict[str, float]:
+    return json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))

@@ -1,0 +1,53 @@
+"""A run's trained model, and the vectors that it gives over a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from reckg.config.run_config import Config
+from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.linear.spectral import load_spectral
+from reckg.model.training.checkpoint import load_tensors
+from reckg.model.training.train import load_trained_state
+from reckg.pipeline.run.folder import Prepared, n_threads
+from reckg.pipeline.training.model_inputs import build_model, pick_device
+
+
+def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    """The model of the run's best epoch, on its device; trained_on: the graph of the state train."""
+    model = untrained_model(config, run, prepared, trained_on)
+    load_weights(model, run)
+    return model
+
+
+def untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+    torch.set_num_threads(n_threads(config))
+    torch.manual_seed(config.run.seed)
+    return build_model(config, run, prepared, trained_on, pick_device(config))
+
+
+def load_weights(model: JointModel, run: Path) -> None:
+    state, _ = load_tensors(run / "model" / "model.safetensors")
+    load_trained_state(model, state)
+    model.spectral = load_spectral(run / "model" / "spectral.safetensors")
+
+
+def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
+    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed, the linear part joined."""
+    return joined(model, model.embeddings(attended(model, graph)), graph)
+
+
+def attended(model: JointModel, graph: KnowledgeGraph) -> GraphTensors:
+    """A graph of the model's nodes on its device, with the model's attention."""
+    tensors = GraphTensors(graph, model.embedding.device)
+    model.update_attention(tensors)
+    return tensors
+
+
+def joined(model: JointModel, own: Embeddings, graph: KnowledgeGraph) -> Embeddings:
+    """The graph model's vectors with the linear part, where there is one."""
+    return own if model.spectral is None else model.spectral.joined(own, graph)

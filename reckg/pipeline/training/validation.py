@@ -1,0 +1,71 @@
+"""Choices that the validation part makes: the half-life that is served, and the share of the linear part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reckg.config.run_config import Config
+from reckg.metrics.ranking import ranking_metrics
+from reckg.model.joint.graph_tensors import GraphTensors
+from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.linear.spectral import clearly_best, fit_spectral, weighed
+from reckg.pipeline.run.folder import Prepared
+from reckg.pipeline.run.held_out import held_out_part, new_items
+from reckg.pipeline.training.model_inputs import load_graph
+from reckg.retrieval.exact import exact_search
+
+Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
+VALIDATION_USERS = 5000  # at most; drawn by seed
+HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-life, and what is tried beside it
+
+
+def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:
+    """The half-life of histories at inference: that of training, unless another is clearly better on validation."""
+    usual = prepared.half_life(config)
+    if usual == 0 or config.model.recency_half_life is not None:
+        return usual
+    scores = dict[float, np.ndarray]()
+    for half_life in (usual * times for times in HALF_LIFE_TIMES):
+        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), model.embedding.device)
+        model.update_attention(tensors)
+        scores[half_life] = validate(model.embeddings(tensors))
+    return clearly_best(scores, usual)
+
+
+def fit_linear_part(
+    config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared, validate: Validate
+) -> dict[str, Any]:
+    """Writes model/spectral.safetensors: the linear part beside the best epoch's vectors, its share chosen on
+    validation; returns the shares, the validation score with them, and the weights of what items are told by."""
+    model.update_attention(tensors)
+    embeddings = model.embeddings(tensors)
+    text = None if model.text is None else model.text.vectors.cpu().numpy()
+    fitted = fit_spectral(tensors.graph, config.model.linear_rank, text)
+    spectral, share, new_share, valid = weighed(
+        fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items
+    )
+    spectral.save(run / "model" / "spectral.safetensors")
+    weights = {} if spectral.content is None else spectral.content.weights
+    return {"share": share, "new_share": new_share, "valid": valid, "content_weights": weights}
+
+
+def validation_score(prepared: Prepared, config: Config) -> Validate:
+    """NDCG@10 (n,) of at most VALIDATION_USERS users of the validation part: over full rankings, training items left
+    out, or, where the items are split, among the part's new items alone."""
+    sample = held_out_part(prepared, "valid").sample(VALIDATION_USERS, config.run.seed)
+    candidates = new_items(prepared, "valid") if prepared.cold_items else None
+
+    def validate(embeddings: Embeddings) -> np.ndarray:
+        users = embeddings.users[sample.users]
+        if candidates is None:
+            listed = exact_search(users, embeddings.items, 10, seen=sample.excluded).item_idx
+        else:
+            place = exact_search(users, embeddings.items[candidates], 10).item_idx
+            listed = np.append(candidates, -1)[place]  # -1 takes the last: it stays -1
+        return ranking_metrics(listed, sample.relevant, (10,))["ndcg@10"]
+
+    return validate
