@@ -19,7 +19,6 @@ from reckg.config.run_config import Config
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.pipeline.ranking.index_choice import index_of
-from reckg.pipeline.stages.index import index_of
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
