@@ -115,7 +115,9 @@ def room_of(module: str, *, is_package: bool) -> str:
 
 
 def imported_module(name: str, modules: Mapping[str, object]) -> str | None:
-    """The longest prefix of an imported name that is a module of the project."""
+    """The longest prefix of an imported name that is a module of the project. Generated modules are none."""
+    if name.startswith("reckg.v1."):
+        return None
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name or None
