@@ -1,4 +1,4 @@
-"""GrownArray: rows behind those of an array that is not copied."""
+"""Arrays that get rows without a copy of the rows before."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 
-class GrownArray:
-    """(n + m, ...): the n rows of ``base`` and m more. Indexed by row numbers as an array is; what comes out is a copy.
+class ExtendedArray:
+    """An array of shape (n + m, ...): the n rows of ``base``, then m added rows.
 
-    It grows by what is added alone, so that the base may be large, mapped into memory and shared between processes.
+    It is indexed by row numbers as an array is, and returns copies. Its memory grows by the added rows alone, so that
+    the base may be large, mapped into memory and shared between processes.
     """
 
-    def __init__(self, base: np.ndarray | GrownArray, more: np.ndarray) -> None:
-        before = [base.more] if isinstance(base, GrownArray) else []
-        self.base: np.ndarray = base.base if isinstance(base, GrownArray) else base
-        self.more: np.ndarray = np.concatenate([*before, more]).astype(self.base.dtype, copy=False)
-        self.shape: tuple[int, ...] = (len(self.base) + len(self.more), *self.base.shape[1:])
+    def __init__(self, base: np.ndarray | ExtendedArray, added: np.ndarray) -> None:
+        before = [base.added] if isinstance(base, ExtendedArray) else []
+        self.base: np.ndarray = base.base if isinstance(base, ExtendedArray) else base
+        self.added: np.ndarray = np.concatenate([*before, added]).astype(self.base.dtype, copy=False)
+        self.shape: tuple[int, ...] = (len(self.base) + len(self.added), *self.base.shape[1:])
         self.dtype: np.dtype[Any] = self.base.dtype
         self.ndim: int = self.base.ndim
 
@@ -25,7 +26,12 @@ class GrownArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Rows by number, an array of any shape, or a slice; behind a comma what is taken of each."""
+        """Selects rows.
+
+        Args:
+            key: a row number, an integer array of any shape, or a slice; or a tuple of this and the indices of the
+                other axes.
+        """
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
@@ -34,18 +40,18 @@ class GrownArray:
         if not new.any():
             return np.asarray(self.base[(rows, *rest)])
         out = np.asarray(self.base[(np.where(new, 0, rows), *rest)])
-        out[new] = self.more[(rows - n)[new], *rest] if rest else self.more[(rows - n)[new]]
+        out[new] = self.added[(rows - n)[new], *rest] if rest else self.added[(rows - n)[new]]
         return out
 
     def take(self, rows: np.ndarray, axis: int = 0) -> np.ndarray:
-        """As an array's, of rows."""
+        """Selects rows, as ``numpy.ndarray.take`` does along axis 0."""
         if axis:
             raise ValueError(f"rows alone can be taken, not along axis {axis}")
         return self.base.take(rows, axis=0) if rows.size == 0 or rows.max() < len(self.base) else self[rows]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows, copied."""
-        return np.concatenate([self.base, self.more]).astype(dtype or self.dtype, copy=False)
+        """Copies all rows into one array."""
+        return np.concatenate([self.base, self.added]).astype(dtype or self.dtype, copy=False)
 
 
-Array = np.ndarray | GrownArray
+Array = np.ndarray | ExtendedArray

@@ -1,4 +1,4 @@
-"""GrownMatrix: more rows, columns and entries on a sparse matrix that is not copied."""
+"""Sparse matrices that get rows, columns and entries without a copy of the entries before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from reckg.arrays.ragged_rows import row_positions
 
 
 @dataclass(frozen=True, eq=False)
-class GrownMatrix:
-    """``base`` (n, c) csr and more entries, of its rows and of others, in the order in which they were added.
+class ExtendedMatrix:
+    """A csr matrix ``base`` of shape (n, c) with e added entries, of its own rows or of new ones.
 
-    shape: of the whole. row (e,) rising, column and value (e,): the more entries.
+    Attributes:
+        shape: the shape with the added rows and columns.
+        row: (e,) rows of the added entries, rising; the entries of one row keep the order of their addition.
+        column, value: (e,) columns and values of the added entries.
     """
 
     base: sp.csr_matrix
@@ -28,14 +31,26 @@ class GrownMatrix:
         return int(self.base.nnz) + len(self.row)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """(r,) entries of each of (r,) rows."""
+        """Counts the entries of rows.
+
+        Args:
+            rows: (r,) row numbers.
+        Returns:
+            (r,) counts.
+        """
         inside = np.minimum(rows, self.base.shape[0] - 1)
         base = np.where(rows == inside, self.base.indptr[inside + 1] - self.base.indptr[inside], 0)
         first, last = (np.searchsorted(self.row, rows, side=side) for side in ("left", "right"))
         return np.asarray(base + last - first)
 
     def entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(place in ``rows``, column, value), each (e,): those of the base, then the others."""
+        """Reads the entries of rows: those of the base, then the added ones.
+
+        Args:
+            rows: (r,) row numbers.
+        Returns:
+            (place in ``rows``, column, value), each (e,).
+        """
         inside = np.flatnonzero(rows < self.base.shape[0])
         ends, position = row_positions(self.base.indptr, rows[inside])
         of_base = np.repeat(inside, np.diff(ends)), self.base.indices[position], self.base.data[position]
@@ -43,7 +58,7 @@ class GrownMatrix:
         return place, column, value
 
     def added_entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of ``entries`` those that the base does not have."""
+        """Reads the added entries of rows, in the form of ``entries``."""
         first, last = (np.searchsorted(self.row, rows, side=side) for side in ("left", "right"))
         ends = np.concatenate([[0], np.cumsum(last - first)])
         position = np.arange(ends[-1]) - np.repeat(ends[:-1] - first, last - first)
@@ -52,19 +67,25 @@ class GrownMatrix:
         return place, self.column[position].astype(dtypes[0]), self.value[position].astype(dtypes[1])
 
 
-def grown_matrix(
-    matrix: sp.csr_matrix | GrownMatrix,
+def extended_matrix(
+    matrix: sp.csr_matrix | ExtendedMatrix,
     shape: tuple[int, int],
     row: np.ndarray | None = None,
     column: np.ndarray | None = None,
     value: np.ndarray | None = None,
-) -> GrownMatrix:
-    """The matrix at a larger shape, with (e,) more entries."""
+) -> ExtendedMatrix:
+    """Extends a matrix.
+
+    Args:
+        matrix: the matrix, extended before or not; it stays as it is.
+        shape: the new shape, at least as large.
+        row, column, value: (e,) entries to add; None adds none.
+    """
     nothing = np.empty(0, dtype=np.int64)
-    old = matrix if isinstance(matrix, GrownMatrix) else GrownMatrix(matrix, shape, nothing, nothing, np.empty(0))
+    old = matrix if isinstance(matrix, ExtendedMatrix) else ExtendedMatrix(matrix, shape, nothing, nothing, np.empty(0))
     if row is None or column is None or value is None:
-        return GrownMatrix(old.base, shape, old.row, old.column, old.value)
+        return ExtendedMatrix(old.base, shape, old.row, old.column, old.value)
     rows = np.concatenate([old.row, row])
     order = np.argsort(rows, kind="stable")
     columns, values = np.concatenate([old.column, column]), np.concatenate([old.value, value])
-    return GrownMatrix(old.base, shape, rows[order], columns[order], values[order])
+    return ExtendedMatrix(old.base, shape, rows[order], columns[order], values[order])

@@ -1,4 +1,4 @@
-"""Rows of a table of half-precision floats, in single precision."""
+"""Conversion of half-precision rows to single precision."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import numpy as np
 
 from reckg.arrays.extended_array import Array
 
-SIGN_EXPONENT_FRACTION = np.int32(-0x70002000)  # 0x8fffe000: where the bits of a half stand, shifted by 13
-EXPONENTS_APART = np.float32(2.0**112)  # of the two formats: their biases are 15 and 127
+SIGN_EXPONENT_FRACTION = np.int32(-0x70002000)  # 0x8fffe000, the bits of a half shifted by 13
+EXPONENTS_APART = np.float32(2.0**112)  # the formats' exponent biases are 15 and 127
 
 
 def float32_rows(table: Array, rows: np.ndarray) -> np.ndarray:
-    """(..., d) float32: the (...) rows of an (m, d) float16 table of finite values.
+    """Reads rows of a half-precision table as single precision, with NumPy's values in a third of its time.
 
-    Exactly NumPy's ``astype``, in a third of its time.
+    Args:
+        table: (m, d) float16, finite.
+        rows: (...) row numbers.
+    Returns:
+        (..., d) float32.
     """
     bits = table.take(rows, axis=0).view(np.int16).astype(np.int32)
     bits <<= 13

@@ -1,17 +1,25 @@
-"""Compressed rows: row r of a ragged table is ``values[indptr[r]:indptr[r + 1]]``."""
+"""Compressed rows of a ragged table: row r is ``values[indptr[r]:indptr[r + 1]]``."""
 
 from __future__ import annotations
 
 import numpy as np
 
 Rows = tuple[np.ndarray, np.ndarray]  # indptr (n + 1,), item_idx (nnz,)
-TABLE = 2**22  # cells up to which a table of what is listed is cheaper than sorting
+TABLE = 2**22  # cells; a boolean table of at most this size is cheaper than sorting
 
 
-def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For rows ``which`` (n,), in that order: their own indptr (n + 1,), and the positions of their values, int64."""
-    start = indptr[which]
-    length = indptr[which + 1] - start
+def row_positions(indptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the values of rows.
+
+    Args:
+        indptr: (m + 1,) of the whole table.
+        chosen: (n,) row numbers.
+    Returns:
+        the chosen rows' own indptr (n + 1,), and the positions of their values in the table (nnz,), int64, in the
+        order of ``chosen``.
+    """
+    start = indptr[chosen]
+    length = indptr[chosen + 1] - start
     ends = np.zeros(len(length) + 1, dtype=np.int64)
     np.cumsum(length, out=ends[1:])
     positions = np.repeat(start - ends[:-1], length)
@@ -20,7 +28,7 @@ def row_positions(indptr: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np
 
 
 def joined_rows(one: Rows | None, other: Rows | None) -> Rows | None:
-    """The rows of two as one: each row's values of the first, then those of the second. None is no value anywhere."""
+    """Appends each row of the second table to the same row of the first. None stands for a table of empty rows."""
     if one is None or other is None:
         return other if one is None else one
     row = np.repeat(np.tile(np.arange(len(one[0]) - 1), 2), np.concatenate([np.diff(one[0]), np.diff(other[0])]))
@@ -29,29 +37,40 @@ def joined_rows(one: Rows | None, other: Rows | None) -> Rows | None:
 
 
 def kept_entries(rows: Rows, kept: np.ndarray) -> Rows:
-    """The rows with those entries alone where ``kept`` (nnz,) is true."""
+    """Filters the entries of compressed rows by a mask ``kept`` (nnz,)."""
     indptr, values = rows
     return np.concatenate([[0], np.cumsum(kept)])[indptr], values[kept]
 
 
-def take_rows(rows: Rows, which: np.ndarray | slice) -> Rows:
-    """The rows ``which``: (n,) row numbers, in that order, or a slice."""
+def take_rows(rows: Rows, chosen: np.ndarray | slice) -> Rows:
+    """Selects rows.
+
+    Args:
+        chosen: (n,) row numbers, or a slice with both ends.
+    """
     indptr, values = rows
-    if isinstance(which, slice):
-        part = indptr[which.start : which.stop + 1]
+    if isinstance(chosen, slice):
+        part = indptr[chosen.start : chosen.stop + 1]
         return part - part[0], values[part[0] : part[-1]]
-    ends, positions = row_positions(indptr, which)
+    ends, positions = row_positions(indptr, chosen)
     return ends, values[positions]
 
 
 def not_listed(listed: Rows, row: np.ndarray, value: np.ndarray, n_values: int) -> np.ndarray:
-    """(p,) bool: which of the pairs (row, value), values 0..n_values-1, are not in the compressed rows."""
+    """Finds the pairs that compressed rows do not hold.
+
+    Args:
+        listed: the compressed rows, with values in 0..n_values-1.
+        row, value: (p,) pairs.
+    Returns:
+        (p,) bool, true for a pair that is not listed.
+    """
     n = len(listed[0]) - 1
     key, listed_key = value, listed[1]
     if n > 1:
         key, listed_key = row * n_values + value, np.repeat(np.arange(n), np.diff(listed[0])) * n_values + listed[1]
     if n * n_values > TABLE:
-        return ~np.isin(key, listed_key)
+        return np.asarray(~np.isin(key, listed_key))
     table = np.zeros(n * n_values, dtype=bool)
     table[listed_key] = True
-    return ~table[key]
+    return np.asarray(~table[key])

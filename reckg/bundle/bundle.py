@@ -52,7 +52,7 @@ class Bundle:
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns
     user_vectors: np.ndarray  # (U, d) float32
-    item_vectors: np.ndarray  # (I, d) float32; where items were added, a GrownArray
+    item_vectors: np.ndarray  # (I, d) float32; where items were added, a ExtendedArray
     index: ItemIndex
     history: History
     features: FeatureTables

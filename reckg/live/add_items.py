@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from reckg.arrays.extended_array import Array, GrownArray
-from reckg.arrays.extended_matrix import GrownMatrix, grown_matrix
+from reckg.arrays.extended_array import Array, ExtendedArray
+from reckg.arrays.extended_matrix import ExtendedMatrix, extended_matrix
 from reckg.bundle.bundle import Bundle
 from reckg.data.ids import IdMap
 from reckg.errors import DataError
@@ -78,7 +78,7 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBu
         live,
         item_ids=live.item_ids.extended(rows["item_id"].to_list()),
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
-        item_vectors=GrownArray(live.item_vectors, vectors),  # type: ignore[arg-type]
+        item_vectors=ExtendedArray(live.item_vectors, vectors),  # type: ignore[arg-type]
         index=GrownIndex(live.index, vectors),
         features=_grown_tables(live.features, n, added),
         inductive=_extended_inductive(live.embedder, added),
@@ -90,16 +90,16 @@ def _extended_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Induc
     """Adds items as nodes that histories may hold. Other nodes, and items that are embedded later, do not hear them."""
     arrays, m = dict(inductive.arrays), len(added)
     layers = np.stack([item.layers for item in added])
-    arrays["layers"] = tuple(GrownArray(nodes, layers[:, n]) for n, nodes in enumerate(arrays["layers"]))
+    arrays["layers"] = tuple(ExtendedArray(nodes, layers[:, n]) for n, nodes in enumerate(arrays["layers"]))
     counts = np.concatenate([item.edge_count for item in added])
-    arrays["others"] = GrownArray(arrays["others"], counts)
-    arrays["interactions"] = GrownArray(arrays["interactions"], np.zeros_like(counts))
+    arrays["others"] = ExtendedArray(arrays["others"], counts)
+    arrays["interactions"] = ExtendedArray(arrays["interactions"], np.zeros_like(counts))
     if "log_total" in arrays:
         totals = np.concatenate([item.log_total for item in added])
-        arrays["log_total"] = GrownArray(arrays["log_total"], totals)
+        arrays["log_total"] = ExtendedArray(arrays["log_total"], totals)
     if "linear.source" in arrays:
         nothing = np.zeros((m, arrays["linear.source"].shape[1]), dtype=np.float32)
-        arrays["linear.source"] = GrownArray(arrays["linear.source"], nothing)
+        arrays["linear.source"] = ExtendedArray(arrays["linear.source"], nothing)
     return inductive.extended(arrays, inductive.info["n_items"] + m)
 
 
@@ -109,7 +109,7 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
     square = (n + m, n + m)
     place = np.arange(n, n + m)
     length = [np.sqrt(np.square(item.rarity, dtype=np.float64).sum()) or 1 for item in added]
-    entities = grown_matrix(
+    entities = extended_matrix(
         tables.entities,
         (n + m, tables.entities.shape[1]),
         np.repeat(place, [len(item.entities) for item in added]),
@@ -122,31 +122,31 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
         numbers=_stacked(tables.numbers, added, "numbers"),
         vectors=_stacked(tables.vectors, added, "graph_vector"),
         text=_stacked(tables.text, added, "text"),
-        factors=GrownArray(tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)),
+        factors=ExtendedArray(tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)),
         popular=np.append(tables.popular, place),
         popular_score=np.append(tables.popular_score, np.zeros(m, dtype=np.float32)),
         entity_length=np.append(tables.entity_length, np.array(length, dtype=np.float32)),
         entities=entities,
-        cooccurrence=grown_matrix(tables.cooccurrence, square),
-        walk=grown_matrix(tables.walk, square),
+        cooccurrence=extended_matrix(tables.cooccurrence, square),
+        walk=extended_matrix(tables.walk, square),
         entity_neighbours=_with_neighbours(tables.entity_neighbours, n, added, "near_entities"),
-        linear=None if tables.linear is None else grown_matrix(tables.linear, square),
+        linear=None if tables.linear is None else extended_matrix(tables.linear, square),
         text_neighbours=None
         if tables.text_neighbours is None
         else _with_neighbours(tables.text_neighbours, n, added, "near_texts"),
     )
 
 
-def _with_neighbours(matrix: object, n: int, added: Sequence[NewItem], name: str) -> GrownMatrix:
+def _with_neighbours(matrix: object, n: int, added: Sequence[NewItem], name: str) -> ExtendedMatrix:
     """Each new item's neighbours, in its own row, and itself in theirs."""
     item = np.repeat(np.arange(n, n + len(added)), [len(getattr(each, name)) for each in added])
     near, value = _joined(added, name), _joined(added, f"{name}_by")
     entries = np.concatenate([item, near]), np.concatenate([near, item]), np.concatenate([value, value])
-    return grown_matrix(matrix, (n + len(added), n + len(added)), *entries)
+    return extended_matrix(matrix, (n + len(added), n + len(added)), *entries)
 
 
-def _stacked(base: Array, added: Sequence[NewItem], name: str) -> GrownArray:
-    return GrownArray(base, np.stack([getattr(item, name) for item in added]))
+def _stacked(base: Array, added: Sequence[NewItem], name: str) -> ExtendedArray:
+    return ExtendedArray(base, np.stack([getattr(item, name) for item in added]))
 
 
 def _joined(added: Sequence[NewItem], name: str) -> np.ndarray:

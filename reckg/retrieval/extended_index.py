@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reckg.arrays.extended_array import GrownArray
+from reckg.arrays.extended_array import ExtendedArray
 from reckg.arrays.ragged_rows import Rows, kept_entries
 from reckg.errors import ArtifactError
 from reckg.retrieval.exact import (
@@ -40,9 +40,9 @@ class GrownIndex(ItemIndex):
         self.settings, self.recall = base.settings, base.recall
         self.n_items, self.dim = base.n_items + len(self.more), base.dim
 
-    def vectors(self) -> GrownArray:  # type: ignore[override]
+    def vectors(self) -> ExtendedArray:  # type: ignore[override]
         """(n_items, dim) float32, without a copy."""
-        return GrownArray(self.base.vectors(), self.more)
+        return ExtendedArray(self.base.vectors(), self.more)
 
     def search(
         self, queries: np.ndarray, k: int, seen: Rows | None = None, allowed: np.ndarray | None = None

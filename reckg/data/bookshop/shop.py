@@ -15,16 +15,16 @@ import numpy as np
 import polars as pl
 
 from reckg.data.bookshop import words as words
-from reckg.data.bookshop.catalogue import (
+from reckg.data.bookshop.catalog import (
     DAY,
     END,
     N_GENRES,
     N_MOVEMENTS,
     N_THEMES,
     START,
-    Catalogue,
+    Catalog,
     item_frame,
-    make_catalogue,
+    make_catalog,
     outside_graph,
 )
 from reckg.errors import DataError
@@ -75,7 +75,7 @@ class Readers:
 class Traits:
     """What the utility looks up of each of n books, as compact (n,) columns."""
 
-    def __init__(self, books: Catalogue) -> None:
+    def __init__(self, books: Catalog) -> None:
         self.genres = tuple(books.genres.T.astype(np.int8).copy())
         self.themes = tuple(books.themes.T.astype(np.int8).copy())
         self.author = books.author.astype(np.int32)
@@ -137,7 +137,7 @@ class Bookshop:
             )
         self.users, self.items, self.seed = users, items, seed
         self.interactions_per_user, self.block_users = interactions_per_user, block_users
-        self.books = make_catalogue(items, self._stream(0))
+        self.books = make_catalog(items, self._stream(0))
         books = self.books
         self.traits = Traits(books)
         self.by_popularity = Shelves(np.zeros((items, 1), dtype=np.int64), books.popularity, 1)
@@ -151,7 +151,7 @@ class Bookshop:
     def _stream(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
 
-    def catalogue_frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    def catalog_frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """The tables items, triples and links."""
         frame = item_frame(self.books, self._stream(1))
         triples, links = outside_graph(self.books, frame, self._stream(2))

@@ -87,7 +87,7 @@ def _height(path: Path) -> int:
 
 
 def _dataset(shop: Bookshop, interactions: pl.LazyFrame, users: pl.LazyFrame) -> Dataset:
-    items, triples, links = shop.catalogue_frames()
+    items, triples, links = shop.catalog_frames()
     return Dataset(
         name="bookshop",
         interactions=interactions,

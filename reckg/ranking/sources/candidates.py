@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reckg.arrays.extended_array import GrownArray
+from reckg.arrays.extended_array import ExtendedArray
 from reckg.arrays.ragged_rows import Rows, kept_entries, not_listed, take_rows
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
@@ -51,7 +51,7 @@ def source_top(
         return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
         factors = tables.factors
-        if isinstance(factors, GrownArray):  # what was added has none
+        if isinstance(factors, ExtendedArray):  # what was added has none
             factors = factors.base
             seen = None if seen is None else kept_entries(seen, seen[1] < len(factors))
         found = search_checked(scores.factors, factors, k, seen, longest=tables.longest_factor)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from safetensors.numpy import save_file
 
-from reckg.arrays.extended_array import Array, GrownArray
+from reckg.arrays.extended_array import Array, ExtendedArray
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
 from reckg.files.mapped_tensors import mapped_tensors
@@ -78,7 +78,7 @@ class FeatureTables:
     @cached_property
     def longest_factor(self) -> float:
         """The length of the longest item factor, for the search over them."""
-        return longest_vector(self.factors.base if isinstance(self.factors, GrownArray) else self.factors)
+        return longest_vector(self.factors.base if isinstance(self.factors, ExtendedArray) else self.factors)
 
     def save(self, folder: Path) -> None:
         """Writes ``features.safetensors`` and ``features.json`` into ``folder``."""

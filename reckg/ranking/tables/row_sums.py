@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
-from reckg.arrays.extended_matrix import GrownMatrix
+from reckg.arrays.extended_matrix import ExtendedMatrix
 from reckg.arrays.ragged_rows import Rows, not_listed, row_positions
 from reckg.retrieval.exact import write_best
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
-Matrix: TypeAlias = sp.csr_matrix | GrownMatrix
+Matrix: TypeAlias = sp.csr_matrix | ExtendedMatrix
 
 FEW_ENTRIES = 2**16  # up to here NumPy beats scipy's product, which has a price per call
 ABOVE_ZERO = np.nextafter(0.0, 1.0)
@@ -88,7 +88,7 @@ def row_sums(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
         weights: w weightings (h,), each of which gives sums of its own.
     """
     columns = matrix.shape[1]
-    if isinstance(matrix, GrownMatrix):
+    if isinstance(matrix, ExtendedMatrix):
         if matrix.lengths(row).sum() > FEW_ENTRIES:
             return RowSums(_product(matrix, query, row, weights, n), None, columns)
         place, column, value = matrix.entries(row)
@@ -111,7 +111,7 @@ def row_sums(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
 
 def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int) -> np.ndarray:
     """(w, n, columns) the sums by a sparse product; what a matrix has grown by is added last, as its entries are."""
-    if isinstance(matrix, GrownMatrix):
+    if isinstance(matrix, ExtendedMatrix):
         out = np.zeros((len(weights), n, matrix.shape[1]))
         old = row < matrix.base.shape[0]
         of_old = [weight[old] for weight in weights]
@@ -129,7 +129,7 @@ def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
 
 def row_entries(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries of (r,) rows, one row after the other: how many each has (r,), columns and values, each (e,)."""
-    if isinstance(matrix, GrownMatrix):
+    if isinstance(matrix, ExtendedMatrix):
         place, column, value = matrix.entries(rows)
         order = np.argsort(place, kind="stable")
         return np.bincount(place, minlength=len(rows)), column[order], value[order]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from reckg.arrays.extended_array import GrownArray
-from reckg.arrays.extended_matrix import grown_matrix
+from reckg.arrays.extended_array import ExtendedArray
+from reckg.arrays.extended_matrix import extended_matrix
 from reckg.arrays.ragged_rows import joined_rows, kept_entries
 from reckg.data.ids import IdMap
 from reckg.errors import DataError, UnknownIdError
@@ -20,7 +20,7 @@ from tests.small_bundle import unit_vectors
 
 def test_an_array_is_indexed_as_the_whole_would_be() -> None:
     whole = np.arange(24.0).reshape(8, 3)
-    grown = GrownArray(GrownArray(whole[:5], whole[5:6]), whole[6:])
+    grown = ExtendedArray(ExtendedArray(whole[:5], whole[5:6]), whole[6:])
     assert (len(grown), grown.shape, grown.dtype, grown.ndim) == (8, (8, 3), whole.dtype, 2)
     assert np.shares_memory(grown.base, whole)  # nothing of it was copied
     for rows in (np.array([7, 0, 5, 5]), np.array([[1, 6], [4, 2]]), np.array([1, 2]), slice(4, 7), slice(None), 6, 2):
@@ -39,8 +39,8 @@ def grown_and_whole(seed: int) -> tuple[object, sp.csr_matrix]:
     base = sp.random(7, 7, 0.4, format="csr", random_state=seed, dtype=np.float32)
     row, column = np.array([8, 9, 2, 5, 8]), np.array([0, 3, 8, 9, 6])
     value = rng.random(5, dtype=np.float32)
-    grown = grown_matrix(
-        grown_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:]
+    grown = extended_matrix(
+        extended_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:]
     )
     whole = sp.lil_matrix((10, 10), dtype=np.float32)
     whole[:7, :7] = base

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from reckg.data.bookshop import words as words
-from reckg.data.bookshop.catalogue import END, START, make_catalogue
+from reckg.data.bookshop.catalog import END, START, make_catalog
 from reckg.data.bookshop.shop import BLOCK_USERS, Bookshop, Shelves, _choose
 from reckg.data.bookshop.write import generate_bookshop, write_bookshop
 from reckg.data.read import read_dataset
@@ -206,7 +206,7 @@ def test_the_smallest_shop_has_books_and_readers() -> None:
 
 
 def test_names_stay_distinct_beyond_all_combinations() -> None:
-    books = make_catalogue(30_000, np.random.default_rng(0))
+    books = make_catalog(30_000, np.random.default_rng(0))
     assert len(books.authors.name) == 5000 > len(words.FIRST_NAMES) * len(words.LAST_NAMES)
     assert books.authors.name.n_unique() == 5000
 

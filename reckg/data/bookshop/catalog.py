@@ -43,7 +43,7 @@ class Authors:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """True properties of n books as (n,) arrays; genres (n, 2) and themes (n, 2) hold -1 for 'none'.
 
     ``series`` is -1 outside a series. The volumes of series s are, in their order,
@@ -68,7 +68,7 @@ class Catalogue:
         return len(self.author)
 
 
-def make_catalogue(n: int, rng: np.random.Generator) -> Catalogue:
+def make_catalog(n: int, rng: np.random.Generator) -> Catalog:
     """Draws n books of about n / 6 authors; no Python object is made per book."""
     authors = _make_authors(max(4, n // BOOKS_PER_AUTHOR), rng)
     author = np.sort(_weighted(rng, authors.fame**0.5, n))
@@ -86,7 +86,7 @@ def make_catalogue(n: int, rng: np.random.Generator) -> Catalogue:
     rank = np.empty(n)
     rank[np.argsort(-fame, kind="stable")] = np.arange(n)
     popularity = (rank + 5) ** -POPULARITY_POWER
-    return Catalogue(
+    return Catalog(
         authors=authors,
         author=author,
         genres=genres,
@@ -215,7 +215,7 @@ def item_ids(n: int) -> pl.Series:
     return pl.select(pl.format("b{}", pl.int_range(1, n + 1).cast(pl.String).str.zfill(6)).alias("item_id"))["item_id"]
 
 
-def item_frame(books: Catalogue, rng: np.random.Generator) -> pl.DataFrame:
+def item_frame(books: Catalog, rng: np.random.Generator) -> pl.DataFrame:
     """The items table: item_id, title, description, author, series, publisher, language, year, price, genres."""
     n = len(books)
     genre_names = [genre.name for genre in words.GENRES]
@@ -258,7 +258,7 @@ def _by_theme(part: str, theme: np.ndarray, rng: np.random.Generator) -> pl.Seri
     return _pick([phrase for group in phrases for phrase in group], np.where(theme < 0, -1, pick))
 
 
-def _titles(books: Catalogue, rng: np.random.Generator) -> dict[str, pl.Series]:
+def _titles(books: Catalog, rng: np.random.Generator) -> dict[str, pl.Series]:
     n = len(books)
     word = _by_theme("title_words", books.themes[:, 0], rng)
     other = _by_theme("title_words", books.themes[:, 1], rng)
@@ -275,7 +275,7 @@ def _titles(books: Catalogue, rng: np.random.Generator) -> dict[str, pl.Series]:
     return {"title": pl.select(title.alias("title"))["title"]}
 
 
-def _descriptions(books: Catalogue, rng: np.random.Generator) -> dict[str, pl.Series]:
+def _descriptions(books: Catalog, rng: np.random.Generator) -> dict[str, pl.Series]:
     """One to three sentences: a plot of the first theme, mostly a motif of the second, and often tone and place."""
     n = len(books)
     motif = _by_theme("motifs", books.themes[:, 1], rng)
@@ -298,7 +298,7 @@ def _descriptions(books: Catalogue, rng: np.random.Generator) -> dict[str, pl.Se
     return {"description": pl.select(text.alias("description"))["description"]}
 
 
-def outside_graph(books: Catalogue, items: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.DataFrame]:
+def outside_graph(books: Catalog, items: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Triples (head, relation, tail) of an outside knowledge graph, and links (item_id, entity) of most books to it.
 
     It tells what no column does: movements, influences and birthplaces of authors, seats of publishers, which volume
