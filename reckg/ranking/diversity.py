@@ -28,11 +28,20 @@ PADDING = -1e300  # below every objective, above the -inf of what is chosen alre
 
 @dataclass(frozen=True)
 class Diversity:
-    """How lists are changed after ranking.
+    """Strategy that changes lists after ranking.
 
-    weight: of diversity or of calibration against the scores, 0..1; 0 leaves the ranking as it is. column: the
-    attribute whose mix is calibrated, categorical or list. provider_column: categorical. max_per_provider: items of one
-    provider in the first k.
+    Args:
+        strategy: ``mmr`` trades scores for distance between vectors, ``calibrated`` for the user's mix of a column,
+            ``provider`` limits the items of one provider. ``none`` keeps the ranking.
+        weight: of the strategy against the scores, 0 to 1. 0 keeps the ranking.
+        column: categorical or list column that is calibrated.
+        provider_column: categorical column of providers.
+        max_per_provider: items of one provider among the first k.
+
+    >>> import reckg
+    >>> recommender = reckg.load("run/bundle")
+    >>> recommender.recommend("u03", diversity=reckg.Diversity("mmr", weight=0.5)).stages
+    ('retrieve', 'features', 'rerank', 'diversify')
     """
 
     strategy: Strategy = "none"

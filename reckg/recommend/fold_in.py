@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UserRequest:
-    """Who is to get recommendations.
+    """User of a request: an id, recent interactions, attributes, or several of these.
 
     Args:
-        user_id: a raw id, known or not; None: of nobody.
-        recent_items: raw item ids: the user's interactions beside those that the bundle has. Those without a time are
-            the latest, oldest first.
-        attributes: a column of the users table to a value, or a list of values; in place of the bundle's.
-        recent_times: epoch seconds, UTC, of the first of recent_items, in any order; the others have no time.
+        user_id: raw id, known to the bundle or not. None: no id.
+        recent_items: raw item ids of interactions beside those that the bundle has. Items without a time are the
+            latest, oldest first.
+        attributes: column of the users table to a value or a list of values. They replace the bundle's attributes of
+            the user.
+        recent_times: epoch seconds, UTC, of the first of ``recent_items``, in any order. The other items have no time.
 
     Raises:
         ValueError: more times than items.
+
+    >>> import reckg
+    >>> request = reckg.UserRequest(recent_items=["i01", "i07"], attributes={"city": "Oslo"})
+    >>> reckg.load("run/bundle").recommend_many([request], k=3).height
+    3
     """
 
     user_id: str | None = None

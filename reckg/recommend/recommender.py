@@ -1,16 +1,17 @@
-"""Recommendations over a bundle: retrieve, leave out the seen, extract features, rerank.
+"""Recommender: answers over a bundle by raw ids.
 
-The server, the batch job and the offline evaluation all call `recommend_batch` for users of the bundle, and server and
-batch job `recommend_users` for all requests, so that they cannot differ.
+The server, the batch job and the offline evaluation all call ``recommend_batch`` for users of the bundle. The server
+and the batch job call ``recommend_users`` for all requests. So their answers cannot differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.answers import DegradedReason, FallbackPolicy, RankedItems, Recommendations, RecommendedItem
@@ -20,24 +21,28 @@ from reckg.recommend.feature_values import feature_values
 from reckg.recommend.fold_in import FoldedUsers, UserRequest, fold_in
 from reckg.recommend.known_users import similar_items
 from reckg.recommend.rank_items import rank_items
-from reckg.recommend.requests import recommend_users
+from reckg.recommend.requests import recommend_users, recommended_rows
 from reckg.recommend.trace import Trace
 from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from reckg.bundle.bundle import Bundle
     from reckg.inductive.embedder import EmbeddedItems
 
 
-class Recommender:
-    """Answers by raw ids; safe to share between threads.
+BLOCK = 1024  # requests of recommend_many answered at once: a few megabytes of candidates
 
-    recommender = reckg.load("run/bundle")
-    recommender.recommend("some user", k=10).items
+
+class Recommender:
+    """Answers requests by raw ids over one bundle. Safe to share between threads.
+
+    >>> import reckg
+    >>> recommender = reckg.load("run/bundle")
+    >>> answer = recommender.recommend("u03", k=2)
+    >>> answer.items[0].score >= answer.items[1].score
+    True
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -48,8 +53,8 @@ class Recommender:
         user_id: str | None = None,
         k: int = 10,
         exclude_seen: bool = True,
-        *,
         rerank: bool = True,
+        *,
         recent_items: Sequence[str] = (),
         recent_times: Sequence[int] = (),
         attributes: Mapping[str, Any] | None = None,
@@ -60,42 +65,55 @@ class Recommender:
         with_sources: bool = False,
         deadline: Deadline | None = None,
     ) -> Recommendations:
-        """The best k items of one user.
+        """Recommends the best k items to one user.
 
-        A user that the bundle does not know is made of what is given of it, and gets the most popular items where that
-        is nothing.
+        A user that the bundle does not know is represented by the recent items and attributes of the request. A user
+        without any known fact gets the most popular items.
 
         Args:
-            recent_items, recent_times, attributes: as in UserRequest. Recent items are left out of the answer with
-                ``exclude_seen``. The answer names those that the bundle does not know.
-            context_items: raw ids of what the user has before them: the latest of the history, never in the answer.
-            diversity: what is done with the candidates after ranking; None: as the bundle is configured.
-            filters: what every item of the answer must satisfy; k items come back where k do.
-            with_features, with_sources: whether each item brings what the ranker saw of it, and what found it.
+            user_id: raw id, known or not. None: only recent items or attributes.
+            k: items to return, k >= 1; fewer are returned only if fewer remain.
+            exclude_seen: leave out the user's history and the recent items.
+            rerank: apply the bundle's ranker, if it has one, and the diversity. False: retrieval order.
+            recent_items, recent_times, attributes: as in UserRequest. The answer names those that the bundle does not
+                know.
+            context_items: raw ids of the items that the user looks at. They count as the latest of the history and are
+                never in the answer.
+            diversity: strategy applied after ranking. None: the bundle's own.
+            filters: conditions that every item of the answer satisfies.
+            with_features: give each item the ranker's feature values.
+            with_sources: give each item the candidate sources that found it.
             deadline: times the stages and refuses to begin one too late.
         Raises:
-            ValueError: k < 1, or nothing of the user is given.
+            ValueError: k < 1, or neither a user id nor recent items nor attributes are given.
             DeadlineError: the deadline passed.
-            FilterError: a filter on an unknown column, or one that does not fit it.
-            ConfigError: a diversity that the catalogue has no column for.
+            FilterError: a filter names an unknown column, or does not fit it.
+            ConfigError: the diversity names a column that the catalogue does not have.
             CannotEmbedError: recent items or attributes are given, and the bundle cannot embed users.
+
+        >>> import reckg
+        >>> recommender = reckg.load("run/bundle")
+        >>> cheap = reckg.Filters(where={"price": {"<": 5.0}})
+        >>> recommender.recommend("u03", k=2, filters=cheap).fallback is None
+        True
+        >>> recommender.recommend(recent_items=["i01", "i07"], k=2).degraded
+        ()
         """
         deadline = deadline or Deadline()
         request, context, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
         if not user_id and request.is_plain:
-            raise ValueError("give a user_id, recent_items or attributes: of nothing there is nothing to recommend")
+            raise ValueError("give a user_id, recent_items or attributes: without any of them nothing is recommended")
         shown = ShownEvidence(Evidence(), with_features, with_sources) if with_features or with_sources else None
         wanted = Wanted(
             k,
             exclude_seen,
             left_out=(np.array([0, len(context)]), context) if len(context) else None,
-            allowed=None if filters is None else self.bundle.item_filters.allowed(filters),
+            allowed=self._allowed(filters),
             rerank=rerank,
             diversity=diversity,
         )
-        answers = recommend_users(
-            self.bundle, [request], wanted, Trace(deadline, None if shown is None else shown.evidence)
-        )
+        trace = Trace(deadline, None if shown is None else shown.evidence)
+        answers = recommend_users(self.bundle, [request], wanted, trace)
         return replace(
             self._answer(answers.found, answers.fallback[0], answers.degraded[0], shown),
             unknown_recent_items=answers.unknown_recent_items[0],
@@ -103,6 +121,45 @@ class Recommender:
             unknown_context_items=unknown,
             stages=tuple(deadline.seconds),
         )
+
+    def recommend_many(
+        self,
+        users: Iterable[str | UserRequest],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        rerank: bool = True,
+        diversity: Diversity | None = None,
+        filters: Filters | None = None,
+    ) -> pl.DataFrame:
+        """Recommends the best k items to each of many users, as ``recommend`` would to each alone.
+
+        Args:
+            users: raw user ids, known or not, or requests. A Polars or pandas series of ids works too.
+            k, exclude_seen, rerank, diversity, filters: as in ``recommend``.
+        Returns:
+            user_id (as given, null for a request without one), rank (from 1), item_id, score; the rows of each user
+            together, in the order of ``users``.
+        Raises:
+            TypeError: ``users`` is a single id.
+            ValueError, FilterError, ConfigError, CannotEmbedError: as ``recommend``.
+
+        >>> import reckg
+        >>> recommender = reckg.load("run/bundle")
+        >>> recommender.recommend_many(["u03", "u04", "nobody"], k=2).select("user_id", "rank").rows()
+        [('u03', 1), ('u03', 2), ('u04', 1), ('u04', 2), ('nobody', 1), ('nobody', 2)]
+        """
+        if isinstance(users, str):
+            raise TypeError(f"users must be several ids or requests, got the single id {users!r}")
+        requests = [user if isinstance(user, UserRequest) else UserRequest(user) for user in users]
+        allowed = self._allowed(filters)
+        wanted = Wanted(k, exclude_seen, allowed=allowed, rerank=rerank, diversity=diversity)
+        parts = [recommended_rows(self.bundle, [], empty_result(0, k))]
+        for start in range(0, len(requests), BLOCK):
+            block = requests[start : start + BLOCK]
+            found = recommend_users(self.bundle, block, wanted).found
+            parts.append(recommended_rows(self.bundle, [request.user_id for request in block], found))
+        return pl.concat(parts)
 
     def rank_items(
         self,
@@ -116,16 +173,25 @@ class Recommender:
         with_features: bool = False,
         deadline: Deadline | None = None,
     ) -> RankedItems:
-        """Given items in the order in which a user is most likely to want them; all that are known come back.
+        """Orders given items by how likely a user is to want them. All known items are returned.
 
-        Args: as recommend; item_ids: distinct.
+        Args:
+            item_ids: distinct raw ids.
+            user_id, recent_items, recent_times, attributes, context_items, with_features, deadline: as in
+                ``recommend``.
         Raises:
-            ValueError: nothing of the user is given, or an item twice. DeadlineError, CannotEmbedError: as recommend.
+            ValueError: neither a user id nor recent items nor attributes are given, or an item is repeated.
+            DeadlineError, CannotEmbedError: as ``recommend``.
+
+        >>> import reckg
+        >>> ranked = reckg.load("run/bundle").rank_items("u03", ["i01", "i02", "i03"])
+        >>> sorted(item.item_id for item in ranked.order.items)
+        ['i01', 'i02', 'i03']
         """
         deadline = deadline or Deadline()
         request, _, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
         if not user_id and request.is_plain:
-            raise ValueError("give a user_id, recent_items or attributes: of nothing there is no order")
+            raise ValueError("give a user_id, recent_items or attributes: without any of them nothing is ordered")
         if len(set(item_ids)) < len(item_ids):
             raise ValueError("item_ids must not repeat")
         found = [self.bundle.item_ids.get(item_id) for item_id in item_ids]
@@ -148,35 +214,24 @@ class Recommender:
         )
         return RankedItems(answer, tuple(i for i, idx in zip(item_ids, found, strict=True) if idx is None))
 
-    def _request(
-        self,
-        user_id: str | None,
-        recent_items: Sequence[str],
-        recent_times: Sequence[int],
-        attributes: Mapping[str, Any] | None,
-        context_items: Sequence[str],
-    ) -> tuple[UserRequest, np.ndarray, tuple[str, ...]]:
-        """The request with the context as the latest items; the context's (m,) item_idx; what of it is not known."""
-        context = {item_id: self.bundle.item_ids.get(item_id) for item_id in context_items}
-        known = {item_id: idx for item_id, idx in context.items() if idx is not None}
-        request = UserRequest(user_id, [*recent_items, *known], attributes or {}, recent_times)
-        unknown = tuple(item_id for item_id in context if item_id not in known)
-        return request, np.array(sorted(known.values()), dtype=np.int64), unknown
+    def similar_items(self, item_id: str, k: int = 10, *, filters: Filters | None = None) -> Recommendations:
+        """Finds the k items closest to one item by the cosine of their vectors, without the item itself.
 
-    def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
-        """The vectors of items that the bundle does not have, in the space of its own, from texts and attributes.
-
-        Args, Raises: as Inductive.embed_items; CannotEmbedError: the bundle has nothing to embed with.
-        """
-        return self.bundle.embedder.embed_items(items)
-
-    def embed_users(self, requests: Sequence[UserRequest]) -> FoldedUsers:
-        """The vectors of n users, in the space of the bundle's own, and what of them is unknown to it.
-
+        Args:
+            item_id: raw id of an item of the bundle.
+            k: items to return, k >= 1.
+            filters: conditions that every item of the answer satisfies.
         Raises:
-            CannotEmbedError: the bundle has nothing to embed with.
+            UnknownIdError: the bundle does not know the item.
+            ValueError: k < 1.
+            FilterError: as ``recommend``.
+
+        >>> import reckg
+        >>> len(reckg.load("run/bundle").similar_items("i01", k=4).items)
+        4
         """
-        return fold_in(self.bundle, requests)
+        item_idx = np.array([self.bundle.item_ids.idx(item_id)])
+        return self._answer(similar_items(self.bundle, item_idx, k, self._allowed(filters)), None, ())
 
     def explain_features(
         self,
@@ -186,22 +241,75 @@ class Recommender:
         recent_items: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
     ) -> dict[str, dict[str, FeatureValue]]:
-        """By item id and feature: what the ranker sees of given items for a user, and why a value is missing.
+        """Computes the ranker's features of given items for one user, and why a value is missing.
 
-        Args, Raises: as recommend and feature_values.feature_values.
+        Args:
+            item_ids: raw ids of items of the bundle.
+            user_id, recent_items, attributes: as in ``recommend``.
+        Returns:
+            By item id and feature name.
+        Raises:
+            UnknownIdError: the bundle does not know an item.
+            CannotEmbedError: the request is not a known user alone, and the bundle cannot embed users.
+
+        >>> import reckg
+        >>> reckg.load("run/bundle").explain_features("u03", ["i01"])["i01"]["popularity"].cause
+        ''
         """
         return feature_values(self.bundle, UserRequest(user_id, recent_items, attributes or {}), item_ids)
 
-    def similar_items(self, item_id: str, k: int = 10, *, filters: Filters | None = None) -> Recommendations:
-        """The k items closest to one item, by the cosine of their vectors; never the item itself.
+    def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Mapping[str, Any]]]) -> EmbeddedItems:
+        """Computes vectors of new items from their texts and attributes, in the space of the bundle's vectors.
+
+        Args:
+            items: a table with item_id and columns of the items table, or pairs of an id and its attributes.
+        Raises:
+            CannotEmbedError: the bundle has no embedder.
+            DataError: an id is repeated, or a column does not fit.
+
+        >>> import reckg
+        >>> recommender = reckg.load("run/bundle")
+        >>> embedded = recommender.embed_items([("new item", {"genres": ["x"], "price": 4.0})])
+        >>> embedded.vectors.shape == (1, recommender.bundle.item_vectors.shape[1])
+        True
+        """
+        return self.bundle.embedder.embed_items(items)
+
+    def embed_users(self, requests: Sequence[UserRequest]) -> FoldedUsers:
+        """Computes vectors of the users of n requests, in the space of the bundle's vectors.
 
         Raises:
-            UnknownIdError: the bundle does not know the item.
-            ValueError: k < 1. FilterError: as recommend.
+            CannotEmbedError: the bundle has no embedder.
+
+        >>> import reckg
+        >>> folded = reckg.load("run/bundle").embed_users([reckg.UserRequest(recent_items=["i01", "no such item"])])
+        >>> folded.unknown_items
+        [('no such item',)]
         """
-        item_idx = np.array([self.bundle.item_ids.idx(item_id)])
-        allowed = None if filters is None else self.bundle.item_filters.allowed(filters)
-        return self._answer(similar_items(self.bundle, item_idx, k, allowed), None, ())
+        return fold_in(self.bundle, requests)
+
+    def _request(
+        self,
+        user_id: str | None,
+        recent_items: Sequence[str],
+        recent_times: Sequence[int],
+        attributes: Mapping[str, Any] | None,
+        context_items: Sequence[str],
+    ) -> tuple[UserRequest, np.ndarray, tuple[str, ...]]:
+        """Makes a request with the context as its latest items.
+
+        Returns:
+            The request, (m,) item_idx of the known context items, and the ids of the unknown ones.
+        """
+        context = {item_id: self.bundle.item_ids.get(item_id) for item_id in context_items}
+        known = {item_id: idx for item_id, idx in context.items() if idx is not None}
+        request = UserRequest(user_id, [*recent_items, *known], attributes or {}, recent_times)
+        unknown = tuple(item_id for item_id in context if item_id not in known)
+        return request, np.array(sorted(known.values()), dtype=np.int64), unknown
+
+    def _allowed(self, filters: Filters | None) -> np.ndarray | None:
+        """Computes the items that satisfy the filters, (n_items,) bool. None: all."""
+        return None if filters is None else self.bundle.item_filters.allowed(filters)
 
     def _answer(
         self,
@@ -210,7 +318,7 @@ class Recommender:
         degraded: tuple[DegradedReason, ...],
         shown: ShownEvidence | None = None,
     ) -> Recommendations:
-        """Row 0 of ``found`` as an answer, each item with what is to be shown of it."""
+        """Turns row 0 of ``found`` into an answer, each item with its evidence if shown."""
         item_idx = found.item_idx[0][found.item_idx[0] >= 0]
         ids, titles = self.bundle.item_ids.ids, self.bundle.titles(item_idx)
         rows = zip(item_idx.tolist(), titles, found.score[0].tolist(), strict=False)  # the scores are padded

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from reckg.recommend.answers import DegradedReason, FallbackPolicy
 from reckg.recommend.fold_in import UserRequest, fold_in
@@ -18,6 +19,8 @@ from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 if TYPE_CHECKING:
     from reckg.bundle.bundle import Bundle
+
+ROW_SCHEMA = {"user_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32}
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,26 @@ def recommend_users(
         unknown_items,
         unknown_attributes,
     )
+
+
+def recommended_rows(bundle: Bundle, user_ids: Sequence[str | None] | pl.Series, found: ScoredItems) -> pl.DataFrame:
+    """Turns the lists of n users into a table.
+
+    Args:
+        user_ids: n raw ids.
+        found: (n, k) items.
+    Returns:
+        user_id, rank (from 1), item_id, score: one row per listed item, in the order of the users.
+    """
+    filled = found.item_idx >= 0
+    row, place = np.nonzero(filled)
+    columns = {
+        "user_id": pl.Series(user_ids, dtype=pl.String).gather(row),
+        "rank": place + 1,
+        "item_id": bundle.item_ids.ids.gather(found.item_idx[filled]),
+        "score": found.score[filled],
+    }
+    return pl.DataFrame(columns, schema=ROW_SCHEMA)
 
 
 def _answer_known(bundle: Bundle, requests: Sequence[UserRequest], wanted: Wanted, trace: Trace) -> Part:

@@ -20,15 +20,21 @@ RANGES = (">", ">=", "<", "<=")
 
 @dataclass(frozen=True)
 class Filters:
-    """What every item of an answer must satisfy; all of it together.
+    """Conditions that every item of an answer satisfies, all together.
 
-    allow: raw item ids, nothing else is recommended; None: any. An empty list allows nothing.
-    deny: raw item ids that are not recommended.
-    where: a column of the catalogue to what its value must be: a value; a list of values, of which it must be one; of
-        a number column also a mapping from ``>``, ``>=``, ``<``, ``<=`` to numbers. A column of lists must contain the
-        value, or one of them. An item without a value satisfies nothing. Pairs where a column has several conditions.
+    Args:
+        allow: raw ids of the only items that may be recommended. None: any. An empty list allows none.
+        deny: raw ids of items that are not recommended.
+        where: column of the catalogue to condition, or pairs if a column has several conditions. A condition is a
+            value, a list of values that match alternatively, or, for a number column, a mapping from ``>``, ``>=``,
+            ``<``, ``<=`` to numbers. A list column matches if it contains the value, or one of the values. An item
+            without a value matches nothing.
 
-    Filters(where={"genre": ["drama", "crime"], "year": {">=": 2010}}, deny=["i042"])
+    >>> import reckg
+    >>> filters = reckg.Filters(where={"genres": ["x", "y"], "price": {">=": 2.0}}, deny=["i04"])
+    >>> answer = reckg.load("run/bundle").recommend("u03", filters=filters)
+    >>> "i04" in {item.item_id for item in answer.items}
+    False
     """
 
     allow: Sequence[str] | None = None

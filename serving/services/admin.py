@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 from pydantic import BaseModel
 
-from reckg import __version__
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
+from reckg.version import __version__
 from serving.catalog.snapshot import ServingState
 from serving.settings import ServerSettings
 

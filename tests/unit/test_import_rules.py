@@ -93,7 +93,7 @@ ROOMS = (
     ),
     Room("reckg.evaluation.report", ("numpy",), apart=("reckg.config", "reckg.model", "reckg.inductive")),
     Room("reckg.bundle", ("numpy", "polars", "safetensors", "scipy"), apart=("reckg.config.run_config", *OFFLINE)),
-    Room("reckg.recommend", ("numpy", "polars", "scipy"), apart=("reckg.config", *OFFLINE)),
+    Room("reckg.recommend", ("numpy", "polars", "scipy"), ("pandas",), apart=("reckg.config", *OFFLINE)),
     Room("reckg.live", ("numpy", "polars", "safetensors", "scipy"), apart=("reckg.config", *OFFLINE)),
     Room("reckg.pipeline.run", ("numpy", "polars", "safetensors")),
     Room("reckg.pipeline.training", ("numpy", "polars", "torch", "tqdm")),
