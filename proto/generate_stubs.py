@@ -1,7 +1,7 @@
 """Generates reckg/v1/ from the .proto files.
 
     python proto/generate_stubs.py            # writes the stubs into the working tree
-    python proto/generate_stubs.py --check    # writes nothing; exits with 1 where they are out of date
+    python proto/generate_stubs.py --check    # writes nothing; exits with 1 if they are out of date
 
 Needs grpcio-tools (in the extra ``dev``).
 """
@@ -25,10 +25,14 @@ STUBS = (
 
 
 def generate(out: Path, proto_root: Path = ROOT / "proto") -> None:
-    """Writes the stubs of the contract under ``out``, in the folders of their Python package.
+    """Generates the stubs.
+
+    Args:
+        out: folder that gets the stubs, in the folders of their Python package.
+        proto_root: folder of the .proto files.
 
     Raises:
-        RuntimeError: the compiler refused a .proto (it prints why), or grpcio-tools is missing.
+        RuntimeError: the compiler refused a .proto and printed the reason, or grpcio-tools is missing.
     """
     try:
         from grpc_tools import protoc  # type: ignore[import-untyped]
@@ -38,11 +42,15 @@ def generate(out: Path, proto_root: Path = ROOT / "proto") -> None:
     for protos, kinds in ((SERVICES + MESSAGES, ("python", "pyi")), (SERVICES, ("grpc_python",))):
         outputs = [f"--{kind}_out={out}" for kind in kinds]
         if protoc.main([*command, *outputs, *map(Path.as_posix, protos)]) != 0:
-            raise RuntimeError(f"protoc refused a file of {proto_root / PACKAGE}; what is wrong is printed above.")
+            raise RuntimeError(f"protoc refused a file of {proto_root / PACKAGE}; the reason is printed above.")
 
 
 def outdated(root: Path = ROOT) -> list[Path]:
-    """The stubs under ``root`` that differ from freshly generated ones."""
+    """Lists the stubs that differ from freshly generated ones.
+
+    Args:
+        root: folder of the checked stubs.
+    """
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         generate(fresh)

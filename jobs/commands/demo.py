@@ -65,7 +65,7 @@ def make_dataset(out: Path, users: int, items: int) -> Path:
 def show_recommendations(bundle_folder: Path) -> None:
     """Starts a server, asks it over gRPC for one user's recommendations, prints them with titles, stops it."""
     from serving.client import RecommenderClient
-    from serving.client.client import format_response
+    from serving.client.command import format_response
 
     user_id, titles = some_user(bundle_folder)
     with running_server(bundle_folder) as address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from serving.client.client import RecommenderClient, item_filter
+from serving.client.attributes import item_filter
+from serving.client.client import RecommenderClient
 
 __all__ = ["RecommenderClient", "item_filter"]

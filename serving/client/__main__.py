@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from serving.client.client import main
+from serving.client.command import main
 
 sys.exit(main())

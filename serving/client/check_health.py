@@ -1,4 +1,4 @@
-"""Asks a server's health service once, for probes: exit code 0 where it serves, 1 where it does not.
+"""A probe of a server's health: exit code 0 if it serves, else 1.
 
 python -m serving.client.check_health 127.0.0.1:50051
 """
@@ -11,15 +11,15 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.client.client import add_connection_arguments
+from serving.client.command import add_connection_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Ask whether a server serves.")
+    parser = argparse.ArgumentParser(description="Check whether a server is ready.")
     parser.add_argument("address", help="host:port")
-    parser.add_argument("--service", default="", help="as reckg.v1.EventService; default: the server as a whole")
-    parser.add_argument("--alive", action="store_true", help="also content with a server that answers NOT_SERVING")
-    parser.add_argument("--server-name", help="that the certificate is for, where it is not the address")
+    parser.add_argument("--service", default="", help="as reckg.v1.EventService; default: the whole server")
+    parser.add_argument("--alive", action="store_true", help="also accept a server that answers NOT_SERVING")
+    parser.add_argument("--server-name", help="name in the server's certificate, if it is not the address")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds (default: %(default)s)")
     add_connection_arguments(parser)
     options = parser.parse_args(arguments)
@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         channel = grpc.insecure_channel(options.address)
     else:
         pem = [None if path is None else path.read_bytes() for path in (options.ca, options.key, options.certificate)]
-        named = [("grpc.ssl_target_name_override", options.server_name)] if options.server_name else []
-        channel = grpc.secure_channel(options.address, grpc.ssl_channel_credentials(*pem), options=named)
+        options_of_name = [("grpc.ssl_target_name_override", options.server_name)] if options.server_name else []
+        channel = grpc.secure_channel(options.address, grpc.ssl_channel_credentials(*pem), options=options_of_name)
     with channel:
         try:
             request = health_pb2.HealthCheckRequest(service=options.service)

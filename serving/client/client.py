@@ -1,78 +1,49 @@
-"""A client in a few lines; it needs only grpcio, protobuf and the generated messages.
+"""The client of a reckg server. It needs only grpcio, protobuf and the generated messages.
 
 with RecommenderClient("127.0.0.1:50051") as client:
     for item in client.recommend("some user", k=10).items:
         print(item.title, item.score)
-
-python -m serving.client 127.0.0.1:50051 "some user"
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import grpc
 
-from reckg.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    catalog_pb2,
-    catalog_pb2_grpc,
-    event_pb2,
-    event_pb2_grpc,
-    item_pb2,
-    recommender_pb2_grpc,
-)
+from reckg.v1 import admin_pb2, catalog_pb2, event_pb2, item_pb2
 from reckg.v1 import recommender_pb2 as pb
-
-# Every call but those of AdminService is idempotent, so that one that met a stopping server is repeated, at the next
-# address if there are several: gRPC ends a few calls with CANCELLED while a server drains. A server that has too much
-# to do for a moment rejects a call and says when to repeat it; where most calls fail, none is repeated.
-SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [
-                {"service": f"reckg.v1.{name}"} for name in ("RecommenderService", "EventService", "CatalogService")
-            ],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},  # a failure takes one, and a success gives a tenth
-}
-CHANNELS = 8  # connections: a server's workers share its port, and each connection stays with one of them
-
-AttributeValue = str | float | bool | Sequence[str]
+from reckg.v1.admin_pb2_grpc import AdminServiceStub
+from reckg.v1.catalog_pb2_grpc import CatalogServiceStub
+from reckg.v1.event_pb2_grpc import EventServiceStub
+from reckg.v1.recommender_pb2_grpc import RecommenderServiceStub
+from serving.client.attributes import AttributeValue, to_messages
+from serving.client.connections import CHANNELS, Connections, Stub
 
 
 class RecommenderClient:
-    """Calls a recommendation server; safe to share between threads.
+    """A client of a recommendation server. Threads may share it. It connects at the first call.
 
-    Every method raises grpc.RpcError: its ``code()`` and ``details()`` say what is wrong. ``timeout_s`` is the deadline
-    of a call, its repetitions included.
+    Every method takes ``timeout_s``, the deadline of the call with its repetitions, in seconds. None stands for the
+    client's own ``timeout_s``. Every method raises grpc.RpcError, whose ``code()`` and ``details()`` name the reason.
+    The .proto files describe the fields of all messages.
 
     Args:
-        address: ``host:port``, or several servers' ``ip:port`` with commas between.
-        timeout_s: of each call, unless it is given another.
-        token: as `reckg token create` printed it; sent with every call. Without TLS anybody on the way can read it.
-        ca: PEM of the authority that signed the server's certificate; turns TLS on. b"": those that the system trusts.
-        certificate, key: PEM, for servers that ask for a client's certificate.
-        channels: connections; a call takes the one with the fewest calls under way.
+        address: ``host:port``, or ``ip:port`` of several servers with commas between.
+        timeout_s: deadline of each call, unless the call gets another one.
+        token: printed by `reckg token create`, and sent with every call. Without TLS anybody on the way can read it.
+        ca: PEM of the authority that signed the server's certificate; turns TLS on. b"": the system's authorities.
+        certificate: PEM of the client, for servers that ask for a client's certificate.
+        key: PEM of the certificate's private key.
+        channels: number of connections. A call takes the connection with the fewest calls under way.
+
+    Example:
+        >>> from serving.client import RecommenderClient
+        >>> shop = RecommenderClient("127.0.0.1:50051", timeout_s=1.0)
+        >>> shop.timeout_s
+        1.0
+        >>> shop.close()
     """
 
     def __init__(
@@ -87,16 +58,9 @@ class RecommenderClient:
         channels: int = CHANNELS,
     ) -> None:
         self.timeout_s = timeout_s
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
         credentials = None if ca is None else grpc.ssl_channel_credentials(ca or None, key, certificate)
-        target = f"ipv4:{address}" if "," in address else address
-        self._channels = [_channel(target, credentials) for _ in range(channels)]
-        self._under_way = [0] * channels
-        self._turn, self._choosing = itertools.cycle(range(channels)), threading.Lock()
-        self._recommender = [recommender_pb2_grpc.RecommenderServiceStub(channel) for channel in self._channels]
-        self._events = [event_pb2_grpc.EventServiceStub(channel) for channel in self._channels]
-        self._catalog = [catalog_pb2_grpc.CatalogServiceStub(channel) for channel in self._channels]
-        self._admin = [admin_pb2_grpc.AdminServiceStub(channel) for channel in self._channels]
+        self._connections = Connections(address, credentials, metadata, channels)
 
     def recommend(
         self,
@@ -109,39 +73,88 @@ class RecommenderClient:
         timeout_s: float | None = None,
         **fields: Any,
     ) -> pb.RecommendResponse:
-        """The k items that a user is most likely to want next; see the .proto for the fields of both messages.
+        """Recommends k items to a user.
 
         Args:
+            user_id: raw id; "" for a visitor with recent items or attributes.
+            k: number of items.
+            include_seen: whether items of the user's history may be recommended.
             recent_items: ids of the user's latest items, oldest first.
-            attributes: a column of the users table to its value, or to a list of strings.
-            fields: further fields of RecommendRequest, as filter or context; `item_filter` makes a filter.
+            attributes: column of the users table to its value, or to a list of strings.
+            fields: further fields of RecommendRequest, as ``filter`` (see `item_filter`), ``diversity`` or ``context``.
+
+        Returns:
+            The items with titles and scores, best first, and notes about the answer.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for a wrong field, RESOURCE_EXHAUSTED for an overloaded server.
+
+        Example:
+            >>> response = client.recommend("u03", k=3)
+            >>> len(response.items), response.items[0].score >= response.items[1].score
+            (3, True)
+            >>> visitor = client.recommend(k=5, recent_items=["i01", "i02"], attributes={"city": "Rome"})
+            >>> len(visitor.items)
+            5
         """
         request = pb.RecommendRequest(
             user_id=user_id,
             max_item_count=k,
             include_seen=include_seen,
             recent_item_ids=recent_items,
-            attributes=_user_attributes(attributes),
+            attributes=to_messages(pb.UserAttribute, attributes or {}),
             **fields,
         )
-        return self._call(self._recommender, "Recommend", request, timeout_s)
+        return self._call(RecommenderServiceStub, "Recommend", request, timeout_s)
 
     def batch_recommend(
         self, user_ids: Sequence[str], k: int = 10, *, timeout_s: float = 60.0, **fields: Any
     ) -> Iterator[pb.BatchRecommendResponse]:
-        """One answer for each user, in order; the server works no further ahead than this iterator is read."""
+        """Recommends k items to each of many users.
+
+        Args:
+            user_ids: raw ids.
+            k: number of items for each user.
+            fields: further fields of BatchRecommendRequest, as ``include_seen`` or ``filter``.
+
+        Returns:
+            An iterator over the answers, one for each user, in order. The server works as fast as it is read.
+
+        Raises:
+            grpc.RpcError: from the iterator, as of `recommend`.
+
+        Example:
+            >>> for answer in client.batch_recommend(["u03", "u04"], k=2):
+            ...     print(answer.user_id, len(answer.recommendations.items))
+            u03 2
+            u04 2
+        """
         request = pb.BatchRecommendRequest(user_ids=user_ids, max_item_count=k, **fields)
-        number = self._begin()
-        call = self._recommender[number].BatchRecommend(request, timeout=timeout_s, metadata=self._metadata)
-        call.add_done_callback(lambda _: self._end(number))
-        return call
+        return self._connections.call_stream(RecommenderServiceStub, "BatchRecommend", request, timeout_s)
 
     def similar_items(
         self, item_id: str, k: int = 10, *, timeout_s: float | None = None, **fields: Any
     ) -> pb.SimilarItemsResponse:
-        """The k items closest to one item; see the .proto for the response."""
+        """Finds the k items closest to one item.
+
+        Args:
+            item_id: raw id.
+            k: number of items.
+            fields: further fields of SimilarItemsRequest, as ``filter``.
+
+        Returns:
+            The items with titles and scores, closest first.
+
+        Raises:
+            grpc.RpcError: NOT_FOUND for an unknown item.
+
+        Example:
+            >>> similar = client.similar_items("i07", k=3)
+            >>> len(similar.items)
+            3
+        """
         request = pb.SimilarItemsRequest(item_id=item_id, max_item_count=k, **fields)
-        return self._call(self._recommender, "SimilarItems", request, timeout_s)
+        return self._call(RecommenderServiceStub, "SimilarItems", request, timeout_s)
 
     def rank_items(
         self,
@@ -153,211 +166,234 @@ class RecommenderClient:
         timeout_s: float | None = None,
         **fields: Any,
     ) -> pb.RankItemsResponse:
-        """Your own candidates, in the order in which the user is most likely to want them."""
+        """Orders candidates of your own for a user.
+
+        Args:
+            item_ids: raw ids of the candidates.
+            user_id: raw id; "" for a visitor with recent items or attributes.
+            recent_items: ids of the user's latest items, oldest first.
+            attributes: column of the users table to its value, or to a list of strings.
+            fields: further fields of RankItemsRequest, as ``include_feature_values``.
+
+        Returns:
+            The known candidates, best first, and the ids of the unknown ones.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for repeated candidates or a wrong field.
+
+        Example:
+            >>> ranked = client.rank_items(["i01", "i02", "no such item"], "u03")
+            >>> sorted(item.item_id for item in ranked.items), list(ranked.unknown_item_ids)
+            (['i01', 'i02'], ['no such item'])
+        """
         request = pb.RankItemsRequest(
             user_id=user_id,
             item_ids=item_ids,
             recent_item_ids=recent_items,
-            attributes=_user_attributes(attributes),
+            attributes=to_messages(pb.UserAttribute, attributes or {}),
             **fields,
         )
-        return self._call(self._recommender, "RankItems", request, timeout_s)
+        return self._call(RecommenderServiceStub, "RankItems", request, timeout_s)
 
     def get_item(self, item_id: str, *, timeout_s: float | None = None) -> pb.GetItemResponse:
-        """What the server knows of one item."""
-        return self._call(self._recommender, "GetItem", pb.GetItemRequest(item_id=item_id), timeout_s)
+        """Returns one item of the server's catalogue.
+
+        Args:
+            item_id: raw id.
+
+        Returns:
+            The item's title and attributes, and whether it is available.
+
+        Raises:
+            grpc.RpcError: NOT_FOUND for an unknown item.
+
+        Example:
+            >>> client.get_item("i07").title
+            'heidi a town dune'
+        """
+        return self._call(RecommenderServiceStub, "GetItem", pb.GetItemRequest(item_id=item_id), timeout_s)
 
     def record_events(
         self, events: Iterable[event_pb2.Event | Mapping[str, Any]], *, timeout_s: float | None = None
     ) -> event_pb2.RecordEventsResponse:
-        """Stores what users did; stored for good when it returns.
+        """Stores events of users. They are durable when the call returns.
 
         Args:
-            events: messages, or their fields: event_id, user_id, item_id and, optional, time (a datetime), type,
-                weight, request_id.
+            events: messages, or dicts of their fields: event_id, user_id, item_id and, optional, time (a datetime),
+                type, weight, request_id. The server stores one event for each event_id.
+
+        Returns:
+            The numbers of recorded events, duplicates and unknown items.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for a wrong field, FAILED_PRECONDITION for a server without a store.
+
+        Example:
+            >>> event = {"event_id": "order 17", "user_id": "u05", "item_id": "i07"}
+            >>> client.record_events([event]).recorded_count
+            1
+            >>> client.record_events([event]).duplicate_count
+            1
         """
         messages = [each if isinstance(each, event_pb2.Event) else event_pb2.Event(**each) for each in events]
-        return self._call(self._events, "RecordEvents", event_pb2.RecordEventsRequest(events=messages), timeout_s)
+        return self._call(EventServiceStub, "RecordEvents", event_pb2.RecordEventsRequest(events=messages), timeout_s)
 
     def upsert_items(
         self, items: Mapping[str, Mapping[str, AttributeValue]], *, timeout_s: float | None = None
     ) -> catalog_pb2.UpsertItemsResponse:
-        """Adds or changes items: raw item id to column to value. A sequence is a list."""
+        """Adds or changes items.
+
+        Args:
+            items: raw id to column to value. A list column takes a sequence of strings.
+
+        Returns:
+            The catalogue revision that holds the items, and the attributes that the bundle does not know.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for a value that does not match its column.
+
+        Example:
+            >>> novel = {"title": "the sea", "price": 9.5, "genres": ["x"], "cover": "blue"}
+            >>> response = client.upsert_items({"n1": novel})
+            >>> response.catalog_revision > 0, list(response.unknown_attributes)
+            (True, ['cover'])
+        """
         messages = [
-            item_pb2.Item(item_id=item_id, attributes=_attributes(item_pb2.ItemAttribute, columns))
+            item_pb2.Item(item_id=item_id, attributes=to_messages(item_pb2.ItemAttribute, columns))
             for item_id, columns in items.items()
         ]
-        return self._call(self._catalog, "UpsertItems", catalog_pb2.UpsertItemsRequest(items=messages), timeout_s)
+        return self._call(CatalogServiceStub, "UpsertItems", catalog_pb2.UpsertItemsRequest(items=messages), timeout_s)
 
     def remove_items(
         self, item_ids: Sequence[str], *, timeout_s: float | None = None
     ) -> catalog_pb2.RemoveItemsResponse:
-        """Removes items: they are never recommended again, until they are upserted anew."""
-        return self._call(self._catalog, "RemoveItems", catalog_pb2.RemoveItemsRequest(item_ids=item_ids), timeout_s)
+        """Removes items. They are not recommended again until they are upserted anew.
+
+        Args:
+            item_ids: raw ids.
+
+        Returns:
+            The catalogue revision that holds the change.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for repeated ids.
+
+        Example:
+            >>> client.remove_items(["i38"]).catalog_revision > 0
+            True
+        """
+        return self._call(
+            CatalogServiceStub, "RemoveItems", catalog_pb2.RemoveItemsRequest(item_ids=item_ids), timeout_s
+        )
 
     def set_availability(
         self, item_ids: Sequence[str], available: bool, *, timeout_s: float | None = None
     ) -> catalog_pb2.SetAvailabilityResponse:
-        """Says whether items may be recommended at present."""
+        """Sets whether items may be recommended, as when they are sold out.
+
+        Args:
+            item_ids: raw ids.
+            available: whether they may be recommended.
+
+        Returns:
+            The catalogue revision that holds the change.
+
+        Raises:
+            grpc.RpcError: INVALID_ARGUMENT for repeated ids.
+
+        Example:
+            >>> client.set_availability(["i37"], available=False).catalog_revision > 0
+            True
+        """
         request = catalog_pb2.SetAvailabilityRequest(item_ids=item_ids, available=available)
-        return self._call(self._catalog, "SetAvailability", request, timeout_s)
+        return self._call(CatalogServiceStub, "SetAvailability", request, timeout_s)
 
     def load_bundle(self, bundle_version: str = "", *, timeout_s: float = 300.0) -> admin_pb2.LoadBundleResponse:
-        """Serves another bundle of the server's bundle store; the latest, unless a version is given."""
+        """Serves another version of the server's bundle store.
+
+        Args:
+            bundle_version: name of the version; "": the latest.
+
+        Returns:
+            The versions after and before the swap.
+
+        Raises:
+            grpc.RpcError: NOT_FOUND for an unknown version, FAILED_PRECONDITION for a damaged bundle.
+
+        Example:
+            >>> client.load_bundle("world-1").bundle_version
+            'world-1'
+        """
         request = admin_pb2.LoadBundleRequest(bundle_version=bundle_version)
-        return self._call(self._admin, "LoadBundle", request, timeout_s)
+        return self._call(AdminServiceStub, "LoadBundle", request, timeout_s)
 
     def rollback_bundle(self, *, timeout_s: float = 300.0) -> admin_pb2.RollbackBundleResponse:
-        """Serves the bundle again that was served before."""
-        return self._call(self._admin, "RollbackBundle", admin_pb2.RollbackBundleRequest(), timeout_s)
+        """Serves the previous bundle again.
+
+        Returns:
+            The versions after and before the swap.
+
+        Raises:
+            grpc.RpcError: FAILED_PRECONDITION before the first swap.
+
+        Example:
+            >>> loaded = [client.load_bundle(version).bundle_version for version in ("world-1", "world-2")]
+            >>> client.rollback_bundle().bundle_version
+            'world-1'
+        """
+        return self._call(AdminServiceStub, "RollbackBundle", admin_pb2.RollbackBundleRequest(), timeout_s)
 
     def describe_serving(self, *, timeout_s: float | None = None) -> admin_pb2.DescribeServingResponse:
-        """The server's version, bundle, workers and settings."""
-        return self._call(self._admin, "DescribeServing", admin_pb2.DescribeServingRequest(), timeout_s)
+        """Describes the server.
 
-    def _call(self, stubs: Sequence[Any], method: str, request: Any, timeout_s: float | None) -> Any:
-        number = self._begin()
-        timeout_s = self.timeout_s if timeout_s is None else timeout_s
-        try:
-            return getattr(stubs[number], method)(request, timeout=timeout_s, metadata=self._metadata)
-        finally:
-            self._end(number)
+        Returns:
+            Versions of server and bundle, numbers of users and items, workers and settings.
+
+        Raises:
+            grpc.RpcError: PERMISSION_DENIED for a token without the scope "admin".
+
+        Example:
+            >>> served = client.describe_serving()
+            >>> served.user_count, served.worker_count
+            (30, 1)
+        """
+        return self._call(AdminServiceStub, "DescribeServing", admin_pb2.DescribeServingRequest(), timeout_s)
+
+    def _call(self, stub: Stub, method: str, request: Any, timeout_s: float | None) -> Any:
+        return self._connections.call(stub, method, request, self.timeout_s if timeout_s is None else timeout_s)
 
     def raw_call(self, method: str) -> Callable[..., Any]:
-        """A function that starts a call of `method` (/package.Service/Method) with the bytes of a request, and returns
-        its future, whose result are the bytes of the reply. For load generators."""
-        calls = [channel.unary_unary(method) for channel in self._channels]
+        """Makes a function that starts calls with serialized messages, for load generators.
 
-        def start(request: bytes, timeout: float) -> Any:
-            number = self._begin()
-            call = calls[number].future(request, timeout=timeout, metadata=self._metadata)
-            call.add_done_callback(lambda _: self._end(number))
-            return call
+        Args:
+            method: full name, as /reckg.v1.RecommenderService/Recommend.
 
-        return start
+        Returns:
+            A function of the request's bytes and the timeout in seconds. It returns a future with the reply's bytes.
 
-    def _begin(self) -> int:
-        """The connection with the fewest calls under way, of several the next in turn.
+        Raises:
+            grpc.RpcError: from the future's result.
 
-        Chance spreads the connections over a server's workers. One that has few of them answers sooner on each, and so
-        gets more calls.
+        Example:
+            >>> from reckg.v1.recommender_pb2 import GetItemRequest, GetItemResponse
+            >>> start = client.raw_call("/reckg.v1.RecommenderService/GetItem")
+            >>> reply = start(GetItemRequest(item_id="i07").SerializeToString(), timeout=30.0).result()
+            >>> GetItemResponse.FromString(reply).title
+            'heidi a town dune'
         """
-        with self._choosing:
-            first, n = next(self._turn), len(self._under_way)
-            number = min(range(n), key=lambda each: (self._under_way[each], (each - first) % n))
-            self._under_way[number] += 1
-        return number
-
-    def _end(self, number: int) -> None:
-        with self._choosing:
-            self._under_way[number] -= 1
+        return self._connections.raw_call(method)
 
     def close(self) -> None:
-        for channel in self._channels:
-            channel.close()
+        """Closes all connections.
+
+        Example:
+            >>> from serving.client import RecommenderClient
+            >>> RecommenderClient("127.0.0.1:50051").close()
+        """
+        self._connections.close()
 
     def __enter__(self) -> RecommenderClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def item_filter(
-    allow: Sequence[str] | None = None,
-    deny: Sequence[str] = (),
-    where: Mapping[str, AttributeValue | Mapping[str, float]] | None = None,
-) -> pb.ItemFilter:
-    """A filter for recommend: `item_filter(where={"genre": ["drama", "crime"], "year": {">=": 2010}})`.
-
-    Args:
-        allow: the only items; None: any. deny: items to leave out.
-        where: a column to a value, to a list of values, or to bounds by >, >=, <, <=.
-    """
-    bounds = {">=": "at_least", "<=": "at_most", ">": "above", "<": "below"}
-    predicates = []
-    for column, wanted in (where or {}).items():
-        if isinstance(wanted, Mapping):
-            limits = pb.NumberRange(**{bounds[sign]: number for sign, number in wanted.items()})
-            predicates.append(pb.AttributePredicate(column=column, range=limits))
-        else:
-            predicates += _attributes(_predicate, {column: wanted})
-    allowed = None if allow is None else pb.ItemIdList(item_ids=allow)
-    return pb.ItemFilter(allowed_items=allowed, denied_item_ids=deny, predicates=predicates)
-
-
-def _predicate(name: str, values: Sequence[str] = (), numbers: Sequence[float] = ()) -> pb.AttributePredicate:
-    return pb.AttributePredicate(column=name, values=values, numbers=numbers)
-
-
-def _channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    options = [
-        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.initial_reconnect_backoff_ms", 50),  # a connection may meet a worker that ends: calls wait no second
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
-    ]
-    if credentials is None:
-        return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, credentials, options=options)
-
-
-def _user_attributes(given: Mapping[str, AttributeValue] | None) -> list[pb.UserAttribute]:
-    return _attributes(pb.UserAttribute, given or {})
-
-
-def _attributes(message: Any, given: Mapping[str, Any]) -> list[Any]:
-    """Messages with name, values and numbers: a number or numbers, or a string or strings; a boolean as in tables."""
-    out = []
-    for name, value in given.items():
-        values = [value] if isinstance(value, str | int | float) else list(value)
-        values = [str(each).lower() if isinstance(each, bool) else each for each in values]
-        of_numbers = bool(values) and not isinstance(values[0], str)
-        out.append(message(name=name, **{"numbers" if of_numbers else "values": values}))
-    return out
-
-
-def format_response(response: pb.RecommendResponse) -> str:
-    """A response as lines for people: rank, score, item id and title."""
-    lines = [f"{rank:3d}  {i.score:8.4f}  {i.item_id}  {i.title}" for rank, i in enumerate(response.items, start=1)]
-    if response.fallback == pb.FALLBACK_POPULAR:
-        lines.append("(the most popular items: the bundle knows nothing of this user)")
-    reasons = [pb.DegradedReason.Name(reason) for reason in response.degraded_reasons]
-    lines += [f"(degraded: {', '.join(reasons)})"] if reasons else []
-    unknown = [*response.unknown_recent_item_ids, *response.unknown_attributes]
-    lines += [f"(unknown: {', '.join(unknown)})"] if unknown else []
-    return "\n".join([*lines, f"(bundle {response.bundle_version})"])
-
-
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """TLS and token, for command lines; the token comes from the variable RECKG_TOKEN, never from an argument."""
-    parser.add_argument("--ca", type=Path, metavar="PEM", help="authority of the server's certificate; turns TLS on")
-    parser.add_argument("--certificate", type=Path, metavar="PEM", help="of this client, where the server asks for one")
-    parser.add_argument("--key", type=Path, metavar="PEM", help="its private key")
-
-
-def connection(options: argparse.Namespace) -> dict[str, Any]:
-    """RecommenderClient's arguments from those of `add_connection_arguments` and the environment."""
-    files = {name: getattr(options, name) for name in ("ca", "certificate", "key")}
-    read = {name: None if path is None else path.read_bytes() for name, path in files.items()}
-    return {**read, "token": os.environ.get("RECKG_TOKEN", "")}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Ask a recommendation server for one user's items.")
-    parser.add_argument("address", help="host:port, as the server prints it")
-    parser.add_argument("user_id", nargs="?", default="", help="may be left out where recent items are given")
-    parser.add_argument("--recent", nargs="+", default=[], metavar="ITEM_ID", help="latest items, oldest first")
-    parser.add_argument("--k", type=int, default=10, help="items wanted (default: %(default)s)")
-    add_connection_arguments(parser)
-    options = parser.parse_args(arguments)
-    try:
-        with RecommenderClient(options.address, timeout_s=10.0, **connection(options)) as client:
-            print(format_response(client.recommend(options.user_id, options.k, recent_items=options.recent)))
-    except grpc.RpcError as error:
-        print(f"{error.code().name}: {error.details()}", file=sys.stderr)
-        return 1
-    return 0

@@ -1,10 +1,10 @@
-"""Load for a recommendation server: an open loop, as users are one.
+"""A load generator for a recommendation server, with an open loop as of independent users.
 
     python -m serving.client.load 127.0.0.1:50051 --users users.txt --rate 200 --seconds 30
 
-Requests leave at random moments at a given rate (Poisson), whether or not earlier ones are answered, and latency counts
-from the moment when a request should have left: a slow server cannot slow its own load down. Run it on another machine
-or core than the server; the rate that was really sent is printed beside the one that was asked for.
+Requests leave at random moments at a given rate (Poisson), whether or not earlier requests are answered. Latency counts
+from the moment when a request should have left, so that a slow server cannot slow its own load down. Run it on another
+machine or core than the server, and compare the printed rate with the wanted rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from typing import Any
 import grpc
 
 from reckg.v1 import recommender_pb2 as pb
-from serving.client.client import CHANNELS, RecommenderClient, add_connection_arguments, connection
+from serving.client.client import RecommenderClient
+from serving.client.command import add_connection_arguments, connection
+from serving.client.connections import CHANNELS
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 METHOD = "/reckg.v1.RecommenderService/Recommend"
@@ -33,10 +35,16 @@ METHOD = "/reckg.v1.RecommenderService/Recommend"
 
 @dataclass
 class Outcome:
-    """What became of the requests of one run.
+    """The outcome of a run.
 
-    latencies_ms: of those that were answered, from the intended moment of sending. rejected_ms: of those that ended
-    with RESOURCE_EXHAUSTED, from the real one. versions: how often each bundle version answered.
+    Attributes:
+        seconds: duration of the sending.
+        sent: number of requests.
+        statuses: number of requests by gRPC status.
+        latencies_ms: of answered requests, from the intended moment of sending.
+        rejected_ms: of requests that ended with RESOURCE_EXHAUSTED, from the real moment of sending.
+        versions: number of answers by bundle version.
+        late_ms: delay of the real moment of sending after the intended moment.
     """
 
     seconds: float = 0.0
@@ -45,10 +53,10 @@ class Outcome:
     latencies_ms: list[float] = field(default_factory=list)
     rejected_ms: list[float] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)
-    late_ms: list[float] = field(default_factory=list)  # how much later than intended requests left
+    late_ms: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """Rates, percentiles in milliseconds and the share of each status, ready for JSON."""
+        """Returns rates, percentiles in milliseconds and the share of each status, ready for JSON."""
         answered = self.statuses["OK"]
         return {
             "sent_per_s": self.sent / self.seconds,
@@ -62,7 +70,7 @@ class Outcome:
 
 
 def percentile(values: Sequence[float], p: float) -> float | None:
-    """The smallest value that p percent of the values do not exceed; None of none."""
+    """Returns the smallest value that p percent of the values do not exceed, or None without values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * p / 100) - 1)] if ordered else None
 
@@ -78,12 +86,20 @@ def run_load(
     seed: int = 0,
     count_versions: bool = False,
 ) -> Outcome:
-    """Sends Recommend at a rate for so many seconds and waits for what is under way.
+    """Sends Recommend at a rate, and then waits for the calls under way.
 
     Args:
-        user_ids: asked for in random order.
+        client: connected to the server.
+        user_ids: raw ids; each request takes a random one.
         rate: requests a second, over all connections of the client.
-        count_versions: read the replies; else they are only counted, which is cheaper.
+        seconds: duration of the sending.
+        k: number of items of each request.
+        timeout_s: deadline of each request.
+        seed: of moments and users.
+        count_versions: whether replies are parsed for their bundle version; without, the client needs less time.
+
+    Returns:
+        The outcome.
     """
     chance, outcome, lock = random.Random(seed), Outcome(), threading.Lock()
     start = client.raw_call(METHOD)
@@ -123,7 +139,7 @@ def run_load(
 
 
 def format_outcome(figures: dict[str, Any]) -> str:
-    """The figures as lines for people."""
+    """Formats the figures for people."""
     latency = ", ".join(f"{name} {_ms(value)}" for name, value in figures["latency_ms"].items())
     statuses = ", ".join(f"{name} {share:.2%}" for name, share in figures["statuses"].items())
     return (
@@ -137,19 +153,17 @@ def _ms(value: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Send recommendation requests at a given rate; tell what became of them."
-    )
+    parser = argparse.ArgumentParser(description="Send recommendation requests at a given rate and print the outcome.")
     parser.add_argument("address", help="host:port, as the server prints it")
     parser.add_argument("--users", type=Path, required=True, help="file of user ids, one a line")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="(default: %(default)s)")
-    parser.add_argument("--k", type=int, default=10, help="items wanted (default: %(default)s)")
+    parser.add_argument("--k", type=int, default=10, help="number of items (default: %(default)s)")
     parser.add_argument(
         "--timeout", type=float, default=2.0, help="deadline of a request, seconds (default: %(default)s)"
     )
     parser.add_argument("--channels", type=int, default=CHANNELS, help="connections (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of moments and users (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of moments and users (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines for people")
     add_connection_arguments(parser)
     options = parser.parse_args(arguments)

@@ -25,8 +25,7 @@ from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.client import RecommenderClient
-from serving.client import client as client_module
+from serving.client import RecommenderClient, command
 from serving.worker.server import RunningServer, start_server
 from tests import small_world
 from tests.small_world import USER_IDS
@@ -195,7 +194,7 @@ def test_limits_of_a_request(client: RecommenderClient, running: RunningServer, 
 def test_the_client_takes_recent_items_and_prints_what_is_unknown(
     running: RunningServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert client_module.main([running.address, "--recent", "i07", "gone", "--k", "3"]) == 0
+    assert command.main([running.address, "--recent", "i07", "gone", "--k", "3"]) == 0
     printed = capsys.readouterr().out
     assert "(unknown: gone)" in printed and "DEGRADED_REASON_UNKNOWN_RECENT_ITEMS" in printed
 

@@ -29,8 +29,7 @@ from reckg.recommend.golden import save_with_golden
 from reckg.recommend.recommender import Recommendations, Recommender
 from reckg.v1 import recommender_pb2 as pb
 from reckg.v1 import recommender_pb2_grpc
-from serving.client import RecommenderClient
-from serving.client import client as client_module
+from serving.client import RecommenderClient, command
 from serving.settings import LimitSettings
 from serving.worker.server import RunningServer, start_server
 from tests.serving_process import served
@@ -341,11 +340,11 @@ def test_a_client_generated_from_the_proto_alone(address: str, bundle: Bundle, t
 
 
 def test_the_client_prints_titles(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert client_module.main([address, "u001", "--k", "3"]) == 0
+    assert command.main([address, "u001", "--k", "3"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("Title of i") == 3
     assert "(bundle test-1)" in printed
-    assert client_module.main([address, "nobody"]) == 0
+    assert command.main([address, "nobody"]) == 0
     assert "most popular" in capsys.readouterr().out
-    assert client_module.main([address, "u001", "--k", "501"]) == 1
+    assert command.main([address, "u001", "--k", "501"]) == 1
     assert "INVALID_ARGUMENT: max_item_count must be 0..500, got 501" in capsys.readouterr().err

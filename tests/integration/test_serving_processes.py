@@ -28,7 +28,7 @@ from reckg.recommend.golden import save_with_golden
 from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from serving.client import RecommenderClient
-from serving.client.client import SERVICE_CONFIG
+from serving.client.connections import SERVICE_CONFIG
 from serving.supervisor.fleet import SETTLED_S
 from tests.serving_process import ROOT, Load, ServerProcess, served, under_load
 from tests.small_bundle import small_bundle
