@@ -59,7 +59,7 @@ def outdated(root: Path = ROOT) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Generate reckg/v1/ from the .proto files.")
-    parser.add_argument("--check", action="store_true", help="only tell whether the stubs are up to date")
+    parser.add_argument("--check", action="store_true", help="only check whether the stubs are up to date")
     if not parser.parse_args(arguments).check:
         generate(ROOT)
         print("\n".join(str(ROOT / stub) for stub in STUBS))

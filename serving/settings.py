@@ -1,6 +1,6 @@
 """Settings of a server: one TOML file, overridden by environment variables.
 
-Every setting has a variable, as RECKG_PORT or RECKG_LIMITS_MAX_ITEMS. Lists and tables are given as JSON. Secrets are
+Every setting has a variable, as RECKG_PORT or RECKG_LIMITS_MAX_ITEMS. Lists and tables are JSON. Secrets are
 no settings: a setting names the file, or the variable, that holds the secret.
 """
 
@@ -23,7 +23,7 @@ OTHER_VARIABLES = ("RECKG_REDIS_URL", "RECKG_TOKEN")  # read by the store and by
 
 
 class LimitSettings(Section):
-    """Limits of one request and of all requests together."""
+    """Limits of a single request and of all requests together."""
 
     max_items: int = Field(500, ge=1, le=10_000, description="Largest number of items in one answer.")
     max_request_bytes: int = Field(
@@ -40,7 +40,7 @@ class LimitSettings(Section):
         300.0, gt=0, description="Age at which a connection is closed, so that clients find new workers."
     )
     requests_per_s: float = Field(
-        0, ge=0, description="Largest rate of each caller; every worker allows its share of it. 0: no limit."
+        0, ge=0, description="Largest rate of each caller; each worker allows an equal share. 0: no limit."
     )
     min_rerank_ms: float = Field(
         10.0, ge=0, description="With less time left than this before ranking, the answer keeps the retrieval order."
@@ -219,7 +219,11 @@ class ServerSettings(Section):
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether only this machine reaches an address."""
+    """Returns whether only this machine reaches an address.
+
+    Args:
+        host: IP address or name.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -227,14 +231,14 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings(
-    path: Path | None = None, environment: Mapping[str, str] = os.environ, **given: Any
+    path: Path | None = None, environment: Mapping[str, str] = os.environ, **overrides: Any
 ) -> ServerSettings:
-    """Reads the settings. The environment overrides the file, and ``given`` overrides both.
+    """Reads the settings. The environment overrides the file, and ``overrides`` override both.
 
     Args:
         path: TOML file; None: no file.
         environment: variables with the prefix RECKG_ are settings.
-        given: settings of the top level; None leaves a setting alone.
+        overrides: settings of the top level; None leaves a setting alone.
 
     Raises:
         ConfigError: lists all problems: unknown keys and variables, values out of range, no bundle.
@@ -249,7 +253,7 @@ def read_settings(
     for name, place in places.items():
         if name in environment:
             _put(values, place, _value(name, environment[name], place))
-    values |= {name: value for name, value in given.items() if value is not None}
+    values |= {name: value for name, value in overrides.items() if value is not None}
     return parse_settings(values, ServerSettings, "the settings" if path is None else path.name)
 
 

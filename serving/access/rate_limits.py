@@ -16,7 +16,7 @@ class RateLimits:
     with a single connection reaches 1/n of the limit.
 
     Args:
-        per_s: calls a second of one principal.
+        per_s: calls a second of a principal.
         clock: seconds that never go back.
     """
 

@@ -72,7 +72,15 @@ class Interceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Returns the handler of a call that is let in, or a handler that rejects the call."""
+        """Lets a call in or rejects it.
+
+        Args:
+            continuation: returns gRPC's handler of the method.
+            details: method and metadata of the call.
+
+        Returns:
+            The handler of the method in its lane, a handler that rejects the call, or None for an unknown method.
+        """
         call_handler = self._handlers.get(details.method)
         if call_handler is None:
             handler = continuation(details)

@@ -1,8 +1,8 @@
 """Admission: a call is let in if its turn comes soon. Any other call is rejected before it costs a thread.
 
-Calls of one kind share a `Lane`. A call in a lane first receives its message. A slow client may take any time for that,
-and holds no turn meanwhile. Then the call waits for a turn, and then it is worked on. The expected wait follows from
-the calls ahead and the moving mean of the time that each call took.
+Calls of the same kind share a `Lane`. A call in a lane first receives its message. A slow client may take any time for
+that, and holds no turn meanwhile. Then the call waits for a turn, and then it is worked on. The expected wait follows
+from the calls ahead and the moving mean of the time that each call took.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class Turns:
 
     @contextmanager
     def one(self, since: float) -> Iterator[None]:
-        """Takes a turn after all calls that came before ``since``, and gives it back at the end of the block."""
+        """Takes a turn, and gives it back at the end of the block.
+
+        Args:
+            since: calls with an earlier time go first.
+        """
         gate = threading.Lock()
         gate.acquire()
         with self._lock:
@@ -60,7 +64,7 @@ class Turns:
 
 
 class Lane:
-    """Calls of one kind. One thread calls ``admit``; any thread calls the other methods.
+    """A lane for calls of the same kind. One thread calls ``admit``; any thread calls the other methods.
 
     Args:
         name: prefix of the threads' names.
@@ -102,6 +106,9 @@ class Lane:
 
     def admit(self, call: Call) -> float | None:
         """Lets a call in or rejects it.
+
+        Args:
+            call: a call that has just arrived.
 
         Returns:
             None for a call that is let in, else the seconds after which the client may try again.

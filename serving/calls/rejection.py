@@ -39,7 +39,7 @@ def rejection(error: RefusedError) -> grpc.RpcMethodHandler:
 
 
 def push_back(seconds: float | None, left_s: float | None) -> tuple[tuple[str, str], ...]:
-    """Returns the trailing metadata that tells a client when to try again (gRFC A6).
+    """Returns the trailing metadata with the pause before a client's next try (gRFC A6).
 
     Args:
         seconds: pause before the next try; None if another try does not help.

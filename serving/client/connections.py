@@ -1,4 +1,4 @@
-"""Connections of the client: the choice of one for each call, and their retries as options of gRPC."""
+"""Connections of the client: the choice between them, and their retries as options of gRPC."""
 
 from __future__ import annotations
 

@@ -96,10 +96,7 @@ def run_load(
         k: number of items of each request.
         timeout_s: deadline of each request.
         seed: of moments and users.
-        count_versions: whether replies are parsed for their bundle version; without, the client needs less time.
-
-    Returns:
-        The outcome.
+        count_versions: whether replies are parsed for their bundle version, which takes the client more time.
     """
     chance, outcome, lock = random.Random(seed), Outcome(), threading.Lock()
     start = client.raw_call(METHOD)

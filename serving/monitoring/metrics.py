@@ -1,8 +1,8 @@
 """Metrics of a worker for Prometheus.
 
-Workers count into files of one folder by prometheus_client's multiprocess mode. The variable PROMETHEUS_MULTIPROC_DIR
-names the folder and must be set before this module is imported. The supervisor serves the sum over all workers
-(serving/supervisor/metrics_page.py). No label holds the id of a user or an item.
+Workers count into the files of a shared folder by prometheus_client's multiprocess mode. The variable
+PROMETHEUS_MULTIPROC_DIR names the folder and must be set before this module is imported. The supervisor serves the sum
+over all workers (serving/supervisor/metrics_page.py). No label holds the id of a user or an item.
 """
 
 from __future__ import annotations

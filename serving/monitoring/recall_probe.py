@@ -16,7 +16,7 @@ REMEMBERED = 100  # latest probes in the mean
 
 
 def probe(bundle: Bundle, user_idx: int) -> float:
-    """Computes the share of one user's best candidates that the index finds.
+    """Computes the share of a user's best candidates that the index finds.
 
     An item that scores as the last candidate counts as found.
 

@@ -29,7 +29,7 @@ class ScoreDrift:
         self._expected: np.ndarray = np.empty(0)
 
     def add(self, score: float) -> None:
-        """Adds the best score of one answer."""
+        """Adds the best score of an answer."""
         self._scores.append(score)
         if len(self._scores) < ANSWERS:
             return

@@ -52,6 +52,11 @@ class Channel:
     def call(self, name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         """Calls the other end and returns its result.
 
+        Args:
+            name: of the call.
+            timeout_s: longest wait for the answer.
+            arguments: of the call, JSON values.
+
         Raises:
             CallError: the other end refused.
             ChannelClosedError: the other end is gone, or did not answer within ``timeout_s``.

@@ -12,6 +12,10 @@ def child_command(module: str, *arguments: str) -> list[str]:
     """Returns the command line that runs a module of this installation.
 
     The working directory is no part of the child's module path.
+
+    Args:
+        module: full name of the module.
+        arguments: of its command line.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 

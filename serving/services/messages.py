@@ -55,7 +55,15 @@ STRATEGIES: dict[int, Strategy] = {
 
 
 def require(field: str, value: str) -> str:
-    """Returns a text that must not be empty. Raises InvalidRequestError."""
+    """Returns a text that must not be empty.
+
+    Args:
+        field: name of the field, for the message.
+        value: the text.
+
+    Raises:
+        InvalidRequestError: the text is empty.
+    """
     if not value:
         raise InvalidRequestError(f"{field} must not be empty")
     return value
@@ -112,11 +120,11 @@ def check_id(field: str, raw: str) -> str:
     return raw
 
 
-def read_request_id(given: str) -> str:
+def read_request_id(raw: str) -> str:
     """Returns the caller's request id, or a random one for "". Raises InvalidRequestError."""
-    if given and not _REQUEST_ID.fullmatch(given):
-        raise InvalidRequestError(f"request_id must be up to 128 printable ASCII characters, got {given[:140]!r}")
-    return given or uuid.uuid4().hex
+    if raw and not _REQUEST_ID.fullmatch(raw):
+        raise InvalidRequestError(f"request_id must be up to 128 printable ASCII characters, got {raw[:140]!r}")
+    return raw or uuid.uuid4().hex
 
 
 def read_recent_items(item_ids: Sequence[str]) -> list[str]:
@@ -125,7 +133,14 @@ def read_recent_items(item_ids: Sequence[str]) -> list[str]:
 
 
 def read_context_items(context: pb.Context) -> list[str]:
-    """Validates the request's context and returns its distinct item ids. Raises InvalidRequestError."""
+    """Validates the request's context and returns its distinct item ids.
+
+    Args:
+        context: field ``context``.
+
+    Raises:
+        InvalidRequestError: the placement has a wrong character, or the items are too many.
+    """
     if context.placement and not _PLACEMENT.fullmatch(context.placement):
         raise InvalidRequestError(
             f"context.placement must be up to 64 of the characters a-z, 0-9, '.', '_' and '-', "
@@ -134,11 +149,11 @@ def read_context_items(context: pb.Context) -> list[str]:
     return list(dict.fromkeys(check_count("context.item_ids", context.item_ids, MAX_CONTEXT_ITEMS)))
 
 
-def read_attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
+def read_attributes(messages: Iterable[pb.UserAttribute]) -> dict[str, list[str | float]]:
     """Reads a user's attributes.
 
     Args:
-        given: field ``attributes``.
+        messages: field ``attributes``.
 
     Returns:
         Column to values.
@@ -147,7 +162,7 @@ def read_attributes(given: Iterable[pb.UserAttribute]) -> dict[str, list[str | f
         InvalidRequestError: a name is missing or repeats, or a number is not finite.
     """
     attributes: dict[str, list[str | float]] = {}
-    for attribute in given:
+    for attribute in messages:
         if require("attributes.name", attribute.name) in attributes:
             raise InvalidRequestError(f"attributes.name must not repeat, got {attribute.name!r} twice")
         for number in attribute.numbers:
@@ -177,19 +192,19 @@ def read_filters(request: Any) -> Filters | None:
     """
     if not request.HasField("filter"):
         return None
-    given: pb.ItemFilter = request.filter
-    allow = list(given.allowed_items.item_ids) if given.HasField("allowed_items") else None
-    where = [_condition(place, predicate) for place, predicate in enumerate(given.predicates)]
-    return Filters(allow, list(given.denied_item_ids), where)
+    message: pb.ItemFilter = request.filter
+    allow = list(message.allowed_items.item_ids) if message.HasField("allowed_items") else None
+    where = [_condition(place, predicate) for place, predicate in enumerate(message.predicates)]
+    return Filters(allow, list(message.denied_item_ids), where)
 
 
 def _condition(place: int, predicate: pb.AttributePredicate) -> tuple[str, Any]:
     """Returns a column and the condition on its value, as Filters takes them."""
     field = f"filter.predicates[{place}]"
     column = require(f"{field}.column", predicate.column)
-    given = [bool(predicate.values), bool(predicate.numbers), predicate.HasField("range")]
-    if sum(given) != 1:
-        raise InvalidRequestError(f"{field} must have exactly one of values, numbers and range, got {sum(given)}")
+    fields_set = [bool(predicate.values), bool(predicate.numbers), predicate.HasField("range")]
+    if sum(fields_set) != 1:
+        raise InvalidRequestError(f"{field} must have exactly one of values, numbers and range, got {sum(fields_set)}")
     if predicate.values:
         return column, list(predicate.values)
     if predicate.numbers:
@@ -217,26 +232,26 @@ def read_diversity(request: Any) -> Diversity | None:
     """
     if not request.HasField("diversity"):
         return None
-    given: pb.Diversity = request.diversity
-    strategy = STRATEGIES.get(given.strategy)
+    message: pb.Diversity = request.diversity
+    strategy = STRATEGIES.get(message.strategy)
     if strategy is None:
         raise InvalidRequestError(
-            f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {given.strategy}"
+            f"diversity.strategy must be one of {', '.join(_strategy_names())}, got {message.strategy}"
         )
-    if not 0 <= check_finite("diversity.weight", given.weight) <= 1:
-        raise InvalidRequestError(f"diversity.weight must be 0..1, got {given.weight}")
+    if not 0 <= check_finite("diversity.weight", message.weight) <= 1:
+        raise InvalidRequestError(f"diversity.weight must be 0..1, got {message.weight}")
     if strategy == "calibrated":
-        require("diversity.column", given.column)
+        require("diversity.column", message.column)
     if strategy == "provider":
-        require("diversity.provider_column", given.provider_column)
-        if given.max_per_provider < 1:
-            raise InvalidRequestError(f"diversity.max_per_provider must be at least 1, got {given.max_per_provider}")
+        require("diversity.provider_column", message.provider_column)
+        if message.max_per_provider < 1:
+            raise InvalidRequestError(f"diversity.max_per_provider must be at least 1, got {message.max_per_provider}")
     return Diversity(
         strategy,
-        given.weight,
-        given.column if strategy == "calibrated" else "",
-        given.provider_column if strategy == "provider" else "",
-        max(given.max_per_provider, 1),
+        message.weight,
+        message.column if strategy == "calibrated" else "",
+        message.provider_column if strategy == "provider" else "",
+        max(message.max_per_provider, 1),
     )
 
 
@@ -245,7 +260,11 @@ def _strategy_names() -> list[str]:
 
 
 def write_scored_items(items: Iterable[RecommendedItem]) -> list[pb.ScoredItem]:
-    """Makes messages of an answer's items, with feature values and source scores."""
+    """Makes messages of an answer's items, with feature values and source scores.
+
+    Args:
+        items: best first.
+    """
     return [
         pb.ScoredItem(
             item_id=item.item_id,

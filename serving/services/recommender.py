@@ -208,7 +208,14 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     def _response_fields(
         self, found: Recommendations, served: Served, user: RequestedUser, request_id: str
     ) -> dict[str, Any]:
-        """Returns the fields of Recommend's and RankItems' responses beside the items, and reports them to the call."""
+        """Returns a response's fields beside the items, and reports them to the call.
+
+        Args:
+            found: the recommendations.
+            served: snapshot that gave them.
+            user: of the request.
+            request_id: of the request.
+        """
         reasons: list[DegradedReason | str] = list(found.degraded)
         reasons += ["no_events"] * user.no_events + ["stale_catalog"] * served.stale_catalog
         call = CALL.get(None)
@@ -245,7 +252,13 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
 
 def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:
-    """Reads the user of a Recommend or RankItems request."""
+    """Reads the user of a request.
+
+    Args:
+        served: snapshot that answers.
+        request: of Recommend or RankItems.
+        recorded: the user's recorded events; None if the store did not answer.
+    """
     bundle = served.recommender.bundle
     events = new_events(bundle, request.user_id, recorded) if recorded else []
     events = [event for event in events if event.item_id in bundle.item_ids]

@@ -41,6 +41,9 @@ class StateStore(Protocol):
     def record_events(self, events: Sequence[StoredEvent]) -> list[bool]:
         """Stores events, all or none. An event whose id is stored already is left alone.
 
+        Args:
+            events: events in any order.
+
         Returns:
             For each event, whether it was new.
         """
@@ -50,6 +53,9 @@ class StateStore(Protocol):
         """Returns a user's events by time, oldest first, and within a second in the order of storing.
 
         The store keeps events for event_days, and the latest events_per_user of each user.
+
+        Args:
+            user_id: raw id.
         """
         ...
 
@@ -58,6 +64,9 @@ class StateStore(Protocol):
 
         The last upsert or removal of an item counts. The last change of its availability counts beside it, and an
         upsert leaves it alone.
+
+        Args:
+            changes: applied in order; their ``revision`` is ignored.
         """
         ...
 
@@ -66,15 +75,29 @@ class StateStore(Protocol):
         ...
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
-        """Returns the changes in force with a revision above ``after``, by revision, then item id."""
+        """Returns the changes in force, by revision, then item id.
+
+        Args:
+            after: only changes with a higher revision are returned.
+        """
         ...
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
-        """Stores embedded items of a bundle. The one with the latest revision of an item stays."""
+        """Stores embedded items. The one with the latest revision of an item stays.
+
+        Args:
+            bundle_version: of the bundle that embedded the items.
+            items: the embedded items.
+        """
         ...
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
-        """Returns the stored embedded items of a bundle among ``item_ids``, in any order."""
+        """Returns stored embedded items in any order.
+
+        Args:
+            bundle_version: of the bundle that embedded the items.
+            item_ids: raw ids of the wanted items.
+        """
         ...
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:

@@ -71,7 +71,15 @@ def default_path(bundle_path: Path) -> Path:
 
 
 def redis_url(settings: StoreSettings, environment: Mapping[str, str]) -> str:
-    """Reads the URL from the file, or else from the variable. Raises ConfigError if both are missing."""
+    """Reads the URL of Redis from the file, or else from the variable.
+
+    Args:
+        settings: may name the file.
+        environment: may hold the variable.
+
+    Raises:
+        ConfigError: both are missing, or the file cannot be read.
+    """
     if settings.redis_url_file is None:
         url = environment.get(URL_VARIABLE, "").strip()
         if not url:

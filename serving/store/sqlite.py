@@ -1,4 +1,4 @@
-"""The state store of one machine: an SQLite database that any number of processes share.
+"""The state store of a single machine: an SQLite database that any number of processes share.
 
 The database has a write-ahead log with ``synchronous=FULL``: data are on the disk when a call returns, and survive a
 power cut. Readers wait for nobody, and writers wait for each other. The file must be on a local disk, because the index
@@ -213,7 +213,12 @@ class SqliteStore:
 
 
 def connect(path: Path, wait_s: float) -> sqlite3.Connection:
-    """Opens a connection to an existing database. A locked database is waited for up to ``wait_s``."""
+    """Opens a connection to an existing database.
+
+    Args:
+        path: the database.
+        wait_s: longest wait for a lock.
+    """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", timeout=wait_s, isolation_level=None, check_same_thread=False, uri=True
     )
@@ -228,7 +233,15 @@ def _columns(event: StoredEvent) -> tuple[str | float, ...]:
 
 
 def create(path: Path) -> None:
-    """Creates the database if it is missing, and checks the program and the version of an existing one."""
+    """Creates the database if it is missing, and checks the program and the version of an existing one.
+
+    Args:
+        path: the database.
+
+    Raises:
+        ArtifactError: the file is no state store, or one of another version.
+        StoreError: the file cannot be opened.
+    """
     try:
         with suppress(FileExistsError):
             os.close(

@@ -1,6 +1,6 @@
-"""The gRPC server of one process, with its services, interceptor and options.
+"""The gRPC server of a process, with its services, interceptor and options.
 
-`reckg serve` runs several of them, one in each worker (serving/supervisor/supervisor.py).
+Each worker of `reckg serve` runs one (serving/supervisor/supervisor.py).
 """
 
 from __future__ import annotations
