@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reckg.data.text_table import ROW, Table, open_delimited, refuse_broken
 from reckg.errors import ArtifactError, DataError
 from reckg.files.atomic_folder import written_folder
 
-__all__ = ["NotedDataset", "check_target", "open_table", "read_dataset", "write_dataset"]
+__all__ = ["NotedDataset", "check_settings", "check_target", "conform_tables", "open_table", "read_dataset", "write_dataset"]
 
 EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 SETTINGS_FILE = "dataset.toml"
@@ -56,9 +57,30 @@ def read_dataset(folder: Path) -> NotedDataset:
             f"{folder} has no interactions.parquet, .csv, .tsv or .jsonl; it holds {_listing(folder)}. "
             "Is it a dataset folder? 'reckg import' makes one of other formats."
         )
+    return conform_tables(tables, settings, notes, folder.resolve().name)
+
+
+def conform_tables(
+    tables: Mapping[str, Table | None], settings: Mapping[str, Any], notes: list[str], name: str
+) -> NotedDataset:
+    """Checks tables against the data contract.
+
+    Args:
+        tables: by the names in TABLES; None stands for a missing table, ``interactions`` must be there.
+        settings: values of a dataset.toml, as ``check_settings`` accepts them.
+        notes: decisions taken so far, a sentence each.
+        name: name of the dataset where the settings give none.
+    Raises:
+        DataError: a table breaks the data contract, or the settings name columns of a missing table.
+    """
+    for table in ("items", "users"):
+        if tables[table] is None and any(settings.get(table, {}).values()):
+            raise DataError(f"{SETTINGS_FILE} names columns of {table}, but there is no table {table}.")
+    interactions = tables["interactions"]
+    assert interactions is not None
     raw = RawTables(
-        name=settings.get("name", folder.resolve().name),
-        interactions=tables["interactions"],
+        name=settings.get("name", name),
+        interactions=interactions,
         items=tables["items"],
         users=tables["users"],
         triples=tables["triples"],
@@ -69,9 +91,6 @@ def read_dataset(folder: Path) -> NotedDataset:
         source=settings.get("source", ""),
         licence=settings.get("licence", ""),
     )
-    for name in ("items", "users"):
-        if name in settings and tables[name] is None and any(settings[name].values()):
-            raise DataError(f"{SETTINGS_FILE} names columns of {name}, but {folder} has no {name} table.")
     return conform(raw, notes)
 
 
@@ -161,6 +180,12 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
         settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise DataError(f"{SETTINGS_FILE} cannot be read: {error}.") from error
+    check_settings(settings, SETTINGS_FILE)
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], label: str) -> None:
+    """Checks the values of a dataset.toml. Raises DataError, which starts with ``label``, with every problem."""
     problems = [_unknown(key, _SETTINGS) for key in settings if key not in _SETTINGS]
     for key in ("name", "source", "licence", "list_separator"):
         if not isinstance(settings.get(key, ""), str):
@@ -179,8 +204,7 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 problems.append(f"{section}.{kind} must be a list of column names, got {names!r}")
     if problems:
-        raise DataError(f"{SETTINGS_FILE}: {len(problems)} problem{'s'[: len(problems) != 1]}: {'; '.join(problems)}.")
-    return settings
+        raise DataError(f"{label}: {len(problems)} problem{'s'[: len(problems) != 1]}: {'; '.join(problems)}.")
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
@@ -188,7 +212,7 @@ def _unknown(key: str, known: tuple[str, ...]) -> str:
     return f"unknown key {key!r} ({f'did you mean {close[0]!r}?' if close else 'known: ' + ', '.join(known)})"
 
 
-def _kinds(settings: dict[str, Any], section: str) -> ColumnKinds | None:
+def _kinds(settings: Mapping[str, Any], section: str) -> ColumnKinds | None:
     if section not in settings:
         return None
     return ColumnKinds(**{kind: tuple(settings[section].get(kind, ())) for kind in _KINDS})

@@ -1,0 +1,89 @@
+"""Training from Python: tables in, a recommender out, by the stages of `reckg run`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reckg.config.run_config import Config, parse_config, read_config
+from reckg.pipeline.fitted import FittedRecommender
+from reckg.pipeline.given_tables import write_tables
+from reckg.pipeline.run.pipeline import run_pipeline
+
+if TYPE_CHECKING:
+    from reckg.pipeline.given_tables import TableLike
+
+
+def fit(
+    interactions: TableLike,
+    items: TableLike | None = None,
+    users: TableLike | None = None,
+    triples: TableLike | None = None,
+    links: TableLike | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    folder: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> FittedRecommender:
+    """Trains a recommender, judges it on held-out interactions, and opens it.
+
+    The stages, and so the figures, are those of ``reckg run`` on the same tables. Their progress is printed. A folder
+    of an earlier call with the same tables and configuration is taken as it is; an interrupted one goes on.
+
+    Args:
+        interactions: a row for each event: ``user_id``, ``item_id`` and, if known, ``timestamp``, ``weight``,
+            ``event``, ``split``. A table is a Polars or pandas frame, or the path of a Parquet, CSV, TSV or JSON Lines
+            file.
+        items: ``item_id`` and columns of texts, categories, numbers and lists.
+        users: ``user_id`` and columns, as of the items.
+        triples: facts of a knowledge graph: ``head``, ``relation``, ``tail``.
+        links: which entity of the triples an item is: ``item_id``, ``entity``.
+        config: a Config, its values by section, or the path of a TOML file; None: the defaults.
+        folder: for the tables and the run; None: a temporary one, removed with the recommender.
+        settings: values of a dataset.toml, for instance ``{"items": {"text": ["title"], "list": ["genres"]}}``. Kinds
+            of columns that are not given are inferred.
+    Returns:
+        The recommender, with ``evaluate`` and ``save``.
+    Raises:
+        DataError: a table breaks the data contract. The message names the argument, the column, the number of bad
+            values and the first bad row.
+        ConfigError: the configuration is refused, or ``folder`` holds finished results of other tables or settings.
+
+    >>> import polars as pl
+    >>> fast = {"text": {"encoder": "none"}, "train": {"epochs": 1}, "evaluate": {"bootstrap_samples": 100}}
+    >>> events = pl.read_parquet("data/interactions.parquet")
+    >>> recommender = reckg.fit(events, "data/items.parquet", config=fast)  # doctest: +ELLIPSIS
+    [1/8] build-graph: ...
+    >>> recommender.recommend(events["user_id"][0], k=3).items[0].item_id in set(events["item_id"])
+    True
+    """
+    run_config = _read(config)
+    place = Path(tempfile.mkdtemp(prefix="reckg-")) if folder is None else Path(folder)
+    try:
+        tables = {"interactions": interactions, "items": items, "users": users, "triples": triples, "links": links}
+        place.mkdir(parents=True, exist_ok=True)
+        for note in write_tables(tables, settings or {}, place / "dataset"):
+            print(f"    - {note}")
+        run_pipeline(run_config, place / "dataset", place / "run")
+        fitted = FittedRecommender(place)
+    except BaseException:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    if folder is None:
+        weakref.finalize(fitted, shutil.rmtree, place, ignore_errors=True)
+    return fitted
+
+
+def _read(config: Config | Mapping[str, Any] | str | Path | None) -> Config:
+    if config is None:
+        return Config()
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return parse_config(dict(config), "config")
+    return read_config(Path(config))
