@@ -22,6 +22,7 @@ from reckg.errors import (
 from reckg.version import __version__
 
 if TYPE_CHECKING:
+    from reckg.pipeline.fit import fit
     from reckg.ranking.diversity import Diversity
     from reckg.recommend.answers import RankedItems, Recommendations, RecommendedItem
     from reckg.recommend.fold_in import UserRequest
@@ -45,6 +46,7 @@ __all__ = [
     "UnknownIdError",
     "UserRequest",
     "__version__",
+    "fit",
     "load",
 ]
 
@@ -56,6 +58,7 @@ _MODULES = {
     "Recommendations": "reckg.recommend.answers",
     "Recommender": "reckg.recommend.recommender",
     "UserRequest": "reckg.recommend.fold_in",
+    "fit": "reckg.pipeline.fit",
 }
 
 

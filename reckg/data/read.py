@@ -18,7 +18,15 @@ from reckg.data.text_table import ROW, Table, open_delimited, refuse_broken
 from reckg.errors import ArtifactError, DataError
 from reckg.files.atomic_folder import written_folder
 
-__all__ = ["NotedDataset", "check_settings", "check_target", "conform_tables", "open_table", "read_dataset", "write_dataset"]
+__all__ = [
+    "NotedDataset",
+    "check_settings",
+    "check_target",
+    "conform_tables",
+    "open_table",
+    "read_dataset",
+    "write_dataset",
+]
 
 EXTENSIONS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 SETTINGS_FILE = "dataset.toml"

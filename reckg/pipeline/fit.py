@@ -54,12 +54,16 @@ def fit(
         ConfigError: the configuration is refused, or ``folder`` holds finished results of other tables or settings.
 
     >>> import polars as pl
-    >>> fast = {"text": {"encoder": "none"}, "train": {"epochs": 1}, "evaluate": {"bootstrap_samples": 100}}
+    >>> fast = {"text": {"encoder": "none"}, "train": {"epochs": 1}, "evaluate": {"tuning_settings": 1}}
     >>> events = pl.read_parquet("data/interactions.parquet")
-    >>> recommender = reckg.fit(events, "data/items.parquet", config=fast)  # doctest: +ELLIPSIS
+    >>> recommender = reckg.fit(events, "data/items.parquet", config=fast)
+    - items (items.parquet): ...
     [1/8] build-graph: ...
-    >>> recommender.recommend(events["user_id"][0], k=3).items[0].item_id in set(events["item_id"])
-    True
+    >>> recommender.evaluate().to_polars().columns[:3]
+    ['system', 'label', 'recall@5']
+    >>> recommender.save("saved")
+    >>> len(reckg.load("saved").recommend(events["user_id"][0], k=3).items)
+    3
     """
     run_config = _read(config)
     place = Path(tempfile.mkdtemp(prefix="reckg-")) if folder is None else Path(folder)

@@ -59,9 +59,6 @@ class FittedRecommender(Recommender):
         """Returns the report's figures: reckg, its parts and the baselines on the test part of the interactions.
 
         The vectors of the report know the training and validation parts alone. The served ones know all interactions.
-
-        >>> fitted.evaluate().to_polars().columns[:2]
-        ['system', 'label']
         """
         path = self.folder / "run" / "report" / "report.json"
         return Evaluation(json.loads(path.read_text(encoding="utf-8")))
@@ -74,10 +71,6 @@ class FittedRecommender(Recommender):
             overwrite: replace the bundle at ``path``.
         Raises:
             ArtifactError: ``path`` exists and may not be replaced, or the disk refuses.
-
-        >>> fitted.save("saved")
-        >>> reckg.load("saved").recommend("u03", k=5) == fitted.recommend("u03", k=5)
-        True
         """
         with written_folder(Path(path), overwrite=overwrite, marker=MANIFEST) as beside:
             shutil.copytree(self.folder / "run" / "bundle", beside, dirs_exist_ok=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     TableLike: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame | str | PathLike[str]
 
+
 def write_tables(tables: Mapping[str, TableLike | None], settings: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     """Checks tables against the data contract and writes them as a dataset folder.
 
