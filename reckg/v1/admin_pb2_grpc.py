@@ -57,26 +57,26 @@ class AdminServiceServicer:
     """
 
     def LoadBundle(self, request, context):
-        """Verifies a bundle of the bundle store and serves it in place of the present one. It is checked in a process of its
-        own first: every hash, shapes, and the golden requests. While it is loaded the present bundle goes on answering.
+        """Verifies a version of the bundle store and serves it in place of the present bundle. A process of its own first
+        checks every hash, the shapes and the golden requests. The present bundle answers meanwhile.
 
-        Besides the codes of recommender.proto: NOT_FOUND for a version that the store does not hold; FAILED_PRECONDITION
-        for a bundle that failed verification, with the reason, or where a single bundle is served and not a store; ABORTED
-        while another swap is under way. The present bundle is served on in each case.
+        Besides the codes of recommender.proto: NOT_FOUND for a version that the store does not hold. FAILED_PRECONDITION,
+        with the reason, for a bundle that failed verification, or for a server of a single bundle. ABORTED while another
+        swap is under way. The present bundle stays in each case.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackBundle(self, request, context):
-        """Serves the bundle again that was served before the present one. FAILED_PRECONDITION where there was none.
+        """Serves the previous bundle again. FAILED_PRECONDITION before the first swap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeServing(self, request, context):
-        """The server's version, bundle, workers and settings.
+        """Describes the server: version, bundle, workers and settings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Takes changes of the catalogue. A change is stored for good before the reply, reaches every worker within two seconds,
-    and outlives restarts and the next bundles: a newer bundle that holds the item itself takes its place.
+    """Changes the catalogue. A change is durable before the reply, reaches every worker within two seconds, and outlives
+    restarts and later bundles. A later bundle that holds the item itself takes its place.
 
-    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be
-    reached; nothing was stored, try again.
+    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE if the state store cannot be reached.
+    Then nothing was stored, and the call may be repeated.
     """
 
     def __init__(self, channel):
@@ -57,31 +57,31 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """Takes changes of the catalogue. A change is stored for good before the reply, reaches every worker within two seconds,
-    and outlives restarts and the next bundles: a newer bundle that holds the item itself takes its place.
+    """Changes the catalogue. A change is durable before the reply, reaches every worker within two seconds, and outlives
+    restarts and later bundles. A later bundle that holds the item itself takes its place.
 
-    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be
-    reached; nothing was stored, try again.
+    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE if the state store cannot be reached.
+    Then nothing was stored, and the call may be repeated.
     """
 
     def UpsertItems(self, request, context):
-        """Adds items, or changes what is known of them. A new item is embedded from its texts and attributes and can be
-        recommended without a new bundle. Of an item that the bundle was trained with, titles and attributes change, for
-        replies and for filters; its vector stays as trained. All items of a call are stored or, after an error, none.
+        """Adds or changes items. A new item is embedded from its texts and attributes, and can be recommended without a new
+        bundle. An item of the bundle gets new titles and attributes, for replies and filters, and its vector stays as
+        trained. All items of a call are stored, or none after an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveItems(self, request, context):
-        """Removes items: they are never recommended again, until they are upserted anew. An unknown id is no error.
+        """Removes items. They are not recommended again until they are upserted anew. An unknown id is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAvailability(self, request, context):
-        """Says whether items may be recommended at present; their attributes stay. An unknown id is no error.
+        """Sets whether items may be recommended. Their attributes stay. An unknown id is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,11 +114,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Takes changes of the catalogue. A change is stored for good before the reply, reaches every worker within two seconds,
-    and outlives restarts and the next bundles: a newer bundle that holds the item itself takes its place.
+    """Changes the catalogue. A change is durable before the reply, reaches every worker within two seconds, and outlives
+    restarts and later bundles. A later bundle that holds the item itself takes its place.
 
-    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be
-    reached; nothing was stored, try again.
+    Every method is idempotent. Besides the codes of recommender.proto: UNAVAILABLE if the state store cannot be reached.
+    Then nothing was stored, and the call may be repeated.
     """
 
     @staticmethod

@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Takes events. From the moment of the reply on, every worker's recommendations for the user take them into account:
-    they are part of the history, and their items are seen.
+    """Stores events. After the reply, every worker counts them in the user's history, and their items are seen.
     """
 
     def __init__(self, channel):
@@ -44,17 +43,16 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Takes events. From the moment of the reply on, every worker's recommendations for the user take them into account:
-    they are part of the history, and their items are seen.
+    """Stores events. After the reply, every worker counts them in the user's history, and their items are seen.
     """
 
     def RecordEvents(self, request, context):
-        """Stores events for good before it answers. Idempotent: an event id that is stored already is counted and left alone,
-        so a call that failed may be repeated as it was. All events of a call are stored or none; after UNAVAILABLE or
-        DEADLINE_EXCEEDED it is not known which, so repeat it.
+        """Stores events durably before it answers. A call that failed may be repeated, because an event id that is stored
+        already is counted and left alone. All events of a call are stored, or none. After UNAVAILABLE or DEADLINE_EXCEEDED
+        either may be true, so repeat the call.
 
-        Besides the codes of recommender.proto: UNAVAILABLE where the state store cannot be reached, is full or took too
-        long; FAILED_PRECONDITION where the server keeps no events.
+        Besides the codes of recommender.proto: UNAVAILABLE if the state store cannot be reached, is full or took too
+        long. FAILED_PRECONDITION if the server has no state store.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,8 +75,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Takes events. From the moment of the reply on, every worker's recommendations for the user take them into account:
-    they are part of the history, and their items are seen.
+    """Stores events. After the reply, every worker counts them in the user's history, and their items are seen.
     """
 
     @staticmethod

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RecommenderServiceStub:
-    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
-    changes give the same answer.
+    """Recommends from an immutable bundle, and the events and catalogue changes since it was built. The same bundle,
+    request, events and changes give the same answer.
     """
 
     def __init__(self, channel):
@@ -64,41 +64,41 @@ class RecommenderServiceStub:
 
 
 class RecommenderServiceServicer:
-    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
-    changes give the same answer.
+    """Recommends from an immutable bundle, and the events and catalogue changes since it was built. The same bundle,
+    request, events and changes give the same answer.
     """
 
     def Recommend(self, request, context):
-        """Items that a user is most likely to want next.
+        """Recommends items to a user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchRecommend(self, request, context):
-        """The same for many users, one message each, in the order of the request. The server works no further ahead than the
-        client reads.
+        """Recommends items to many users, with one message for each, in the order of the request. The server works as fast as
+        the client reads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SimilarItems(self, request, context):
-        """Items closest to one item.
+        """Finds the items closest to an item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RankItems(self, request, context):
-        """The caller's own candidates in the order in which the user is most likely to want them.
+        """Orders the caller's own candidates for a user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetItem(self, request, context):
-        """What is known of one item.
+        """Returns an item of the catalogue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,8 +141,8 @@ def add_RecommenderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecommenderService:
-    """Answers from one immutable bundle and the events and catalogue changes since: the same bundle, request, events and
-    changes give the same answer.
+    """Recommends from an immutable bundle, and the events and catalogue changes since it was built. The same bundle,
+    request, events and changes give the same answer.
     """
 
     @staticmethod

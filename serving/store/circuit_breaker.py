@@ -71,9 +71,7 @@ class CircuitBreaker:
                 if self._closed_until is not None:
                     if self._clock() < self._closed_until:
                         raise StoreDownError("the state store did not answer a moment ago")
-                    self._closed_until = (
-                        self._clock() + self._pause_s
-                    )  # other calls fail until this one has tried the store
+                    self._closed_until = self._clock() + self._pause_s  # other calls fail while this one tries
         down, failed, began = False, True, self._clock()
         try:
             answer = call()

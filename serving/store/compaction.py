@@ -13,10 +13,8 @@ from reckg.bundle.manifest import MANIFEST
 from reckg.bundle.store import is_store
 from serving.store import StateStore, StoreError
 
-FIRST_S, EVERY_S = (
-    120.0,
-    3600.0,
-)  # each wait is drawn from 0.5 to 1.5 times this, so that processes do not compact at once
+# Each wait is drawn from 0.5 to 1.5 times these seconds, so that processes do not compact at once.
+FIRST_S, EVERY_S = 120.0, 3600.0
 
 logger = logging.getLogger("reckg.serving")
 

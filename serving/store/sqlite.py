@@ -244,9 +244,8 @@ def create(path: Path) -> None:
     """
     try:
         with suppress(FileExistsError):
-            os.close(
-                os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            )  # SQLite gives its log the same permissions
+            # SQLite gives its log the same permissions.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         # One process at a time, because turning WAL on fails while another process writes.
         with locked(path.absolute().parent), closing(connect(path, OPENING_S)) as connection:
             _has_tables(path, connection)
