@@ -23,9 +23,9 @@ from reckg.graph.recency import recency_weights
 from reckg.graph.triples import attribute_triples, outside_triples
 from reckg.inductive.embedder import Inductive
 from reckg.inductive.files import load_inductive, write_inductive
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
-from reckg.model.joint.joint_model import Embeddings
 from reckg.model.linear.spectral import fit_spectral, weighed
 from reckg.ranking.tables.build import build_feature_tables
 from reckg.retrieval.index import build_index

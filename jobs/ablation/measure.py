@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from reckg.config.run_config import Config
 from reckg.evaluation.protocol import HeldOut, held_out
-from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.embeddings import Embeddings
+from reckg.model.joint.joint_model import JointModel
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life

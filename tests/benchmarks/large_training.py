@@ -25,8 +25,8 @@ import torch
 
 from reckg.config.run_config import Config, parse_config
 from reckg.data.bookshop.write import write_bookshop
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
-from reckg.model.joint.joint_model import Embeddings
 from reckg.model.sparse.message_passing import propagate
 from reckg.pipeline.run.folder import read_prepared
 from reckg.pipeline.stages.build_graph import build_graph

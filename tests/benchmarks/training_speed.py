@@ -33,7 +33,7 @@ from reckg.config.run_config import Config, parse_config, read_config
 from reckg.data.bookshop.write import write_bookshop
 from reckg.evaluation.protocol import held_out
 from reckg.metrics.ranking import ranking_metrics
-from reckg.model.joint.joint_model import Embeddings
+from reckg.model.embeddings import Embeddings
 from reckg.model.sparse.dgl_compat import dgl
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.stages.build_graph import build_graph

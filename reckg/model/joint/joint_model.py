@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.histories import Bags, WithoutTargets
 from reckg.model.joint.kgat import Layers, Propagation
@@ -21,15 +21,6 @@ from reckg.model.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from reckg.model.linear.spectral import Spectral
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Unit vectors, float32: users (n_users, d), items (n_items, d), entities (n_entities, d)."""
-
-    users: np.ndarray
-    items: np.ndarray
-    entities: np.ndarray
 
 
 class JointModel(nn.Module):

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import svds
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph
-from reckg.model.joint.joint_model import Embeddings
+from reckg.model.embeddings import Embeddings
 from reckg.model.linear.content import Content, NewItems, equally_long, evenly, fit_content, item_edges, unit
 
 Choice = TypeVar("Choice", bound=Hashable)

@@ -8,52 +8,13 @@ here the transpose is kept. What that gains is in docs/performance.md.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from reckg.model.sparse.relation_gradient import Factors
-
-BAG_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # those of which torch has a parallel embedding bag on CPU
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """A square sparse matrix by rows. offset: (n_nodes + 1,) int32; col: (n_edges,) int32; weight: (n_edges,)."""
-
-    offset: torch.Tensor
-    col: torch.Tensor
-    weight: torch.Tensor
-
-    def times(self, nodes: torch.Tensor, rows: int | None = None) -> torch.Tensor:
-        """(n_nodes, d) -> (n_nodes, d) of the same type, computed in the type of the weights; or its first rows."""
-        stored = nodes.to(self.weight.dtype)
-        if nodes.device.type == "cpu" and stored.dtype in BAG_TYPES:
-            offset, col, weight = self.offset, self.col, self.weight
-            if rows is not None:
-                offset = offset[: rows + 1]
-                col, weight = col[: offset[-1]], weight[: offset[-1]]
-            sums = F.embedding_bag(col, stored, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
-        else:
-            with torch.autocast(nodes.device.type, enabled=False):  # it would want the matrix in another type
-                sums = (self.csr @ stored)[:rows]
-        return sums.to(nodes.dtype)
-
-    @cached_property
-    def csr(self) -> torch.Tensor:
-        """The same as torch's CSR tensor."""
-        n_nodes = len(self.offset) - 1
-        with warnings.catch_warnings():  # torch calls its CSR format beta, once a process
-            warnings.filterwarnings(
-                "ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning
-            )
-            return torch.sparse_csr_tensor(
-                self.offset, self.col, self.weight, (n_nodes, n_nodes), check_invariants=False
-            )
+from reckg.model.sparse.sparse_rows import SparseRows
 
 
 class Adjacency:

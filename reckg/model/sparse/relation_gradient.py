@@ -12,13 +12,12 @@ W is symmetric, and g the gradient of out:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from reckg.model.sparse.message_passing import SparseRows
+from reckg.model.sparse.sparse_rows import SparseRows
 
 
 class EdgeKinds:

@@ -13,8 +13,9 @@ import torch
 
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import write_atomically
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
-from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.joint.joint_model import JointModel
 from reckg.model.joint.neighbourhood import NeighbourSampler
 from reckg.model.training import checkpoint
 from reckg.model.training.batches import TrainBatch, batches

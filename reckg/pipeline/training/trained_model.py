@@ -8,8 +8,9 @@ import torch
 
 from reckg.config.run_config import Config
 from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
-from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.joint.joint_model import JointModel
 from reckg.model.linear.spectral import load_spectral
 from reckg.model.training.checkpoint import load_tensors
 from reckg.model.training.train import load_trained_state

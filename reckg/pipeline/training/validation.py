@@ -10,8 +10,9 @@ import numpy as np
 
 from reckg.config.run_config import Config
 from reckg.metrics.ranking import ranking_metrics
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
-from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.joint.joint_model import JointModel
 from reckg.model.linear.spectral import clearly_best, fit_spectral, weighed
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items

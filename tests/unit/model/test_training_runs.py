@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from reckg.errors import ArtifactError
+from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
-from reckg.model.joint.joint_model import Embeddings, JointModel
+from reckg.model.joint.joint_model import JointModel
 from reckg.model.joint.neighbourhood import NeighbourSampler
 from reckg.model.training import batches as sampling
 from reckg.model.training import checkpoint

@@ -8,7 +8,7 @@ import pytest
 
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
-from reckg.model.joint.joint_model import Embeddings
+from reckg.model.embeddings import Embeddings
 from reckg.model.linear.content import NewItems, equally_long, item_edges
 from reckg.model.linear.spectral import Spectral, clearly_best, fit_spectral, load_spectral, weighed
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from reckg.model.sparse.dgl_compat import dgl
-from reckg.model.sparse.message_passing import Adjacency, SparseRows, propagate
+from reckg.model.sparse.message_passing import Adjacency, propagate
+from reckg.model.sparse.sparse_rows import SparseRows
 from tests.model_references import slow_propagate
 
 N_NODES, N_EDGES = 12, 40

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from reckg.config.run_config import Config
-from reckg.model.joint.joint_model import Embeddings
+from reckg.model.embeddings import Embeddings
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items
 from reckg.pipeline.training.validation import validation_score
