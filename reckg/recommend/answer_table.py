@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
-if TYPE_CHECKING:
-    from reckg.recommend.answers import RecommendedItem
+Row = tuple[str, str, float]  # item id, title, score
 
 COLUMNS = ("rank", "item_id", "title", "score")
 WIDTH = 80  # columns of a prompt
 ID_WIDTH = 24
 
 
-def text_table(items: Sequence[RecommendedItem], notes: Sequence[str]) -> str:
-    """Formats items as a table of at most WIDTH columns, followed by notes of one line each."""
+def text_table(items: Iterable[Row], notes: Sequence[str]) -> str:
+    """Formats items as a table of at most WIDTH columns, followed by single-line notes."""
     rows = [COLUMNS, *_rows(items)]
     ranks, ids, titles, scores = (list(column) for column in zip(*rows, strict=True))
     ids = [_cut(each, ID_WIDTH) for each in ids]
@@ -29,7 +27,7 @@ def text_table(items: Sequence[RecommendedItem], notes: Sequence[str]) -> str:
     return "\n".join([*lines, *(_cut(note, WIDTH) for note in notes)])
 
 
-def html_table(items: Sequence[RecommendedItem], notes: Sequence[str]) -> str:
+def html_table(items: Iterable[Row], notes: Sequence[str]) -> str:
     """Formats items as an HTML table, followed by notes. All texts are escaped."""
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(items))
@@ -37,10 +35,10 @@ def html_table(items: Sequence[RecommendedItem], notes: Sequence[str]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
-def _rows(items: Sequence[RecommendedItem]) -> Iterator[tuple[str, str, str, str]]:
-    """Yields the cells of each item as text of one line."""
-    for rank, item in enumerate(items, start=1):
-        yield str(rank), _one_line(item.item_id), _one_line(item.title), f"{item.score:.4f}"
+def _rows(items: Iterable[Row]) -> Iterator[tuple[str, str, str, str]]:
+    """Yields the cells of each item as single-line text."""
+    for rank, (item_id, title, score) in enumerate(items, start=1):
+        yield str(rank), _one_line(item_id), _one_line(title), f"{score:.4f}"
 
 
 def _one_line(text: str) -> str:

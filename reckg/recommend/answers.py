@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from reckg.recommend.answer_table import html_table, text_table
+from reckg.recommend.answer_table import Row, html_table, text_table
 from reckg.recommend.deadline import Stage
 from reckg.recommend.evidence import FeatureValue, SourceScore
 
@@ -84,7 +84,7 @@ class Recommendations:
         >>> reckg.load("run/bundle").recommend("u03", k=3).to_polars().columns
         ['rank', 'item_id', 'title', 'score']
         """
-        rows = [(rank, item.item_id, item.title, item.score) for rank, item in enumerate(self.items, start=1)]
+        rows = [(rank, *row) for rank, row in enumerate(self._rows(), start=1)]
         schema = {"rank": pl.Int32, "item_id": pl.String, "title": pl.String, "score": pl.Float32}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -111,14 +111,18 @@ class Recommendations:
 
     def __repr__(self) -> str:
         """Formats the answer as a table of at most 80 columns."""
-        return text_table(self.items, list(self._notes()))
+        return text_table(self._rows(), list(self._notes()))
 
     def _repr_html_(self) -> str:
         """Formats the answer as an HTML table for a notebook."""
-        return html_table(self.items, list(self._notes()))
+        return html_table(self._rows(), list(self._notes()))
+
+    def _rows(self) -> list[Row]:
+        """Lists id, title and score of every item."""
+        return [(item.item_id, item.title, item.score) for item in self.items]
 
     def _notes(self) -> Iterator[str]:
-        """Yields the lines below a table: what is unusual about the answer, then its bundle."""
+        """Yields the lines below a table: fallback, reasons, unknown parts of the request, and the bundle."""
         if self.fallback is not None:
             yield f"fallback: {self.fallback}"
         if self.degraded:
@@ -170,11 +174,11 @@ class RankedItems:
 
     def __repr__(self) -> str:
         """Formats the order as a table of at most 80 columns."""
-        return text_table(self.order.items, list(self._notes()))
+        return text_table(self.order._rows(), list(self._notes()))
 
     def _repr_html_(self) -> str:
         """Formats the order as an HTML table for a notebook."""
-        return html_table(self.order.items, list(self._notes()))
+        return html_table(self.order._rows(), list(self._notes()))
 
     def _notes(self) -> Iterator[str]:
         """Yields the lines below a table."""

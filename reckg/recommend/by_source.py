@@ -1,23 +1,19 @@
-"""Lists of one candidate source alone, for comparison with the whole."""
+"""Lists of a single candidate source, for comparison with the whole."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.bundle.bundle import Bundle
 from reckg.ranking.features.extract import block_users
 from reckg.ranking.sources.candidates import source_top
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
-
 
 def recommend_by_source(bundle: Bundle, name: str, user_idx: np.ndarray, k: int, exclude: Rows) -> ScoredItems:
-    """Lists the best items of one candidate source.
+    """Lists the best items of a single candidate source.
 
     Args:
         name: one of candidates.available_sources of the bundle's tables.

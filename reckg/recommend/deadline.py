@@ -16,10 +16,10 @@ class Deadline:
     """Time left for one request and the stages done so far. Belongs to one thread.
 
     Args:
-        left_s: seconds until the deadline, from now.
-        min_rerank_s: with less time left than this, the retrieval order is the answer.
+        left_s: seconds from now until the deadline.
+        min_rerank_s: seconds that must be left for ranking; with fewer the answer stays in retrieval order.
         wanted: asked before each stage whether a caller still waits for the answer.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -30,23 +30,25 @@ class Deadline:
         wanted: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.seconds: dict[Stage, float] = {}  # in the order in which they first began; a repeated one adds up
+        self.seconds: dict[Stage, float] = {}  # in the order of their first begin; repeated stages add up
         self.began: dict[Stage, float] = {}  # by the clock, the first time
         self._clock, self._wanted, self._min_rerank_s = clock, wanted, min_rerank_s
         self._deadline = clock() + left_s
         self._present: Stage | None = None
         self._began = 0.0
-        self.rerank_skipped = False  # whether there was too little time to rank
+        self.rerank_skipped = False  # True once too little time was left to rank
 
     def time_left(self) -> float:
-        """Seconds until the deadline; below 0 after it."""
+        """Returns the seconds until the deadline; negative after it."""
         return self._deadline - self._clock()
 
     def begin(self, stage: Stage) -> None:
         """Ends the present stage and begins another.
 
+        Args:
+            stage: name under which the seconds are counted.
         Raises:
-            DeadlineError: the deadline has passed, or nobody waits for the answer; the stage does not begin.
+            DeadlineError: the deadline has passed, or nobody waits for the answer; the stage is not begun.
         """
         self.end()
         now = self._clock()
@@ -64,6 +66,6 @@ class Deadline:
             self._present = None
 
     def may_rerank(self) -> bool:
-        """Whether enough time is left to compute features and rank. Once it is not, it stays so."""
+        """Tests whether enough time is left to compute features and rank. Once False, always False."""
         self.rerank_skipped = self.rerank_skipped or self.time_left() < self._min_rerank_s
         return not self.rerank_skipped

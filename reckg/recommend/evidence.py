@@ -1,4 +1,4 @@
-"""Evidence: what one user's answer was made from, kept on the way: no source or feature is asked a second time."""
+"""Evidence: sources and features of a single user's answer, collected while it is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from reckg.retrieval.scored_items import ScoredItems
 
 @dataclass(frozen=True)
 class FeatureValue:
-    """What the ranker sees of an item; value is None where it is missing, and then cause says why (causes.CAUSES)."""
+    """Value of a feature of an item.
+
+    Args:
+        value: as the ranker reads it. None: missing.
+        cause: reason why the value is missing, one of ``missing_values.CAUSES``; empty if it is there.
+    """
 
     value: float | None
     cause: Cause = ""
@@ -23,7 +28,13 @@ class FeatureValue:
 
 @dataclass(frozen=True)
 class SourceScore:
-    """A source (candidates.SOURCES) that found an item: its score, and the item's place among what it gave, from 1."""
+    """Candidate source that found an item.
+
+    Args:
+        source: one of ``candidates.SOURCES``.
+        score: by the source's own measure.
+        rank: the item's place in the source's list, from 1.
+    """
 
     source: str
     score: float
@@ -32,21 +43,33 @@ class SourceScore:
 
 @dataclass
 class Evidence:
-    """Of one user: what each source gave, (1, k) each; and where items were ranked, the (1, c) candidates and their
-    features (1, c, F)."""
+    """Evidence of a single user's answer.
+
+    Args:
+        sources: the (1, k) list of each source.
+        candidates: (1, c) items that were ranked. None: none were.
+        features: (1, c, F) features of the candidates.
+        causes: (c, F) numbers in ``CAUSES``, 0 for a value that is there.
+    """
 
     sources: dict[str, ScoredItems] = field(default_factory=dict)
     candidates: ScoredItems | None = None
     features: np.ndarray | None = None
     causes: np.ndarray | None = None
 
-    def ranked(self, scores: UserScores, candidates: ScoredItems, features: np.ndarray) -> None:
-        """Keeps what the ranker saw of the one user of ``scores``."""
+    def keep_features(self, scores: UserScores, candidates: ScoredItems, features: np.ndarray) -> None:
+        """Keeps the features that the ranker reads.
+
+        Args:
+            scores: of the one user.
+            candidates: (1, c) items.
+            features: (1, c, F).
+        """
         self.candidates, self.features = candidates, features
         self.causes = missing_causes(scores, features)[0]
 
     def source_scores(self, item_idx: int) -> tuple[SourceScore, ...]:
-        """The sources that found an item, in the order of SOURCES."""
+        """Lists the sources that found an item, in the order of SOURCES."""
         found = []
         for name in SOURCES:
             part = self.sources.get(name)
@@ -59,7 +82,7 @@ class Evidence:
         return tuple(found)
 
     def feature_values(self, item_idx: int) -> dict[str, FeatureValue]:
-        """By feature what the ranker saw of an item; empty where it did not see it."""
+        """Returns an item's features by name; empty if the ranker did not see the item."""
         if self.candidates is None or self.features is None or self.causes is None:
             return {}
         place = np.flatnonzero(self.candidates.item_idx[0] == item_idx)

@@ -1,21 +1,19 @@
-"""Users of requests that bring a history or attributes: vectors, histories and feature rows of their own."""
+"""Users of requests with a history or attributes: vectors, histories and feature rows computed for the request."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from reckg.arrays.ragged_rows import row_positions
+from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.ranking.tables.columns import user_recency
 from reckg.ranking.tables.feature_tables import USER_COLUMNS, FeatureTables
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,19 @@ class UserRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the user id is all there is."""
+        """Whether the request holds nothing but a user id."""
         return not self.recent_items and not self.attributes
 
 
 @dataclass(frozen=True)
 class Users:
-    """n users: vectors (n, d), zeros of one of whom nothing is known; histories; feature tables with their rows."""
+    """Vectors, histories and features of n users.
+
+    Args:
+        vectors: (n, d) float32; zeros for a user without any known fact.
+        history: n rows.
+        features: tables with n user rows.
+    """
 
     vectors: np.ndarray
     history: History
@@ -65,19 +69,26 @@ class Users:
 
 @dataclass(frozen=True)
 class FoldedUsers(Users):
-    """The users of n requests, and what of each request the bundle does not know."""
+    """Users of n requests.
+
+    Args:
+        unknown_items: per request, recent items that the bundle does not know.
+        unknown_attributes: per request, attributes that it does not know, as ``column`` or ``column=value``.
+    """
 
     unknown_items: list[tuple[str, ...]]
     unknown_attributes: list[tuple[str, ...]]
 
 
 def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
-    """The users of n requests, each as it would be alone, bit by bit.
+    """Computes the users of n requests. Each is equal bit for bit to the user of the request alone.
 
-    A history is in order of time, items without one last. Of a user whose items have times, the features know the time
-    since the last, 0 where it is after the bundle's own interactions: no answer depends on when it is asked for. Of one
-    with items without a time it is NaN.
+    A history is in order of time, items without a time last. The recency of a user is the time between the last item
+    and the bundle's last interaction, at least 0, so that no answer depends on the clock. With items without a time it
+    is NaN.
 
+    Returns:
+        One user per request.
     Raises:
         CannotEmbedError: the bundle has nothing to embed with.
     """
@@ -88,7 +99,7 @@ def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     for number, request in enumerate(requests):
         user_idx = None if request.user_id is None else bundle.user_ids.get(request.user_id)
         found = [bundle.item_ids.get(item_id) for item_id in request.recent_items]
-        items, times, undated[number] = _whole(bundle, user_idx, found, request.recent_times)
+        items, times, undated[number] = merged_history(bundle, user_idx, found, request.recent_times)
         vectors[number], unknown = inductive.embed_user(items, request.attributes, user_idx)
         histories.append(items)
         timestamps.append(times)
@@ -106,13 +117,17 @@ def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     return FoldedUsers(vectors, history, features, unknown_items, unknown_attributes)
 
 
-def _whole(
+def merged_history(
     bundle: Bundle, user_idx: int | None, found: Sequence[int | None], given: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(m,) item_idx and (m,) epoch seconds of what the bundle has of a user and of the found items, by time; and
-    whether some have no time.
+    """Merges the bundle's history of a user with the recent items of a request.
 
-    given: the times of the first of ``found``. What has none is as late as the latest that is known of anybody.
+    Args:
+        user_idx: None for a user that the bundle does not know.
+        found: item_idx of the recent items, None for unknown ones.
+        given: epoch seconds of the first recent items. The others count as late as the latest known interaction.
+    Returns:
+        (m,) item_idx and (m,) epoch seconds by rising time, and whether an item has no time.
     """
     stored = _stored(bundle.history, user_idx)
     dated = [(idx, time) for idx, time in zip(found, given, strict=False) if idx is not None]
@@ -131,14 +146,14 @@ def _whole(
 
 
 def _stored(history: History, user_idx: int | None) -> slice:
-    """Where a user's interactions are; nowhere for an unknown one."""
+    """Finds the place of a user's interactions; empty for an unknown user."""
     return slice(0, 0) if user_idx is None else slice(history.indptr[user_idx], history.indptr[user_idx + 1])
 
 
 def _rows_of(matrix: sp.csr_matrix, rows: list[int]) -> sp.csr_matrix:
-    """The rows of a matrix; an empty one for -1."""
-    which = np.array(rows, dtype=np.int64)
-    found = which >= 0
-    ends, position = row_positions(matrix.indptr, which[found])
+    """Takes rows of a matrix; an empty row for -1."""
+    numbers = np.array(rows, dtype=np.int64)
+    found = numbers >= 0
+    ends, position = row_positions(matrix.indptr, numbers[found])
     indptr = ends[np.concatenate([[0], np.cumsum(found)])]
     return sp.csr_matrix((matrix.data[position], matrix.indices[position], indptr), shape=(len(rows), matrix.shape[1]))

@@ -1,6 +1,6 @@
-"""Golden requests: a few requests with their answers, kept in a bundle and asked again when it is loaded.
+"""Golden requests: a few requests with their answers, kept in a bundle and replayed when it is loaded.
 
-They find what hashes cannot: a library version, a processor or code that answers otherwise.
+They find differences that hashes cannot find: another library version, processor or code that answers otherwise.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,11 +18,31 @@ from reckg.bundle.manifest import GOLDEN
 from reckg.bundle.read import load_bundle
 from reckg.bundle.write import save_bundle
 from reckg.errors import ArtifactError, ReckgError
-from reckg.recommend.recommender import Recommendations, Recommender
+from reckg.recommend.answers import Recommendations
+from reckg.recommend.recommender import Recommender
 
 K = 10
 USERS, ITEMS = 8, 3
 TOLERANCE = 1e-5  # of the answer's largest score, and at least of 1
+
+
+class GoldenRequest(TypedDict, total=False):
+    """A request as it stands in golden.jsonl: for similar items if it has an item_id, else for recommendations."""
+
+    user_id: str
+    recent_items: list[str]
+    item_id: str
+    k: int
+    exclude_seen: bool
+
+
+class GoldenAnswer(TypedDict):
+    """An answer as it stands in golden.jsonl; scores in the order of item_ids."""
+
+    item_ids: list[str]
+    scores: list[float]
+    fallback: str | None
+    degraded: list[str]
 
 
 def save_with_golden(
@@ -30,7 +50,7 @@ def save_with_golden(
 ) -> dict[str, Any]:
     """Writes a bundle with golden requests, and replays them on the bundle as read back.
 
-    Args, Returns, Raises: as ``save_bundle``; also ArtifactError where the read bundle answers otherwise.
+    Args, Returns, Raises: as ``save_bundle``; also ArtifactError if the bundle as read back answers otherwise.
     """
     check_bundle(bundle)
     golden = golden_lines(bundle)
@@ -60,12 +80,16 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
 
 
 def golden_lines(bundle: Bundle) -> str:
-    """Requests spread over the bundle's users and items, with their answers: one JSON object a line."""
+    """Answers requests spread over the bundle's users and items.
+
+    Returns:
+        One JSON object with request and answer per line.
+    """
     recommender = Recommender(bundle)
     lines = []
     for request in _requests(bundle):
         answer = _answer(recommender, request)
-        found = {
+        found: GoldenAnswer = {
             "item_ids": [item.item_id for item in answer.items],
             "scores": [item.score for item in answer.items],
             "fallback": answer.fallback,
@@ -76,12 +100,17 @@ def golden_lines(bundle: Bundle) -> str:
 
 
 def replay_golden(bundle: Bundle, lines: str) -> int:
-    """Asks the golden requests again; returns their number.
+    """Replays the golden requests on a bundle and compares the answers.
 
-    Scores must agree within TOLERANCE, and so must the items; those whose scores agree that closely may change places.
+    Scores must agree within TOLERANCE. Items must agree too, but items with scores within TOLERANCE may change places.
 
+    Args:
+        lines: as ``golden_lines`` returns them.
+    Returns:
+        The number of requests.
     Raises:
-        ArtifactError: a line is no request, there is none, or an answer differs; it names the request and both answers.
+        ArtifactError: a line is no request, there is no line, or an answer differs. The message names the request and
+            the difference.
     """
     recommender = Recommender(bundle)
     n = 0
@@ -107,7 +136,15 @@ def replay_golden(bundle: Bundle, lines: str) -> int:
 
 
 def replay_golden_file(bundle: Bundle, path: Path) -> int:
-    """The same of a file. Raises ArtifactError also where it cannot be read."""
+    """Replays the golden requests of a file.
+
+    Args:
+        path: golden.jsonl.
+    Returns:
+        The number of requests.
+    Raises:
+        ArtifactError: the file cannot be read, or as ``replay_golden``.
+    """
     try:
         lines = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -115,32 +152,37 @@ def replay_golden_file(bundle: Bundle, path: Path) -> int:
     return replay_golden(bundle, lines)
 
 
-def _requests(bundle: Bundle) -> list[dict[str, Any]]:
+def _requests(bundle: Bundle) -> list[GoldenRequest]:
+    """Chooses users and items at equal distances, an unknown user, and a history."""
     n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
     users = bundle.user_ids.raw(np.unique(np.linspace(0, n_users - 1, min(USERS, n_users)).astype(np.int64)))
     items = bundle.item_ids.raw(np.unique(np.linspace(0, n_items - 1, min(ITEMS, n_items)).astype(np.int64)))
     unknown = "unknown user"
     while unknown in bundle.user_ids:
         unknown += "?"
-    requests: list[dict[str, Any]] = [{"user_id": user, "k": K, "exclude_seen": True} for user in [*users, unknown]]
-    requests += [{"user_id": user, "k": K, "exclude_seen": False} for user in users[:1]]
+    requests: list[GoldenRequest] = [{"user_id": user, "k": K, "exclude_seen": True} for user in [*users, unknown]]
+    if users:
+        requests.append({"user_id": users[0], "k": K, "exclude_seen": False})
     if bundle.inductive is not None:
         requests.append({"recent_items": items, "k": K, "exclude_seen": True})
-    return requests + [{"item_id": item, "k": K} for item in items]
+    similar: list[GoldenRequest] = [{"item_id": item, "k": K} for item in items]
+    return requests + similar
 
 
-def _answer(recommender: Recommender, request: dict[str, Any]) -> Recommendations:
+def _answer(recommender: Recommender, request: GoldenRequest) -> Recommendations:
+    """Answers a golden request. Raises KeyError if a field is missing."""
     if "item_id" in request:
         return recommender.similar_items(request["item_id"], request["k"])
     recent = request.get("recent_items", ())
     return recommender.recommend(request.get("user_id"), request["k"], request["exclude_seen"], recent_items=recent)
 
 
-def _difference(answer: Recommendations, expected: dict[str, Any]) -> str:
-    """What differs between two answers; empty where nothing does."""
-    for name, found in (("fallback", answer.fallback), ("degraded", list(answer.degraded))):
-        if found != expected[name]:
-            return f"{name} {found!r}, expected {expected[name]!r}"
+def _difference(answer: Recommendations, expected: GoldenAnswer) -> str:
+    """Describes the first difference between two answers; empty without one."""
+    if answer.fallback != expected["fallback"]:
+        return f"fallback {answer.fallback!r}, expected {expected['fallback']!r}"
+    if list(answer.degraded) != expected["degraded"]:
+        return f"degraded {list(answer.degraded)!r}, expected {expected['degraded']!r}"
     ids, wanted_ids = [item.item_id for item in answer.items], expected["item_ids"]
     if len(ids) != len(wanted_ids) or len(wanted_ids) != len(expected["scores"]):
         return f"{len(ids)} items, expected {len(wanted_ids)}"

@@ -1,13 +1,13 @@
-"""Lists for blocks of users and items, as arrays: what the server, the batch job and the evaluation share."""
+"""Lists for blocks of users and items as arrays, shared by the server, the batch job and the evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import Rows
+from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.ranking.sources.candidates import first_of_order
 from reckg.recommend.fold_in import Users
@@ -15,9 +15,6 @@ from reckg.recommend.trace import Trace
 from reckg.recommend.two_stage import best_items
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted, without_unavailable
 from reckg.retrieval.scored_items import ScoredItems, empty_result, resized
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 
 def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace: Trace | None = None) -> ScoredItems:
@@ -39,7 +36,7 @@ def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace:
         DeadlineError: the deadline passed.
     """
     trace = trace or Trace()
-    user_idx = _checked(user_idx, len(bundle.user_ids), "user_idx")
+    user_idx = _check_indices(user_idx, len(bundle.user_ids), "user_idx")
     if wanted.left_out is not None and len(wanted.left_out[0]) != len(user_idx) + 1:
         raise ValueError(f"left_out has {len(wanted.left_out[0]) - 1} rows for {len(user_idx)} users")
     if not wanted.rerank:
@@ -62,12 +59,19 @@ def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace:
 
 
 def gets_popular(bundle: Bundle, user_idx: np.ndarray, rerank: bool) -> np.ndarray:
-    """(n,) bool: which of (n,) users get the most popular items."""
+    """Tests which users get the most popular items.
+
+    Args:
+        user_idx: (n,) int64.
+        rerank: whether the ranker is applied.
+    Returns:
+        (n,) bool.
+    """
     return is_cold(bundle.history, user_idx) & ~(rerank and ranks_cold(bundle))
 
 
 def ranks_cold(bundle: Bundle) -> bool:
-    """Whether the bundle's ranker is for users without a history too."""
+    """Tests whether the bundle's ranker is for users without a history too."""
     return bundle.ranker is not None and bundle.ranker.ranks_cold
 
 
@@ -79,8 +83,12 @@ def is_cold(history: History, user_idx: np.ndarray) -> np.ndarray:
 def popular_items(
     bundle: Bundle, k: int, *, exclude: Rows | None = None, n: int = 1, allowed: np.ndarray | None = None
 ) -> ScoredItems:
-    """The k most popular of the allowed items, n times, less those that ``exclude`` names in each of its n rows.
+    """Lists the k most popular items n times.
 
+    Args:
+        exclude: compressed rows of n lists of item_idx to leave out.
+        n: number of lists.
+        allowed: (n_items,) bool, the items that may be listed. None: all.
     Returns:
         (n, k) items in the feature tables' order, which is the source "popular" too; the score is popular_score.
     Raises:
@@ -95,17 +103,17 @@ def popular_items(
 
 
 def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndarray | None = None) -> ScoredItems:
-    """The k items closest to each of n items by inner product of their vectors, never the item itself.
+    """Finds the k items closest to each of n items by inner product of their vectors, without the item itself.
 
     Args:
         item_idx: (n,) int, 0..n_items-1.
-        allowed: (n_items,) bool, the items that may be found; None: all.
+        allowed: (n_items,) bool, the items that may be found. None: all.
     Returns:
         (n, k) items; rows with fewer are padded as ScoredItems says.
     Raises:
         ValueError: k < 1, or an item_idx out of range.
     """
-    item_idx = _checked(item_idx, len(bundle.item_ids), "item_idx")
+    item_idx = _check_indices(item_idx, len(bundle.item_ids), "item_idx")
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
@@ -113,11 +121,11 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndar
     return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=seen, allowed=allowed), k)
 
 
-def _checked(idx: np.ndarray, n: int, what: str) -> np.ndarray:
-    """``idx`` as (n,) int64. Raises ValueError where one is out of range, which NumPy would take from the end."""
+def _check_indices(idx: np.ndarray, n: int, name: str) -> np.ndarray:
+    """Converts indices to (m,) int64. Raises ValueError if one is outside 0..n-1: NumPy counts -1 from the end."""
     idx = np.asarray(idx, dtype=np.int64)
     if idx.ndim != 1:
-        raise ValueError(f"{what} must have one dimension, got shape {idx.shape}")
+        raise ValueError(f"{name} must have one dimension, got shape {idx.shape}")
     if len(idx) and (idx.min() < 0 or idx.max() >= n):
-        raise ValueError(f"{what} must be 0..{n - 1}, got {idx.min()}..{idx.max()}")
+        raise ValueError(f"{name} must be 0..{n - 1}, got {idx.min()}..{idx.max()}")
     return idx

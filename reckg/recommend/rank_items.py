@@ -1,12 +1,12 @@
-"""The caller's own candidates, in the order in which one user is most likely to want them."""
+"""The caller's own candidates, ordered for one user."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reckg.bundle.bundle import Bundle
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
@@ -16,14 +16,18 @@ from reckg.recommend.fold_in import FoldedUsers, UserRequest
 from reckg.recommend.trace import Trace
 from reckg.retrieval.scored_items import ScoredItems
 
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
-
 
 @dataclass(frozen=True)
 class Ranked:
-    """(1, m) items in order. cold: no interaction of the user is known. popular: popularity decided; reranked: the
-    ranker did. unknown_items, unknown_attributes: what of the request the bundle does not know."""
+    """Candidates in order.
+
+    Args:
+        found: (1, m) items.
+        cold: the user has no known interaction.
+        popular: the order is that of popularity.
+        reranked: the ranker decided the order.
+        unknown_items, unknown_attributes: parts of the request that the bundle does not know.
+    """
 
     found: ScoredItems
     cold: bool
@@ -34,15 +38,16 @@ class Ranked:
 
 
 def rank_items(bundle: Bundle, request: UserRequest, items: np.ndarray, trace: Trace) -> Ranked:
-    """Given items as candidates: the ranker decides, where there is one and time for it, else the vectors.
+    """Orders given items by the ranker, or by vectors without a ranker or time for it.
 
-    Ranks and standardised scores among the features are those within the given items. Users of whom nothing is known,
-    and those without a history that the ranker is not for, get the order of popularity.
+    Ranks and standardised scores among the features are those within the given items. Popularity decides for users
+    without any known fact, and for users without a history if the ranker is not for them.
 
     Args:
         items: (m,) distinct item_idx; m may be 0.
     Raises:
-        CannotEmbedError: the bundle cannot embed users. DeadlineError: the deadline passed.
+        CannotEmbedError: the bundle cannot embed users.
+        DeadlineError: the deadline passed.
     """
     items, deadline = np.sort(items), trace.deadline
     unknown: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -65,7 +70,7 @@ def rank_items(bundle: Bundle, request: UserRequest, items: np.ndarray, trace: T
         scores = UserScores(users.features, users.history, row, users.vectors[row], bundle.item_vectors)
         features = candidate_features(scores, found)
         if trace.evidence is not None:
-            trace.evidence.ranked(scores, found, features)
+            trace.evidence.keep_features(scores, found, features)
         deadline.begin("rerank")
         found = bundle.ranker.rerank(found, features.reshape(-1, features.shape[2]))
     deadline.end()

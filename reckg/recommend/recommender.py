@@ -7,12 +7,15 @@ and the batch job call ``recommend_users`` for all requests. So their answers ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from reckg.arrays.ragged_rows import Rows
+from reckg.bundle.bundle import Bundle
+from reckg.inductive.embedder import EmbeddedItems
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.answers import DegradedReason, FallbackPolicy, RankedItems, Recommendations, RecommendedItem
 from reckg.recommend.deadline import Deadline
@@ -27,12 +30,22 @@ from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
-    from reckg.inductive.embedder import EmbeddedItems
-
-
 BLOCK = 1024  # requests of recommend_many answered at once: a few megabytes of candidates
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A request with its context.
+
+    Args:
+        request: with the known context items as its latest items.
+        left_out: one compressed row, the known context items. None: no context.
+        unknown_context: ids of the other context items.
+    """
+
+    request: UserRequest
+    left_out: Rows | None
+    unknown_context: tuple[str, ...]
 
 
 class Recommender:
@@ -67,18 +80,16 @@ class Recommender:
     ) -> Recommendations:
         """Recommends the best k items to one user.
 
-        A user that the bundle does not know is represented by the recent items and attributes of the request. A user
-        without any known fact gets the most popular items.
+        The recent items and attributes stand for a user that the bundle does not know. A user without any known fact
+        gets the most popular items.
 
         Args:
             user_id: raw id, known or not. None: only recent items or attributes.
             k: items to return, k >= 1; fewer are returned only if fewer remain.
             exclude_seen: leave out the user's history and the recent items.
             rerank: apply the bundle's ranker, if it has one, and the diversity. False: retrieval order.
-            recent_items, recent_times, attributes: as in UserRequest. The answer names those that the bundle does not
-                know.
-            context_items: raw ids of the items that the user looks at. They count as the latest of the history and are
-                never in the answer.
+            recent_items, recent_times, attributes: as in UserRequest. The answer names the unknown ones.
+            context_items: raw ids of the items in the user's view: the latest of the history, never in the answer.
             diversity: strategy applied after ranking. None: the bundle's own.
             filters: conditions that every item of the answer satisfies.
             with_features: give each item the ranker's feature values.
@@ -86,39 +97,29 @@ class Recommender:
             deadline: times the stages and refuses to begin one too late.
         Raises:
             ValueError: k < 1, or neither a user id nor recent items nor attributes are given.
-            DeadlineError: the deadline passed.
-            FilterError: a filter names an unknown column, or does not fit it.
-            ConfigError: the diversity names a column that the catalogue does not have.
+            FilterError, ConfigError: a filter or the diversity names an unknown column, or does not fit it.
             CannotEmbedError: recent items or attributes are given, and the bundle cannot embed users.
+            DeadlineError: the deadline passed.
 
         >>> import reckg
-        >>> recommender = reckg.load("run/bundle")
         >>> cheap = reckg.Filters(where={"price": {"<": 5.0}})
-        >>> recommender.recommend("u03", k=2, filters=cheap).fallback is None
-        True
-        >>> recommender.recommend(recent_items=["i01", "i07"], k=2).degraded
-        ()
+        >>> len(reckg.load("run/bundle").recommend("u03", k=2, filters=cheap).items)
+        2
         """
-        deadline = deadline or Deadline()
-        request, context, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
-        if not user_id and request.is_plain:
-            raise ValueError("give a user_id, recent_items or attributes: without any of them nothing is recommended")
-        shown = ShownEvidence(Evidence(), with_features, with_sources) if with_features or with_sources else None
-        wanted = Wanted(
-            k,
-            exclude_seen,
-            left_out=(np.array([0, len(context)]), context) if len(context) else None,
-            allowed=self._allowed(filters),
-            rerank=rerank,
-            diversity=diversity,
-        )
-        trace = Trace(deadline, None if shown is None else shown.evidence)
-        answers = recommend_users(self.bundle, [request], wanted, trace)
+        given = self._given(UserRequest(user_id, recent_items, attributes or {}, recent_times), context_items)
+        wanted = Wanted(k, exclude_seen, given.left_out, self._allowed(filters), rerank, diversity)
+        shown = ShownEvidence(Evidence(), with_features, with_sources)
+        return self._recommend(given, wanted, shown, deadline or Deadline())
+
+    def _recommend(self, given: _Given, wanted: Wanted, shown: ShownEvidence, deadline: Deadline) -> Recommendations:
+        """Answers one request."""
+        trace = Trace(deadline, shown.evidence if shown.features or shown.sources else None)
+        answers = recommend_users(self.bundle, [given.request], wanted, trace)
         return replace(
             self._answer(answers.found, answers.fallback[0], answers.degraded[0], shown),
             unknown_recent_items=answers.unknown_recent_items[0],
             unknown_attributes=answers.unknown_attributes[0],
-            unknown_context_items=unknown,
+            unknown_context_items=given.unknown_context,
             stages=tuple(deadline.seconds),
         )
 
@@ -189,15 +190,15 @@ class Recommender:
         ['i01', 'i02', 'i03']
         """
         deadline = deadline or Deadline()
-        request, _, unknown = self._request(user_id, recent_items, recent_times, attributes, context_items)
-        if not user_id and request.is_plain:
-            raise ValueError("give a user_id, recent_items or attributes: without any of them nothing is ordered")
+        given = self._given(UserRequest(user_id, recent_items, attributes or {}, recent_times), context_items)
         if len(set(item_ids)) < len(item_ids):
             raise ValueError("item_ids must not repeat")
         found = [self.bundle.item_ids.get(item_id) for item_id in item_ids]
         items = np.array([idx for idx in found if idx is not None], dtype=np.int64)
         shown = ShownEvidence(Evidence(), features=True) if with_features else None
-        ranked = rank_items(self.bundle, request, items, Trace(deadline, None if shown is None else shown.evidence))
+        ranked = rank_items(
+            self.bundle, given.request, items, Trace(deadline, None if shown is None else shown.evidence)
+        )
         reasons: dict[DegradedReason, bool] = {
             "cold_user": ranked.cold,
             "no_rerank": self.bundle.ranker is not None and not ranked.reranked and not ranked.popular,
@@ -209,7 +210,7 @@ class Recommender:
             self._answer(ranked.found, "popular" if ranked.popular else None, degraded, shown),
             unknown_recent_items=ranked.unknown_items,
             unknown_attributes=ranked.unknown_attributes,
-            unknown_context_items=unknown,
+            unknown_context_items=given.unknown_context,
             stages=tuple(deadline.seconds),
         )
         return RankedItems(answer, tuple(i for i, idx in zip(item_ids, found, strict=True) if idx is None))
@@ -282,30 +283,27 @@ class Recommender:
             CannotEmbedError: the bundle has no embedder.
 
         >>> import reckg
-        >>> folded = reckg.load("run/bundle").embed_users([reckg.UserRequest(recent_items=["i01", "no such item"])])
-        >>> folded.unknown_items
+        >>> request = reckg.UserRequest(recent_items=["i01", "no such item"])
+        >>> reckg.load("run/bundle").embed_users([request]).unknown_items
         [('no such item',)]
         """
         return fold_in(self.bundle, requests)
 
-    def _request(
-        self,
-        user_id: str | None,
-        recent_items: Sequence[str],
-        recent_times: Sequence[int],
-        attributes: Mapping[str, Any] | None,
-        context_items: Sequence[str],
-    ) -> tuple[UserRequest, np.ndarray, tuple[str, ...]]:
-        """Makes a request with the context as its latest items.
+    def _given(self, request: UserRequest, context_items: Sequence[str]) -> _Given:
+        """Adds the known context items to a request as its latest items.
 
-        Returns:
-            The request, (m,) item_idx of the known context items, and the ids of the unknown ones.
+        Raises:
+            ValueError: the request and the context are empty.
         """
         context = {item_id: self.bundle.item_ids.get(item_id) for item_id in context_items}
         known = {item_id: idx for item_id, idx in context.items() if idx is not None}
-        request = UserRequest(user_id, [*recent_items, *known], attributes or {}, recent_times)
+        items = np.array(sorted(known.values()), dtype=np.int64)
+        left_out = (np.array([0, len(items)]), items) if len(items) else None
         unknown = tuple(item_id for item_id in context if item_id not in known)
-        return request, np.array(sorted(known.values()), dtype=np.int64), unknown
+        request = replace(request, recent_items=[*request.recent_items, *known])
+        if not request.user_id and request.is_plain:
+            raise ValueError("give a user_id, recent_items or attributes: without these there is no answer")
+        return _Given(request, left_out, unknown)
 
     def _allowed(self, filters: Filters | None) -> np.ndarray | None:
         """Computes the items that satisfy the filters, (n_items,) bool. None: all."""

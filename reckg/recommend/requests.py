@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from reckg.bundle.bundle import Bundle
 from reckg.recommend.answers import DegradedReason, FallbackPolicy
 from reckg.recommend.fold_in import UserRequest, fold_in
 from reckg.recommend.known_users import gets_popular, is_cold, popular_items, ranks_cold, recommend_batch
@@ -16,9 +17,6 @@ from reckg.recommend.trace import Trace
 from reckg.recommend.two_stage import best_items
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted
 from reckg.retrieval.scored_items import ScoredItems, empty_result
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 ROW_SCHEMA = {"user_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32}
 
@@ -36,7 +34,7 @@ class UserAnswers:
 
 @dataclass(frozen=True)
 class Part:
-    """Answers to m requests of one kind.
+    """Answers to m requests of the same kind.
 
     Args:
         found: (m, k) items.

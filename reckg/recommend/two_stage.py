@@ -1,13 +1,13 @@
-"""The two stages for users of a bundle or of requests: candidates of every source, reranked and diversified."""
+"""Two stages for users of a bundle or of requests: candidates of every source, then reranking and diversity."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import take_rows
+from reckg.bundle.bundle import Bundle
 from reckg.metrics.ranking import hit_matrix
 from reckg.ranking.diversity import diversify
 from reckg.ranking.features.extract import block_users, candidate_features
@@ -18,9 +18,6 @@ from reckg.recommend.fold_in import Users
 from reckg.recommend.trace import Trace
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted
 from reckg.retrieval.scored_items import ScoredItems, resized
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 
 def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, trace: Trace) -> ScoredItems:
@@ -78,7 +75,7 @@ def _reranked(
         deadline.begin("features")
         features = candidate_features(scores, candidates)
         if evidence is not None:
-            evidence.ranked(scores, candidates, features)
+            evidence.keep_features(scores, candidates, features)
         deadline.begin("rerank")
         found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
         parts.append(_append_retrieval_order(bundle, scores, found, replace(wanted, left_out=left_out)))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, joined_rows, take_rows
+from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.fold_in import Users
-
-if TYPE_CHECKING:
-    from reckg.bundle.bundle import Bundle
 
 NO_DIVERSITY = Diversity()
 FEW_UNAVAILABLE = 200  # up to so many are left out like a user's seen items, without a bitmap over the catalogue
