@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from jobs.run.stage_table import DATASET, ENCODER, STAGES
+from reckg.pipeline.run.stage_table import DATASET, ENCODER, STAGES
 from tests.house import Module, file_arrows, read_modules, room_arrows
 from tests.unit.test_import_rules import ORDER
 
