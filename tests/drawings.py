@@ -20,11 +20,11 @@ from tests.house import Module, file_arrows, read_modules, room_arrows
 from tests.unit.test_import_rules import ORDER
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "drawings"
-WIDTH = 420  # narrow enough for a phone, where the page shows it without shrinking the letters much
+WIDTH = 390  # narrow enough for a phone, where the page shows it without shrinking the letters much
 GROUND = ("errors", "version", "v1")  # imported by nearly every room, so that their arrows would hide the others
 STYLE = """
 svg { background: #fff; font-family: system-ui, sans-serif; font-size: 13px; }
-text { fill: #1c2430; } .small { font-size: 11px; fill: #55606e; } .name { font-weight: 600; }
+text { fill: #1c2430; } .small { font-size: 12px; fill: #55606e; } .name { font-weight: 600; }
 .box { fill: #eef3fb; stroke: #4c74b8; } .top { fill: #fdf1e3; stroke: #b9772a; }
 .line { fill: none; stroke: #7c8896; stroke-width: 1.2; } .head { fill: #7c8896; }
 .over { paint-order: stroke; stroke: #fff; stroke-width: 4px; }
@@ -139,7 +139,7 @@ def floors_of(arrows: Mapping[str, set[str]]) -> list[list[Place]]:
     top = max(level.values())
     level |= {name: top for name in ("serving", "jobs") if name in level}
     floors: list[list[Place]] = [[] for _ in range(top + 1)]
-    rooms = {name: Place(name, 190 if name in ("serving", "jobs") else 24 + 8 * len(name)) for name in arrows}
+    rooms = {name: Place(name, 182 if name in ("serving", "jobs") else 24 + 8 * len(name)) for name in arrows}
     for name, place in rooms.items():
         floors[level[name]].append(place)
     for name, targets in arrows.items():
@@ -203,8 +203,8 @@ def house(modules: Mapping[str, Module]) -> str:
         name: sorted({each.room.split(".")[1] for each in modules.values() if each.room.startswith(name + ".")})
         for name in ("serving", "jobs")
     }
-    lines = {name: textwrap.wrap(", ".join(rooms), 32) for name, rooms in inside.items()}
-    tall = 30 + 14 * max(map(len, lines.values()))
+    lines = {name: textwrap.wrap(", ".join(rooms), 27) for name, rooms in inside.items()}
+    tall = 32 + 15 * max(map(len, lines.values()))
     boxes, curves = [], []
     step, box = 58, 26
     y = {len(floors) - 1: 10.0}
@@ -229,10 +229,10 @@ def house(modules: Mapping[str, Module]) -> str:
             boxes.append(rectangle(place.x - place.width / 2, y[number], place.width, height, kind))
             boxes.append(words(place.x, y[number] + 17.5, place.name, "name", "middle"))
             for row, line in enumerate(lines.get(place.name, ())):
-                boxes.append(words(place.x, y[number] + 34 + 14 * row, line, "small", "middle"))
+                boxes.append(words(place.x, y[number] + 35 + 15 * row, line, "small", "middle"))
     bottom = y[0] + box
     note = words(
-        WIDTH / 2, bottom + 22, "An arrow: imports. Arrows that a longer way replaces are left out.", "small", "middle"
+        WIDTH / 2, bottom + 22, "Arrows: imports, without those that a longer way replaces.", "small", "middle"
     )
     return svg(bottom + 34, "The rooms of the code and their imports", [*curves, *boxes, note])
 
@@ -243,7 +243,7 @@ def house(modules: Mapping[str, Module]) -> str:
 def run() -> str:
     """A row for each stage and a line for each folder, from its writer to its last reader."""
     folders = [DATASET, *dict.fromkeys(name for stage in STAGES for name in stage.outputs)]
-    left, top, row = 96, 100, 44
+    left, top, row = 92, 104, 46
     column = {name: left + 14 + (WIDTH - left - 40) * place / (len(folders) - 1) for place, name in enumerate(folders)}
     parts = []
     for name, x in column.items():
@@ -280,14 +280,14 @@ def first_sentence(path: Path) -> str:
 def request(modules: Mapping[str, Module]) -> str:
     parts, y = [], 10.0
     for number, name in enumerate(REQUEST):
-        lines = textwrap.wrap(first_sentence(modules[name].path), 64)
-        height = 26 + 14 * len(lines)
+        lines = textwrap.wrap(first_sentence(modules[name].path), 56)
+        height = 28 + 15 * len(lines)
         if number:
             parts.append(f'<path class="line" d="M{WIDTH / 2} {y}v18" marker-end="url(#head)"/>')
             y += 18
         parts.append(rectangle(6, y, WIDTH - 12, height, "top" if name.startswith("serving") else "box"))
         parts.append(words(16, y + 18, name.replace(".", "/") + ".py", "name"))
-        parts += [words(16, y + 34 + 14 * row, line, "small") for row, line in enumerate(lines)]
+        parts += [words(16, y + 35 + 15 * row, line, "small") for row, line in enumerate(lines)]
         y += height
     return svg(y + 10, "The modules that a request for recommendations passes", parts)
 

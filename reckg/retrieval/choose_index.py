@@ -32,7 +32,7 @@ def choose_index(
     """The first kind that fits the memory: flat for small catalogues, then ivf, then compressed ivf.
 
     hnsw is for those who ask for it: it takes more memory and about ten times as long to build, and with 100,000
-    items and the recall of hundreds of candidates it answers no faster (docs/performance.md).
+    items and the recall of hundreds of candidates it answers no faster (docs/measurements/retrieval.md).
 
     Args:
         memory_gb: GiB that FAISS's index may take; 0: any. The exact vectors are beside it in a mapped file.

@@ -40,7 +40,9 @@ SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does no
 PAIRS_AT_ONCE = 2**20
 IVF_BATCH = 16  # from 20 on, FAISS takes a matrix product, whose rounding may choose other lists than for one query
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
-SELECTIVE = 0.15  # up to this share of allowed items, they are searched exactly: measured, docs/performance.md
+SELECTIVE = (
+    0.15  # up to this share of allowed items, they are searched exactly: measured, docs/measurements/retrieval.md
+)
 
 
 class ItemIndex:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.cli import build_parser
 from reckg.config.run_config import Config, parse_config
+from reckg.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w+)?( tested)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 @dataclass(frozen=True)
@@ -40,30 +48,32 @@ def commands(page: Path) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page: Path) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for words in commands(page):
         program = Path(words[0]).name
         if program == "reckg":
             assert build_parser().parse_args(words[1:]).command is not None
         elif program == "make":
             assert words[1] in targets, words
+        elif words[1:3] == ["-m", "pytest"]:
+            assert all((ROOT / each).exists() for each in words[3:] if not each.startswith("-")), words
         elif program in ("python", "python3") and words[1] == "-m" and words[2] != "venv":
             module = ROOT / words[2].replace(".", "/")
             assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words
         else:
-            assert program in ("source", "pip", "touch", "python3"), words
+            assert program in ("source", "pip", "touch", "python3", "pre-commit"), words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_that_are_shown_are_known(page: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
@@ -76,14 +86,14 @@ def test_settings_that_are_shown_are_known(page: Path) -> None:
             assert known is not None and key in known.model_fields, f"{section}.{key}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_that_is_shown_compiles(page: Path) -> None:
     for block in blocks(page):
         if block.language == "python":
             ast.parse(block.text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_nothing_is_left_to_fill(page: Path) -> None:
     assert not re.search(r"TODO|FIXME|XXX", page.read_text(encoding="utf-8"))
 
@@ -92,6 +102,22 @@ def test_the_first_screen_of_the_readme() -> None:
     screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:45]
     for needed in ("make demo", "make test", "reckg import tables", "reckg run", "reckg serve"):
         assert any(needed in line for line in screen), needed
+
+
+def test_the_citation_fits_its_schema_and_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
+    subprocess.run([*command, str(ROOT / "CITATION.cff")], check=True, capture_output=True)
+    assert citation["version"] == __version__
+    assert citation["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+
+
+def test_hooks_before_a_commit_call_installed_tools() -> None:
+    configuration = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    for repository in configuration["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert (Path(sys.executable).parent / hook["entry"].split()[0]).exists(), hook
 
 
 def test_the_licence_is_whole() -> None:

@@ -3,7 +3,7 @@
 A node's weighted sum over its neighbours is what torch calls an embedding bag: on CPU its kernel (FBGEMM) fetches rows
 ahead of their use and adds them in the order of the edges, so the result depends neither on the run nor on the number
 of threads. Elsewhere, and in float64, it is torch's CSR product. Both would spend most of a backward pass transposing;
-here the transpose is kept. What that gains is in docs/performance.md.
+here the transpose is kept. What that gains is in docs/measurements/propagation.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How much memory training takes, estimated from counts before any of it is taken, and the plan that fits a budget.
 
 The estimate adds up the arrays that are alive at the fullest moment, of the process or, on CUDA, of the device;
-docs/performance.md has it beside measured peaks.
+docs/measurements/large-graphs.md has it beside measured peaks.
 """
 
 from __future__ import annotations
