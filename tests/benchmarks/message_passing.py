@@ -1,7 +1,8 @@
 """One propagation, forward and backward: reckg's kernel beside DGL's, torch's CSR product and the copy bandwidth.
 
 python -m tests.benchmarks.message_passing [--small] [--device cuda] [--out FILE]
-Freed memory is kept for the next arrays, as the stage train has it. What the figures mean is in docs/measurements/propagation.md.
+Freed memory is kept for the next arrays, as the stage train has it.
+The figures are explained in docs/measurements/propagation.md.
 """
 
 from __future__ import annotations
