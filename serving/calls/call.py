@@ -21,14 +21,14 @@ class CallReport:
     Attributes:
         request_id: of the answer.
         bundle_version: of the answer.
-        stages: times of each answer; a batch has several.
+        deadlines: with the times of each answer's stages; a batch has several answers.
         degraded: reasons of all answers.
         best_score: highest score of a ranked answer; None if the answer counts for no drift.
     """
 
     request_id: str = ""
     bundle_version: str = ""
-    stages: list[Deadline] = field(default_factory=list)
+    deadlines: list[Deadline] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     best_score: float | None = None
 

@@ -46,8 +46,8 @@ class Observation:
         if call.began is not None:
             metrics.QUEUE_SECONDS.observe(call.began - call.arrived)
         report = call.report
-        for stages in report.stages:
-            for stage, seconds in stages.seconds.items():
+        for deadline in report.deadlines:
+            for stage, seconds in deadline.seconds.items():
                 metrics.STAGE_SECONDS.labels(stage).observe(seconds)
         for reason in report.degraded:
             metrics.DEGRADED.labels(reason).inc()
@@ -75,9 +75,9 @@ class Observation:
 
         report = call.report
         stages = [
-            (stage, at(began), at(began + record.seconds[stage]))
-            for record in report.stages
-            for stage, began in record.began.items()
+            (stage, at(began), at(began + deadline.seconds[stage]))
+            for deadline in report.deadlines
+            for stage, began in deadline.began.items()
         ]
         attributes = {"reckg.request_id": report.request_id, "reckg.bundle_version": report.bundle_version}
         tracer.record(

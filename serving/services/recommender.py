@@ -85,11 +85,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
         """Answers one user."""
-        stages = self._start_stages(context)
+        deadline = self._start_deadline(context)
         if not request.recent_item_ids and not request.attributes:
             messages.require("user_id", request.user_id)
         request_id = messages.read_request_id(request.request_id)
-        response, answer = self._recommend(self.experiment, request, stages, request_id)
+        response, answer = self._recommend(self.experiment, request, deadline, request_id)
         if self.log is not None:
             self.log.record(_shown_answer(request, response, answer, int(self.clock())))
         return response
@@ -109,7 +109,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
                 getattr(single, name).CopyFrom(getattr(request, name))
         for place, user_id in enumerate(request.user_ids):
             single.user_id = messages.require(f"user_ids[{place}]", user_id)
-            response, _ = self._recommend(experiment, single, self._start_stages(context), request_id)
+            response, _ = self._recommend(experiment, single, self._start_deadline(context), request_id)
             yield pb.BatchRecommendResponse(user_id=user_id, recommendations=response)
 
     def SimilarItems(self, request: pb.SimilarItemsRequest, context: grpc.ServicerContext) -> pb.SimilarItemsResponse:
@@ -127,14 +127,14 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
 
     def RankItems(self, request: pb.RankItemsRequest, context: grpc.ServicerContext) -> pb.RankItemsResponse:
         """Orders the caller's own candidates."""
-        served, stages = self.state.current, self._start_stages(context)
+        served, deadline = self.state.current, self._start_deadline(context)
         if not request.recent_item_ids and not request.attributes:
             messages.require("user_id", request.user_id)
         item_ids = messages.check_ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
         request_id = messages.read_request_id(request.request_id)
-        user = _requested_user(served, request, self._recorded_events(request, stages))
+        user = _requested_user(served, request, self._recorded_events(request, deadline))
         ranked = served.recommender.rank_items(
-            user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, deadline=stages
+            user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, deadline=deadline
         )
         return pb.RankItemsResponse(
             items=messages.write_scored_items(ranked.order.items),
@@ -159,11 +159,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         )
 
     def _recommend(
-        self, experiment: Experiment, request: pb.RecommendRequest, stages: Deadline, request_id: str
+        self, experiment: Experiment, request: pb.RecommendRequest, deadline: Deadline, request_id: str
     ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.read_item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.read_filters(request), messages.read_diversity(request)
-        recorded = self._recorded_events(request, stages)
+        recorded = self._recorded_events(request, deadline)
         users: dict[int, RequestedUser] = {}  # by snapshot: the bundles of two variants hold different events
 
         def recommend(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
@@ -179,7 +179,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
                 filters=filters,
                 with_features=request.include_feature_values,
                 with_sources=request.include_source_scores,
-                deadline=stages,
+                deadline=deadline,
             )
 
         try:
@@ -195,11 +195,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         fields = self._response_fields(answer.found, answer.served, users[id(answer.served)], request_id)
         return pb.RecommendResponse(items=items, variant=answer.variant, **fields), answer
 
-    def _recorded_events(self, request: Any, stages: Deadline) -> Sequence[StoredEvent] | None:
+    def _recorded_events(self, request: Any, deadline: Deadline) -> Sequence[StoredEvent] | None:
         """Reads the user's recorded events; None if the store does not answer."""
         if not request.user_id or self.store is None:
             return ()
-        stages.begin("events")
+        deadline.begin("events")
         try:
             return self.store.user_events(request.user_id)
         except StoreError:
@@ -237,18 +237,18 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             "unknown_context_item_ids": found.unknown_context_items,
         }
 
-    def _start_stages(self, context: grpc.ServicerContext) -> Deadline:
-        """Starts the clock of a call's stages, with the time left to its deadline."""
+    def _start_deadline(self, context: grpc.ServicerContext) -> Deadline:
+        """Starts the clock of a call's deadline and stages."""
         left_s = context.time_remaining()
-        stages = Deadline(
+        deadline = Deadline(
             math.inf if left_s is None else left_s,
             min_rerank_s=self.limits.min_rerank_ms / 1000,
             wanted=context.is_active,
         )
         call = CALL.get(None)
         if call is not None:
-            call.report.stages.append(stages)
-        return stages
+            call.report.deadlines.append(deadline)
+        return deadline
 
 
 def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:

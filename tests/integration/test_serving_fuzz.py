@@ -283,9 +283,9 @@ def test_values_at_and_beyond_their_limits(
 
 def test_candidates_that_are_all_unknown_are_named_and_nothing_is_ranked(channel: grpc.Channel) -> None:
     for user_id in ("u01", "u02", "nobody"):
-        asked = pb.RankItemsRequest(user_id=user_id, item_ids=["x", "y"], context=pb.Context(item_ids=["i01"]))
+        ranking = pb.RankItemsRequest(user_id=user_id, item_ids=["x", "y"], context=pb.Context(item_ids=["i01"]))
         method = channel.unary_unary("/reckg.v1.RecommenderService/RankItems")
-        answer = pb.RankItemsResponse.FromString(method(asked.SerializeToString(), timeout=20))
+        answer = pb.RankItemsResponse.FromString(method(ranking.SerializeToString(), timeout=20))
         assert (list(answer.items), list(answer.unknown_item_ids)) == ([], ["x", "y"])
 
 

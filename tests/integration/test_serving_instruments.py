@@ -226,8 +226,8 @@ def test_a_span_of_a_call_and_its_stages_go_to_the_collector(
     for span in stages:
         assert whole.start_time_unix_nano <= span.start_time_unix_nano
         assert span.start_time_unix_nano <= span.end_time_unix_nano <= whole.end_time_unix_nano
-    said = {each.key: each.value.string_value or each.value.int_value for each in whole.attributes}
-    assert said["reckg.request_id"] == "traced-1" and said["reckg.bundle_version"] == "world-1"
+    span_attributes = {each.key: each.value.string_value or each.value.int_value for each in whole.attributes}
+    assert span_attributes["reckg.request_id"] == "traced-1" and span_attributes["reckg.bundle_version"] == "world-1"
     text = "".join(map(str, kept.requests))
     assert PLANTED not in text and token not in text
 
@@ -377,18 +377,18 @@ def test_added_items_are_there_after_a_restart_and_what_is_shown_is_logged(
     settings = ServerSettings.model_validate({"bundle": store, "experiment": {"salt": "s", "variants": variants}})
     with served(store, tmp_path / "log", **PATIENT, **experiment, **log) as server, connected(server) as client:
         assert knows(client, added)
-        asked = {user_id: client.recommend(user_id, 4, context=pb.Context(placement="home")) for user_id in USER_IDS}
+        shown = {user_id: client.recommend(user_id, 4, context=pb.Context(placement="home")) for user_id in USER_IDS}
         assert not list((tmp_path / "shown").glob("*.parquet"))
         drained = server.workers[0]
         os.kill(drained, signal.SIGTERM)
         wait_until(lambda: not Path(f"/proc/{drained}").exists())
         parts = list((tmp_path / "shown").glob("*.parquet"))
         assert len(parts) == 1
-    whole = read_served_log(tmp_path / "shown", events_of(asked, tmp_path)).rows
+    whole = read_served_log(tmp_path / "shown", events_of(shown, tmp_path)).rows
     rows = whole.filter(pl.col("placement") == "home")
     assert {by: len(part) for (by,), part in rows.group_by("user_id")} == dict.fromkeys(USER_IDS, 4)
     for (user_id,), part in rows.group_by("user_id"):
-        answer, variant = asked[user_id], variant_of(settings.experiment, user_id).name
+        answer, variant = shown[user_id], variant_of(settings.experiment, user_id).name
         part = part.sort("position")
         assert part["request_id"].unique().to_list() == [answer.request_id]
         assert part["item_id"].to_list() == [item.item_id for item in answer.items]
@@ -408,11 +408,11 @@ def test_interleaved_answers_are_logged_item_by_item(store: Path, tmp_path: Path
     experiment = {"RECKG_EXPERIMENT_VARIANTS": json.dumps(variants), "RECKG_EXPERIMENT_INTERLEAVE": "true"}
     log = {"RECKG_SERVED_LOG_FOLDER": str(tmp_path / "shown"), "RECKG_EMBEDDER": "false"}
     with served(store, tmp_path / "log", **PATIENT, **experiment, **log) as server, connected(server) as client:
-        asked = {user_id: client.recommend(user_id, 6) for user_id in USER_IDS}
-    rows = read_served_log(tmp_path / "shown", events_of(asked, tmp_path)).rows.sort("user_id", "position")
-    shown = [(i.item_id, i.variant, i.score) for user_id in sorted(asked) for i in asked[user_id].items]
+        shown = {user_id: client.recommend(user_id, 6) for user_id in USER_IDS}
+    rows = read_served_log(tmp_path / "shown", events_of(shown, tmp_path)).rows.sort("user_id", "position")
+    shown = [(i.item_id, i.variant, i.score) for user_id in sorted(shown) for i in shown[user_id].items]
     assert list(rows.select("item_id", "variant", "score").iter_rows()) == shown
-    assert {answer.variant for answer in asked.values()} == {"interleaved"}
+    assert {answer.variant for answer in shown.values()} == {"interleaved"}
     assert set(rows["variant"]) == {"a", "b"} and rows["placement"].null_count() == len(rows)
     assert rows["propensity"].is_between(0, 1, closed="right").all() and rows["propensity"].min() < 1
     report = evaluated(store, tmp_path / "shown", tmp_path)
@@ -427,9 +427,9 @@ def test_a_variant_of_a_version_that_is_not_there_is_refused_at_the_start(store:
     assert done.returncode == 2 and "holds no version 'world-9'" in done.stderr, done.stderr
 
 
-def events_of(asked: dict[str, pb.RecommendResponse], folder: Path) -> Path:
+def events_of(shown: dict[str, pb.RecommendResponse], folder: Path) -> Path:
     """Everybody takes the first item."""
-    rows = [(answer.request_id, answer.items[0].item_id, int(time.time())) for answer in asked.values()]
+    rows = [(answer.request_id, answer.items[0].item_id, int(time.time())) for answer in shown.values()]
     frame = pl.DataFrame(rows, schema=["request_id", "item_id", "timestamp"], orient="row")
     frame.write_parquet(folder / "events.parquet")
     return folder / "events.parquet"

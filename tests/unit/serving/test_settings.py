@@ -26,9 +26,9 @@ def test_every_setting_has_a_variable() -> None:
     for name in variables():
         if name in ("RECKG_BUNDLE", "RECKG_EXPERIMENT_VARIANTS"):
             continue
-        with pytest.raises(ConfigError) as told:  # a list fits none of them
+        with pytest.raises(ConfigError) as raised:  # a list fits none of them
             read_settings(None, {"RECKG_BUNDLE": "b"}, **_nested(variables()[name], [1, 2]))
-        assert ".".join(variables()[name]) in str(told.value)
+        assert ".".join(variables()[name]) in str(raised.value)
 
 
 def _nested(place: tuple[str, ...], value: object) -> dict[str, object]:

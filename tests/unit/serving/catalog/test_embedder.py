@@ -130,7 +130,7 @@ def test_the_bundles_of_variants_get_the_items_too(
     for line in ({"settings": settings, "bundle": str(bundles / "a")}, {"bundle": str(bundles / "c")}, None):
         lines.put(line)
     embedding.run(ServerSettings(bundle=Path()), None, lines, out)
-    told = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert told == [{"embedded": "a", "items": 1}, {"embedded": "c", "items": 1}]
+    reports = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert reports == [{"embedded": "a", "items": 1}, {"embedded": "c", "items": 1}]
     assert set(store.made) == {("a", "n1"), ("b", "n1"), ("c", "n1")}
     assert loaded == ["a", "b", "c"]  # the variant's once

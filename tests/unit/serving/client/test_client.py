@@ -23,17 +23,17 @@ class Service(recommender_pb2_grpc.RecommenderServiceServicer):
 
     def __init__(self) -> None:
         self.behaves: Callable[[grpc.ServicerContext], None] = lambda context: None
-        self.asked: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
-        self.asked[context.peer()] += 1
+        self.calls[context.peer()] += 1
         self.behaves(context)
         return pb.RecommendResponse()
 
     def BatchRecommend(
         self, request: pb.BatchRecommendRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.BatchRecommendResponse]:
-        self.asked[context.peer()] += 1
+        self.calls[context.peer()] += 1
         yield pb.BatchRecommendResponse()
         self.behaves(context)
 
@@ -71,24 +71,24 @@ def test_a_call_takes_the_connection_with_the_fewest_calls_under_way(service: Se
     with closing(RecommenderClient(address, timeout_s=20, channels=2)) as client:
         for _ in range(4):
             client.recommend("u")
-        assert sorted(service.asked.values()) == [2, 2]  # in turn where nothing is under way
-        service.asked.clear()
+        assert sorted(service.calls.values()) == [2, 2]  # in turn where nothing is under way
+        service.calls.clear()
         going_on = threading.Event()
         service.behaves = lambda context: going_on.wait(20)  # type: ignore[assignment, return-value]
         slow = way(client)
         slow.start()
-        wait_until(lambda: service.asked.total() == 1)
-        (busy,) = service.asked
+        wait_until(lambda: service.calls.total() == 1)
+        (busy,) = service.calls
         service.behaves = lambda context: None
         for _ in range(4):
             client.recommend("u")
-        assert service.asked.pop(busy) == 1
-        assert list(service.asked.values()) == [4]
+        assert service.calls.pop(busy) == 1
+        assert list(service.calls.values()) == [4]
         going_on.set()
         slow.join()
         for _ in range(4):
             client.recommend("u")
-        assert sorted(service.asked.values()) == [2, 6] and service.asked[busy] == 2
+        assert sorted(service.calls.values()) == [2, 6] and service.calls[busy] == 2
 
 
 def rejects(push_back: str, times: int) -> Callable[[grpc.ServicerContext], None]:
@@ -107,7 +107,7 @@ def test_a_rejected_call_is_repeated_when_the_server_says(service: Service, addr
     service.behaves = rejects("10", 2)
     with closing(RecommenderClient(address, timeout_s=20)) as client:
         client.recommend("u")
-    assert service.asked.total() == 3
+    assert service.calls.total() == 3
 
 
 def test_a_call_that_the_server_does_not_want_again_is_not_repeated(service: Service, address: str) -> None:
@@ -115,7 +115,7 @@ def test_a_call_that_the_server_does_not_want_again_is_not_repeated(service: Ser
     with closing(RecommenderClient(address, timeout_s=20)) as client:
         with pytest.raises(grpc.RpcError, match="too many calls are in flight"):
             client.recommend("u")
-        assert service.asked.total() == 1
+        assert service.calls.total() == 1
 
 
 def test_where_most_calls_are_rejected_none_is_repeated(service: Service, address: str) -> None:
@@ -124,7 +124,7 @@ def test_where_most_calls_are_rejected_none_is_repeated(service: Service, addres
         for _ in range(100):
             with pytest.raises(grpc.RpcError, match="too many calls are in flight"):
                 client.recommend("u")
-        asked = service.asked.total()
+        calls = service.calls.total()
         with pytest.raises(grpc.RpcError):
             client.recommend("u")
-        assert service.asked.total() == asked + 1
+        assert service.calls.total() == calls + 1

@@ -59,14 +59,14 @@ def test_propensities_of_a_draft_are_those_of_many_drafts(a: list[int], b: list[
     for _ in range(4000):
         items, _teams = team_draft(a, b, rng, k)
         drawn.update((item, place) for place, item in enumerate(items.tolist()))
-    told = draft_propensities(a, b, k)
-    assert told.keys() == drawn.keys()
-    assert max(abs(told[place] - count / 4000) for place, count in drawn.items()) < 0.035
+    computed = draft_propensities(a, b, k)
+    assert computed.keys() == drawn.keys()
+    assert max(abs(computed[place] - count / 4000) for place, count in drawn.items()) < 0.035
 
 
 def test_by_hand_a_draft_of_two_that_agree_at_first() -> None:
-    told = draft_propensities([0, 1], [0, 2], 2)
-    assert told == {(0, 0): 1.0, (2, 1): 0.5, (1, 1): 0.5}
+    computed = draft_propensities([0, 1], [0, 2], 2)
+    assert computed == {(0, 0): 1.0, (2, 1): 0.5, (1, 1): 0.5}
 
 
 def test_an_interleaved_answer() -> None:

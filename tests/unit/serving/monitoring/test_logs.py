@@ -33,10 +33,10 @@ def test_a_line_is_one_json_object(root: logging.Logger, capsys: pytest.CaptureF
     logger.info("ready after %.1f s\nand more", 1.25, extra={"request_id": "r1", "bundle_version": "v1"})
     logger.debug("not told")
     (line,) = capsys.readouterr().err.splitlines()
-    said = json.loads(line)
-    assert said["message"] == "ready after 1.2 s\nand more" and said["level"] == "info"
-    assert (said["request_id"], said["bundle_version"], said["logger"]) == ("r1", "v1", "reckg.serving")
-    assert said["time"].endswith("Z") and isinstance(said["process"], int)
+    entry = json.loads(line)
+    assert entry["message"] == "ready after 1.2 s\nand more" and entry["level"] == "info"
+    assert (entry["request_id"], entry["bundle_version"], entry["logger"]) == ("r1", "v1", "reckg.serving")
+    assert entry["time"].endswith("Z") and isinstance(entry["process"], int)
 
 
 def test_an_exceptions_message_is_not_told(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,8 +46,8 @@ def test_an_exceptions_message_is_not_told(root: logging.Logger, capsys: pytest.
     except KeyError:
         logging.getLogger("reckg.serving").exception("a call failed")
     text = capsys.readouterr().err
-    said = json.loads(text)
-    assert said["exception"] == "KeyError" and "test_logs.py" in said["where"][0]
+    entry = json.loads(text)
+    assert entry["exception"] == "KeyError" and "test_logs.py" in entry["where"][0]
     assert "anna" not in text
 
 

@@ -32,9 +32,9 @@ def test_what_several_workers_counted_is_served_together() -> None:
         port = free.getsockname()[1]
     page, url = MetricsPage(MetricsSettings(port=port)), f"http://127.0.0.1:{port}/metrics"
     folder = Path(page.environment["PROMETHEUS_MULTIPROC_DIR"])
-    said: dict[str, float | str] = {"worker_count": 2, "ready_worker_count": 1, "respawn_count": 5}
-    said |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5}
-    said |= {"bundle_version": "v2", "bundle_time": 1.7e9}
+    figures: dict[str, float | str] = {"worker_count": 2, "ready_worker_count": 1, "respawn_count": 5}
+    figures |= {"swap_count": 3, "refused_swap_count": 1, "swap_seconds": 1.5}
+    figures |= {"bundle_version": "v2", "bundle_time": 1.7e9}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *words],
@@ -48,7 +48,7 @@ def test_what_several_workers_counted_is_served_together() -> None:
     ]
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
-    page.serve(lambda: said)
+    page.serve(lambda: figures)
     try:
         text = urllib.request.urlopen(url, timeout=20).read().decode()
         for worker in workers:

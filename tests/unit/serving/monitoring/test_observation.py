@@ -34,12 +34,12 @@ def call_of(clock: Clock) -> Call:
     call = Call(METHOD, clock.now)
     clock.now += 0.004
     call.began = clock.now
-    stages = Deadline(clock=clock)
+    deadline = Deadline(clock=clock)
     for stage, seconds in (("retrieve", 0.002), ("rerank", 0.003)):
-        stages.begin(stage)  # type: ignore[arg-type]
+        deadline.begin(stage)  # type: ignore[arg-type]
         clock.now += seconds
-    stages.end()
-    call.report.stages.append(stages)
+    deadline.end()
+    call.report.deadlines.append(deadline)
     call.report.degraded.append("no_events")
     call.report.request_id = "r1"
     return call
@@ -83,7 +83,7 @@ def test_a_call_is_traced_with_its_stages() -> None:
 
 
 def test_gauges_are_told_again_and_again() -> None:
-    told: list[int] = []
-    ticker = Ticker(lambda: told.append(1), every_s=0.001)
-    wait_until(lambda: len(told) > 2)
+    ticks: list[int] = []
+    ticker = Ticker(lambda: ticks.append(1), every_s=0.001)
+    wait_until(lambda: len(ticks) > 2)
     ticker.close()

@@ -22,12 +22,12 @@ def test_an_index_of_other_vectors_is_found_out() -> None:
 
 
 def test_the_mean_is_told_and_starts_anew_with_a_bundle() -> None:
-    told: list[float] = []
+    reported: list[float] = []
     serving = [small_bundle()]
-    watcher = RecallProbe(lambda: serving[0], 0.001, told.append)
-    wait_until(lambda: len(told) > 3)
-    assert set(told) == {1.0}
+    watcher = RecallProbe(lambda: serving[0], 0.001, reported.append)
+    wait_until(lambda: len(reported) > 3)
+    assert set(reported) == {1.0}
     other = build_index(unit_vectors(60, 8, seed=99), kind="ivf", ivf_lists=20, nprobe=1)
     serving[0] = replace(serving[0], index=other, version="test-2")
-    wait_until(lambda: told[-1] < 0.9)
+    wait_until(lambda: reported[-1] < 0.9)
     watcher.close()

@@ -16,18 +16,18 @@ def test_the_stability_index_by_hand() -> None:
 
 
 def test_drift_is_told_against_the_first_answers() -> None:
-    told: list[float] = []
-    drift, rng = ScoreDrift(told.append), np.random.default_rng(0)
+    reported: list[float] = []
+    drift, rng = ScoreDrift(reported.append), np.random.default_rng(0)
     for mean in (0.0, 0.0, 2.0):
         for score in rng.normal(mean, 1.0, ANSWERS).tolist():
             drift.add(score)
-    assert told[0] == pytest.approx(0, abs=1e-6)
-    assert told[1] < 0.1 < 0.25 < told[2]
+    assert reported[0] == pytest.approx(0, abs=1e-6)
+    assert reported[1] < 0.1 < 0.25 < reported[2]
 
 
 def test_scores_that_are_all_the_same_do_not_drift() -> None:
-    told: list[float] = []
-    drift = ScoreDrift(told.append)
+    reported: list[float] = []
+    drift = ScoreDrift(reported.append)
     for _ in range(2 * ANSWERS):
         drift.add(1.0)
-    assert told == [0.0, 0.0]
+    assert reported == [0.0, 0.0]

@@ -18,11 +18,11 @@ class Flaky(SlowStore):
 
     def __init__(self) -> None:
         super().__init__(1, 10, lambda: 0.0)
-        self.asked, self.error = 0, None  # type: ignore[var-annotated]
+        self.call_count, self.error = 0, None  # type: ignore[var-annotated]
         self.entered: Callable[[], None] = lambda: None
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
-        self.asked += 1
+        self.call_count += 1
         self.entered()
         if self.error is not None:
             raise self.error
@@ -47,7 +47,7 @@ def test_after_a_failure_calls_fail_at_once_until_one_may_try_again() -> None:
         clock.now = now
         with pytest.raises(StoreDownError, match="did not answer a moment ago"):
             breaker.user_events("u")
-    assert store.asked == 1
+    assert store.call_count == 1
     clock.now = 1.0
     with pytest.raises(StoreDownError, match=r"^down$"):
         breaker.user_events("u")
@@ -55,7 +55,7 @@ def test_after_a_failure_calls_fail_at_once_until_one_may_try_again() -> None:
     with pytest.raises(StoreDownError, match="a moment ago"):
         breaker.catalog_revision()
     clock.now, store.error = 2.0, None
-    assert breaker.user_events("u") == breaker.user_events("u") == [] and store.asked == 4
+    assert breaker.user_events("u") == breaker.user_events("u") == [] and store.call_count == 4
 
 
 def test_only_one_call_tries_again() -> None:
@@ -74,7 +74,7 @@ def test_only_one_call_tries_again() -> None:
         breaker.user_events("u")
     go_on.set()
     thread.join()
-    assert breaker.user_events("u") == [] and store.asked == 3
+    assert breaker.user_events("u") == [] and store.call_count == 3
 
 
 @pytest.mark.parametrize("error", [StoreError("full"), ValueError("ours")])
@@ -85,7 +85,7 @@ def test_a_store_that_answers_is_not_down(error: Exception) -> None:
     for _ in range(3):
         with pytest.raises(type(error), match=str(error)):
             breaker.user_events("u")
-    assert store.asked == 3
+    assert store.call_count == 3
 
 
 def test_every_call_goes_through() -> None:

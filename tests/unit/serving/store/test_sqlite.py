@@ -106,8 +106,8 @@ print(sum(store.record_events(events("b", 1000))))
 def test_a_disk_without_room_is_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path / "state.db")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    said = done.stdout.splitlines()
-    assert said[0].startswith("the state store cannot be written: ") and said[1:] == ["10", "1000"]
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("the state store cannot be written: ") and lines[1:] == ["10", "1000"]
     with closing(SqliteStore(tmp_path / "state.db", SETTINGS)) as store:
         assert len(store.user_events("u")) == 1010
         with store._connection() as connection:

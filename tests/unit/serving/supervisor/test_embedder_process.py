@@ -24,11 +24,11 @@ PLAYER = """
     import json, os, pathlib, sys
     here = pathlib.Path(sys.argv[1])
     for line in sys.stdin:
-        said = json.loads(line)
+        command = json.loads(line)
         with (here / "lines").open("a") as file:
-            print(os.getpid(), said.get("bundle", ""), file=file)
-        if "bundle" in said and not said["bundle"].endswith("slow"):
-            print(json.dumps({"embedded": pathlib.Path(said["bundle"]).name, "items": 0}), flush=True)
+            print(os.getpid(), command.get("bundle", ""), file=file)
+        if "bundle" in command and not command["bundle"].endswith("slow"):
+            print(json.dumps({"embedded": pathlib.Path(command["bundle"]).name, "items": 0}), flush=True)
 """
 
 Bundles = Callable[[str], VersionedBundle]
@@ -56,10 +56,10 @@ def bundles(tmp_path: Path) -> Bundles:
 def lines(folder: Path) -> list[tuple[int, str]]:
     """The process that was told of a bundle, and its version."""
     try:
-        told = [line.partition(" ")[::2] for line in (folder / "lines").read_text().splitlines()]
+        pairs = [line.partition(" ")[::2] for line in (folder / "lines").read_text().splitlines()]
     except FileNotFoundError:
         return []
-    return [(int(pid), Path(path).name) for pid, path in told if path]
+    return [(int(pid), Path(path).name) for pid, path in pairs if path]
 
 
 def test_a_swap_waits_until_its_bundle_is_embedded_but_not_for_ever(

@@ -102,8 +102,8 @@ def bundle(name: str) -> VersionedBundle:
 
 def serving(stage: Path) -> dict[int, str]:
     """What each process that runs serves."""
-    said = {int(path.stem): path.read_text() for path in stage.glob("*.serves")}
-    return {pid: name for pid, name in said.items() if Path(f"/proc/{pid}/exe").exists()}
+    versions = {int(path.stem): path.read_text() for path in stage.glob("*.serves")}
+    return {pid: name for pid, name in versions.items() if Path(f"/proc/{pid}/exe").exists()}
 
 
 def all_serve(stage: Path, fleet: Fleet, name: str) -> bool:
