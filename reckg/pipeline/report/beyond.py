@@ -21,7 +21,7 @@ from reckg.evaluation.beyond_accuracy import (
     value_exposure,
 )
 from reckg.evaluation.protocol import ItemGroups, SystemResult
-from reckg.evaluation.report.write import exposure_section
+from reckg.evaluation.report.protocol_words import exposure_section
 from reckg.metrics.significance import known_intervals
 from reckg.pipeline.ranking.table_inputs import entities_of
 from reckg.pipeline.run.test_data import RunData

@@ -14,7 +14,8 @@ from reckg.evaluation.baselines import Popularity
 from reckg.evaluation.cold_items import cold_items_section
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import ItemGroups
-from reckg.evaluation.report.write import best_baseline, primary_metric, protocol_section, systems_and_comparisons
+from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
+from reckg.evaluation.report.protocol_words import protocol_section
 from reckg.evaluation.slices import worst_slices
 from reckg.pipeline.report.beyond import beyond_sections
 from reckg.pipeline.report.diversity_price import diversity_price

@@ -8,9 +8,7 @@ from typing import Any
 
 from reckg.config.run_config import Config
 from reckg.evaluation.baselines import fit_popularity
-from reckg.evaluation.report.write import (
-    write_report,
-)
+from reckg.evaluation.report.write import write_report
 from reckg.evaluation.slices import popularity_groups
 from reckg.pipeline.report.beyond import check_columns
 from reckg.pipeline.report.build import build_report, new_items_section

@@ -18,7 +18,7 @@ from reckg.retrieval.scored_items import ScoredItems, empty_result
 SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 
-Depths = Mapping[str, int]  # source -> candidates that it gives; "vectors" always gives some
+CandidateCounts = Mapping[str, int]  # source -> candidates that it gives; "vectors" always gives some
 
 
 def available_sources(tables: FeatureTables) -> tuple[str, ...]:
@@ -48,14 +48,14 @@ def source_top(
     if name == "profile":
         profile = np.zeros_like(scores.vectors)
         profile[:, : tables.graph_dim] = scores.profiles[0]
-        return _less(index.search(profile, k, seen, allowed), scores.length == 0, None)
+        return without_items(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
         factors = tables.factors
         if isinstance(factors, ExtendedArray):  # what was added has none
             factors = factors.base
             seen = None if seen is None else kept_entries(seen, seen[1] < len(factors))
         found = search_checked(scores.factors, factors, k, seen, longest=tables.longest_factor)
-        return _less(found, scores.length == 0, allowed)
+        return without_items(found, scores.length == 0, allowed)
     if name == "popular":
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
     sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
@@ -65,7 +65,7 @@ def source_top(
 def retrieve(
     scores: UserScores,
     index: ItemIndex,
-    depths: Depths,
+    depths: CandidateCounts,
     seen: Rows | None,
     allowed: np.ndarray | None = None,
     kept: dict[str, ScoredItems] | None = None,
@@ -108,7 +108,7 @@ def first_of_order(
     return found
 
 
-def _less(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
+def without_items(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
     """Without the items that are not allowed, and with nothing for some (n,) users; the gaps stay."""
     if allowed is None and not users.any():
         return found

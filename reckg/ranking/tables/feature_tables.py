@@ -30,7 +30,6 @@ ITEM_COLUMNS = (
 )
 USER_COLUMNS = ("history_length", "user_recency")
 MATRICES = ("entities", "cooccurrence", "walk", "linear", "entity_neighbours", "text_neighbours")
-USER_MATRICES = ("user_entities", "attribute_lift")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from reckg.data.history import History
 from reckg.metrics.ranking import hit_matrix
 from reckg.ranking.features.extract import FEATURES, block_users, candidate_features
 from reckg.ranking.sources.candidates import (
-    Depths,
+    CandidateCounts,
     available_sources,
     retrieve,
     source_top,
@@ -20,7 +20,7 @@ from reckg.ranking.sources.candidates import (
 from reckg.ranking.sources.depths import DEEPEST, Choice, LabelledLists, RequestCosts
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
-from reckg.ranking.trees.ranker import Queries
+from reckg.ranking.trees.queries import Queries
 from reckg.retrieval.index import ItemIndex
 
 Progress = Callable[[int], object]
@@ -74,7 +74,7 @@ def depths_for(
     return labelled.choose(budget) if costs is None else labelled.choose_within(budget, costs, latency_ms)
 
 
-def label_queries(sets: Sequence[LabelSet], depths: Depths, progress: Progress | None = None) -> Queries:
+def label_queries(sets: Sequence[LabelSet], depths: CandidateCounts, progress: Progress | None = None) -> Queries:
     """The lists of all label users, candidates and features as of each set's state.
 
     progress: called with the number of users after each block.
@@ -104,7 +104,7 @@ def label_queries(sets: Sequence[LabelSet], depths: Depths, progress: Progress |
     )
 
 
-def _queries(labels: LabelSet, rows: np.ndarray, depths: Depths) -> Queries:
+def _queries(labels: LabelSet, rows: np.ndarray, depths: CandidateCounts) -> Queries:
     """The lists of the label users at ``rows``; features of those with a relevant candidate alone."""
     scores, seen = labels.scores(rows)
     found = retrieve(scores, labels.index, depths, seen)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reckg.arrays.ragged_rows import Rows
-from reckg.evaluation.report.write import SYSTEMS
+from reckg.evaluation.comparison import SYSTEMS
 from reckg.ranking.sources import candidates as module
 from reckg.ranking.sources.candidates import SOURCES, available_sources, retrieve, source_top
 from reckg.ranking.sources.user_scores import UserScores

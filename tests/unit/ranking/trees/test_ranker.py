@@ -14,7 +14,9 @@ import pytest
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.trees.blend import Blend, fit_blend
-from reckg.ranking.trees.ranker import PATIENCE, Queries, Ranker, RankerResult, load_ranker, train_ranker
+from reckg.ranking.trees.queries import Queries
+from reckg.ranking.trees.ranker import Ranker, load_ranker
+from reckg.ranking.trees.train import PATIENCE, RankerResult, train_ranker
 from reckg.retrieval.scored_items import ScoredItems
 
 N, C = 120, 20

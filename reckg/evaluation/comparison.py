@@ -1,0 +1,106 @@
+"""Sections of the compared systems, and the judgement of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reckg.evaluation.protocol import SystemResult
+from reckg.metrics.significance import Resampled, holm, paired_t_test, resample
+
+SYSTEMS = {
+    "reckg": ("reckg", "candidates, then reranked: what is served"),
+    "retrieval": ("retrieval", "the candidates in the order of retrieval, not reranked"),
+    "model": ("model alone", "inner product of the embeddings over all items, exact"),
+    "source_profile": ("source: profile", "the graph's vectors of the history's items, the latest counting most"),
+    "source_cooccurrence": ("source: co-occurrence", "items next to those of the history in other histories"),
+    "source_walk": ("source: walk", "two steps from the history: item, user, item"),
+    "source_entities": ("source: entities", "items that share rare attributes with the history"),
+    "source_text": ("source: text", "items whose text is like that of the history"),
+    "source_linear": ("source: linear", "EASE at the ranker's usual settings"),
+    "source_factors": ("source: factors", "weighted matrix factorisation at the ranker's usual settings"),
+    "source_popular": (
+        "source: popular",
+        "the most popular items, of the latest fifth of the interactions where times are known",
+    ),
+    "popularity": ("popularity", "users of the item so far, the same list for everyone"),
+    "popularity_recent": ("recent popularity", "users of the item among the latest interactions"),
+    "item_knn": ("item-kNN", "cosine of items over their users, nearest neighbours only"),
+    "ease": ("EASE", "linear item-item model in closed form"),
+    "als": ("ALS", "matrix factorisation for implicit feedback, by the library implicit"),
+    "random": ("random", "an order by chance, another for every user"),
+    "text_knn": ("text kNN", "cosine of the item's text with the mean of the texts of the user's items, not trained"),
+}
+BASELINES = ("popularity", "popularity_recent", "item_knn", "ease", "als", "random", "text_knn")
+CLEAR = 0.05  # corrected p below which a difference is said to be one
+
+
+def system_section(
+    name: str, result: SystemResult, settings: dict[str, Any], samples: int, seed: int, drawn: Resampled | None = None
+) -> dict[str, Any]:
+    """One system's entry: ``test`` holds {"mean", "low", "high"} of every metric.
+
+    Args:
+        drawn: of the result's per_user, where it has been resampled.
+    """
+    label, does = SYSTEMS.get(name, (name.replace("_", " "), ""))
+    drawn = drawn or resample(result.per_user, samples, seed)
+    return {
+        "label": label,
+        "does": does,
+        "baseline": name in BASELINES,
+        "test": drawn.intervals() | result.coverage,
+        "settings": settings,
+        "seconds": round(result.seconds, 3),
+        "short_lists": result.short_lists,
+    }
+
+
+def systems_and_comparisons(
+    results: Mapping[str, SystemResult], settings: Mapping[str, dict[str, Any]], metric: str, samples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sections ``systems`` and ``comparisons``: each system is resampled once, the same users for all.
+
+    ``p`` is the bootstrap's, as in significance.paired_differences; ``p_holm``, for ``metric`` alone, Student's paired
+    t-test with Holm's correction over all comparisons: the bootstrap's own p has a floor that the correction would
+    multiply.
+    """
+    systems, drawn = {}, {}
+    for name, result in results.items():
+        drawn[name] = resample(result.per_user, samples, seed)
+        systems[name] = system_section(name, result, settings[name], samples, seed, drawn[name])
+    others = [name for name in results if name != "reckg"]
+    ours = results["reckg"].per_user
+    corrected = holm({name: paired_t_test(ours[metric], results[name].per_user[metric]) for name in others})
+    comparisons: dict[str, Any] = {}
+    for name in others:
+        comparisons[name] = {m: _minus(drawn["reckg"], drawn[name], m) for m in ours if m in drawn[name].mean}
+        comparisons[name][metric]["p_holm"] = corrected[name]
+    return systems, comparisons
+
+
+def _minus(a: Resampled, b: Resampled, metric: str) -> dict[str, float]:
+    means = a.samples[metric] - b.samples[metric]
+    low, high = np.quantile(means, [0.025, 0.975])
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    p = min(1.0, 2.0 * (beyond + 1) / (len(means) + 1))
+    return {"mean": a.mean[metric] - b.mean[metric], "low": float(low), "high": float(high), "p": p}
+
+
+def primary_metric(ks: Sequence[int]) -> str:
+    """The metric of the verdict: NDCG@10, or at the lowest cut-off where 10 is none of them."""
+    return f"ndcg@{10 if 10 in ks else min(ks)}"
+
+
+def best_baseline(systems: Mapping[str, Any], metric: str) -> str:
+    """The name of the baseline with the highest mean."""
+    return max((name for name in BASELINES if name in systems), key=lambda name: systems[name]["test"][metric]["mean"])
+
+
+def judgement(difference: Mapping[str, float]) -> int:
+    """1: clearly better, -1: clearly worse, 0: neither, by the interval and, where there is one, the corrected p."""
+    if difference.get("p_holm", 0.0) >= CLEAR:
+        return 0
+    return 1 if difference["low"] > 0 else -1 if difference["high"] < 0 else 0

@@ -1,0 +1,110 @@
+"""Sections that describe how the figures were made, and the exposure of providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reckg.evaluation.comparison import CLEAR, primary_metric
+from reckg.evaluation.protocol import HeldOut
+from reckg.evaluation.report.words import metric_label
+from reckg.metrics.significance import known_intervals
+
+
+def exposure_section(
+    shares: Mapping[str, np.ndarray],
+    values: Sequence[str],
+    catalogue: np.ndarray,
+    wanted: np.ndarray,
+    samples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """A row for each provider: its share of the places of every system's lists.
+
+    Args:
+        shares: system -> (n, v), of beyond_accuracy.value_exposure.
+        values: (v,) names. catalogue, wanted: (v,) their share of the items, and of the held-out items.
+    """
+    named = {s: {str(i): share[:, i] for i in range(len(values))} for s, share in shares.items()}
+    found = {system: known_intervals(share, samples, seed) for system, share in named.items()}
+    return [
+        {
+            "name": name,
+            "catalogue": float(catalogue[i]),
+            "held_out": float(wanted[i]),
+            "systems": {system: intervals[str(i)] for system, intervals in found.items()},
+        }
+        for i, name in enumerate(values)
+    ]
+
+
+def protocol_section(
+    held: HeldOut,
+    parts: Sequence[str],
+    split: str,
+    n_items: int,
+    ks: Sequence[int],
+    samples: int,
+    seed: int,
+    *,
+    budget: int = 0,
+    systems: int = 0,
+    filters: Sequence[str] = (),
+) -> dict[str, Any]:
+    """How the figures were made, in words and in numbers.
+
+    Args:
+        budget: settings that every baseline could try; 0: none was tuned.
+        systems: that reckg is compared with.
+        filters: sentences on what cleaning left out.
+    """
+    counts = held.counts
+    named = {"train": "training", "valid": "validation"}
+    history = " and ".join(named[part] for part in parts)
+    spared = " and ".join(named[part] for part in held.excluded_parts)
+    tuned = (
+        f"Tuning: each baseline with settings could try {budget} of them, and keeps the one with the best NDCG@10 on "
+        "validation (all of a smaller grid; see the settings of the systems)."
+        if budget
+        else "Tuning: none of the baselines was tuned, for lack of a validation part that they could be tuned on."
+    )
+    words = [
+        f"Full ranking: every system orders all {n_items:,} candidate items for each user; nothing is sampled.",
+        f"Split: {split}. Models are fitted on the training part; the validation part chooses settings and labels the "
+        "reranker; the test part is read once, for this report.",
+        *filters,
+        f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
+        "never listed.",
+        f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
+        f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
+        f"user already had; {counts['users_without_target']:,} users have no other and are left out.",
+        tuned,
+        "Recall@k: found held-out items over all held-out items of the user. Precision@k: over k. NDCG@k: binary, the "
+        "ideal list has min(k, held-out) hits. MRR@k: 1 over the rank of the first hit. Hit@k: whether there is one. "
+        "MAP@k: precision at every hit, summed over min(k, held-out). Coverage@k: share of the candidates that are in "
+        "any user's list.",
+        f"Intervals: 95%, {samples:,} bootstrap samples over users (seed {seed}); differences are paired over the same "
+        "users. Coverage and the Gini index: jackknife over users, because a bootstrap sample misses a third of the "
+        "users and so understates them. The intervals tell nothing about another training seed.",
+        f"Several comparisons: p-values of {metric_label(primary_metric(ks))}, the primary metric, are of a paired "
+        f"t-test, corrected by Holm's method over the {systems or 'other'} systems that reckg is compared with. A "
+        f"difference is called clear where the interval leaves zero out and the corrected p is below {CLEAR}.",
+        "Equal scores are ordered by the item's place in the catalogue. A user without history gets the most popular "
+        "items from the baselines.",
+    ]
+    return {
+        "words": words,
+        "ranking": "full",
+        "split": split,
+        "history": "+".join(parts),
+        "excluded": "+".join(held.excluded_parts),
+        "candidates": n_items,
+        "k": list(ks),
+        "primary_metric": primary_metric(ks),
+        "bootstrap_samples": samples,
+        "seed": seed,
+        "tuning_settings": budget,
+        "test": dict(counts),
+    }

@@ -1,0 +1,69 @@
+"""Candidate lists of label users: the training data of a ranker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+
+from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.metrics.ranking import ranking_metrics
+from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.trees.blend import Blend
+
+K = 10  # cut-off of the NDCG that training maximises and the guard compares
+
+
+@dataclass(frozen=True)
+class Queries:
+    """n lists of candidates of label users, each with at least one relevant item, and how many lists had none.
+
+    user (n,): whose list it is; item_idx (n, c), -1 is padding; features (n, c, F) float32; hits (n, c) bool: the
+    relevant candidates; relevant: compressed rows of all relevant items. without: lists without a relevant candidate.
+    """
+
+    user: np.ndarray
+    item_idx: np.ndarray
+    features: np.ndarray
+    hits: np.ndarray
+    relevant: Rows
+    without: int = 0
+
+    @property
+    def cold(self) -> np.ndarray:
+        """(n,) bool: whose user had no history."""
+        return self.features[:, :, FEATURES.index("history_length")].max(axis=1, initial=-1, where=self.real) == 0
+
+    @property
+    def real(self) -> np.ndarray:
+        """(n, c) bool: what is no padding."""
+        return self.item_idx >= 0
+
+    def take(self, rows: np.ndarray) -> Queries:
+        parts = self.user[rows], self.item_idx[rows], self.features[rows], self.hits[rows]
+        return Queries(*parts, take_rows(self.relevant, rows))
+
+    def dataset(self, blend: Blend, sampled: np.ndarray) -> lgb.Dataset:
+        """For LightGBM: one row per sampled candidate, (n, c) bool, the blend as ``init_score``."""
+        rows, length = self.features[sampled], sampled.sum(axis=1)
+        return lgb.Dataset(
+            rows,
+            label=self.hits[sampled].astype(np.int32),
+            group=length[length > 0],
+            init_score=blend.scores(rows),
+            feature_name=list(FEATURES),
+        )
+
+    def sample(self, negatives: int, seed: int) -> np.ndarray:
+        """(n, c) bool: all hits, and of the other candidates at most so many at random."""
+        draw = np.random.default_rng(seed).random(self.hits.shape)
+        draw[self.hits | ~self.real] = 2
+        place = np.argsort(np.argsort(draw, axis=1), axis=1)
+        return self.hits | (self.real & (place < negatives))
+
+    def ndcg(self, score: np.ndarray) -> np.ndarray:
+        """(n,) NDCG@10 of the lists in the order of (n, c) scores."""
+        order = np.argsort(-np.where(self.real, score, -np.inf), axis=1, kind="stable")[:, :K]
+        lists = np.take_along_axis(self.item_idx, order, axis=1)
+        return ranking_metrics(lists, self.relevant, (K,))[f"ndcg@{K}"]

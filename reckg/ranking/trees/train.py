@@ -1,0 +1,213 @@
+"""Training of the ranker (LightGBM LambdaRank), and the guard that refuses one that does not help.
+
+The trees start from a blend of the source scores (``blend.py``), which enters as ``init_score``. The final score is
+blend plus trees. The number of trees is chosen over folds of users, and may be 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from reckg.metrics.significance import paired_difference
+from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.sources.candidates import CandidateCounts
+from reckg.ranking.trees.blend import HEAD, fit_blend
+from reckg.ranking.trees.queries import K, Queries
+from reckg.ranking.trees.ranker import Ranker, write_description
+
+GUARD_SAMPLES = 2000  # bootstrap samples of the label users
+GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
+NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
+TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two looks at the folds' NDCG; beyond the chosen number at most
+SMALLEST_FOLD = 2  # queries with a hit
+
+
+@dataclass(frozen=True)
+class RankerResult:
+    """``ranker`` is None where the guard refused it; ``info`` says why, and by how much it was better or worse."""
+
+    ranker: Ranker | None
+    info: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes the ranker, or only that it was refused and why."""
+        if self.ranker is not None:
+            self.ranker.save(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "ranker.txt").unlink(missing_ok=True)
+            write_description(folder, served=False, info=self.info)
+
+
+def train_ranker(
+    queries: Queries,
+    depths: CandidateCounts,
+    *,
+    seed: int = 0,
+    trees: int = 200,
+    leaves: int = 15,
+    learning_rate: float = 0.05,
+    min_data_in_leaf: int = 50,
+    folds: int = 5,
+    threads: int = 1,
+) -> RankerResult:
+    """Trains a ranker, and refuses it unless users outside its training get better lists than retrieval gives them.
+
+    Users are dealt into folds. Each fold is ranked by a model of the others, with as many trees as suit the others;
+    NDCG@10 of these lists against retrieval order, all label users counted, decides. The ranker that is returned is
+    trained on all of them, with as many trees as suit the folds together, which may be none: the blend alone. Lists
+    without a relevant candidate teach nothing; both orders score 0 on them.
+
+    Args:
+        queries: the label users' lists.
+        depths: of the sources of their candidates.
+        trees: at most; learning_rate, leaves, min_data_in_leaf: of LightGBM.
+        folds: >= 2.
+        threads: of LightGBM; the result does not depend on it.
+    Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
+    """
+    n, c = queries.hits.shape
+    info: dict[str, Any] = {
+        "served": False,
+        "label_users": n + queries.without,
+        "label_users_without_relevant_candidate": queries.without,
+        "labels_among_candidates": int(queries.hits.sum()),
+        "candidates": round(float(queries.real.sum(axis=1).mean()), 1) if n else 0,
+    }
+    useful = int(queries.hits[:, :HEAD].any(axis=1).sum())
+    if useful < SMALLEST_FOLD * folds:
+        info["why"] = (
+            f"only {useful} of {n + queries.without} label users have a relevant item among their first {min(HEAD, c)} "
+            f"candidates; {folds} folds need {SMALLEST_FOLD * folds}"
+        )
+        return RankerResult(None, info)
+    parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
+    users = np.unique(queries.user)
+    fold = (np.random.default_rng(seed).permutation(len(users)) % folds)[np.searchsorted(users, queries.user)]
+    blended, ranked, best = _cross_fit(queries, fold, parameters, trees, seed)
+    if not best:
+        ranked = blended  # what would be served is the blend, so the blend is what the guard judges
+    lists = {"retrieval": unranked_scores(queries), "blend": blended, "ranker": ranked}
+    ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
+    info |= guard_verdict(ndcg, seed) | {"trees": best}
+    cold = np.append(queries.cold, np.zeros(queries.without, dtype=bool))
+    if cold.sum() >= SMALLEST_FOLD * folds:
+        info["cold_users"] = guard_verdict({name: values[cold] for name, values in ndcg.items()}, seed)
+    if not info["served"]:
+        return RankerResult(None, info)
+    blend = fit_blend(queries.features, queries.hits, queries.real)
+    data = queries.dataset(blend, queries.sample(NEGATIVES, seed))
+    booster = lgb.train(parameters, data, best) if best else lgb.Booster(parameters, data)
+    gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
+    info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
+    return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
+
+
+def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: int, threads: int) -> dict[str, Any]:
+    """LightGBM's parameters."""
+    return {
+        "objective": "lambdarank",
+        "metric": "none",
+        "num_leaves": leaves,
+        "learning_rate": learning_rate,
+        "min_data_in_leaf": min_data_in_leaf,
+        "feature_fraction": 0.5,
+        "lambdarank_truncation_level": K,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": threads,
+        "verbose": -1,
+    }
+
+
+def _cross_fit(
+    queries: Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best.
+
+    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees`` or until PATIENCE of them have
+    not changed the choice.
+    """
+    sampled = queries.sample(NEGATIVES, seed)
+    models = [_Fold(queries, fold == number, sampled, parameters) for number in range(fold.max() + 1)]
+    counts = [0]
+    curves = np.array([[model.grow(0)] for model in models])  # NDCG of a fold's users with each of ``counts``
+    while counts[-1] < trees and counts[-1] - counts[_fewest_trees(curves)] < PATIENCE:
+        counts.append(min(counts[-1] + TREES_AT_ONCE, trees))
+        curves = np.column_stack([curves, [model.grow(counts[-1] - counts[-2]) for model in models]])
+    blended, ranked = (np.full(queries.hits.shape, -np.inf) for _ in range(2))
+    for number, model in enumerate(models):
+        few = counts[_fewest_trees(np.delete(curves, number, axis=0))]  # chosen without the users it is judged on
+        blended[fold == number], ranked[fold == number] = model.scores(0), model.scores(few)
+    return blended, ranked, counts[_fewest_trees(curves)]
+
+
+class _Fold:
+    """A ranker that grows over the users outside a fold, and the lists of those inside."""
+
+    def __init__(self, queries: Queries, inside: np.ndarray, sampled: np.ndarray, parameters: dict[str, Any]) -> None:
+        """inside (n,) bool: the fold's queries; sampled (n, c) bool: the candidates that trees may learn from."""
+        blend = fit_blend(queries.features[~inside], queries.hits[~inside], queries.real[~inside])
+        self.booster = lgb.Booster(parameters, queries.dataset(blend, sampled & ~inside[:, None]))
+        self.held = queries.take(np.flatnonzero(inside))
+        self.rows = self.held.features[self.held.real]
+        self.blended = self.sums = blend.scores(self.rows)
+
+    def grow(self, trees: int) -> float:
+        """The sum of the held users' NDCG with so many trees more."""
+        start = self.booster.current_iteration()
+        for _ in range(trees):
+            self.booster.update()
+        self.sums = self.sums + self._trees(start, trees)
+        return float(self.held.ndcg(self._lists(self.sums)).sum())
+
+    def scores(self, trees: int) -> np.ndarray:
+        """(n, c): of the held lists with the blend and the first trees."""
+        return self._lists(self.blended + self._trees(0, trees))
+
+    def _trees(self, start: int, trees: int) -> Any:
+        threads = self.booster.params["num_threads"]
+        return self.booster.predict(self.rows, start, trees, raw_score=True, num_threads=threads) if trees else 0.0
+
+    def _lists(self, score: np.ndarray) -> np.ndarray:
+        lists = np.full(self.held.hits.shape, -np.inf)
+        lists[self.held.real] = score
+        return lists
+
+
+def _fewest_trees(curves: np.ndarray) -> int:
+    """The place of the fewest trees that are no worse than the best by more than a standard error over the folds.
+
+    curves (folds, counts): the sum of a fold's NDCG with none and more and more trees. Few labels make the top of the
+    curve a matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error
+    rule.
+    """
+    behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
+    return int(np.argmax(behind.mean(axis=0) <= error))
+
+
+def unranked_scores(queries: Queries) -> np.ndarray:
+    """(n, c): the scores of the order without a ranker: the vectors', or popularity for users without a history."""
+    vectors, popular = (queries.features[:, :, FEATURES.index(name)] for name in ("retrieval_score", "popular_score"))
+    return np.where(queries.cold[:, None], popular, vectors)
+
+
+def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """The guard's verdict on out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
+    difference = paired_difference(ndcg["ranker"], ndcg["retrieval"], GUARD_SAMPLES, seed)
+    served = difference["mean"] > 0 and difference["p"] < GUARD_P
+    means = {name: float(values.mean()) for name, values in ndcg.items()}
+    verdict = "better than" if served else "not clearly better than"
+    why = (
+        f"out-of-fold NDCG@{K} {means['ranker']:.4f} is {verdict} retrieval's {means['retrieval']:.4f}: difference "
+        f"{difference['mean']:+.4f}, 95% interval {difference['low']:+.4f} to {difference['high']:+.4f}, "
+        f"p {difference['p']:.3f} (served below {GUARD_P})"
+    )
+    return {"served": served, "why": why, f"out_of_fold_ndcg@{K}": means, "difference": difference}
