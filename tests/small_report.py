@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
 from reckg.evaluation.comparison import systems_and_comparisons
+from reckg.evaluation.protocol import HeldOut, ItemGroups, SystemResult
 from reckg.evaluation.report.protocol_words import exposure_section, protocol_section
 from reckg.evaluation.slices import by_history, item_slices, user_slices, worst_slices
 from reckg.metrics.significance import bootstrap_interval, known_intervals

@@ -15,8 +15,8 @@ import numpy as np
 
 from reckg.data.history import History
 from reckg.evaluation.baselines import BLOCK_VALUES
-from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, evaluate_system
 from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
+from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, evaluate_system
 from reckg.metrics.significance import bootstrap_intervals
 from reckg.ranking.tables.ease import user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems

@@ -14,8 +14,8 @@ from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.depths import Choice
 from reckg.ranking.trees.labels import LabelSet, depths_for
-from reckg.ranking.trees.train import RankerResult
 from reckg.ranking.trees.request_costs import measure_costs, one_thread
+from reckg.ranking.trees.train import RankerResult
 
 TIMED_REQUESTS = 100  # single requests over which the latency is taken
 

@@ -12,9 +12,9 @@ from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.evaluation.baselines import Popularity
 from reckg.evaluation.cold_items import cold_items_section
+from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import ItemGroups
-from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
 from reckg.evaluation.report.protocol_words import protocol_section
 from reckg.evaluation.slices import worst_slices
 from reckg.pipeline.report.beyond import beyond_sections

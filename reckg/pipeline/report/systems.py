@@ -19,8 +19,8 @@ from reckg.config.run_config import Config
 from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.baselines import Popularity, recommend_by_scores
 from reckg.evaluation.cold_items import RandomOrder, Scores, evaluate_among, fit_text_knn, order_as_scores
-from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, evaluate_system
 from reckg.evaluation.comparison import primary_metric
+from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, evaluate_system
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables

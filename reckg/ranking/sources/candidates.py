@@ -14,7 +14,7 @@ from reckg.retrieval.exact import pair_scores, search_checked, write_best
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
-# What each gives: docs/ranking.md; in the report's words: evaluation/report.py, SYSTEMS.
+# What each gives: docs/ranking.md; in the report's words: evaluation/comparison.py, SYSTEMS.
 SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 

@@ -20,7 +20,6 @@ from reckg.retrieval.scored_items import ScoredItems
 FORMAT_VERSION = 2
 
 
-
 class Ranker:
     """A trained ranker; safe to call from several threads."""
 

@@ -9,10 +9,10 @@ import pytest
 
 from reckg.config.run_config import Config, EvaluateConfig
 from reckg.errors import ArtifactError, ConfigError
+from reckg.evaluation.comparison import SYSTEMS, primary_metric, systems_and_comparisons
 from reckg.evaluation.report.html import SECTIONS, render_html
 from reckg.evaluation.report.svg import Line, Mark, bar_chart, beeswarm, dot_plot, line_chart, nice_ticks
 from reckg.evaluation.report.words import metric_label
-from reckg.evaluation.comparison import SYSTEMS, primary_metric, systems_and_comparisons
 from reckg.evaluation.report.write import mood, verdict, write_report
 from reckg.pipeline.stages.evaluate import evaluate
 from reckg.recommend.golden import save_with_golden
