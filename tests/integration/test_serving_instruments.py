@@ -410,8 +410,8 @@ def test_interleaved_answers_are_logged_item_by_item(store: Path, tmp_path: Path
     with served(store, tmp_path / "log", **PATIENT, **experiment, **log) as server, connected(server) as client:
         shown = {user_id: client.recommend(user_id, 6) for user_id in USER_IDS}
     rows = read_served_log(tmp_path / "shown", events_of(shown, tmp_path)).rows.sort("user_id", "position")
-    shown = [(i.item_id, i.variant, i.score) for user_id in sorted(shown) for i in shown[user_id].items]
-    assert list(rows.select("item_id", "variant", "score").iter_rows()) == shown
+    expected = [(i.item_id, i.variant, i.score) for user_id in sorted(shown) for i in shown[user_id].items]
+    assert list(rows.select("item_id", "variant", "score").iter_rows()) == expected
     assert {answer.variant for answer in shown.values()} == {"interleaved"}
     assert set(rows["variant"]) == {"a", "b"} and rows["placement"].null_count() == len(rows)
     assert rows["propensity"].is_between(0, 1, closed="right").all() and rows["propensity"].min() < 1
