@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,28 +53,23 @@ def recommend_all(
     rerank: bool = True,
     block_users: int = 4096,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Writes the best k items of every user of a bundle, or of a list of users.
 
-    ``out`` has a row per user and item: ``user_id``, ``rank`` (1 is best), ``item_id``, ``score``, and ``fallback``:
-    null where the model answered; ``popular`` where the most popular items did, as for a user the bundle does not
-    know. Users come in the bundle's order, or the list's. Memory grows with ``block_users``, not with the users.
-
     Args:
-        users: a Parquet, CSV, TSV or JSONL file with a column ``user_id``, or a .txt with one id a line. An id that
-            is repeated is answered once. A list column ``recent_item_ids`` and the columns of the users' attributes
-            are used as by Recommender.recommend, for users that the bundle knows and others.
-        new_items: a table of items that the bundle does not have, to be recommended as well; see
-            reckg.live.add_items.with_items.
-        rerank: apply the bundle's ranker, where it has one.
+        bundle_path: bundle folder.
+        out: Parquet file to write. Each row is a user and an item: ``user_id``, ``rank`` (1 is best), ``item_id``,
+            ``score`` and ``fallback``, which is ``popular`` if the most popular items answered and null if the model
+            did. Users come in the order of the bundle, or of the list.
+        users: Parquet, CSV, TSV or JSONL file with ``user_id``, or a .txt with one id a line. Repeated ids are answered
+            once. ``recent_item_ids`` (lists) and attribute columns are used as by ``Recommender.recommend``.
+        new_items: table of items that are missing in the bundle and recommended as well.
+        rerank: apply the bundle's ranker.
+        block_users: users answered at once; memory grows with it.
         overwrite: replace ``out``.
     Returns:
-        Counts: ``users`` answered, of them ``unknown_users`` (not in the bundle; ``unknown_examples`` names up to
-        five) and ``cold_users`` (in the bundle without an interaction); ``repeated_users`` of the list;
-        ``short_users`` with fewer than k items; ``rows``; ``folded_users`` with recent items or attributes, and
-        ``ignored_columns`` of the list; how many recent items and values are unknown, and ``..._examples`` of these;
-        ``new_items``, and what is unknown of them; besides ``bundle_version``, ``out`` and ``seconds``.
+        Counts of users, rows, and unknown ids and values with up to EXAMPLES examples of each, beside
+        ``bundle_version``, ``out`` and ``seconds``.
     Raises:
         ArtifactError: the bundle is damaged, or ``out`` exists and ``overwrite`` is off.
         DataError: the list or the new items cannot be read, or they are empty or contradict themselves.
@@ -90,55 +86,49 @@ def recommend_all(
     bundle = open_bundle(Path(bundle_path))
     if rerank and bundle.ranker is not None:
         bundle.ranker.compile()
-    asked = pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _asked(given, bundle, str(users))
-    counts = _no_counts(given, asked)
+    requested = (
+        pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _requested_users(given, bundle, str(users))
+    )
+    counts = _new_counts(given, requested)
     users_of_bundle = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)
-    asked = asked.join(users_of_bundle, on="user_id", how="left", maintain_order="left")
-    asked = asked.select(*PLAIN, pl.exclude(PLAIN))
+    requested = requested.join(users_of_bundle, on="user_id", how="left", maintain_order="left")
+    requested = requested.select(*PLAIN, pl.exclude(PLAIN))
     if new_items is not None:
         bundle = _with_new_items(bundle, Path(new_items), counts)
-    parts = out.with_name(f".{out.name}.parts-{os.getpid()}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir()
-    try:
-        with tqdm(total=len(asked), unit="users", desc="recommend", disable=not progress) as bar:
-            for number, block in enumerate(asked.iter_slices(block_users)):
-                _recommend_block(bundle, block, k, rerank, counts).write_parquet(parts / f"{number:08d}.parquet")
-                bar.update(len(block))
-        _join(parts, out)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
+    with tqdm(total=len(requested), unit="users", desc="recommend") as bar, _parts(out) as parts:
+        for number, block in enumerate(requested.iter_slices(block_users)):
+            _recommend_block(bundle, block, k, rerank, counts).write_parquet(parts / f"{number:08d}.parquet")
+            bar.update(len(block))
     seconds = round(time.perf_counter() - started, 2)
     return {**counts, "bundle_version": bundle.version, "out": str(out), "seconds": seconds}
 
 
-def _no_counts(given: pl.DataFrame | None, asked: pl.DataFrame) -> dict[str, Any]:
+def _new_counts(given: pl.DataFrame | None, requested: pl.DataFrame) -> dict[str, Any]:
     """The counts before the first block."""
     counts: dict[str, Any] = {
-        "users": len(asked),
+        "users": len(requested),
         "unknown_users": 0,
         "unknown_examples": [],
         "cold_users": 0,
-        "repeated_users": 0 if given is None else len(given) - len(asked),
+        "repeated_users": 0 if given is None else len(given) - len(requested),
         "short_users": 0,
         "rows": 0,
         "folded_users": 0,
-        "ignored_columns": [] if given is None else [name for name in given.columns if name not in asked.columns],
+        "ignored_columns": [] if given is None else [name for name in given.columns if name not in requested.columns],
     }
-    for what in ("recent_items", "attributes"):
-        counts |= {f"unknown_{what}": 0, f"unknown_{what}_examples": []}
+    for kind in ("recent_items", "attributes"):
+        counts |= {f"unknown_{kind}": 0, f"unknown_{kind}_examples": []}
     return counts
 
 
 def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
     """The bundle with the items of a table; adds to ``counts``."""
-    grown = with_items(bundle, collect(open_table(path, []).frame.drop(ROW), path.name))
-    added = grown.manifest["added_items"]
+    extended = with_items(bundle, collect(open_table(path, []).frame.drop(ROW), path.name))
+    added = extended.manifest["added_items"]
     counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
     for unknown in added["unknown"].values():
         _count(counts, "unknown_of_new_items", "unknown_of_new_items_examples", unknown)
-    return grown
+    return extended
 
 
 def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]) -> pl.DataFrame:
@@ -188,9 +178,9 @@ def _requested(
     """The same of users who may have recent items and attributes; adds to ``counts``."""
     requests = [_request(row) for row in block.drop(USER_IDX).iter_rows(named=True)]
     answers = recommend_users(bundle, requests, Wanted(k, rerank=rerank))
-    for what in ("recent_items", "attributes"):
-        unknown = [value for values in getattr(answers, f"unknown_{what}") for value in values]
-        _count(counts, f"unknown_{what}", f"unknown_{what}_examples", unknown)
+    for kind in ("recent_items", "attributes"):
+        unknown = [value for values in getattr(answers, f"unknown_{kind}") for value in values]
+        _count(counts, f"unknown_{kind}", f"unknown_{kind}_examples", unknown)
     counts["folded_users"] += sum(not request.is_plain for request in requests)
     return answers.found, np.array([each is not None for each in answers.fallback])
 
@@ -207,7 +197,7 @@ def _request(row: dict[str, Any]) -> UserRequest:
     return UserRequest(user_id, recent, {name: value for name, value in row.items() if value not in (None, [])})
 
 
-def _asked(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
+def _requested_users(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
     """user_id once each, with the recent items and the attributes that the bundle can use, where there are any."""
     kinds = ColumnKinds() if bundle.inductive is None else bundle.inductive.user_kinds
     if RECENT in given.columns:
@@ -215,10 +205,19 @@ def _asked(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
     return conformed(given, "user_id", kinds, label)
 
 
-def _join(parts: Path, out: Path) -> None:
-    """Joins the parts in order, streaming, and renames the result into place."""
-    with written_file(out) as beside:
-        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(beside, maintain_order=True)
+@contextmanager
+def _parts(out: Path) -> Iterator[Path]:
+    """Yields a folder for the parts of a file; at the end they are joined in order, streaming, and take its place."""
+    parts = out.with_name(f".{out.name}.parts-{os.getpid()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    try:
+        yield parts
+        with written_file(out) as beside:
+            pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(beside, maintain_order=True)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def _read_users(path: Path) -> pl.DataFrame:

@@ -31,13 +31,11 @@ def fit(
 ) -> FittedRecommender:
     """Trains a recommender, judges it on held-out interactions, and opens it.
 
-    The stages, and so the figures, are those of ``reckg run`` on the same tables. Their progress is printed. A folder
-    of an earlier call with the same tables and configuration is taken as it is; an interrupted one goes on.
+    The stages, and so the figures, are those of ``reckg run``. Finished stages of an earlier call are used again.
 
     Args:
-        interactions: a row for each event: ``user_id``, ``item_id`` and, if known, ``timestamp``, ``weight``,
-            ``event``, ``split``. A table is a Polars or pandas frame, or the path of a Parquet, CSV, TSV or JSON Lines
-            file.
+        interactions: ``user_id``, ``item_id`` and, if known, ``timestamp``, ``weight``, ``event``, ``split``. A table
+            is a Polars or pandas frame, or the path of a Parquet, CSV, TSV or JSON Lines file.
         items: ``item_id`` and columns of texts, categories, numbers and lists.
         users: ``user_id`` and columns, as of the items.
         triples: facts of a knowledge graph: ``head``, ``relation``, ``tail``.

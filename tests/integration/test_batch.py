@@ -35,7 +35,7 @@ def rows_of(frame: pl.DataFrame, user_id: str) -> list[tuple[int, str, float]]:
 
 
 def test_every_user_gets_what_a_single_request_gives(bundle: Bundle, bundle_path: Path, tmp_path: Path) -> None:
-    counts = recommend_all(bundle_path, tmp_path / "new" / "recs.parquet", k=10, block_users=7, progress=False)
+    counts = recommend_all(bundle_path, tmp_path / "new" / "recs.parquet", k=10, block_users=7)
     frame = pl.read_parquet(tmp_path / "new" / "recs.parquet")
     assert frame.schema == {
         "user_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32, "fallback": pl.String
@@ -55,7 +55,7 @@ def test_every_user_gets_what_a_single_request_gives(bundle: Bundle, bundle_path
 
 
 def test_users_with_fewer_items_than_k_are_counted(bundle: Bundle, bundle_path: Path, tmp_path: Path) -> None:
-    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=60, progress=False)
+    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=60)
     frame = pl.read_parquet(tmp_path / "recs.parquet")
     assert counts["rows"] == frame.height == 40 * 60 - len(bundle.history.item_idx)
     assert counts["short_users"] == 39  # all but the cold one
@@ -74,7 +74,7 @@ def test_a_list_with_unknown_and_repeated_users(bundle: Bundle, bundle_path: Pat
             path.write_text("\n".join(listed["user_id"]) + "\n")
         case _:
             listed.write_csv(path, separator="," if suffix == "csv" else "\t")
-    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=5, users=path, block_users=2, progress=False)
+    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=5, users=path, block_users=2)
     frame = pl.read_parquet(tmp_path / "recs.parquet")
     assert frame["user_id"].unique(maintain_order=True).to_list() == ["u007", "nobody", "u003", "007"]
     assert (counts["users"], counts["unknown_users"], counts["repeated_users"]) == (4, 2, 1)
@@ -95,9 +95,9 @@ def test_a_list_that_cannot_be_read_is_refused(bundle_path: Path, tmp_path: Path
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match=message):
-            recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / name, progress=False)
+            recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / name)
     with pytest.raises(DataError, match="cannot be read"):
-        recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / "absent.csv", progress=False)
+        recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / "absent.csv")
     assert not (tmp_path / "recs.parquet").exists()
 
 
@@ -105,9 +105,9 @@ def test_nothing_is_overwritten_unless_asked(bundle_path: Path, tmp_path: Path) 
     out = tmp_path / "recs.parquet"
     out.write_text("mine")
     with pytest.raises(ArtifactError, match="exists already"):
-        recommend_all(bundle_path, out, progress=False)
+        recommend_all(bundle_path, out)
     assert out.read_text() == "mine"
-    recommend_all(bundle_path, out, k=3, overwrite=True, progress=False)
+    recommend_all(bundle_path, out, k=3, overwrite=True)
     assert pl.read_parquet(out).height == 120
     with pytest.raises(ValueError, match="k and block_users must be >= 1"):
         recommend_all(bundle_path, tmp_path / "other.parquet", k=0)
@@ -126,7 +126,7 @@ def test_a_run_that_fails_leaves_no_file(bundle_path: Path, tmp_path: Path, monk
     original = jobs.commands.recommend._recommend_block
     monkeypatch.setattr(jobs.commands.recommend, "_recommend_block", fails_at_the_third)
     with pytest.raises(ArtifactError, match="stopped"):
-        recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=4, progress=False)
+        recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=4)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,14 +141,14 @@ def test_memory_grows_with_the_block_not_with_the_users(
         return original(bundle, user_idx, *words, **named)
 
     monkeypatch.setattr(jobs.commands.recommend, "recommend_batch", watched)
-    recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=16, progress=False)
+    recommend_all(bundle_path, tmp_path / "recs.parquet", block_users=16)
     assert sizes == [16, 16, 8]
 
 
 def test_without_reranking_the_order_is_retrieval_s(bundle: Bundle, bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "users.txt").write_text("u003\nnobody\n")
     for name, users in (("all", None), ("two", tmp_path / "users.txt")):
-        recommend_all(bundle_path, tmp_path / name, k=30, rerank=False, users=users, progress=False)
+        recommend_all(bundle_path, tmp_path / name, k=30, rerank=False, users=users)
     every, two = pl.read_parquet(tmp_path / "all"), pl.read_parquet(tmp_path / "two")
     ordered, reranked = (Recommender(bundle).recommend("u003", 30, rerank=which).items for which in (False, True))
     assert ordered != reranked

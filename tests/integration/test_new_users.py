@@ -70,7 +70,7 @@ def test_a_list_with_histories_and_attributes_is_answered_as_single_requests(
         LISTED.write_parquet(users)
     else:
         LISTED.with_columns(pl.col("recent_item_ids").list.join("|")).write_csv(users)
-    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=8, users=users, block_users=4, progress=False)
+    counts = recommend_all(bundle_path, tmp_path / "recs.parquet", k=8, users=users, block_users=4)
     frame = pl.read_parquet(tmp_path / "recs.parquet")
     for row in LISTED.iter_rows(named=True):
         given = {name: row[name] for name in ("city", "age") if row[name] is not None}
@@ -96,7 +96,7 @@ def test_a_list_that_contradicts_itself_is_refused(bundle_path: Path, tmp_path: 
     users = pl.DataFrame({"user_id": ["a", "a"], "recent_item_ids": [["i01"], ["i02"]]})
     users.write_parquet(tmp_path / "users.parquet")
     with pytest.raises(DataError, match="1 values of 'user_id' have rows that differ"):
-        recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / "users.parquet", progress=False)
+        recommend_all(bundle_path, tmp_path / "recs.parquet", users=tmp_path / "users.parquet")
 
 
 def test_new_items_are_recommended_by_the_command(
@@ -125,9 +125,9 @@ def test_a_bundle_of_an_older_reckg_refuses_what_it_cannot(bundle: Bundle, tmp_p
     save_with_golden(replace(bundle, inductive=None), tmp_path / "old")
     LISTED.write_parquet(tmp_path / "users.parquet")
     with pytest.raises(CannotEmbedError, match="Run 'reckg bundle' again"):
-        recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
+        recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet")
     LISTED.drop("recent_item_ids").write_parquet(tmp_path / "users.parquet")
-    counts = recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet", progress=False)
+    counts = recommend_all(tmp_path / "old", tmp_path / "r.parquet", users=tmp_path / "users.parquet")
     assert counts["ignored_columns"] == ["city", "age", "remark"] and counts["folded_users"] == 0
 
 

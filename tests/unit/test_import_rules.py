@@ -100,7 +100,7 @@ ROOMS = (
     Room("reckg.pipeline.ranking", ("numpy", "polars", "scipy", "tqdm")),
     Room("reckg.pipeline.report", ("numpy", "polars", "scipy", "tqdm")),
     Room("reckg.pipeline.stages", ("numpy", "polars", "safetensors", "torch", "tqdm")),
-    Room("reckg.pipeline", ("polars",), ("pandas",)),
+    Room("reckg.pipeline", ("numpy", "polars"), ("pandas",)),
     Room("serving.errors", ("grpc",), apart=OFFLINE),
     Room("serving.settings", ("pydantic",), apart=OFFLINE),
     Room("serving.client", ("grpc", "grpc_health"), only=("reckg.errors", "reckg.version", "reckg.v1")),

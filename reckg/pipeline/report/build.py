@@ -44,7 +44,17 @@ def build_report(
     popularity: Popularity,
     groups: ItemGroups,
 ) -> dict[str, Any]:
-    """Everything measured and everything the run folder tells of how it was made, but for the timing."""
+    """Puts the report together, without its timing.
+
+    Args:
+        run: run folder, which tells how the systems were made.
+        bundle: as of test time.
+        measured: results of every system.
+        popularity: counts of the known interactions at test time.
+        groups: the items by popularity.
+    Returns:
+        The content of report.json.
+    """
     samples, seed, ks = config.evaluate.bootstrap_samples, config.run.seed, config.evaluate.k
     metric, results = primary_metric(ks), measured.results
     systems, comparisons = systems_and_comparisons(results, measured.settings, metric, samples, seed)
@@ -53,9 +63,6 @@ def build_report(
     for name, found in figures.items():
         systems[name]["beyond"] = found
     slices = slices_section(config, test, results, groups, best, [metric, f"recall@{k}"])
-    split = test.prepared.info.get("split", {})
-    triples = run / "graph" / "triples.parquet"
-    tuned = any("tried" in settings for settings in measured.settings.values())
     return {
         "name": test.prepared.info.get("name", ""),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,28 +72,8 @@ def build_report(
         "beyond": beyond,
         "slices": slices,
         "worst": worst_slices(slices, metric, best, systems["reckg"]["test"][metric]["mean"]),
-        "protocol": protocol_section(
-            test.held,
-            test.parts,
-            str(split.get("kind", "unknown")),
-            test.n_items,
-            ks,
-            samples,
-            seed,
-            budget=tuning_budget(config, test) if tuned else 0,
-            systems=len(comparisons),
-            filters=filter_words(test),
-        ),
-        "leakage_checks": checks_from_preparation(test.prepared.info.get("checks"))
-        + leakage_checks(
-            test.prepared.interactions,
-            pl.read_parquet(triples, columns=["head", "tail"]) if triples.is_file() else None,
-            test.held,
-            test.parts,
-            results,
-            test.n_users,
-            test.n_items,
-        ),
+        "protocol": _protocol(config, test, measured, len(comparisons)),
+        "leakage_checks": _leakage(run, test, measured),
         "samples": samples_section(config, test, results, bundle, ("reckg", best)),
         "ranker": read_object(run / "ranker" / "ranker.json").get("info", {}),
         "shap": shap_section(run, bundle, test, max(ks), seed),
@@ -98,8 +85,37 @@ def build_report(
     }
 
 
+def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -> dict[str, Any]:
+    tuned = any("tried" in settings for settings in measured.settings.values())
+    return protocol_section(
+        test.held,
+        test.parts,
+        str(test.prepared.info.get("split", {}).get("kind", "unknown")),
+        test.n_items,
+        config.evaluate.k,
+        config.evaluate.bootstrap_samples,
+        config.run.seed,
+        budget=tuning_budget(config, test) if tuned else 0,
+        systems=systems,
+        filters=filter_words(test),
+    )
+
+
+def _leakage(run: Path, test: RunData, measured: Measured) -> list[dict[str, Any]]:
+    triples = run / "graph" / "triples.parquet"
+    return checks_from_preparation(test.prepared.info.get("checks")) + leakage_checks(
+        test.prepared.interactions,
+        pl.read_parquet(triples, columns=["head", "tail"]) if triples.is_file() else None,
+        test.held,
+        test.parts,
+        measured.results,
+        test.n_users,
+        test.n_items,
+    )
+
+
 def new_items_section(config: Config, test: RunData, measured: Measured) -> dict[str, Any]:
-    """The report's section on new items."""
+    """Builds the report's section on new items, for a split that keeps whole items out of training."""
     assert test.new_items is not None
     counts = {
         "new_items": len(test.new_items),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -33,9 +33,18 @@ def slices_section(
     best: str,
     metrics: list[str],
 ) -> dict[str, Slice]:
-    """All slices; those by an attribute have a name with a colon. metrics: NDCG and recall at one cut-off."""
+    """Measures the systems on groups of test users and of held-out items.
+
+    Args:
+        results: by system.
+        groups: the items by popularity.
+        best: the baseline that reckg is compared with.
+        metrics: NDCG and recall at one cut-off.
+    Returns:
+        Slices by name; the name of a slice by an attribute is ``user:COLUMN`` or ``item:COLUMN``.
+    """
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
-    users, k = test.held.users, int(metrics[0].split("@")[1])
+    users = test.held.users
     common = (best, metrics, samples, seed)
 
     def of_users(named: Sequence[tuple[str, np.ndarray]], title: str, explanation: str) -> Slice:
@@ -62,15 +71,33 @@ def slices_section(
             "By time since the user's last event",
             "Days from the last interaction of the user's history to the first one of the test part.",
         )
+    found |= _user_attribute_slices(test, of_users)
+    return found | _item_attribute_slices(config, test, results, best, metrics)
+
+
+def _user_attribute_slices(
+    test: RunData, of_users: Callable[[Sequence[tuple[str, np.ndarray]], str, str], Slice]
+) -> dict[str, Slice]:
+    """Slices of the test users by their attributes, named ``user:COLUMN``."""
+    found: dict[str, Slice] = {}
     kinds = test.prepared.info.get("user_columns", {})
     for column in [c for kind in ("categorical", "list", "number") for c in kinds.get(kind, [])][:ATTRIBUTES]:
-        named = [(v, inside[users]) for v, inside in by_value(test.prepared.users[column])]
+        named = [(v, inside[test.held.users]) for v, inside in by_value(test.prepared.users[column])]
         part = of_users(
             [(v, inside) for v, inside in named if inside.sum() >= SLICE_USERS],
             f"Users by {column}",
             f"The most frequent values, of {SLICE_USERS} users at least; numbers in quarters of all users.",
         )
         found |= {f"user:{column}": part} if part["rows"] else {}
+    return found
+
+
+def _item_attribute_slices(
+    config: Config, test: RunData, results: Mapping[str, SystemResult], best: str, metrics: list[str]
+) -> dict[str, Slice]:
+    """Slices of the held-out items by their attributes, named ``item:COLUMN``."""
+    found: dict[str, Slice] = {}
+    k = int(metrics[0].split("@")[1])
     kinds = test.prepared.info.get("item_columns", {})
     for column in [c for kind in ("list", "categorical", "number") for c in kinds.get(kind, [])][:ATTRIBUTES]:
         named = by_value(test.prepared.items[column])
@@ -80,7 +107,10 @@ def slices_section(
         part = item_slices(
             per_group,
             {name: name for name, _ in named},
-            *common,
+            best,
+            metrics,
+            config.evaluate.bootstrap_samples,
+            config.run.seed,
             f"Items by {column}",
             "Only the held-out items with the value count; the most frequent values, numbers in quarters of all items.",
         )
@@ -90,7 +120,12 @@ def slices_section(
 
 
 def days_since_last_event(test: RunData) -> np.ndarray | None:
-    """(n,) days of the tested users, NaN without a history; None where times say nothing of it."""
+    """Computes the days between a user's history and the test part.
+
+    Returns:
+        (n,) days of the test users, NaN without a history; None if the data have no UTC times, or the test part does
+        not follow the history in time.
+    """
     frame = test.prepared.interactions
     if test.prepared.info.get("time") != "utc" or "timestamp" not in frame.columns or not test.prepared.in_order:
         return None
@@ -99,6 +134,6 @@ def days_since_last_event(test: RunData) -> np.ndarray | None:
         frame.filter(pl.col("split").is_in(list(test.parts))).group_by("user_idx").agg(last=pl.col("timestamp").max())
     )
     users = pl.DataFrame({"user_idx": test.held.users}, schema_overrides={"user_idx": frame.schema["user_idx"]})
-    both = users.join(first, on="user_idx", how="left", maintain_order="left")
-    both = both.join(last, on="user_idx", how="left", maintain_order="left")
-    return ((both["first"] - both["last"]).cast(pl.Float64) / 86_400).to_numpy()
+    joined = users.join(first, on="user_idx", how="left", maintain_order="left")
+    joined = joined.join(last, on="user_idx", how="left", maintain_order="left")
+    return ((joined["first"] - joined["last"]).cast(pl.Float64) / 86_400).to_numpy()

@@ -17,7 +17,6 @@ def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
     users, items = read_embeddings(run, "serving")
     built = index_of(users, items, config)
     built.save(run / "index")
-    said = built.description()
-    return (
-        {key: said[key] for key in ("kind", "compression")} | {"items": len(items), **said["settings"]} | said["recall"]
-    )
+    description = built.description()
+    counts: dict[str, Any] = {key: description[key] for key in ("kind", "compression")}
+    return counts | {"items": len(items), **description["settings"], **description["recall"]}

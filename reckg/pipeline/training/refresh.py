@@ -27,7 +27,7 @@ def refresh_epochs(config: Config, run: Path) -> int:
     """train.refresh_epochs; where it is not set, a sixth of what the run's model took to its best, at least one."""
     if config.train.refresh_epochs is not None:
         return config.train.refresh_epochs
-    return max(1, round(int(_told(run)["best_epoch"]) / SHARE))
+    return max(1, round(int(_trained(run)["best_epoch"]) / SHARE))
 
 
 def refreshed(config: Config, run: Path, prepared: Prepared, model: JointModel, state: str) -> JointModel:
@@ -52,14 +52,16 @@ def refreshed(config: Config, run: Path, prepared: Prepared, model: JointModel, 
     objective = objective_of(config, newer, tensors, later, plan)
     go_on(newer, tensors, objective, schedule_of(config, plan.batch_size), epochs, progress=tqdm)
     if model.spectral is not None:
-        told = _told(run)
+        trained = _trained(run)
         newer.update_attention(tensors)
         text = None if newer.text is None else newer.text.vectors.cpu().numpy()
         fitted = fit_spectral(graph, config.model.linear_rank, text)
-        shares = told["linear_share"], told["linear_share_new_items"]
+        shares = trained["linear_share"], trained["linear_share_new_items"]
         newer.spectral = with_shares(fitted, newer.embeddings(tensors), graph, *shares)
     return newer
 
 
-def _told(run: Path) -> dict[str, float]:
-    return json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
+def _trained(run: Path) -> dict[str, float]:
+    """Reads the figures of the run's training."""
+    figures: dict[str, float] = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
+    return figures
