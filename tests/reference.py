@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Ranking metrics: Python lists and sets, one user, one loop.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,3 +165,39 @@ def slow_miscalibration(history: Sequence[set[str]], ranked: Sequence[set[str]],
 
     p, q = mix(history), mix(ranked)
     return sum(p[v] * math.log(p[v] / ((1 - smoothing) * q.get(v, 0.0) + smoothing * p[v])) for v in p)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Counterfactual estimates of a mean reward, one value each.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def ips(reward: np.ndarray, weight: np.ndarray) -> float:
+    """Inverse propensity scoring: the mean of weight x reward over (n,) rows. Unbiased without clipping.
+
+    Source: Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446.
+    """
+    return float(np.mean(weight * reward))
+
+
+def snips(reward: np.ndarray, weight: np.ndarray) -> float:
+    """Self-normalised IPS: the weighted mean of the (n,) rewards, never outside their range; NaN where no row counts.
+
+    Source: Swaminathan & Joachims 2015, The self-normalized estimator for counterfactual learning, NeurIPS.
+    """
+    total = float(np.sum(weight))
+    return float(np.sum(weight * reward)) / total if total > 0 else float("nan")
+
+
+def doubly_robust(reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, wanted: np.ndarray) -> float:
+    """The reward model's estimate for the system's items, corrected by its weighted errors on the shown ones.
+
+    Right where the propensities are, whatever the model says; and where the model is, whatever the propensities say.
+
+    Args:
+        reward, weight: (n,) of the shown items.
+        shown: (n,) the model's reward of the shown items, by a model that did not see them.
+        wanted: (n,) the model's reward of what the system would show in their stead; 0 where it shows nothing.
+    Source: Dudik, Langford & Li 2011, arXiv:1103.4601.
+    """
+    return float(np.mean(wanted + weight * (reward - shown)))

@@ -12,7 +12,6 @@ from scipy import sparse
 from reckg.bundle.bundle import Bundle
 from reckg.data.history import History
 from reckg.data.ids import IdMap
-from reckg.ranking.features.extract import extract_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.build import build_feature_tables
@@ -20,6 +19,7 @@ from reckg.ranking.trees.blend import Blend
 from reckg.ranking.trees.ranker import Ranker
 from reckg.retrieval.index import build_index
 from reckg.retrieval.scored_items import ScoredItems
+from tests.small_features import extract_features
 
 CANDIDATES = 20
 DEPTHS = {"vectors": 12, "profile": 4, "cooccurrence": 8, "entities": 5, "popular": 5}

@@ -9,7 +9,8 @@ import polars as pl
 import scipy.sparse as sp
 
 from reckg.data.history import History
-from reckg.ranking.features.extract import extract_features
+from reckg.ranking.features.extract import FEATURES, candidate_features
+from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.build import build_feature_tables
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
@@ -37,7 +38,7 @@ def toy_history() -> History:
     return History.from_interactions(frame.with_columns(timestamp=pl.col("day") * DAY), 3)
 
 
-def toy_tables(**changes: Any) -> FeatureTables:
+def toy_tables(history: History | None = None, **changes: Any) -> FeatureTables:
     settings: dict[str, Any] = {
         "n_users": 3,
         "n_items": 4,
@@ -51,7 +52,7 @@ def toy_tables(**changes: Any) -> FeatureTables:
         "graph_dim": 2,
         "text": TEXT,
     }
-    return build_feature_tables(toy_history(), **(settings | changes))
+    return build_feature_tables(history or toy_history(), **(settings | changes))
 
 
 World = tuple[FeatureTables, History, ScoredItems, np.ndarray, np.ndarray]
@@ -89,6 +90,19 @@ def random_world(seed: int, order: str = "ahead", n_users: int = 30, n_items: in
     items[padding], score[padding] = -1, -np.inf
     vectors = rng.normal(size=(n_users, 19)).astype(np.float32)
     return tables, history, ScoredItems(items, score), vectors, item_vectors
+
+
+def extract_features(
+    tables: FeatureTables,
+    history: History,
+    user_idx: np.ndarray,
+    candidates: ScoredItems,
+    vectors: np.ndarray,
+    item_vectors: np.ndarray,
+) -> np.ndarray:
+    """(n * c, F): the features of (n, c) candidates of the users, whose (n, d) vectors are given."""
+    scores = UserScores(tables, history, np.asarray(user_idx, dtype=np.int64), vectors, item_vectors)
+    return candidate_features(scores, candidates).reshape(-1, len(FEATURES))
 
 
 def part_of(world: World, users: np.ndarray, width: int = 12) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 
 from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import Diversity
-from reckg.ranking.features.extract import candidate_features, extract_features
+from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.trees.labels import LabelSet, label_queries
 from reckg.recommend import two_stage
@@ -34,6 +34,7 @@ from serving.worker.server import start_server
 from tests import small_world
 from tests.memory_store import MemoryStore
 from tests.small_bundle import DEPTHS
+from tests.small_features import extract_features
 from tests.small_world import ITEMS, USER_IDS, USERS
 
 REQUESTS: list[dict[str, Any]] = [

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.evaluation.logs.counterfactual import (
-    doubly_robust,
-    effective_sample_size,
-    estimate,
-    importance_weights,
-    ips,
-    snips,
-    top_weight_share,
-)
+from reckg.evaluation.logs.counterfactual import effective_sample_size, estimate, importance_weights, top_weight_share
+from tests.reference import doubly_robust, ips, snips
 
 
 @settings(max_examples=100, deadline=None)

@@ -35,37 +35,6 @@ def importance_weights(target: np.ndarray, propensity: np.ndarray, clip: float |
     return weight if clip is None else np.minimum(weight, clip)
 
 
-def ips(reward: np.ndarray, weight: np.ndarray) -> float:
-    """Inverse propensity scoring: the mean of weight x reward over (n,) rows. Unbiased without clipping.
-
-    Source: Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446.
-    """
-    return float(np.mean(weight * reward))
-
-
-def snips(reward: np.ndarray, weight: np.ndarray) -> float:
-    """Self-normalised IPS: the weighted mean of the (n,) rewards, never outside their range; NaN where no row counts.
-
-    Source: Swaminathan & Joachims 2015, The self-normalized estimator for counterfactual learning, NeurIPS.
-    """
-    total = float(np.sum(weight))
-    return float(np.sum(weight * reward)) / total if total > 0 else float("nan")
-
-
-def doubly_robust(reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, wanted: np.ndarray) -> float:
-    """The reward model's estimate for the system's items, corrected by its weighted errors on the shown ones.
-
-    Right where the propensities are, whatever the model says; and where the model is, whatever the propensities say.
-
-    Args:
-        reward, weight: (n,) of the shown items.
-        shown: (n,) the model's reward of the shown items, by a model that did not see them.
-        wanted: (n,) the model's reward of what the system would show in their stead; 0 where it shows nothing.
-    Source: Dudik, Langford & Li 2011, arXiv:1103.4601.
-    """
-    return float(np.mean(wanted + weight * (reward - shown)))
-
-
 def effective_sample_size(weight: np.ndarray) -> float:
     """How many rows of equal weight are worth as much: (sum w)^2 / sum w^2, in [1, n]; 0 without any weight.
 
@@ -96,7 +65,8 @@ def estimate(
     """All estimates with 95% bootstrap intervals over clusters, which are drawn whole.
 
     Args:
-        reward, weight, shown, wanted: (n,) as in ``doubly_robust``.
+        reward, weight, shown, wanted: (n,) rewards and weights of the shown items, and a reward model's values of the
+            shown items and of the items that the system would show in their stead.
         cluster: (n,) int from 0, the request or the user of each row, without gaps.
     Returns:
         logged (the mean reward of the log), ips, snips, dr, ips_minus_logged, snips_minus_logged, dr_minus_logged and

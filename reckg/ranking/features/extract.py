@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from reckg.data.history import History
-from reckg.errors import DataError
 from reckg.ranking.features.pairs import Pairs
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.columns import EVENT_SPAN
@@ -61,55 +59,6 @@ def block_users(tables: FeatureTables, candidates: int) -> int:
     """Users whose scores are held at once."""
     widest = max(len(tables.items), tables.entities.shape[1], candidates * len(FEATURES), 1)
     return max(1, CELLS_AT_ONCE // widest)
-
-
-def extract_features(
-    tables: FeatureTables,
-    history: History,
-    user_idx: np.ndarray,
-    candidates: ScoredItems,
-    vectors: np.ndarray,
-    item_vectors: np.ndarray,
-) -> np.ndarray:
-    """The features of every candidate of every user.
-
-    A row depends on its user and the user's candidates alone, not on the rest of the batch.
-
-    Args:
-        history: the same that the tables were built of.
-        user_idx: (n,) int64.
-        candidates: (n, c) in retrieval order, with the inner products of the vectors as scores.
-        vectors, item_vectors: (n, d), (n_items, d) float32: of these users and of all items.
-    Returns:
-        (n * c, F) float32, user by user; columns as FEATURES. Rows of padding are NaN throughout.
-    Raises:
-        DataError: user_idx and candidates differ in length, or a user or an item is not in the tables.
-    """
-    user_idx = np.asarray(user_idx, dtype=np.int64)
-    n, c = candidates.item_idx.shape
-    check_request(tables, history, user_idx, candidates)
-    features = np.empty((n, c, len(FEATURES)), dtype=np.float32)
-    block = block_users(tables, c)
-    for start in range(0, n, block):
-        rows = slice(start, start + block)
-        scores = UserScores(tables, history, user_idx[rows], vectors[rows], item_vectors)
-        part = ScoredItems(candidates.item_idx[rows], candidates.score[rows])
-        features[rows] = candidate_features(scores, part)
-    return features.reshape(n * c, len(FEATURES))
-
-
-def check_request(tables: FeatureTables, history: History, user_idx: np.ndarray, candidates: ScoredItems) -> None:
-    shape = candidates.item_idx.shape
-    if shape != candidates.score.shape or shape[:1] != user_idx.shape:
-        raise DataError(f"features of {len(user_idx)} users for candidates of the shape {shape}: they do not fit.")
-    if history.n_users != len(tables.users):
-        raise DataError(f"history of {history.n_users} users, tables of {len(tables.users)}: from different runs?")
-    for name, values, size, low in (
-        ("user", user_idx, len(tables.users), 0),
-        ("item", candidates.item_idx, len(tables.items), -1),
-    ):
-        if values.size and not low <= values.min() <= values.max() < size:
-            raise DataError(f"{name}_idx {values.min()} to {values.max()}: the tables have {size} {name}s.")
 
 
 def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from reckg.errors import ArtifactError, DataError
 from reckg.ranking.features import extract as features_module
-from reckg.ranking.features.extract import FEATURES, extract_features
+from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.tables import row_sums as row_sums_module
 from reckg.ranking.tables.feature_tables import load_feature_tables
 from reckg.retrieval.scored_items import ScoredItems
@@ -22,6 +22,7 @@ from tests.small_features import (
     NOW,
     NUMBERS,
     USER_VECTORS,
+    extract_features,
     part_of,
     random_world,
     toy_history,
@@ -146,11 +147,3 @@ def test_what_does_not_fit_is_refused() -> None:
         toy_tables(item_vectors=ITEM_VECTORS[:3, :2])
     with pytest.raises(DataError, match="the entities' matrices 2 users and 4 items"):
         toy_tables(user_entities=sp.csr_matrix(ATTRIBUTES[:2]))
-    tables, history, vectors = toy_tables(), toy_history(), (USER_VECTORS, ITEM_VECTORS)
-    two = ScoredItems(np.zeros((2, 1), np.int64), np.zeros((2, 1), np.float32))
-    with pytest.raises(DataError, match="features of 1 users for candidates"):
-        extract_features(tables, history, np.array([0]), two, *vectors)
-    with pytest.raises(DataError, match="user_idx 0 to 3: the tables have 3 users"):
-        extract_features(tables, history, np.array([0, 3]), two, *vectors)
-    with pytest.raises(DataError, match="item_idx 4 to 4: the tables have 4 items"):
-        extract_features(tables, history, np.array([0, 1]), ScoredItems(two.item_idx + 4, two.score), *vectors)

@@ -18,7 +18,7 @@ from reckg.bundle.manifest import read_manifest
 from reckg.data.history import History
 from reckg.errors import ArtifactError, CannotEmbedError, DataError
 from reckg.live.add_items import with_items
-from reckg.ranking.features.extract import FEATURES, extract_features
+from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.recommend.fold_in import UserRequest, fold_in
@@ -26,6 +26,7 @@ from reckg.recommend.golden import open_bundle, save_with_golden
 from reckg.recommend.recommender import Recommender
 from reckg.retrieval.scored_items import ScoredItems
 from tests import small_world
+from tests.small_features import extract_features
 from tests.small_world import ITEM_IDS, ITEMS, USER_IDS
 
 GIVEN = ["i07", "i02", "i11"]

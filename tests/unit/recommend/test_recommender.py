@@ -11,7 +11,6 @@ import pytest
 from reckg.bundle.bundle import Bundle
 from reckg.errors import DataError, UnknownIdError
 from reckg.live.live_bundle import LiveBundle
-from reckg.ranking.features.extract import extract_features
 from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.known_users import popular_items, recommend_batch, similar_items
 from reckg.recommend.recommender import Recommender
@@ -19,6 +18,7 @@ from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import CANDIDATES, candidates_of, small_bundle
+from tests.small_features import extract_features
 
 COLD = 39
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reckg.evaluation.logs.counterfactual import (
-    doubly_robust,
-    effective_sample_size,
-    estimate,
-    importance_weights,
-    ips,
-    snips,
-    top_weight_share,
-)
+from reckg.evaluation.logs.counterfactual import effective_sample_size, estimate, importance_weights, top_weight_share
 from reckg.evaluation.logs.reward_model import cross_fitted
+from tests.reference import doubly_robust, ips, snips
 
 ITEMS = 5
 TRUTH = np.array([0.1, 0.3, 0.5, 0.2, 0.7])  # chance that an item is taken

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 
 from reckg.data.history import History
 from reckg.ranking.features import extract as features_module
-from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES, extract_features, standardised_scores
+from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES, candidate_features, standardised_scores
 from reckg.ranking.sources import user_scores as user_scores_module
+from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables import columns as columns_module
 from reckg.ranking.tables.columns import user_recency
 from reckg.ranking.tables.feature_tables import FeatureTables
@@ -28,6 +29,7 @@ from tests.small_features import (
     NUMBERS,
     SPREAD,
     USER_VECTORS,
+    extract_features,
     random_world,
     toy_history,
     toy_tables,
@@ -198,6 +200,20 @@ def test_popularity_near_looks_a_month_before_and_after_the_history() -> None:
     assert_feature("popularity_near", expected, toy_tables(order="between"))
     for tables in (toy_tables(), toy_tables(order="none"), toy_tables(order="between", now=None)):
         assert np.isnan(feature("popularity_near", tables)).all()
+
+
+def test_popularity_near_counts_events_exactly_a_month_away() -> None:
+    time, month = 50 * DAY, 30 * DAY
+    inside, outside = (time - month, time + month), (time - month - 1, time + month + 1)
+    frame = pl.DataFrame(
+        {"user_idx": [0, 1, 1, 2, 2], "item_idx": [0, 1, 1, 2, 2], "timestamp": [time, *inside, *outside]}
+    )
+    history = History.from_interactions(frame, 3)
+    scores = UserScores(toy_tables(history, order="between"), history, np.array([0]), USER_VECTORS[:1], ITEM_VECTORS)
+    candidates = ScoredItems(np.arange(4)[None], np.zeros((1, 4), dtype=np.float32))
+    found = candidate_features(scores, candidates)[0, :, FEATURES.index("popularity_near")]
+    share = 3 / 5  # of all interactions: those of items 0 and 1
+    assert found == pytest.approx(np.log([2 / (1 + share), 3 / (1 + 2 * share), 1 / (1 + 2 * share), 1]), abs=1e-6)
 
 
 def test_attribute_affinity_is_the_mean_lift_of_the_users_attributes(monkeypatch: pytest.MonkeyPatch) -> None:

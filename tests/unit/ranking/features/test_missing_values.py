@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from reckg.bundle.bundle import Bundle
 from reckg.errors import UnknownIdError
-from reckg.ranking.features.extract import FEATURES, candidate_features, extract_features
+from reckg.ranking.features.extract import FEATURES, candidate_features
 from reckg.ranking.features.missing_values import CAUSES, NEEDED, missing_causes
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
@@ -19,7 +19,15 @@ from reckg.recommend.feature_values import FeatureValue
 from reckg.recommend.recommender import Recommender
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_bundle import candidates_of, small_bundle
-from tests.small_features import ATTRIBUTES, ITEM_VECTORS, USER_VECTORS, random_world, toy_history, toy_tables
+from tests.small_features import (
+    ATTRIBUTES,
+    ITEM_VECTORS,
+    USER_VECTORS,
+    extract_features,
+    random_world,
+    toy_history,
+    toy_tables,
+)
 
 ITEMS = ScoredItems(np.tile(np.arange(4), (3, 1)), np.tile(np.array([4, 3, 2, 1], dtype=np.float32), (3, 1)))
 

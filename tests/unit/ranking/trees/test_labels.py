@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from reckg.ranking.features import extract as features_module
-from reckg.ranking.features.extract import FEATURES, extract_features
+from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.candidates import available_sources
 from reckg.ranking.trees.labels import LabelSet, depths_for, label_queries
 from reckg.retrieval.index import build_index
 from reckg.retrieval.scored_items import ScoredItems
-from tests.small_features import random_world
+from tests.small_features import extract_features, random_world
 
 DEPTHS = {"vectors": 6, "cooccurrence": 5, "popular": 4}
 
