@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import reckg
 from jobs.cli import build_parser
 from reckg.config.run_config import Config, parse_config
 from reckg.version import __version__
@@ -91,6 +92,22 @@ def test_python_that_is_shown_compiles(page: Path) -> None:
     for block in blocks(page):
         if block.language == "python":
             ast.parse(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_names_of_reckg_that_are_shown_are_public(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "reckg":
+                    assert node.attr in reckg.__all__, node.attr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_of_the_code_that_are_shown_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:reckg|serving|jobs|tests|proto|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

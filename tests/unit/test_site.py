@@ -30,7 +30,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_has_the_reference(site: Path) -> None:
     page = (site / "api" / "reckg.html").read_text(encoding="utf-8")
-    assert 'id="reckg.load"' in page and "The recommender of the bundle" in page
+    assert (
+        'id="reckg.load"' in page and 'id="reckg.pipeline.fit.fit"' in page and "The recommender of the bundle" in page
+    )
 
 
 def test_no_page_loads_a_file_of_another_machine(site: Path) -> None:
