@@ -16,13 +16,20 @@ from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError
 from reckg.files.atomic_folder import check_files
-from reckg.files.mapped_tensors import mapped_tensors
+from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors
 from reckg.inductive.files import load_inductive
 from reckg.ranking.tables.feature_tables import load_feature_tables
 from reckg.ranking.trees.ranker import load_ranker
 from reckg.retrieval.faiss_index import Device
 from reckg.retrieval.index import load_index
 
+EMBEDDINGS: Layout = {"users": ("float32", ("users", "dimensions")), "items": ("float32", ("items", "dimensions"))}
+HISTORY: Layout = {
+    "indptr": ("int64", ("users + 1",)),
+    "item_idx": ("int64", ("interactions",)),
+    "timestamp": ("int64", ("interactions",)),
+    "weight": ("float32", ("interactions",)),
+}
 PARSED = ("index/", "ranker/")  # FAISS and LightGBM read these files; a damaged one can end the process
 
 
@@ -60,7 +67,10 @@ def read_checked(path: Path, manifest: Mapping[str, Any]) -> Bundle:
 
 def _read_parts(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
+    sizes = {"users": users.height, "items": items.height, "users + 1": users.height + 1}
     embeddings, history = mapped_tensors(path / "embeddings.safetensors"), mapped_tensors(path / "history.safetensors")
+    check_tensors(path / "embeddings.safetensors", embeddings, EMBEDDINGS, sizes)
+    check_tensors(path / "history.safetensors", history, HISTORY, sizes)
     device: Device = "cpu" if manifest.get("config", {}).get("index", {}).get("device", "cpu") == "cpu" else "auto"
     folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(

@@ -104,7 +104,7 @@ class Inductive:
         found, expected = (self.info["n_users"], self.info["n_items"], self.dim), (n_users, n_items, dim)
         nodes = len(self.entities) + n_items
         if found != expected or len(self.arrays["layers"][0]) != nodes:
-            return [f"inductive is of {found} users, items and dimensions, the bundle of {expected}"]
+            return [f"inductive.safetensors is of {found} users, items and dimensions, the bundle of {expected}"]
         return []
 
     def encoder_problems(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from reckg.arrays.extended_array import Array, ExtendedArray
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
-from reckg.files.mapped_tensors import mapped_tensors
+from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors
 from reckg.ranking.tables.item_item import Order
 from reckg.ranking.tables.row_sums import Matrix
 from reckg.retrieval.exact import longest_vector
@@ -30,6 +30,21 @@ ITEM_COLUMNS = (
 )
 USER_COLUMNS = ("history_length", "user_recency")
 MATRICES = ("entities", "cooccurrence", "walk", "linear", "entity_neighbours", "text_neighbours")
+LAYOUT: Layout = {
+    "users": ("float32", ("users", len(USER_COLUMNS))),
+    "items": ("float32", ("items", len(ITEM_COLUMNS))),
+    "numbers": ("float32", ("items", "numbers")),
+    "vectors": ("float16", ("items", "graph dimensions")),
+    "text": ("float16", ("items", "text dimensions")),
+    "factors": ("float32", ("items", "factors")),
+    "factor_gram": ("float64", ("factors", "factors")),
+    "event_keys": ("int64", ("events",)),
+    "event_times": ("int64", ("events",)),
+    "popular": ("int64", ("items",)),
+    "popular_score": ("float32", ("items",)),
+    "entity_length": ("float32", ("items",)),
+}
+OPTIONAL = ("linear.", "text_neighbours.")
 
 
 @dataclass(frozen=True)
@@ -137,18 +152,31 @@ def load_feature_tables(folder: Path, *, checked: bool = False) -> FeatureTables
             "user_entities": (n_users, description["n_user_entities"]),
             "attribute_lift": (description["n_user_entities"], n_items),
         }
+        _check_layout(path, tensors, n_users, n_items, shapes)
         matrices = {name: _matrix(tensors, name, shape) for name, shape in shapes.items()}
         arrays = {name: tensor for name, tensor in tensors.items() if "." not in name}
         now = description.get("now", int(arrays["event_times"][-1]) if len(arrays["event_times"]) else None)
         return FeatureTables(description["order"], now, description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"feature tables in {folder} cannot be read ({type(error).__name__}: {error}). {again}"
+            f"feature tables in {path} cannot be read ({type(error).__name__}: {error}). {again}"
         ) from error
 
 
+def _check_layout(
+    path: Path, tensors: dict[str, np.ndarray], n_users: int, n_items: int, shapes: dict[str, tuple[int, int]]
+) -> None:
+    """Raises ArtifactError where a tensor's name, dtype or shape is not as ``save`` writes it."""
+    layout = dict(LAYOUT)
+    for name, (rows, _) in shapes.items():
+        layout[f"{name}.indptr"] = "int64", (rows + 1,)
+        layout[f"{name}.indices"] = "int32", (f"entries of {name}",)
+        layout[f"{name}.data"] = "float32", (f"entries of {name}",)
+    check_tensors(path, tensors, layout, {"users": n_users, "items": n_items}, OPTIONAL)
+
+
 def _matrix(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix | None:
-    if f"{name}.data" not in tensors and name in ("linear", "text_neighbours"):
+    if f"{name}." in OPTIONAL and f"{name}.data" not in tensors:
         return None
     parts = tuple(tensors[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
     matrix = sp.csr_matrix(parts, shape=shape)

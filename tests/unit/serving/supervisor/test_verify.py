@@ -119,9 +119,21 @@ def edited(old: str, new: str) -> Callable[[Path, str], bytes]:
     [
         ("embeddings.safetensors", other(dim=4), "index has 8 dimensions, item vectors 4"),
         ("embeddings.safetensors", other(seed=5), "index and item vectors hold different vectors"),
-        ("users.parquet", other(n_users=39), "user vectors have 40 rows, user ids 39"),
-        ("items.parquet", other(n_items=50), "item vectors have 60 rows, item ids 50"),
-        ("history.safetensors", other(n_users=39), "history has 39 users, user ids 40"),
+        (
+            "users.parquet",
+            other(n_users=39),
+            r"embeddings\.safetensors .*users is float32 of shape \(40, 8\), expected .*39",
+        ),
+        (
+            "items.parquet",
+            other(n_items=50),
+            r"embeddings\.safetensors .*items is float32 of shape \(60, 8\), expected .*50",
+        ),
+        (
+            "history.safetensors",
+            other(n_users=39),
+            r"history\.safetensors .*indptr is int64 of shape \(40,\), expected .*41",
+        ),
         ("index/index.json", edited('"format_version": 2', '"format_version": 7'), "format 7"),
         ("ranker/ranker.json", edited('"format_version": 2', '"format_version": 7'), "format 7"),
         ("ranker/ranker.json", lambda folder, name: reordered(folder), "trained on other features"),
