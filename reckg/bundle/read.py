@@ -21,7 +21,7 @@ from reckg.inductive.files import load_inductive
 from reckg.ranking.tables.feature_tables import load_feature_tables
 from reckg.ranking.trees.ranker import load_ranker
 from reckg.retrieval.faiss_index import Device
-from reckg.retrieval.index import load_index
+from reckg.retrieval.read_index import load_index
 
 EMBEDDINGS: Layout = {"users": ("float32", ("users", "dimensions")), "items": ("float32", ("items", "dimensions"))}
 HISTORY: Layout = {

@@ -19,7 +19,7 @@ from reckg.live.embed_items import NewItemEmbedder
 from reckg.live.live_bundle import LiveBundle
 from reckg.live.new_item import NewItem
 from reckg.ranking.tables.feature_tables import FeatureTables
-from reckg.retrieval.extended_index import GrownIndex
+from reckg.retrieval.extended_index import ExtendedIndex
 
 
 def with_items(bundle: Bundle, new_items: pl.DataFrame) -> LiveBundle:
@@ -79,7 +79,7 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBu
         item_ids=live.item_ids.extended(rows["item_id"].to_list()),
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
         item_vectors=ExtendedArray(live.item_vectors, vectors),  # type: ignore[arg-type]
-        index=GrownIndex(live.index, vectors),
+        index=ExtendedIndex(live.index, vectors),
         features=_grown_tables(live.features, n, added),
         inductive=_extended_inductive(live.embedder, added),
         unavailable=np.union1d(live.unavailable, former).astype(np.int64),

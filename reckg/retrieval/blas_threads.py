@@ -10,16 +10,16 @@ from functools import cache
 from threadpoolctl import LibController, ThreadpoolController
 
 _lock = threading.Lock()
-_inside = 0  # blocks that run now
-_before: list[int] = []  # threads of each library, to be given back by the last block that ends
+_inside = 0  # running blocks
+_before: list[int] = []  # threads of each library, restored by the last block that ends
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[int]:
-    """BLAS uses one thread inside the block, in the whole process; yields how many it used before.
+    """Limits BLAS to one thread inside the block, in the whole process. Yields the number of threads before.
 
-    Blocks may overlap in several threads: the number is given back when the last of them ends. The bits of a product
-    may depend on it, so what needs them may not use this.
+    Blocks may overlap in several threads. The number is restored when the last block ends. The bits of a product may
+    depend on the number, so code that needs equal bits may not use this.
     """
     global _inside, _before
     libraries = _libraries()
@@ -42,7 +42,7 @@ def one_blas_thread() -> Iterator[int]:
 
 @cache
 def _libraries() -> list[LibController]:
-    """NumPy's BLAS: the libraries loaded at the first call whose file lies with NumPy, or else every BLAS."""
+    """Finds NumPy's own BLAS among the loaded libraries, or else every BLAS. Cached at the first call."""
     loaded = ThreadpoolController().select(user_api="blas").lib_controllers
     own = [library for library in loaded if "numpy" in str(library.filepath)]
     return own or list(loaded)

@@ -1,4 +1,4 @@
-"""FAISS indexes of every kind: made, trained, checked, copied, moved to a GPU, and the parameters of a search."""
+"""FAISS indexes of every kind: training, mapped files, GPU copies, and the parameters of a search."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CLASSES: dict[tuple[Kind, Compression], str] = {
     ("hnsw", "sq8"): "IndexHNSWSQ",
     ("hnsw", "pq"): "IndexHNSWPQ",
 }
-CODES = 256  # of a product quantizer's part: one byte
+CODES = 256  # codes in a byte, per part of a product quantizer
 
 
-def faiss_module() -> Any:
-    """The faiss module, imported when it is needed. Raises ArtifactError with both ways to install it."""
+def import_faiss() -> Any:
+    """Imports faiss when it is needed. Raises ArtifactError with both ways to install it."""
     try:
         import faiss
     except ImportError as error:
@@ -38,13 +38,19 @@ def faiss_module() -> Any:
     return faiss
 
 
-def trained(vectors: np.ndarray, kind: Kind, compression: Compression, settings: dict[str, int], seed: int) -> Any:
-    """A FAISS index of (n, d) float32 vectors, n >= 1, trained on them and holding them.
+def train_index(vectors: np.ndarray, kind: Kind, compression: Compression, settings: dict[str, int], seed: int) -> Any:
+    """Trains a FAISS index on vectors and adds the vectors to it.
 
+    Args:
+        vectors: (n, d) float32, n >= 1.
+        settings: pq_bytes, ivf_lists, hnsw_m and ef_construction, as the kind needs.
+        seed: seed of the training of ivf and pq.
+    Returns:
+        FAISS's index.
     Raises:
-        ConfigError: pq_bytes does not divide d, or there are too few vectors to train on.
+        ConfigError: pq_bytes does not divide d, or too few vectors to train on.
     """
-    faiss = faiss_module()
+    faiss = import_faiss()
     n, dim = vectors.shape
     inner = faiss.METRIC_INNER_PRODUCT
     pq_bytes, lists, links = (settings.get(name, 0) for name in ("pq_bytes", "ivf_lists", "hnsw_m"))
@@ -85,19 +91,22 @@ def trained(vectors: np.ndarray, kind: Kind, compression: Compression, settings:
 
 
 def _set_up(quantizer: Any, seed: int) -> None:
+    """Sets the seed of a product quantizer and accepts few vectors per centroid."""
     quantizer.cp.seed, quantizer.cp.min_points_per_centroid = seed, 1
 
 
 def search_parameters(kind: Kind, effort: int, bitmap: np.ndarray | None = None) -> tuple[Any, Any]:
-    """FAISS's parameters, and what must live as long as they are used.
+    """Makes FAISS's parameters of a search.
 
     Args:
         effort: ef_search of hnsw, nprobe of ivf.
-        bitmap: (ceil(n / 8),) uint8 with bit i of byte i // 8 set where item i may be found; None: all may.
+        bitmap: (ceil(n / 8),) uint8, little-endian bits: 1 for items that may be found. None: all may.
+    Returns:
+        The parameters, and an object that must live as long as they do.
     """
     if kind == "flat" and bitmap is None:
         return None, None
-    faiss = faiss_module()
+    faiss = import_faiss()
     selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
     if kind == "hnsw":
         return faiss.SearchParametersHNSW(efSearch=effort, sel=selector), selector
@@ -106,8 +115,12 @@ def search_parameters(kind: Kind, effort: int, bitmap: np.ndarray | None = None)
     return faiss.SearchParameters(sel=selector), selector
 
 
-def stored_vectors(index: Any, kind: Kind, compression: Compression) -> np.ndarray | None:
-    """(n, d) float32 read-only view of the vectors that a flat or an uncompressed HNSW index holds; None: no such."""
+def view_stored_vectors(index: Any, kind: Kind, compression: Compression) -> np.ndarray | None:
+    """Views the vectors that a flat or an uncompressed HNSW index holds.
+
+    Returns:
+        (n, d) float32, read-only. None: another kind, without vectors.
+    """
     if compression != "none" or kind == "ivf":
         return None
     if index.ntotal == 0:
@@ -116,10 +129,10 @@ def stored_vectors(index: Any, kind: Kind, compression: Compression) -> np.ndarr
 
 
 class _StoredVectors:
-    """The vectors that FAISS keeps, for NumPy to look at; keeps the index alive as long as an array does."""
+    """Vectors in FAISS's memory for NumPy. An array over them keeps the index alive."""
 
     def __init__(self, index: Any, kind: Kind) -> None:
-        faiss = faiss_module()
+        faiss = import_faiss()
         flat = index if kind == "flat" else faiss.downcast_index(index.storage)
         view = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
         view.flags.writeable = False
@@ -127,9 +140,9 @@ class _StoredVectors:
         self._index = index
 
 
-def mapped(path: Path) -> Any:
-    """The index in a file, read-only: its arrays are the file's pages, which processes share. Raises ArtifactError."""
-    faiss = faiss_module()
+def map_index(path: Path) -> Any:
+    """Maps an index file read-only: processes share the pages of its arrays. Raises ArtifactError."""
+    faiss = import_faiss()
     try:
         return downcast(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
     except RuntimeError as error:
@@ -137,44 +150,55 @@ def mapped(path: Path) -> Any:
 
 
 def downcast(index: Any) -> Any:
-    """The index as an object of its own class."""
-    own = faiss_module().downcast_index(index)
+    """Returns the index as an object of its own class."""
+    own = import_faiss().downcast_index(index)
     own.referenced_objects = [index]  # the memory is freed with that object
     return own
 
 
-class OnGpu:
-    """A copy of an index on the first GPU. FAISS's GPU indexes answer one thread at a time."""
+class GpuCopy:
+    """Copy of an index on the first GPU. FAISS's GPU indexes answer one thread at a time."""
 
-    MOST = 2048  # candidates of a query that FAISS finds there
+    MOST = 2048  # candidates per query, FAISS's own limit on GPUs
 
     def __init__(self, index: Any) -> None:
-        faiss = faiss_module()
+        faiss = import_faiss()
         self._resources = faiss.StandardGpuResources()
         self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
         self._lock = threading.Lock()
 
     def search(self, queries: np.ndarray, k: int, parameters: Any) -> np.ndarray:
-        """(n, k) item_idx, -1 where there is none."""
+        """Searches the copy.
+
+        Args:
+            queries: (n, d) float32.
+            parameters: as ``search_parameters`` returns them.
+        Returns:
+            (n, k) item_idx, padded with -1.
+        """
         with self._lock:
-            return self._index.search(queries, k, params=parameters)[1]
+            return np.asarray(self._index.search(queries, k, params=parameters)[1])
 
 
-def on_device(index: Any, kind: Kind, device: Device) -> OnGpu | None:
-    """A copy of the index on a GPU; None where the CPU searches, as it always does HNSW.
+def copy_to_device(index: Any, kind: Kind, device: Device) -> GpuCopy | None:
+    """Copies an index to a GPU. HNSW is always searched on the CPU.
 
+    Args:
+        device: auto: a GPU if faiss finds one and supports the kind.
+    Returns:
+        None: the CPU searches.
     Raises:
         ConfigError: device is gpu, and faiss has none, or kind is hnsw.
     """
-    there = n_gpus() > 0 and kind != "hnsw"
+    there = count_gpus() > 0 and kind != "hnsw"
     if device == "gpu" and not there:
-        faiss = faiss_module()
+        faiss = import_faiss()
         why = "FAISS has no HNSW on GPUs" if kind == "hnsw" else f"this faiss ({faiss.__version__}) finds no GPU"
         raise ConfigError(f"index.device is 'gpu', but {why}; set index.device = 'auto' or another index.kind.")
-    return OnGpu(index) if there and device != "cpu" else None
+    return GpuCopy(index) if there and device != "cpu" else None
 
 
-def n_gpus() -> int:
-    """GPUs that the installed faiss can use; 0 with faiss-cpu."""
-    faiss = faiss_module()
+def count_gpus() -> int:
+    """Counts the GPUs that the installed faiss can use; 0 with faiss-cpu."""
+    faiss = import_faiss()
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0

@@ -1,4 +1,4 @@
-"""Filters: which items a request may get, by id and by attribute, as one bitmap over the catalogue."""
+"""Filters on the items of a request by id and by attribute, as one bitmap over the catalogue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reckg.data.ids import IdMap
 from reckg.errors import FilterError
 
 Value = str | int | float
-Wanted = Value | Sequence[Value] | Mapping[str, float]
+Condition = Value | Sequence[Value] | Mapping[str, float]
 RANGES = (">", ">=", "<", "<=")
 
 
@@ -39,23 +39,28 @@ class Filters:
 
     allow: Sequence[str] | None = None
     deny: Sequence[str] = ()
-    where: Mapping[str, Wanted] | Sequence[tuple[str, Wanted]] = field(default_factory=dict)
+    where: Mapping[str, Condition] | Sequence[tuple[str, Condition]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
-        """Whether every item satisfies them."""
+        """Whether every item satisfies the filters."""
         return self.allow is None and not self.deny and not self.where
 
 
 class ItemFilters:
-    """Turns filters into (n_items,) bool over a catalogue; safe to share between threads.
+    """Evaluates filters over a catalogue. Safe to share between threads.
 
-    A column is indexed when it is first asked for: the items in the order of its values, so that a value or a range is
-    one slice of them.
+    A column is indexed when it is first used: its items are sorted by value, so that a value or a range is one slice.
     """
 
     def __init__(self, items: pl.DataFrame, item_ids: IdMap, columns: Mapping[str, Sequence[str]]) -> None:
-        """items: item_idx order. columns: the names of categorical, number and list columns, as a manifest has them."""
+        """Prepares the columns.
+
+        Args:
+            items: one row per item, in the order of item_idx.
+            item_ids: raw ids.
+            columns: names of the categorical, number and list columns, as in a manifest.
+        """
         self._items = items
         self._ids = item_ids
         kinds = ("categorical", "number", "list")
@@ -64,66 +69,68 @@ class ItemFilters:
         self._lock = threading.Lock()
 
     def allowed(self, filters: Filters) -> np.ndarray | None:
-        """(n_items,) bool: the items that satisfy the filters; None where all do.
+        """Finds the items that satisfy the filters.
 
+        Returns:
+            (n_items,) bool. None: all items do.
         Raises:
-            FilterError: an unknown column, a value or a range that does not fit the column, ids that are no strings.
+            FilterError: an unknown column, a value or a range that does not fit the column, or ids that are no strings.
         """
         if filters.empty:
             return None
         allowed = (
-            np.ones(len(self._items), dtype=bool) if filters.allow is None else self._listed(filters.allow, "allow")
+            np.ones(len(self._items), dtype=bool) if filters.allow is None else self._find_ids(filters.allow, "allow")
         )
         if filters.deny:
-            allowed &= ~self._listed(filters.deny, "deny")
-        for column, wanted in filters.where.items() if isinstance(filters.where, Mapping) else filters.where:
-            allowed &= self._matching(column, wanted)
+            allowed &= ~self._find_ids(filters.deny, "deny")
+        for column, condition in filters.where.items() if isinstance(filters.where, Mapping) else filters.where:
+            allowed &= self._find_matching(column, condition)
         return allowed
 
-    def _listed(self, ids: Sequence[str], what: str) -> np.ndarray:
-        """Items by raw id; ids that the catalogue does not have are of no item."""
+    def _find_ids(self, ids: Sequence[str], name: str) -> np.ndarray:
+        """Finds items by raw id, (n_items,) bool. Unknown ids are ignored."""
         if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
-            raise FilterError(f"filter {what!r} must be a list of item ids, strings, got {ids!r}")
+            raise FilterError(f"filter {name!r} must be a list of item ids, strings, got {ids!r}")
         mask = np.zeros(len(self._items), dtype=bool)
         mask[[idx for one in ids if (idx := self._ids.get(one)) is not None]] = True
         return mask
 
-    def _matching(self, column: str, wanted: Any) -> np.ndarray:
-        """Items whose value in the column is wanted."""
+    def _find_matching(self, column: str, condition: Any) -> np.ndarray:
+        """Finds the items that satisfy a condition on a column, (n_items,) bool."""
         kind = self._kinds.get(column)
         if kind is None:
             raise FilterError(f"filter on the unknown column {column!r}; known: {', '.join(self._kinds) or 'none'}")
         mask = np.zeros(len(self._items), dtype=bool)
-        if isinstance(wanted, Mapping):
+        if isinstance(condition, Mapping):
             if kind != "number":
-                raise FilterError(f"filter on {column!r}, a {kind} column, cannot be a range, got {dict(wanted)!r}")
-            mask[self._in_range(column, wanted)] = True
+                raise FilterError(f"filter on {column!r}, a {kind} column, cannot be a range, got {dict(condition)!r}")
+            mask[self._find_range(column, condition)] = True
             return mask
-        values = [wanted] if isinstance(wanted, str | int | float) else wanted
+        values = [condition] if isinstance(condition, str | int | float) else condition
         if not isinstance(values, Sequence | set | frozenset) or isinstance(values, bytes):
-            raise FilterError(f"filter on {column!r} must be a value, a list of values or a range, got {wanted!r}")
+            raise FilterError(f"filter on {column!r} must be a value, a list of values or a range, got {condition!r}")
         for value in values:
-            mask[self._having(column, kind, value)] = True
+            mask[self._find_value(column, kind, value)] = True
         return mask
 
-    def _having(self, column: str, kind: str, value: Any) -> np.ndarray:
-        """item_idx with this value."""
+    def _find_value(self, column: str, kind: str, value: Any) -> np.ndarray:
+        """Finds the item_idx with a value."""
         needed: Any = (int, float) if kind == "number" else str
         if not isinstance(value, needed) or isinstance(value, bool) or value != value:
             raise FilterError(
                 f"filter on {column!r}, a {kind} column, needs {'a number' if kind == 'number' else 'a string'}, "
                 f"got {value!r}"
             )
-        values, items = self._column(column)
+        values, items = self._sort_column(column)
         if isinstance(values, dict):
-            return items[values.get(value, slice(0))]
-        return items[slice(*(np.searchsorted(values, value, side=side) for side in ("left", "right")))]
+            return np.asarray(items[values.get(value, slice(0))])
+        return np.asarray(items[slice(*(np.searchsorted(values, value, side=side) for side in ("left", "right")))])
 
-    def _in_range(self, column: str, wanted: Mapping[str, Any]) -> np.ndarray:
-        """item_idx within the bounds."""
-        values, items = self._column(column)
+    def _find_range(self, column: str, bounds: Mapping[str, Any]) -> np.ndarray:
+        """Finds the item_idx within bounds."""
+        values, items = self._sort_column(column)
         first, last = 0, len(items)
-        for sign, bound in wanted.items():
+        for sign, bound in bounds.items():
             number = isinstance(bound, int | float) and not isinstance(bound, bool) and bound == bound
             if sign not in RANGES or not number:
                 raise FilterError(
@@ -131,11 +138,14 @@ class ItemFilters:
                 )
             place = int(np.searchsorted(values, bound, side="left" if sign in (">=", "<") else "right"))
             first, last = (max(first, place), last) if sign[0] == ">" else (first, min(last, place))
-        return items[first : max(first, last)]
+        return np.asarray(items[first : max(first, last)])
 
-    def _column(self, column: str) -> tuple[Any, np.ndarray]:
-        """The item_idx in the order of their values, without missing ones; and those values in rising order, of a
-        column of strings the place of each: {value: slice}."""
+    def _sort_column(self, column: str) -> tuple[Any, np.ndarray]:
+        """Sorts the items of a column by value, without missing values.
+
+        Returns:
+            The rising values of a number column, or value to slice of another column; and the item_idx in that order.
+        """
         with self._lock:
             if column not in self._sorted:
                 frame = self._items.select(pl.col(column).alias("value"), item=pl.int_range(pl.len(), dtype=pl.Int64))

@@ -1,20 +1,20 @@
-"""ItemIndex: candidate retrieval by inner product over a FAISS index: flat (exact), IVF or HNSW (approximate)."""
+"""ItemIndex: retrieval by inner product over a FAISS index, flat (exact), IVF or HNSW (approximate)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, Unpack, get_args
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, not_listed, take_rows
-from reckg.errors import ArtifactError, ConfigError, DataError
+from reckg.errors import ConfigError, DataError
 from reckg.files.file_hash import file_sha256
 from reckg.retrieval.exact import (
-    checked_queries,
-    checked_seen,
-    checked_vectors,
+    check_queries,
+    check_seen,
+    check_vectors,
     pair_scores,
     search_checked,
     write_best,
@@ -23,34 +23,79 @@ from reckg.retrieval.faiss_index import (
     CLASSES,
     Compression,
     Device,
+    GpuCopy,
     Kind,
-    OnGpu,
-    faiss_module,
-    mapped,
-    on_device,
+    copy_to_device,
+    import_faiss,
     search_parameters,
-    stored_vectors,
-    trained,
+    train_index,
+    view_stored_vectors,
 )
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)  # 1: flat or hnsw without compression, recall not measured
-SPARE = 8  # candidates beyond the wanted ones, so that FAISS's rounding does not decide which comes in last
+SPARE = 8  # candidates beyond k, so that FAISS's rounding does not decide the last place
 PAIRS_AT_ONCE = 2**20
 IVF_BATCH = 16  # from 20 on, FAISS takes a matrix product, whose rounding may choose other lists than for one query
 BATCH = 32  # from this many queries on, one matrix product is several times faster than FAISS's flat search
-SELECTIVE = (
-    0.15  # up to this share of allowed items, they are searched exactly: measured, docs/measurements/retrieval.md
-)
+SELECTIVE = 0.15  # share of allowed items up to which exact search is faster: measured, docs/measurements/retrieval.md
+
+
+class IndexSettings(TypedDict, total=False):
+    """Sizes and efforts of an index, as far as its kind has them.
+
+    hnsw_m: links per item. ef_construction, ef_search: effort of building and searching hnsw. ivf_lists, nprobe: lists
+    of ivf, and lists visited by a search. pq_bytes: bytes per vector of pq. rescore: candidates of a compressed index
+    whose exact score is computed, per item of the answer.
+    """
+
+    hnsw_m: int
+    ef_construction: int
+    ef_search: int
+    ivf_lists: int
+    nprobe: int
+    pq_bytes: int
+    rescore: int
+
+
+class Recall(TypedDict):
+    """Recall of an index as ``meet_target`` measured it: the mean of ``queries`` queries at depth k."""
+
+    recall: float
+    k: int
+    target: float
+    queries: int
+
+
+class IndexDescription(TypedDict):
+    """Kind, settings and recall of an index, as in index.json."""
+
+    kind: Kind
+    compression: Compression
+    settings: dict[str, int]
+    recall: Recall | None
+
+
+DEFAULTS: IndexSettings = {
+    "hnsw_m": 32,
+    "ef_construction": 200,
+    "ef_search": 256,
+    "ivf_lists": 0,
+    "nprobe": 16,
+    "pq_bytes": 16,
+    "rescore": 4,
+}
 
 
 class ItemIndex:
-    """An immutable index over the items' vectors; row i is item_idx i. Searching is safe from several threads.
+    """Immutable index over the items' vectors; row i is item_idx i. Safe to search from several threads.
 
-    ``settings``: hnsw_m, ef_construction, ef_search of hnsw; ivf_lists, nprobe of ivf; of compressed ones also rescore
-    (candidates whose exact score is computed, for each that is wanted) and, of pq, pq_bytes. ``recall``: what
-    ``meet_target`` measured, or None.
+    Args:
+        index: FAISS's index.
+        settings: those of IndexSettings that the kind has.
+        vectors: (n_items, dim) float32, if FAISS's index does not hold them exactly.
+        recall: as measured by ``meet_target``. None: not measured.
+        gpu: copy of the index that is searched instead.
     """
 
     def __init__(
@@ -61,8 +106,8 @@ class ItemIndex:
         *,
         compression: Compression = "none",
         vectors: np.ndarray | None = None,
-        recall: dict[str, Any] | None = None,
-        gpu: OnGpu | None = None,
+        recall: Recall | None = None,
+        gpu: GpuCopy | None = None,
     ) -> None:
         self._index = index
         self.kind: Kind = kind
@@ -71,17 +116,22 @@ class ItemIndex:
         self.recall = recall
         self.n_items = int(index.ntotal)
         self.dim = int(index.d)
-        stored = stored_vectors(index, kind, compression)
-        self._beside = stored is None  # FAISS has no vectors to look at: they are kept in a file of their own
+        stored = view_stored_vectors(index, kind, compression)
+        self._beside = stored is None  # FAISS has no exact vectors: they are kept in a file of their own
         self._vectors = np.asarray(vectors) if stored is None else stored
         self._gpu = gpu
 
     def vectors(self) -> np.ndarray:
-        """(n_items, dim) float32: the indexed vectors, read-only and without a copy."""
+        """Returns the indexed vectors, (n_items, dim) float32, read-only and without a copy."""
         return self._vectors
 
-    def with_settings(self, settings: dict[str, int], recall: dict[str, Any] | None = None) -> ItemIndex:
-        """The same index, searched with other settings."""
+    def with_settings(self, settings: dict[str, int], recall: Recall | None = None) -> ItemIndex:
+        """Makes the same index with other search settings.
+
+        Args:
+            settings: replaced settings.
+            recall: measured with these settings.
+        """
         return ItemIndex(
             self._index,
             self.kind,
@@ -95,29 +145,29 @@ class ItemIndex:
     def search(
         self, queries: np.ndarray, k: int, seen: Rows | None = None, allowed: np.ndarray | None = None
     ) -> ScoredItems:
-        """The k best items of every query by inner product, of those allowed and without those it has seen.
+        """Finds the k best items of every query by inner product, among the allowed and unseen items.
 
-        A flat index answers as ``exact_search`` does, up to the choice among equal scores. The others may miss items,
-        but never answer fewer than k where k are left: such rows are searched exactly. Scores are exact inner
-        products in every case.
+        A flat index answers as ``exact_search`` does, up to the choice among equal scores. The other kinds may miss
+        items, but return k items if k are left: short rows are searched exactly. Scores are exact inner products in
+        every case.
 
         Args:
             queries: (n, dim) float32, finite.
             k: length of the lists, k >= 1.
             seen: compressed rows (indptr (n + 1,), item_idx) of the items to leave out.
-            allowed: (n_items,) bool, the items that any query may get; None: all. Where they are few they are
-                searched exactly, else FAISS passes over the others.
+            allowed: (n_items,) bool, the items that any query may get. None: all. A few allowed items are searched
+                exactly. With more, FAISS skips the others.
         Returns:
-            item_idx and score (n, k), padded with -1 and -inf where fewer than k items are left.
+            item_idx and score (n, k), padded with -1 and -inf if fewer than k items are left.
         Raises:
-            DataError: also where ``allowed`` is not (n_items,) bool.
-            DataError, ArtifactError, ValueError: as ``exact_search``.
+            DataError: ``allowed`` is not (n_items,) bool, or as ``exact_search``.
+            ArtifactError, ValueError: as ``exact_search``.
         """
-        queries = checked_queries(queries, self.dim, k)
+        queries = check_queries(queries, self.dim, k)
         n = len(queries)
         if seen is not None:
-            seen = checked_seen(seen, n, self.n_items)
-        n_allowed = self.n_items if allowed is None else self._checked_allowed(allowed)
+            seen = check_seen(seen, n, self.n_items)
+        n_allowed = self.n_items if allowed is None else self._count_allowed(allowed)
         if n == 0 or n_allowed == 0:
             return empty_result(n, k)
         if n_allowed == self.n_items:
@@ -128,8 +178,8 @@ class ItemIndex:
             return self._search_exactly(queries, k, seen, allowed)
         return self._search_faiss(queries, k, seen, allowed, n_allowed)
 
-    def _checked_allowed(self, allowed: np.ndarray) -> int:
-        """How many items are allowed."""
+    def _count_allowed(self, allowed: np.ndarray) -> int:
+        """Counts the allowed items. Raises DataError if ``allowed`` does not fit the index."""
         if not isinstance(allowed, np.ndarray) or allowed.dtype != bool or allowed.shape != (self.n_items,):
             raise DataError(f"allowed items must be {self.n_items} bool, one an item, got {np.asarray(allowed).shape}")
         return int(np.count_nonzero(allowed))
@@ -137,7 +187,13 @@ class ItemIndex:
     def _search_exactly(
         self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None
     ) -> ScoredItems:
-        """Exact search over the allowed items alone."""
+        """Searches the allowed items exactly.
+
+        Args:
+            queries: (n, dim) float32, checked.
+            seen: compressed rows, checked.
+            allowed: (n_items,) bool. None: all.
+        """
         if allowed is None:
             return search_checked(queries, self._vectors, k, seen)
         items = np.flatnonzero(allowed)
@@ -152,10 +208,16 @@ class ItemIndex:
     def _search_faiss(
         self, queries: np.ndarray, k: int, seen: Rows | None, allowed: np.ndarray | None, n_allowed: int
     ) -> ScoredItems:
+        """Searches by FAISS, and exactly the rows for which FAISS finds too few items.
+
+        Args:
+            queries: (n, dim) float32, checked.
+            n_allowed: number of allowed items.
+        """
         n, result = len(queries), empty_result(len(queries), k)
         n_seen = np.zeros(n, dtype=np.int64) if seen is None else np.diff(seen[0])
         bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
-        # FAISS knows no exclusion by row: fetch as many more as the row has seen, in a few groups of like length.
+        # FAISS cannot exclude items by row: fetch as many more as the row has seen, in a few groups of equal length.
         wanted = np.minimum((k + n_seen + SPARE) * self.settings.get("rescore", 1), n_allowed)
         fetch = np.minimum(2 ** np.ceil(np.log2(wanted)).astype(np.int64), n_allowed)
         exact = np.zeros(n, dtype=bool) if self.kind == "flat" else (k + n_seen + SPARE > n_allowed // 4)
@@ -166,8 +228,8 @@ class ItemIndex:
                 step = min(step, IVF_BATCH)
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
-                found = self._found(queries[part], size, bitmap, n_allowed)
-                self._write(found, queries, part, seen, result)
+                found = self._fetch(queries[part], size, bitmap, n_allowed)
+                self._write_lists(found, queries, part, seen, result)
         if self.kind != "flat":
             exact |= (result.item_idx < 0).any(axis=1)
             rows = np.flatnonzero(exact)
@@ -176,20 +238,32 @@ class ItemIndex:
                 result.item_idx[rows], result.score[rows] = again.item_idx, again.score
         return result
 
-    def _found(self, queries: np.ndarray, fetch: int, bitmap: np.ndarray | None, n_allowed: int) -> np.ndarray:
-        """(n, fetch) item_idx from FAISS, -1 where it finds none."""
-        # What is looked at holds allowed items by their share: look at more, so that as many are found.
+    def _fetch(self, queries: np.ndarray, fetch: int, bitmap: np.ndarray | None, n_allowed: int) -> np.ndarray:
+        """Searches by FAISS.
+
+        Args:
+            fetch: items per query.
+            bitmap: as in ``search_parameters``.
+        Returns:
+            (n, fetch) item_idx, padded with -1.
+        """
+        # Visited items are allowed in proportion: visit more, so that as many allowed items are found.
         effort = -(-self.settings.get("nprobe", self.settings.get("ef_search", 0)) * self.n_items // n_allowed)
         effort = min(effort, self.settings["ivf_lists"]) if self.kind == "ivf" else max(effort, fetch)
         parameters, _alive = search_parameters(self.kind, effort, bitmap)
-        if self._gpu is None or fetch > OnGpu.MOST:
-            return self._index.search(queries, fetch, params=parameters)[1]
+        if self._gpu is None or fetch > GpuCopy.MOST:
+            return np.asarray(self._index.search(queries, fetch, params=parameters)[1])
         return self._gpu.search(queries, fetch, parameters)
 
-    def _write(
+    def _write_lists(
         self, found: np.ndarray, queries: np.ndarray, rows: np.ndarray, seen: Rows | None, result: ScoredItems
     ) -> None:
-        """Scores what was found for some rows exactly and writes their lists into ``result``."""
+        """Computes exact scores of found items and writes the lists into ``result``.
+
+        Args:
+            found: (r, any number) item_idx.
+            rows: (r,) the rows of ``queries`` and ``result``.
+        """
         row, place = np.nonzero(found >= 0)
         item = found[row, place]
         part = None if seen is None else take_rows(seen, rows)
@@ -207,14 +281,17 @@ class ItemIndex:
     def save(self, folder: Path) -> None:
         """Writes ``index.faiss`` and ``index.json`` (kind, sizes, settings, recall, sha256) into ``folder``.
 
-        The vectors of IVF and compressed indexes are beside them, in ``vectors.npy``. An index on a GPU is written in
-        its CPU form.
+        The vectors of IVF and compressed indexes are written beside it, in ``vectors.npy``. An index on a GPU is
+        written in its CPU form.
+
+        Args:
+            folder: made if it is missing.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path, beside = folder / "index.faiss", folder / "vectors.npy"
         for old in (path, beside):
-            old.unlink(missing_ok=True)  # who has it mapped keeps it
-        faiss_module().write_index(self._index, str(path))
+            old.unlink(missing_ok=True)  # a process that has mapped the file keeps it
+        import_faiss().write_index(self._index, str(path))
         if self._beside:
             np.save(beside, self._vectors)
         description = {
@@ -227,8 +304,8 @@ class ItemIndex:
         }
         (folder / "index.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
-    def description(self) -> dict[str, Any]:
-        """kind, compression, settings, and recall: of what was measured, or None."""
+    def description(self) -> IndexDescription:
+        """Returns kind, compression, settings and recall."""
         return {
             "kind": self.kind,
             "compression": self.compression,
@@ -242,25 +319,21 @@ def build_index(
     *,
     kind: Kind = "flat",
     compression: Compression = "none",
-    hnsw_m: int = 32,
-    ef_construction: int = 200,
-    ef_search: int = 256,
-    ivf_lists: int = 0,
-    nprobe: int = 16,
-    pq_bytes: int = 16,
-    rescore: int = 4,
     seed: int = 0,
     device: Device = "cpu",
+    **settings: Unpack[IndexSettings],
 ) -> ItemIndex:
-    """Indexes (n_items, d) float32 vectors, item_idx by row, for search by inner product.
+    """Indexes vectors for search by inner product.
 
     Args:
-        ivf_lists: 0: 4 sqrt(n_items), or as many fewer as leave 39 items a list.
-        seed: of the training of ivf and pq. The links of hnsw depend on which of several threads comes first.
-        device: where ``search`` runs; auto: a GPU where faiss finds one and has the kind.
+        vectors: (n_items, d) float32; row i is item_idx i.
+        seed: seed of the training of ivf and pq. The links of hnsw also depend on the order of its threads.
+        device: device of ``search``; auto: a GPU if faiss finds one and supports the kind.
+        settings: in place of DEFAULTS. ivf_lists 0 means 4 sqrt(n_items), or fewer, so that a list has 39 items.
     Raises:
-        ArtifactError: the vectors are not finite or not a matrix; faiss is not installed.
+        ArtifactError: the vectors are not finite or not a matrix, or faiss is not installed.
         ConfigError: an unknown kind, or settings that do not fit the vectors.
+        TypeError: an unknown setting.
     Source: HNSW, Malkov & Yashunin 2018, arXiv:1603.09320. IVF and PQ, Jegou et al. 2011, doi:10.1109/TPAMI.2010.57.
     """
     if kind not in get_args(Kind) or compression not in get_args(Compression):
@@ -270,97 +343,29 @@ def build_index(
         )
     if (kind, compression) not in CLASSES:
         raise ConfigError("index.kind 'flat' is exact and takes no compression; set index.kind = 'ivf' or 'hnsw'.")
-    vectors = checked_vectors(vectors)
+    vectors = check_vectors(vectors)
     if len(vectors) == 0:  # nothing to train on
-        return ItemIndex(faiss_module().IndexFlatIP(vectors.shape[1]), "flat", {})
-    settings: dict[str, int] = {}
+        return ItemIndex(import_faiss().IndexFlatIP(vectors.shape[1]), "flat", {})
+    used = _used_settings(len(vectors), kind, compression, settings)
+    index = train_index(vectors, kind, compression, used, seed)
+    gpu = copy_to_device(index, kind, device)
+    return ItemIndex(index, kind, used, compression=compression, vectors=vectors, gpu=gpu)
+
+
+def _used_settings(n_items: int, kind: Kind, compression: Compression, given: IndexSettings) -> dict[str, int]:
+    """Selects the settings of a kind, given or default. Raises TypeError for an unknown one."""
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(f"an index has no setting {unknown[0]!r}; known: {', '.join(DEFAULTS)}")
+    chosen: IndexSettings = {**DEFAULTS, **given}
+    used: dict[str, int] = {}
     if kind == "hnsw":
-        settings = {"hnsw_m": hnsw_m, "ef_construction": ef_construction, "ef_search": ef_search}
+        used = {name: chosen[name] for name in ("hnsw_m", "ef_construction", "ef_search")}
     if kind == "ivf":
-        n = len(vectors)
-        lists = ivf_lists or max(1, min(int(4 * n**0.5), n // 39))
-        settings = {"ivf_lists": lists, "nprobe": min(nprobe, lists)}
+        lists = chosen["ivf_lists"] or max(1, min(int(4 * n_items**0.5), n_items // 39))
+        used = {"ivf_lists": lists, "nprobe": min(chosen["nprobe"], lists)}
     if compression != "none":
-        settings["rescore"] = rescore
+        used["rescore"] = chosen["rescore"]
     if compression == "pq":
-        settings["pq_bytes"] = pq_bytes
-    index = trained(vectors, kind, compression, settings, seed)
-    gpu = on_device(index, kind, device)
-    return ItemIndex(index, kind, settings, compression=compression, vectors=vectors, gpu=gpu)
-
-
-def load_index(folder: Path, device: Device = "cpu", *, checked: bool = False) -> ItemIndex:
-    """Opens an index that ``ItemIndex.save`` wrote: read-only, its files mapped into memory.
-
-    Args:
-        checked: the caller has checked the hashes of the folder's files; else they are checked here.
-    Raises:
-        ArtifactError: a file is missing, was changed, or does not fit its description.
-        ConfigError: device is gpu, and there is none.
-    """
-    description = _read_description(folder / "index.json")
-    path, beside = folder / "index.faiss", folder / "vectors.npy"
-    if not checked:
-        _check_hash(path, description["sha256"])
-    index = mapped(path)
-    kind, compression = description["kind"], description.get("compression", "none")
-    expected = getattr(faiss_module(), CLASSES[kind, compression])
-    if type(index) is not expected or index.metric_type != faiss_module().METRIC_INNER_PRODUCT:
-        said = kind if compression == "none" else f"{kind} with {compression}"
-        raise ArtifactError(f"{path} holds {type(index).__name__}, index.json says {said}. Run 'reckg index' again.")
-    if (index.ntotal, index.d) != (description["n_items"], description["dim"]):
-        raise ArtifactError(
-            f"{path} has {index.ntotal} vectors of {index.d} dimensions, index.json says {description['n_items']} of "
-            f"{description['dim']}. Run 'reckg index' again."
-        )
-    vectors = None
-    if description.get("vectors_sha256"):
-        if not checked:
-            _check_hash(beside, description["vectors_sha256"])
-        vectors = np.load(beside, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    if (vectors is None) != (stored_vectors(index, kind, compression) is not None) or (
-        vectors is not None and (vectors.shape != (index.ntotal, index.d) or vectors.dtype != np.float32)
-    ):
-        raise ArtifactError(f"{beside} does not fit {path}. Run 'reckg index' again.")
-    return ItemIndex(
-        index,
-        kind,
-        description["settings"],
-        compression=compression,
-        vectors=vectors,
-        recall=description.get("recall"),
-        gpu=on_device(index, kind, device),
-    )
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    """Before any parser reads the file: FAISS's does not survive every damaged one."""
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing. Run 'reckg index' again.")
-    found = file_sha256(path)
-    if found != expected:
-        raise ArtifactError(
-            f"{path} is damaged: its sha256 is {found[:12]}, index.json says {str(expected)[:12]}. "
-            "Run 'reckg index' again."
-        )
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}. Run 'reckg index' again.") from error
-    needed = {"format_version", "kind", "n_items", "dim", "settings", "sha256"}
-    if not isinstance(description, dict) or not needed <= set(description):
-        raise ArtifactError(f"{path} lacks some of {sorted(needed)}. Run 'reckg index' again.")
-    version, kind, compression = (description.get(name) for name in ("format_version", "kind", "compression"))
-    if version not in READ_VERSIONS or (kind, compression or "none") not in CLASSES:
-        raise ArtifactError(
-            f"{path} has format {version!r} and kind {kind!r} with compression {compression!r}; this version of reckg "
-            f"reads the formats {READ_VERSIONS} and the kinds {', '.join(get_args(Kind))}. Run 'reckg index' again."
-        )
-    efforts = {"hnsw": {"ef_search"}, "ivf": {"ivf_lists", "nprobe"}}
-    lacking = efforts.get(str(kind), set()) - set(description["settings"])
-    if lacking:
-        raise ArtifactError(f"{path} lacks settings.{min(lacking)}. Run 'reckg index' again.")
-    return description
+        used["pq_bytes"] = chosen["pq_bytes"]
+    return used

@@ -1,4 +1,4 @@
-"""ScoredItems: what retrieval and ranking return."""
+"""ScoredItems: lists returned by retrieval and ranking."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 class ScoredItems:
     """Ranked lists of n queries, best first.
 
-    item_idx (n, k) int64, score (n, k) float32 with score falling along a row. Where fewer than k items
-    exist, the rest of the row is item_idx -1 and score -inf; nothing else ever is negative.
+    Args:
+        item_idx: (n, k) int64. A row with fewer than k items ends in -1, and only there.
+        score: (n, k) float32, falling along a row. -inf where item_idx is -1.
     """
 
     item_idx: np.ndarray
@@ -25,7 +26,12 @@ def empty_result(n: int, k: int) -> ScoredItems:
 
 
 def resized(found: ScoredItems, k: int) -> ScoredItems:
-    """Copies lists into exactly k columns: cut, or padded."""
+    """Copies lists into exactly k columns, cut or padded.
+
+    Args:
+        found: (n, any number) items.
+        k: columns of the copy.
+    """
     n, width = found.item_idx.shape
     result = empty_result(n, k)
     result.item_idx[:, : min(k, width)] = found.item_idx[:, :k]

@@ -32,7 +32,7 @@ from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.item_item import Order
 from reckg.ranking.trees.blend import BLENDED, Blend
 from reckg.ranking.trees.ranker import Ranker
-from reckg.retrieval.faiss_index import faiss_module
+from reckg.retrieval.faiss_index import import_faiss
 from reckg.retrieval.index import ItemIndex, build_index
 from tests.benchmarks.measure import Result, beside, finish, parser
 
@@ -159,7 +159,7 @@ def main(words: list[str] | None = None) -> Result:
         args.items, args.users, args.requests = 400, 60, 20
     order: Order = args.order
     with threadpool_limits(1):
-        faiss_module().omp_set_num_threads(1)
+        import_faiss().omp_set_num_threads(1)
         figures = measured(args)
     print(f"{order}: {figures}")
     names = ("items", "users", "events", "order", "vectors", "depth", "trees", "leaves", "requests")

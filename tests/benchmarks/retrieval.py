@@ -21,7 +21,7 @@ import numpy as np
 from reckg.errors import ArtifactError
 from reckg.retrieval import index as index_module
 from reckg.retrieval.choose_index import default_pq_bytes, meet_target
-from reckg.retrieval.faiss_index import CLASSES, faiss_module
+from reckg.retrieval.faiss_index import CLASSES, import_faiss
 from reckg.retrieval.index import ItemIndex, build_index
 from tests.benchmarks.measure import Result, beside, finish, interleaved, medians, parser
 
@@ -59,7 +59,7 @@ def measured(args: argparse.Namespace, items: np.ndarray, queries: np.ndarray) -
         name = kind if compression == "none" else f"{kind}_{compression}"
         if (args.kinds and name not in args.kinds) or (args.device == "gpu" and kind == "hnsw"):
             continue
-        faiss_module().omp_set_num_threads(args.threads)
+        import_faiss().omp_set_num_threads(args.threads)
         began = time.perf_counter()
         pq_bytes = default_pq_bytes(args.dim)
         index = build_index(items, kind=kind, compression=compression, pq_bytes=pq_bytes, device=args.device)
@@ -74,7 +74,7 @@ def measured(args: argparse.Namespace, items: np.ndarray, queries: np.ndarray) -
             continue
         many = vectors(args.batch, args.dim, args.seed + 2)
         in_batch = {"batch_ms": batch_milliseconds(index, many, args.k)} if args.batch and not args.filters else {}
-        faiss_module().omp_set_num_threads(1)
+        import_faiss().omp_set_num_threads(1)
         found = {"recall": index.recall["recall"], "mb": size, "build_s": built, **in_batch}
         if args.filters:
             found |= filtered(index, queries[:50], args.k, args.seed)

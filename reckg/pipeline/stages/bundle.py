@@ -18,7 +18,7 @@ from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import read_embeddings, read_prepared
 from reckg.ranking.trees.ranker import load_ranker
 from reckg.recommend.golden import save_with_golden
-from reckg.retrieval.index import load_index
+from reckg.retrieval.read_index import load_index
 
 
 def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:

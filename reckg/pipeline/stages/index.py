@@ -8,15 +8,14 @@ from typing import Any
 from reckg.config.run_config import Config
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.run.folder import n_threads, read_embeddings
-from reckg.retrieval.faiss_index import faiss_module
+from reckg.retrieval.faiss_index import import_faiss
 
 
 def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes index/. Raises ArtifactError: the index does not reach index.recall_target."""
-    faiss_module().omp_set_num_threads(n_threads(config))
+    import_faiss().omp_set_num_threads(n_threads(config))
     users, items = read_embeddings(run, "serving")
     built = index_of(users, items, config)
     built.save(run / "index")
-    description = built.description()
-    counts: dict[str, Any] = {key: description[key] for key in ("kind", "compression")}
-    return counts | {"items": len(items), **description["settings"], **description["recall"]}
+    counts = {"kind": built.kind, "compression": built.compression, "items": len(items), **built.settings}
+    return counts | (built.recall or {})

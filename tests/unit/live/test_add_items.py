@@ -13,7 +13,7 @@ from reckg.data.ids import IdMap
 from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.tables import row_sums as row_sums_module
 from reckg.ranking.tables.row_sums import row_entries, row_sums
-from reckg.retrieval.extended_index import GrownIndex
+from reckg.retrieval.extended_index import ExtendedIndex
 from reckg.retrieval.index import build_index
 from tests.small_bundle import unit_vectors
 
@@ -73,7 +73,8 @@ def test_a_matrix_has_the_rows_and_sums_of_the_whole(few: int, monkeypatch: pyte
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_an_index_finds_what_the_whole_would(kind: str, n: int) -> None:
     vectors, queries = unit_vectors(630, 8, 0), unit_vectors(n, 8, 1)
-    grown = GrownIndex(GrownIndex(build_index(vectors[:600], kind=kind, nprobe=10**6), vectors[600:601]), vectors[601:])  # type: ignore[arg-type]
+    first = build_index(vectors[:600], kind=kind, nprobe=10**6)  # type: ignore[arg-type]
+    grown = ExtendedIndex(ExtendedIndex(first, vectors[600:601]), vectors[601:])
     whole = build_index(vectors)
     rng = np.random.default_rng(2)
     seen = np.arange(n + 1) * 25, rng.integers(0, 630, 25 * n)

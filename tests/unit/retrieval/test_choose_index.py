@@ -10,7 +10,8 @@ import pytest
 from reckg.errors import ArtifactError, ConfigError
 from reckg.retrieval.choose_index import choose_index, default_pq_bytes, index_bytes, meet_target, sample_queries
 from reckg.retrieval.exact import exact_search
-from reckg.retrieval.index import build_index, load_index
+from reckg.retrieval.index import build_index
+from reckg.retrieval.read_index import load_index
 from tests.unit.retrieval.test_index import SMALL, unit_vectors
 
 

@@ -174,7 +174,7 @@ def test_a_matrix_product_may_round_as_it_likes(large: None, monkeypatch: pytest
 
 def test_a_query_of_zeros_does_not_hold_a_pair_for_every_item(large: None) -> None:
     queries, vectors = np.zeros((3, 4), np.float32), np.ones((10_000, 4), np.float32)
-    row, _ = exact._contenders(queries, vectors, 2.0, 5, None)
+    row, _ = exact._contend(queries, vectors, 2.0, 5, None)
     assert len(row) <= exact.TILE + 3 * 5
     assert exact_search(queries, vectors, 5).item_idx.tolist() == [[0, 1, 2, 3, 4]] * 3
 

@@ -16,9 +16,10 @@ from reckg.arrays.ragged_rows import take_rows
 from reckg.errors import ArtifactError, ConfigError, DataError
 from reckg.retrieval import index as index_module
 from reckg.retrieval.exact import exact_search
-from reckg.retrieval.extended_index import GrownIndex
-from reckg.retrieval.faiss_index import Device, Kind, faiss_module, n_gpus
-from reckg.retrieval.index import BATCH, ItemIndex, build_index, load_index
+from reckg.retrieval.extended_index import ExtendedIndex
+from reckg.retrieval.faiss_index import Device, Kind, count_gpus, import_faiss
+from reckg.retrieval.index import BATCH, ItemIndex, build_index
+from reckg.retrieval.read_index import load_index
 
 SMALL: dict[str, dict[str, Any]] = {  # every kind, as quick as it can be built
     "flat": {},
@@ -160,12 +161,12 @@ def test_more_vectors_are_found_behind_an_index(name: str, mapped: bool, tmp_pat
     if mapped:
         index.save(tmp_path)
         index = load_index(tmp_path)
-    grown = GrownIndex(index, more)
+    grown = ExtendedIndex(index, more)
     assert (index.n_items, grown.n_items) == (900, 920)
     assert np.array_equal(grown.vectors(), np.concatenate([vectors, more]))
     assert grown.search(more, 1).item_idx[:, 0].tolist() == list(range(900, 920))
     with pytest.raises(ArtifactError, match="3 dimensions are added to an index of 8"):
-        GrownIndex(index, unit_vectors(2, 3, 0))
+        ExtendedIndex(index, unit_vectors(2, 3, 0))
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -191,7 +192,7 @@ def test_scores_are_exact_inner_products_in_every_kind(name: str) -> None:
 @pytest.mark.parametrize("name", ["ivf", "ivf_pq", "hnsw_pq"])
 def test_training_repeats_with_its_seed(name: str) -> None:
     vectors = unit_vectors(900, 8, 0)
-    faiss = faiss_module()
+    faiss = import_faiss()
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # several add to hnsw in the order in which they come
     built = [faiss.serialize_index(build_index(vectors, **SMALL[name], seed=seed)._index) for seed in (3, 3, 4)]
@@ -266,7 +267,7 @@ def test_nothing_allowed_is_nothing_found() -> None:
     assert (index.search(unit_vectors(2, 4, 1), 3, allowed=np.zeros(20, dtype=bool)).item_idx == -1).all()
 
 
-needs_gpu = pytest.mark.skipif(n_gpus() == 0, reason="faiss finds no GPU (faiss-cpu, or no device)")
+needs_gpu = pytest.mark.skipif(count_gpus() == 0, reason="faiss finds no GPU (faiss-cpu, or no device)")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, needs_gpu])])
@@ -288,7 +289,7 @@ def test_devices_answer_alike(name: str, device: Device, tmp_path: Path) -> None
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    if n_gpus() == 0:
+    if count_gpus() == 0:
         with pytest.raises(ConfigError, match=r"index\.device is 'gpu', but this faiss .* finds no GPU"):
             build_index(unit_vectors(20, 4, 0), device="gpu")
     with pytest.raises(ConfigError, match="no HNSW on GPUs"):

@@ -13,8 +13,8 @@ from reckg.config.run_config import parse_config
 from reckg.errors import ArtifactError
 from reckg.pipeline.stages import index as stage
 from reckg.retrieval import choose_index as choose
-from reckg.retrieval.faiss_index import faiss_module
-from reckg.retrieval.index import load_index
+from reckg.retrieval.faiss_index import import_faiss
+from reckg.retrieval.read_index import load_index
 from tests.unit.retrieval.test_index import unit_vectors
 
 
@@ -27,9 +27,9 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def threads() -> Any:
-    before = faiss_module().omp_get_max_threads()
+    before = import_faiss().omp_get_max_threads()
     yield
-    faiss_module().omp_set_num_threads(before)
+    import_faiss().omp_set_num_threads(before)
 
 
 def run(folder: Path, **index: Any) -> dict[str, Any]:
