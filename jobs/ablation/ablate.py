@@ -85,9 +85,9 @@ def ablate(
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Trains every variant with every seed, measures the vectors on the test part, and writes what they are worth.
+    """Trains every variant with every seed, measures the vectors on the test part, and writes their differences.
 
-    What is finished in the folder is not computed again. ``out`` may be the folder of a run with the same settings:
+    Finished variants in the folder are not computed again. ``out`` may be the folder of a run with the same settings:
     its prepared data and graph are used then.
 
     Args:
@@ -96,7 +96,7 @@ def ablate(
         overwrite: finished results that no longer fit may be replaced.
         say: receives a line at a time.
     Returns:
-        What ``out/ablation.json`` holds; ``out/ablation.md`` has it in tables.
+        The content of ``out/ablation.json``; ``out/ablation.md`` has it in tables.
     Raises:
         ConfigError: the folder is something else, a seed is given twice, or nothing is left to compare.
     """
@@ -128,7 +128,7 @@ def ablate(
 
 
 def _skipped(config: Config, out: Path, prepared: Prepared) -> dict[str, str]:
-    """Variants that mean nothing here, and why."""
+    """Finds the variants without a meaning for this data, and why."""
     why: dict[str, str] = {}
     if not sum(relation_counts(out).values()):
         no_graph = "the graph has no triples"
@@ -188,7 +188,14 @@ def _report(
 def _comparisons(
     questions: Sequence[Question], lists: dict[str, list[np.ndarray]], parts: list[Slice], samples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One entry for every question and slice; those of one question's name are corrected together."""
+    """Compares variants for every question and slice.
+
+    Args:
+        lists: (n, PLACES) lists of every seed, by variant.
+        parts: slices of the test users.
+    Returns:
+        An entry for each question and slice; p values of a question's name are corrected together.
+    """
     out = [
         vars(q) | {"slice": p.name} | difference(p, lists[q.ours], lists[q.theirs], samples, seed)
         for q in questions
@@ -207,7 +214,7 @@ def _relations(
     samples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """What each relation is worth: the whole graph minus the graph without it; judged over all users."""
+    """Measures the worth of each relation: the whole graph minus the graph without it, judged over all users."""
     counts, found = relation_counts(out), []
     for name, relations in relation_groups(out).items():
         lists = [by_name[name] for by_name in masked]
@@ -226,7 +233,7 @@ def _training(run: Path, seed: int) -> dict[str, Any]:
 
 
 def _shuffle_counts(runs: Sequence[Path]) -> dict[str, dict[str, int]]:
-    """The counts of the first shuffled graph, by relation; empty without one."""
+    """Reads the counts of the first shuffled graph, by relation; empty without a shuffled graph."""
     for run in runs:
         description = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))
         if "shuffle" in description:
@@ -235,7 +242,13 @@ def _shuffle_counts(runs: Sequence[Path]) -> dict[str, dict[str, int]]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """ "0,1,2" to numbers. Raises ConfigError."""
+    """Parses seeds.
+
+    Args:
+        text: for instance "0,1,2".
+    Raises:
+        ConfigError: not numbers from 0, separated by commas.
+    """
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:

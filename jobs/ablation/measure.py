@@ -24,7 +24,7 @@ PLACES = 20  # of each list that are kept
 RELATIONS = 20  # that are masked one by one; the rest together
 OTHERS, ALL = "others", "all relations"
 SEEN = {"test": ("train", "valid"), "valid": ("train",)}  # split parts that a list of a part must not hold
-STATE = {"test": "test", "valid": "train"}  # what is known when a part is to be predicted
+STATE = {"test": "test", "valid": "train"}  # the state in which a part is predicted
 
 
 def ablation_part(prepared: Prepared, part: str) -> HeldOut:
@@ -71,17 +71,30 @@ MEASURE_RELATIONS = Stage(
 
 
 def read_lists(run: Path, part: str) -> np.ndarray:
-    """(n, PLACES) item_idx of the users of ablation_part, as measured."""
+    """Reads measured lists.
+
+    Args:
+        run: folder of a variant and seed.
+        part: valid or test.
+    Returns:
+        (n, PLACES) item_idx of the users of ``ablation_part``.
+    """
     return load_file(run / "measured" / f"{part}.safetensors")["lists"]
 
 
 def read_masked(run: Path) -> dict[str, np.ndarray]:
-    """Name of relation_groups -> (n, PLACES) item_idx."""
+    """Reads the lists without some relations.
+
+    Args:
+        run: folder of a variant and seed.
+    Returns:
+        (n, PLACES) item_idx by the names of ``relation_groups``.
+    """
     return load_file(run / "masked" / "test.safetensors")
 
 
 def relation_groups(run: Path) -> dict[str, tuple[str, ...]]:
-    """What is masked at once: each of the relations with most triples, the rest together, and all of them."""
+    """Groups the relations that are masked together: each of the largest alone, the rest, and all."""
     counts = relation_counts(run)
     named, rest = list(counts)[:RELATIONS], tuple(counts)[RELATIONS:]
     groups: dict[str, tuple[str, ...]] = {name: (name,) for name in named}
@@ -93,7 +106,13 @@ def relation_groups(run: Path) -> dict[str, tuple[str, ...]]:
 
 
 def relation_counts(run: Path) -> dict[str, int]:
-    """Triples of every relation of the run's graph, most first."""
+    """Counts the triples of every relation.
+
+    Args:
+        run: folder with graph/.
+    Returns:
+        Triples by relation, most first.
+    """
     names = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["relations"]
     relation = pl.read_parquet(run / "graph" / "triples.parquet", columns=["relation"])["relation"].to_numpy()
     counts = np.bincount(relation, minlength=len(names))

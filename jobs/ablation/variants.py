@@ -24,7 +24,7 @@ TRAIN = next(stage for stage in STAGES if stage.name == "train")
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the base run. ``settings``: "model.layers" -> 3."""
+    """A change to the base run. ``settings``: "model.layers" -> 3."""
 
     name: str
     does: str
@@ -34,7 +34,12 @@ class Variant:
 
 
 def build_base(config: Config, data: Path, base: Path, overwrite: bool, say: Say) -> None:
-    """Cleans, splits and builds the graph, once for all variants."""
+    """Cleans, splits and builds the graph, once for all variants.
+
+    Args:
+        base: run folder of the base.
+        overwrite: finished results that no longer fit may be replaced.
+    """
     run_pipeline(config, data, base, only="build_graph", overwrite=overwrite, say=say)
 
 
@@ -47,6 +52,13 @@ def run_variant(
 ) -> RunState:
     """Derives a variant's data from the base run's, trains with a seed, and runs the stages after that.
 
+    Args:
+        base: run folder of the base.
+        after: stages that follow the training.
+        overwrite: finished results that no longer fit may be replaced.
+        say: receives a line at a time.
+    Returns:
+        The state of the variant's run folder.
     Raises:
         ConfigError: the settings are refused, or finished results would be replaced.
     """
@@ -94,8 +106,8 @@ def shuffle_texts(base: Path, run: Path, seed: int) -> dict[str, Any]:
     """prepared/ with the texts of the items that have one dealt out anew among these; all text columns together."""
     prepared = read_prepared(base)
     columns = prepared.info["item_columns"]["text"]
-    some = pl.any_horizontal(pl.col(name).fill_null("") != "" for name in columns)
-    rows = prepared.items.select(some.alias("some"))["some"].arg_true().to_numpy()
+    has_text = pl.any_horizontal(pl.col(name).fill_null("") != "" for name in columns)
+    rows = prepared.items.select(has_text.alias("has_text"))["has_text"].arg_true().to_numpy()
     order = np.arange(len(prepared.items))
     order[rows] = np.random.default_rng(seed).permutation(rows)
     texts = prepared.items.select(columns)[order]

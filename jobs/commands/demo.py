@@ -30,7 +30,7 @@ START_TIMEOUT_S = 60.0
 
 
 def demo(out: Path, *, users: int = USERS, items: int = ITEMS, config: Config | None = None) -> None:
-    """Runs the demonstration in a folder; what is up to date there is used again.
+    """Runs the demonstration in a folder; finished stages there are used again.
 
     Args:
         out: folder; gets ``dataset`` and ``run``.
@@ -48,7 +48,15 @@ def demo(out: Path, *, users: int = USERS, items: int = ITEMS, config: Config | 
 
 
 def make_dataset(out: Path, users: int, items: int) -> Path:
-    """Writes the bookshop to ``out/dataset``, unless the same one is there already; returns that folder."""
+    """Writes the bookshop, unless the same bookshop is there already.
+
+    Args:
+        out: folder that gets ``dataset``.
+        users: number of users.
+        items: number of items.
+    Returns:
+        The dataset folder.
+    """
     dataset, note = out / "dataset", out / "dataset.json"
     wanted = {"users": users, "items": items, "seed": SEED, "code": code_sha256("reckg.data.bookshop.write")}
     if dataset.is_dir() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == wanted:
@@ -63,7 +71,11 @@ def make_dataset(out: Path, users: int, items: int) -> Path:
 
 
 def show_recommendations(bundle_folder: Path) -> None:
-    """Starts a server, asks it over gRPC for one user's recommendations, prints them with titles, stops it."""
+    """Starts a server, asks it over gRPC for a user's recommendations, prints them with titles, and stops it.
+
+    Args:
+        bundle_folder: bundle to serve.
+    """
     from serving.client import RecommenderClient
     from serving.client.command import format_response
 
@@ -81,7 +93,13 @@ def show_recommendations(bundle_folder: Path) -> None:
 
 
 def some_user(bundle_folder: Path) -> tuple[str, list[str]]:
-    """The first user whose history is about HISTORY_LENGTH long, and the titles of its last items."""
+    """Picks the first user with a history of about HISTORY_LENGTH items.
+
+    Args:
+        bundle_folder: bundle to read.
+    Returns:
+        The user's id, and the titles of its last items.
+    """
     from reckg.bundle.read import load_bundle
 
     bundle = load_bundle(bundle_folder, verify=False)  # the server verifies it
@@ -125,7 +143,7 @@ def _read_lines(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
 
 def _await_address(lines: queue.SimpleQueue[str | None]) -> str:
     """Waits for the line that ends with the server's address."""
-    said: list[str] = []
+    printed: list[str] = []
     deadline = time.monotonic() + START_TIMEOUT_S
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -137,5 +155,7 @@ def _await_address(lines: queue.SimpleQueue[str | None]) -> str:
         found = re.fullmatch(r"reckg serves bundle .* at (\S+:\d+)", line)
         if found:
             return found[1]
-        said.append(line)
-    raise ArtifactError(f"the server did not start within {START_TIMEOUT_S:.0f} s; it said: " + " | ".join(said[-3:]))
+        printed.append(line)
+    raise ArtifactError(
+        f"the server did not start within {START_TIMEOUT_S:.0f} s; its last lines: " + " | ".join(printed[-3:])
+    )

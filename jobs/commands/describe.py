@@ -1,4 +1,4 @@
-"""Says in words what a folder of reckg's holds: a dataset, a run, or a bundle."""
+"""The content of a folder in words: a dataset, a run, or a bundle."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def summary(run: Path, state: RunState) -> str:
 
 
 def ablation_summary(out: Path, report: dict[str, Any]) -> str:
-    """Test NDCG@10 of every variant over every slice, what follows from it in words, and where the tables are."""
+    """Test NDCG@10 of every variant over every slice, the conclusions in words, and where the tables are."""
     parts = list(report["slices"])
     lines = [f"{'test NDCG@10':26}" + "".join(f"{name:>18}" for name in parts)]
     for name, variant in report["variants"].items():

@@ -1,4 +1,4 @@
-"""Evaluation from logs: what the run's system would earn by a log of served recommendations, and who won in it."""
+"""Evaluation from logs: the reward that the run's system would earn, and the winner among served variants."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def evaluate_log(
     match: Match = "place",
     clip: float | None = None,
 ) -> dict[str, Any]:
-    """Estimates what the run's bundle would earn from a log of what another system showed, and compares its variants.
+    """Estimates the reward of the run's bundle from a log of another system, and compares the log's variants.
 
     Args:
         log, events, window_s: as read_served_log.
-        match: what a propensity is the probability of: the item at its ``place``, or anywhere in the ``list``.
+        match: the event of a propensity: the item at its ``place``, or anywhere in the ``list``.
         clip: weights are at most this; None: as they are.
     Returns:
-        What report/log.json of the run holds; report/log.md has it in words and tables.
+        The content of report/log.json of the run; report/log.md has it in words and tables.
     Raises:
         DataError: the log breaks its contract. ArtifactError: the run has no bundle. ConfigError: clip is not above 0.
     """
@@ -167,7 +167,7 @@ def codes(names: pl.Series) -> np.ndarray:
 def counterfactual(
     shown: Shown, bundle: Bundle, match: Match, clip: float | None, config: Config
 ) -> dict[str, Any] | None:
-    """The estimates and what they rest on; None where there is one cluster alone."""
+    """Computes the estimates and their basis; None for a single cluster."""
     clusters = int(shown.cluster.max()) + 1
     if clusters < 2:
         return None
@@ -188,7 +188,7 @@ def counterfactual(
     requests = int(shown.request.max()) + 1
     models = of_shown, of_wanted, shown.cluster, samples, seed
     estimates = estimate(shown.reward, weight, *models)
-    if clip is not None:  # what checks the propensities is not to be clipped
+    if clip is not None:  # the check of the propensities uses unclipped weights
         estimates["mean_weight"] = estimate(shown.reward, whole, *models)["mean_weight"]
     return {
         "estimates": estimates,
@@ -237,7 +237,7 @@ def system_items(shown: Shown, bundle: Bundle, match: Match, block_users: int) -
 def pair_features(
     bundle: Bundle, user_idx: np.ndarray, item_idx: np.ndarray, position: np.ndarray | None
 ) -> np.ndarray:
-    """(n, f) what the reward model sees of a user and an item, at a place where rewards depend on it; 0 for no item."""
+    """Builds the reward model's (n, f) features of a user and an item, and of the place; 0 for no item."""
     score = np.empty(len(user_idx))
     step = max(1, PAIRS_AT_ONCE // bundle.item_vectors.shape[1])
     for start in range(0, len(score), step):
@@ -297,7 +297,7 @@ def apart(rows: pl.DataFrame, second: str, config: Config) -> dict[str, Any]:
 
 
 def log_summary(run: Path, report: dict[str, Any]) -> str:
-    """What the command prints."""
+    """Summarizes the report for the terminal."""
     found = report["counterfactual"]
     lines = [] if found is None else [*estimates_table(found), ""]
     if found is not None:

@@ -41,7 +41,7 @@ def import_data(
         min_weight, k_core, duplicates: see `clean_interactions`; by default nothing is dropped.
         overwrite: replace a dataset folder that exists.
     Returns:
-        {"counts": of the written tables, "cleaning": what each option dropped, "notes": the printed sentences}.
+        {"counts": of the written tables, "cleaning": rows that each option dropped, "notes": the printed sentences}.
     Raises:
         DataError: the source breaks its format or the data contract, or ``out`` may not be written to.
     """
@@ -82,21 +82,21 @@ def _read(fmt: str, src: Path, name: str | None) -> NotedDataset:
 
 def _say_cleaning(cleaning: dict[str, int], min_weight: float | None, duplicates: str, k_core: int) -> list[str]:
     read = cleaning["rows_read"]
-    said = []
+    sentences = []
     if min_weight is not None:
-        said.append(
+        sentences.append(
             f"{cleaning['dropped_below_min_weight']:_} of {read:_} interactions weigh less than {min_weight}; dropped."
         )
     if duplicates != "keep":
-        said.append(
+        sentences.append(
             f"{cleaning['dropped_duplicates']:_} of {read:_} interactions repeat another ({duplicates} kept); dropped."
         )
     if k_core > 1:
-        said.append(
+        sentences.append(
             f"{cleaning['dropped_k_core']:_} of {read:_} interactions are outside the {k_core}-core "
             f"({cleaning['k_core_rounds']} rounds); dropped."
         )
-    return said
+    return sentences
 
 
 def _count(dataset: Dataset, out: Path) -> dict[str, int]:
@@ -127,8 +127,8 @@ def _summary(dataset: Dataset, counts: dict[str, int], out: Path) -> str:
     if "triples" in counts:
         lines.append(f"outside graph: {counts['triples']:_} triples, {counts.get('links', 0):_} links")
     for what, kinds in (("items", dataset.item_columns), ("users", dataset.user_columns)):
-        said = [f"{kind} {', '.join(getattr(kinds, kind))}" for kind in ("text", "categorical", "number", "list")]
-        used = [part for part in said if " " in part.strip() and part.split(" ", 1)[1]]
+        sentences = [f"{kind} {', '.join(getattr(kinds, kind))}" for kind in ("text", "categorical", "number", "list")]
+        used = [part for part in sentences if " " in part.strip() and part.split(" ", 1)[1]]
         if used:
             lines.append(f"columns of {what}: {'; '.join(used)}")
     lines.append(f"written to {out}")

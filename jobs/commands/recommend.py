@@ -104,7 +104,7 @@ def recommend_all(
 
 
 def _new_counts(given: pl.DataFrame | None, requested: pl.DataFrame) -> dict[str, Any]:
-    """The counts before the first block."""
+    """Starts the counts."""
     counts: dict[str, Any] = {
         "users": len(requested),
         "unknown_users": 0,
@@ -122,7 +122,7 @@ def _new_counts(given: pl.DataFrame | None, requested: pl.DataFrame) -> dict[str
 
 
 def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
-    """The bundle with the items of a table; adds to ``counts``."""
+    """Adds the items of a table to the bundle, and their counts to ``counts``."""
     extended = with_items(bundle, collect(open_table(path, []).frame.drop(ROW), path.name))
     added = extended.manifest["added_items"]
     counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
@@ -132,7 +132,14 @@ def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundl
 
 
 def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]) -> pl.DataFrame:
-    """The rows of one block of users; adds to ``counts``."""
+    """Answers a block of users.
+
+    Args:
+        block: user_id, USER_IDX and columns of recent items and attributes.
+        counts: get the block's counts added.
+    Returns:
+        Rows with the columns of SCHEMA.
+    """
     if block.columns == PLAIN:
         found, fallback = _plain(bundle, block[USER_IDX], k, rerank)
     else:
@@ -155,7 +162,7 @@ def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, 
 
 
 def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[ScoredItems, np.ndarray]:
-    """(n, k) items of users of whom there is an id alone, and (n,) whether the popular ones; as recommend_users.
+    """Answers users that give an id alone: (n, k) items, and (n,) whether they are the popular ones.
 
     block: (n,) their places in the bundle, null where it does not know them.
     """
@@ -221,7 +228,15 @@ def _parts(out: Path) -> Iterator[Path]:
 
 
 def _read_users(path: Path) -> pl.DataFrame:
-    """A list of users, its ``user_id`` as strings. Raises DataError."""
+    """Reads a list of users.
+
+    Args:
+        path: .parquet, .csv, .tsv, .jsonl or .txt.
+    Returns:
+        ``user_id`` as strings, and the other columns.
+    Raises:
+        DataError: the file cannot be read, or ids are missing.
+    """
     try:
         match path.suffix.lower():
             case ".parquet":

@@ -39,7 +39,7 @@ def fit(
         items: ``item_id`` and columns of texts, categories, numbers and lists.
         users: ``user_id`` and columns, as of the items.
         triples: facts of a knowledge graph: ``head``, ``relation``, ``tail``.
-        links: which entity of the triples an item is: ``item_id``, ``entity``.
+        links: the entity that an item is in the triples: ``item_id``, ``entity``.
         config: a Config, its values by section, or the path of a TOML file; None: the defaults.
         folder: for the tables and the run; None: a temporary one, removed with the recommender.
         settings: values of a dataset.toml, for instance ``{"items": {"text": ["title"], "list": ["genres"]}}``. Kinds
@@ -51,16 +51,14 @@ def fit(
             values and the first bad row.
         ConfigError: the configuration is refused, or ``folder`` holds finished results of other tables or settings.
 
-    >>> import polars as pl
     >>> fast = {"text": {"encoder": "none"}, "train": {"epochs": 1}, "evaluate": {"tuning_settings": 1}}
-    >>> events = pl.read_parquet("data/interactions.parquet")
-    >>> recommender = reckg.fit(events, "data/items.parquet", config=fast)
+    >>> recommender = reckg.fit("data/interactions.parquet", "data/items.parquet", config=fast)
     - items (items.parquet): ...
     [1/8] build-graph: ...
     >>> recommender.evaluate().to_polars().columns[:3]
     ['system', 'label', 'recall@5']
     >>> recommender.save("saved")
-    >>> len(reckg.load("saved").recommend(events["user_id"][0], k=3).items)
+    >>> len(reckg.load("saved").recommend("u0000001", k=3).items)
     3
     """
     run_config = _read(config)

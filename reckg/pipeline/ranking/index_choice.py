@@ -22,7 +22,14 @@ from reckg.retrieval.index import ItemIndex, build_index
 
 
 def index_of(users: np.ndarray, items: np.ndarray, config: Config) -> ItemIndex:
-    """An index over (n_items, d) vectors as configured; its recall is measured with (n_users, d) vectors."""
+    """Builds the configured index, or the one that fits the vectors, with the recall that the configuration wants.
+
+    Args:
+        users: (n_users, d) vectors that recall is measured with.
+        items: (n_items, d) vectors to index.
+    Raises:
+        ArtifactError: the index does not reach index.recall_target.
+    """
     settings = config.index
     pq_bytes = settings.pq_bytes or default_pq_bytes(items.shape[1])
     kind, compression = choose_index(

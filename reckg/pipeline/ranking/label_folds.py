@@ -15,14 +15,14 @@ from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import Prepared, read_embeddings, read_prepared
 from reckg.ranking.trees.labels import LabelSet
 
-HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for what came after them
+HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for the interactions after them
 
 ENOUGH = 30_000  # labels: where validation has as many, no fold is made
-MOST, MOST_AHEAD = 5, 2  # folds; where labels come after the history, each further fold knows less of it
+MOST, MOST_AHEAD = 5, 2  # folds; where labels come after the history, each further fold knows less history
 
 
 def n_folds(config: Config, prepared: Prepared) -> int:
-    """rank.label_folds; where it is not set, as many as bring ENOUGH labels, at most MOST."""
+    """Returns rank.label_folds; if it is not set, as many folds as bring ENOUGH labels, at most MOST."""
     if not config.rank.enabled or prepared.cold_items:
         return 0
     if config.rank.label_folds is not None:
@@ -33,11 +33,11 @@ def n_folds(config: Config, prepared: Prepared) -> int:
 
 
 def fold_parts(prepared: Prepared, fold: int, number: int, seed: int) -> np.ndarray:
-    """(n,) the split part of every interaction for one fold: HELD are its labels, LATER what came after them.
+    """Assigns every interaction to a split part of a fold: HELD are its labels, LATER the interactions after them.
 
     A fold has as many labels as the validation part, at most a tenth of the training part where histories have no
-    order: drawn at random there, no interaction in two folds. Where what is asked for comes after the history, the
-    labels end where those of the fold before begin: in time where the split is by time, else in each user's sequence.
+    order: drawn at random there, no interaction in two folds. Where labels follow the history, they
+    end where those of the fold before begin: in time where the split is by time, else in each user's sequence.
     """
     parts = prepared.interactions["split"].to_numpy().astype(object)
     train, n_valid = np.flatnonzero(parts == "train"), int((parts == "valid").sum())
@@ -58,16 +58,19 @@ def fold_parts(prepared: Prepared, fold: int, number: int, seed: int) -> np.ndar
 
 
 def fold_held_out(prepared: Prepared) -> HeldOut:
-    """What the labels of a fold ask; prepared: of the fold.
+    """Collects the users of a fold and their labels.
 
-    Lists leave out what their user took in the validation part or after the fold, as they do at test time. As
+    Lists leave out the items of the validation part and of the interactions after the fold, as at test time. As
     candidates without a label these items would teach that they are not wanted.
+
+    Args:
+        prepared: data of the fold.
     """
     return held_out(prepared.interactions, HELD, ("train", LATER, "valid"), len(prepared.users))
 
 
 def fold_labels(config: Config, run: Path) -> list[LabelSet]:
-    """The label sets of the run's folds."""
+    """Reads the label sets of the run's folds."""
     sets = []
     for fold in range(json.loads((run / "folds" / "folds.json").read_text(encoding="utf-8"))["folds"]):
         folder = run / "folds" / str(fold)

@@ -21,14 +21,20 @@ TIMED_REQUESTS = 100  # single requests over which the latency is taken
 
 
 def choose_candidates(config: Config, valid: LabelSet) -> tuple[Choice, dict[str, Any]]:
-    """The depths within rank.candidates and rank.latency_ms, and what was measured and given up for the latter."""
+    """Chooses how many candidates each source gives, within rank.candidates and rank.latency_ms.
+
+    Args:
+        valid: labels of the validation part.
+    Returns:
+        The choice, and the report's entries on its latency: budget, expected and measured costs, and cuts.
+    """
     settings, seed = config.rank, config.run.seed
     if not settings.latency_ms:
         return depths_for(valid, settings.candidates, seed), {"budget_ms": None}
     costs = measure_costs(valid, settings.candidates, settings.trees, settings.leaves, seed)
     choice = depths_for(valid, settings.candidates, seed, costs, settings.latency_ms)
     expected = costs.of(choice)
-    told = {
+    latency: dict[str, Any] = {
         "budget_ms": settings.latency_ms,
         "expected_ms": round(expected, 2),
         "fits": expected <= settings.latency_ms,
@@ -37,17 +43,24 @@ def choose_candidates(config: Config, valid: LabelSet) -> tuple[Choice, dict[str
     }
     if choice.cuts:
         cuts = ", then ".join(cut["cut"] for cut in choice.cuts)
-        outcome = "" if told["fits"] else ", and does not fit even so: set rank.latency_ms or index.kind"
+        outcome = "" if latency["fits"] else ", and does not fit even so: set rank.latency_ms or index.kind"
         tqdm.write(
             f"rank.latency_ms {settings.latency_ms:g}: {cuts}; a request is expected to cost {expected:.1f} ms of "
             f"processor time{outcome}",
             file=sys.stderr,
         )
-    return choice, told
+    return choice, latency
 
 
 def request_ms(result: RankerResult, labels: LabelSet) -> float:
-    """Median milliseconds of processor time of one request's candidates, features and reranking on this machine."""
+    """Measures the processor time of a request's candidates, features and reranking on this machine.
+
+    Args:
+        result: with a ranker.
+        labels: the first TIMED_REQUESTS users are asked for.
+    Returns:
+        Median milliseconds.
+    """
     assert result.ranker is not None
     times = []
     with one_thread():

@@ -1,4 +1,4 @@
-"""What ranking needs of a run's folder: the feature tables of a state, and the candidates of users."""
+"""Feature tables of a run, for a state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from reckg.ranking.tables.item_item import Order
 def feature_tables(
     config: Config, run: Path, prepared: Prepared, state: str, vectors: np.ndarray | None = None
 ) -> FeatureTables:
-    """The tables of what is known in a state; vectors: (n_items, d) in place of those of the run's embeddings."""
+    """Builds the feature tables of the interactions that are known in a state.
+
+    Args:
+        run: run folder with graph/ and embeddings/.
+        state: train, test or serving.
+        vectors: (n_items, d) in place of the run's embeddings.
+    """
     known = prepared.known(state, config)
     timed = prepared.info["time"] == "utc" and "timestamp" in known.columns
     columns = prepared.info["item_columns"]["number"]
@@ -46,7 +52,13 @@ def feature_tables(
 
 
 def entities_of(run: Path, prepared: Prepared) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """(n_items, E) and (n_users, E): 1 where the graph joins an item, or a user, and an entity."""
+    """Reads the links of items and users to entities.
+
+    Returns:
+        (n_items, E) and (n_users, E) matrices, 1 if the graph joins the two.
+    Raises:
+        ArtifactError: the graph cannot be read.
+    """
     path = run / "graph" / "triples.parquet"
     try:
         triples = pl.read_parquet(path)
@@ -58,8 +70,8 @@ def entities_of(run: Path, prepared: Prepared) -> tuple[sp.csr_matrix, sp.csr_ma
     ends = np.concatenate([head, tail]), np.concatenate([tail, head])
 
     def joined(first: int, stop: int) -> sp.csr_matrix:
-        some = (ends[0] >= first) & (ends[0] < stop) & (ends[1] >= first_entity)
-        place = ends[0][some] - first, ends[1][some] - first_entity
+        own = (ends[0] >= first) & (ends[0] < stop) & (ends[1] >= first_entity)
+        place = ends[0][own] - first, ends[1][own] - first_entity
         matrix = sp.csr_matrix((np.ones(len(place[0]), np.float32), place), shape=(stop - first, n_entities))
         matrix.data[:] = 1.0
         return matrix

@@ -39,7 +39,16 @@ def beyond_sections(
     k: int,
     item_vectors: np.ndarray,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """For every system its figures beside accuracy; and the report's section ``beyond``."""
+    """Measures the lists of every system beside accuracy.
+
+    Args:
+        groups: the items by popularity.
+        train_users: (n_items,) users of an item.
+        k: cut-off of coverage.
+        item_vectors: (n_items, d), for likeness if the graph has no attributes.
+    Returns:
+        Figures by system, and the report's section ``beyond``.
+    """
     entities = entities_of(run, test.prepared)[0]
     likeness = "the cosine of their attributes in the knowledge graph"
     if not entities.nnz:
@@ -60,11 +69,11 @@ def beyond_sections(
             **known_intervals(per_user, samples, seed),
             "entropy": entropy,
         }
-    told = {"k": k, "likeness": likeness, "column": column and f"the values of {column!r}"}
+    section = {"k": k, "likeness": likeness, "column": column and f"the values of {column!r}"}
     if config.evaluate.provider_column:
-        told["provider_column"] = config.evaluate.provider_column
-        told["exposure"] = _exposure(config, test, results)
-    return figures, told
+        section["provider_column"] = config.evaluate.provider_column
+        section["exposure"] = _exposure(config, test, results)
+    return figures, section
 
 
 def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The report of a run, put together of what was measured and of the run's files."""
+"""The report of a run, put together of the measured systems and of the run's files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build_report(
     """Puts the report together, without its timing.
 
     Args:
-        run: run folder, which tells how the systems were made.
+        run: run folder with the records of training and ranking.
         bundle: as of test time.
         measured: results of every system.
         popularity: counts of the known interactions at test time.

@@ -1,4 +1,4 @@
-"""What diversity after ranking costs in accuracy, and what it buys: every strategy at several strengths."""
+"""The price of diversity after ranking, in accuracy, and its gain: every strategy at several strengths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMITS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class _Lists:
-    """What was asked: the strategy's name and settings, the lists (n, K) and the places beyond a limit."""
+    """Lists (n, K) of a strategy with its settings, and the places beyond its limit."""
 
     strategy: str
     settings: dict[str, Any]
@@ -153,7 +153,7 @@ def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity
 def _bought(
     lists: np.ndarray, bundle: Bundle, users: np.ndarray, traits: ItemTraits, config: Config
 ) -> dict[str, dict[str, float] | None]:
-    """What lists have beside accuracy, with intervals."""
+    """Measures diversity, miscalibration and exposure of lists, with intervals."""
     real = lists >= 0
     indptr = np.concatenate([[0], np.cumsum(real.sum(axis=1))])
     shape = (len(lists), len(bundle.item_ids))
@@ -178,7 +178,7 @@ def _exposure(lists: np.ndarray, provider: np.ndarray) -> np.ndarray:
 
 
 def _interval(values: np.ndarray, config: Config) -> dict[str, float] | None:
-    """Of the users for whom it is known."""
+    """Bootstraps the interval of the mean over the users with a value."""
     known = values[~np.isnan(values)]
     return bootstrap_interval(known, config.evaluate.bootstrap_samples, config.run.seed) if len(known) else None
 

@@ -30,7 +30,12 @@ SLICE_USERS = 10  # users of an attribute's slice at least
 def samples_section(
     config: Config, test: RunData, results: Mapping[str, SystemResult], bundle: Bundle, systems: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Sample users with the lists of some systems."""
+    """Draws sample users and shows their histories and lists.
+
+    Args:
+        results: by system.
+        systems: names of the shown ones.
+    """
     rows = sample_rows(test.held, config.evaluate.sample_users, config.run.seed)
     ids = test.prepared.users["user_id"]
     names = [
@@ -52,7 +57,13 @@ def _letters(place: int) -> str:
 
 
 def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) -> dict[str, Any]:
-    """The ranker explained over candidates of test users; empty where none is served, or it has no trees."""
+    """Explains the ranker over candidates of test users.
+
+    Args:
+        k: length of the lists.
+    Returns:
+        The report's section; empty if no ranker is served, or it has no trees.
+    """
     model = run / "bundle" / "ranker" / "ranker.txt"
     if bundle.ranker is None or not model.is_file():
         return {}
@@ -65,13 +76,17 @@ def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) ->
 
 
 def index_figures(bundle: Bundle, test: RunData, seed: int) -> dict[str, Any]:
-    """Recall and latency of the bundle's index over the vectors of test time."""
+    """Measures recall and latency of the bundle's index over the vectors of test time."""
     users = test.held.sample(EXPLAINED_USERS, seed).users
     return index_section(bundle.index, bundle.user_vectors[users], bundle.item_vectors, bundle.candidates, seed)
 
 
 def data_section(run: Path, test: RunData, bundle: Bundle) -> dict[str, Any]:
-    """What the data are: source, split and counts of the preparation and the graph, and their hash."""
+    """Describes the data: source, split, hash, and counts of the preparation and the graph.
+
+    Args:
+        run: run folder with graph/.
+    """
     size = test.prepared.interactions.group_by("split").len()
     parts = dict(zip(size["split"].to_list(), size["len"].to_list(), strict=True))
     known = ("source", "licence", "time", "split", "counts")
@@ -88,7 +103,7 @@ def data_section(run: Path, test: RunData, bundle: Bundle) -> dict[str, Any]:
 
 
 def filter_words(test: RunData) -> list[str]:
-    """What cleaning left out, in a sentence; nothing where the preparation tells no counts."""
+    """Says in a sentence how many interactions cleaning dropped; nothing if prepared.json has no counts."""
     counts = test.prepared.info.get("counts", {}).get("cleaning", {})
     dropped = {
         "below the least weight": counts.get("dropped_below_min_weight", 0),
@@ -97,12 +112,12 @@ def filter_words(test: RunData) -> list[str]:
     }
     if "rows_read" not in counts:
         return []
-    said = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count) or "none"
-    return [f"Filters: of {counts['rows_read']:,} interactions that were read, cleaning left out: {said}."]
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count) or "none"
+    return [f"Filters: of {counts['rows_read']:,} interactions that were read, cleaning left out: {listed}."]
 
 
 def read_timing(run: Path) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory of the stages that are done, from state.json; empty without one."""
+    """Reads seconds and peak memory of the finished stages from state.json; empty without one."""
     stages = read_object(run / "state.json").get("stages", {})
     return {
         name: {"seconds": stage["seconds"], "peak_memory_mb": stage.get("peak_memory_mb", 0.0)}
@@ -112,7 +127,7 @@ def read_timing(run: Path) -> dict[str, dict[str, float]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file. Raises ArtifactError where it is damaged."""
+    """Reads a JSON object; a missing file gives an empty one. Raises ArtifactError if it is damaged."""
     if not path.is_file():
         return {}
     try:
@@ -123,7 +138,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; empty where there is no such file."""
+    """Reads a file with one JSON object a line; a missing file gives none. Raises ArtifactError if it is damaged."""
     if not path.is_file():
         return []
     try:

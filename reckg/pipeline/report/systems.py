@@ -34,12 +34,12 @@ from reckg.recommend.wanted import Wanted
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
-System = tuple[Recommend, dict[str, Any]]  # what makes the lists, and the settings that the report prints
+System = tuple[Recommend, dict[str, Any]]  # the function that makes the lists, and the settings that the report prints
 
 
 @dataclass
 class Measured:
-    """What has been measured so far, by the system's name; among: over the new items alone, where items are split."""
+    """Results by the system's name. ``among``: over the new items alone, if the split keeps items out of training."""
 
     results: dict[str, SystemResult] = field(default_factory=dict)
     among: dict[str, SystemResult] = field(default_factory=dict)
@@ -49,7 +49,13 @@ class Measured:
 def measure_all(
     config: Config, run: Path, test: RunData, bundle: Bundle, popularity: Popularity, groups: ItemGroups
 ) -> Measured:
-    """Every system over the test part: reckg and its parts, then the baselines, one in memory at a time."""
+    """Measures every system over the test part: reckg and its parts, then the baselines, one in memory at a time.
+
+    Args:
+        bundle: as of test time.
+        popularity: counts of the known interactions at test time.
+        groups: the items by popularity.
+    """
     ks, n_items, new = config.evaluate.k, test.n_items, test.new_items
     primary_k = int(primary_metric(ks).split("@")[1])
     chance = RandomOrder(n_items, config.run.seed)
@@ -72,7 +78,7 @@ def measure_all(
                 progress=bar.update,
             )
         measured.settings[name] = described
-        if new is not None and name != "retrieval":  # which is what is served, for lack of a ranker
+        if new is not None and name != "retrieval":  # without a ranker retrieval is the served system
             measured.among[name] = evaluate_among(scores, new, test.held, ks, chance)
 
     whole = own_systems(bundle, test.held, n_items)
@@ -107,7 +113,12 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
 
 
 def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
-    """reckg as served and its parts alone, k places each; what the report calls them is in report.SYSTEMS."""
+    """Lists reckg as served and its parts alone, by the names of the report.
+
+    Args:
+        bundle: as of test time.
+        k: places of a list.
+    """
 
     def excluded(user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return take_rows(held.excluded, np.searchsorted(held.users, user_idx))
@@ -140,7 +151,7 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
 
 
 def own_sources(bundle: Bundle) -> dict[str, int]:
-    """The sources in use beside the vectors, which the report shows as retrieval, and the candidates of each."""
+    """Counts the candidates of every source in use but the vectors, which the report calls retrieval."""
     depths = {} if bundle.ranker is None else bundle.ranker.depths
     return {name: depth for name, depth in depths.items() if name != "vectors"}
 
@@ -148,7 +159,7 @@ def own_sources(bundle: Bundle) -> dict[str, int]:
 def baseline_fits(config: Config, run: Path, test: RunData, popularity: Popularity) -> dict[str, Callable[[], Any]]:
     """The baselines, each fitted and tuned when called, so that one large model is held at a time.
 
-    Settings are chosen on validation by fits over training; what is measured is fitted over all that is known at test
+    Settings are chosen on validation by fits over training; the measured fit is over all that is known at test
     time, as reckg's own parts are.
 
     Where the items are split, the others find no new item with any setting: they are not tuned; and a random order
@@ -175,14 +186,14 @@ def baseline_fits(config: Config, run: Path, test: RunData, popularity: Populari
 
 
 def tuning_part(test: RunData) -> HeldOut | None:
-    """The validation part, where it asks for anything."""
+    """Collects the validation part; None if it is empty."""
     with suppress(DataError):
         return held_out_part(test.prepared, "valid")
     return None
 
 
 def tuning_budget(config: Config, test: RunData) -> int:
-    """Settings that every baseline may try."""
+    """Returns the number of settings that every baseline may try."""
     return config.evaluate.tuning_settings or usual_budget(test.n_items)
 
 

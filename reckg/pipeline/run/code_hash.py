@@ -28,7 +28,7 @@ _NO_RESULT = (
 def code_sha256(module: str) -> str:
     """Hashes the code of a module and of every module of reckg and jobs that it imports, directly or not.
 
-    Comments, docstrings and the layout of lines do not count: none of them changes a result.
+    Comments, docstrings and the layout of lines change no result and do not count.
     """
     digest = hashlib.sha256()
     for path in sorted(_imported_files(module)):

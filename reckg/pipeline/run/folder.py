@@ -1,4 +1,4 @@
-"""What the stages leave in a run's folder, and how the next ones read it."""
+"""The files that stages leave in a run's folder for the next ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reckg.config.run_config import Config
 from reckg.data.history import History
 from reckg.errors import ArtifactError
 
-# A state is what is known at a moment: while training, at test time, in service.
+# A state is a moment with its known interactions: while training, at test time, in service.
 STATES = ("train", "test", "serving")
 
 
@@ -44,7 +44,7 @@ class Prepared:
         return bool(self.info["split"].get("kind") == "cold-items")
 
     def half_life(self, config: Config) -> float:
-        """model.recency_half_life; where it is not set, what build-graph derived. 0 in histories without order."""
+        """Returns model.recency_half_life; if it is not set, the one that build-graph derived. 0 without order."""
         wanted = config.model.recency_half_life
         if not self.in_order or wanted is not None:
             return (wanted or 0.0) if self.in_order else 0.0
@@ -75,7 +75,13 @@ class Prepared:
 
 
 def read_prepared(run: Path) -> Prepared:
-    """Raises ArtifactError where build-graph has not run, or its files are damaged."""
+    """Reads prepared/.
+
+    Args:
+        run: run folder.
+    Raises:
+        ArtifactError: build-graph has not run, or its files are damaged.
+    """
     folder = run / "prepared"
     try:
         frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "users", "items")}
@@ -86,7 +92,15 @@ def read_prepared(run: Path) -> Prepared:
 
 
 def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
-    """(users (n_users, d), items (n_items, d)) of a state. Raises ArtifactError."""
+    """Reads the vectors of a state.
+
+    Args:
+        state: train, test or serving.
+    Returns:
+        Users (n_users, d) and items (n_items, d).
+    Raises:
+        ArtifactError: the vectors cannot be read.
+    """
     tensors = _read_tensors(run / "embeddings" / f"{state}.safetensors")
     return tensors["users"], tensors["items"]
 
@@ -115,7 +129,7 @@ def link(here: Path, target: Path) -> None:
 
 
 def graph_dim(config: Config) -> int:
-    """Dimensions of the graph model's own vectors, which lead those of the embeddings."""
+    """Counts the dimensions of the graph model's own vectors, the first ones of the embeddings."""
     model = config.model
     return model.embedding_dim * (model.layers + 1 if model.combine == "concat" else 1)
 

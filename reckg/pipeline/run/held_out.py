@@ -1,4 +1,4 @@
-"""What the validation and the test part of a run ask, by its kind of split."""
+"""The held-out part of a run, by its kind of split."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reckg.pipeline.run.folder import Prepared
 
 
 def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut:
-    """The users of a split part and their held-out items, and what their lists must not hold.
+    """Collects the users of a split part, their held-out items, and the items that their lists leave out.
 
     Where the items are split, users without a training interaction are left out, for they have no history; and of
     their own items users are spared those of training alone: the new items of the other part stay candidates.
 
     Raises:
-        DataError: the part asks for nothing.
+        DataError: the part is empty.
     """
     n_users = len(prepared.users)
     if prepared.cold_items:

@@ -1,4 +1,4 @@
-"""Runs the stages of a run folder in order: skips what is up to date, resumes after a kill, asks before it replaces."""
+"""Runs the stages of a run folder in order: skips finished ones, resumes after a kill, asks before it replaces."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run_pipeline(
     Raises:
         ConfigError: the folder is no run, another process is at work in it, results would be replaced, or a stage
             before ``only`` is not up to date. Nothing has run then.
-        ReckgError: what a stage raised; the stages before it stay done.
+        ReckgError: from a stage; the stages before it stay done.
     """
     with locked_run(run):
         state = RunState.read(run)
@@ -69,7 +69,7 @@ def run_pipeline(
 
 
 def _plan(config: Config, data: Path, state: RunState, stages: Sequence[Stage]) -> dict[str, Verdict]:
-    """What would happen to every stage, before anything runs."""
+    """Judges every stage before anything runs."""
     verdicts: dict[str, Verdict] = {}
     for stage in stages:
         verdict = judge(stage, key_parts(stage, config, data, state), state)
@@ -83,7 +83,11 @@ def _plan(config: Config, data: Path, state: RunState, stages: Sequence[Stage]) 
 
 
 def judge(stage: Stage, parts: dict[str, Any], state: RunState) -> Verdict:
-    """Compares a stage's record and its output files with what the stage depends on now."""
+    """Compares a stage's record and its output files with its present dependencies.
+
+    Args:
+        parts: present dependencies, as ``key_parts`` returns them.
+    """
     record = state.stages.get(stage.name)
     if record is None:
         return Verdict(True, False, "has not run")

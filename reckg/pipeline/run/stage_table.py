@@ -1,4 +1,4 @@
-"""The stages of a run in order, and what each depends on: configuration, input files and code."""
+"""The stages of a run in order, with their dependencies: configuration, input files and code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENCODER = "encoder"  # stands among a stage's inputs for the text encoder's fold
 class Stage:
     """One stage of a run.
 
-    ``settings``: sections of the configuration, or single keys of one ("evaluate.history"), that its result depends
+    ``settings``: sections of the configuration, or single keys ("evaluate.history"), that its result depends
     on; run.threads and run.device are in none, because they change the speed. ``inputs`` and ``outputs``: folders of
     the run folder; inputs also DATASET and ENCODER. ``resumes``: the function goes on from its own partial outputs
     after a kill; those of other stages are removed first. ``function``: None is <name> in reckg.pipeline.stages.<name>.
@@ -113,7 +113,14 @@ STAGES: tuple[Stage, ...] = (
 
 
 def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> dict[str, Any]:
-    """What a stage's result depends on: {"settings": {key: value}, "inputs": {file: sha256}, "code": sha256}."""
+    """Lists the dependencies of a stage's result.
+
+    Args:
+        data: dataset folder.
+        state: of the run folder, keeps known hashes.
+    Returns:
+        {"settings": {key: value}, "inputs": {file: sha256}, "code": sha256}.
+    """
     files: dict[str, str] = {}
     for name in stage.inputs:
         if name == DATASET:
@@ -134,7 +141,14 @@ def key_of(parts: dict[str, Any]) -> str:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between the parts of two keys, in words, at most a few of each."""
+    """Describes the differences between the parts of two keys.
+
+    Args:
+        old: parts of the recorded key, as ``key_parts`` returns them.
+        new: parts of the present key.
+    Returns:
+        A few words for each difference.
+    """
     found = []
     for key in sorted(old["settings"].keys() | new["settings"].keys()):
         before, now = old["settings"].get(key), new["settings"].get(key)
@@ -152,7 +166,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def dataset_files(data: Path) -> list[Path]:
-    """The files of a dataset folder that the data contract names. Raises DataError when there are none."""
+    """Lists the files of a dataset folder that the data contract names. Raises DataError if it has none."""
     files = sorted(data.iterdir()) if data.is_dir() else []
     files = [p for p in files if p.is_file() and (p.name == "dataset.toml" or p.name.split(".")[0] in TABLES)]
     if not files:

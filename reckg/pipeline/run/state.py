@@ -1,4 +1,4 @@
-"""A run folder's memory: which stage finished with what inputs, written to state.json after every step."""
+"""A run folder's memory: the finished stages and their inputs, written to state.json after every step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Status = Literal["started", "done", "stale"]
 
 @dataclass
 class StageRecord:
-    """What is known of one stage.
+    """A stage's record.
 
     ``started``: it ran and did not finish. ``done``: its outputs are complete. ``stale``: complete, and the user
-    has allowed to replace them. ``parts`` are the named parts of ``key``, kept to say what changed.
+    has allowed to replace them. ``parts`` are the named parts of ``key``, kept to name a change.
     """
 
     status: Status
@@ -98,7 +98,13 @@ class RunState:
         write_atomically(self.run / STATE_FILE, json.dumps(values, indent=1) + "\n")
 
     def hash_files(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """sha256 of every file; one whose size and modification time are as before is not read again."""
+        """Hashes files; a file with the size and modification time of before is not read again.
+
+        Args:
+            paths: files.
+        Returns:
+            sha256 by file.
+        """
         hashes = {}
         for path in paths:
             status = path.stat()
@@ -112,7 +118,13 @@ class RunState:
         return hashes
 
     def hash_folders(self, folders: Iterable[str]) -> dict[str, str]:
-        """sha256 of every file in folders of the run, by path in the run. A missing folder gives nothing."""
+        """Hashes every file in folders of the run.
+
+        Args:
+            folders: paths in the run folder; a missing one gives nothing.
+        Returns:
+            sha256 by path in the run folder.
+        """
         paths = [path for folder in folders for path in files_below(self.run / folder)]
         return {path.relative_to(self.run).as_posix(): value for path, value in self.hash_files(paths).items()}
 

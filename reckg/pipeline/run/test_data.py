@@ -1,4 +1,4 @@
-"""A run's data as of test time, which the evaluation asks about."""
+"""A run's data as of test time, for the evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reckg.pipeline.run.held_out import held_out_part, new_items
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's data as of test time: what is known, and what is asked."""
+    """A run's data as of test time: known and held-out interactions."""
 
     prepared: Prepared
     parts: tuple[str, ...]  # split parts in a user's history at test time
@@ -35,7 +35,14 @@ class RunData:
 
 
 def read_run(config: Config, run: Path) -> RunData:
-    """What prepared/ holds, as of test time. Raises ArtifactError or DataError."""
+    """Reads prepared/ as of test time.
+
+    Args:
+        run: run folder.
+    Raises:
+        ArtifactError: prepared/ cannot be read.
+        DataError: the test part is empty.
+    """
     prepared = read_prepared(run)
     return RunData(
         prepared=prepared,

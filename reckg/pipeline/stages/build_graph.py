@@ -102,7 +102,7 @@ def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -
 
 
 def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
-    """The ids that occur among the codes, in their order."""
+    """Selects the ids that occur among the codes, in their order."""
     return ids.gather(np.flatnonzero(np.bincount(codes.to_numpy()))).to_frame()
 
 
@@ -123,14 +123,24 @@ def _users(dataset: Dataset, taken: pl.DataFrame) -> pl.DataFrame:
 
 
 def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
-    """The row of each of the ids in the table that has them in its first column; null where it has none."""
+    """Finds the row of every id in a table.
+
+    Args:
+        table: with a column of the ids' name.
+    Returns:
+        Rows, null for an id that the table lacks.
+    """
     return ids.to_frame().join(
         table.select(ids.name).with_row_index("place"), on=ids.name, how="left", maintain_order="left"
     )["place"]
 
 
 def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
-    """The interactions by user, time and item, with indices in place of codes: places (codes,) of users and items."""
+    """Sorts interactions by user, time and item, and replaces codes by indices.
+
+    Args:
+        places: (codes,) indices of users and of items.
+    """
     timed = ["timestamp"] if "timestamp" in frame.columns else []
     weight = frame["weight"] if "weight" in frame.columns else pl.lit(1.0)
     user_idx, item_idx = (
@@ -142,7 +152,7 @@ def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl
 
 
 def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:
-    """What the training histories say of how fast an interaction's weight should fall."""
+    """Derives the half-life of an interaction's weight from the training histories."""
     training = interactions.filter(pl.col("split") == "train")
     return derived_half_life(History.from_interactions(training, n_users), n_items)
 

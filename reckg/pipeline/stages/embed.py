@@ -23,8 +23,7 @@ from reckg.pipeline.training.trained_model import attended, embeddings_over, joi
 
 
 def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes embeddings/{train,test,serving}.safetensors, unit vectors; what new items and users are embedded with,
-    embeddings/inductive/; and the text encoder, where there is one.
+    """Writes the unit vectors embeddings/{train,test,serving}.safetensors, embeddings/inductive/, and the text encoder.
 
     The three differ in the interactions that the graph holds; for test time and service the model is trained on over
     them (`refreshed`). With texts, also embeddings/text.safetensors: the encoder's vectors of the items' texts before
@@ -66,7 +65,7 @@ def embed_train(config: Config, run: Path) -> None:
 
 
 def _write_inductive(config: Config, run: Path, prepared: Prepared, model: JointModel, tensors: GraphTensors) -> None:
-    """Writes embeddings/inductive/: what new items and users are embedded with in service."""
+    """Writes embeddings/inductive/, which embeds new items and users in service."""
     counts = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["counts"]
     numbers: dict[str, Any] = {}
     for table, prefix in (("item", ""), ("user", USER_PREFIX)):

@@ -1,4 +1,4 @@
-"""Stage evaluate: full-ranking figures of what is served, of its parts and of the baselines, on the test part."""
+"""Stage evaluate: full-ranking figures of the served system, its parts and the baselines, on the test part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: an earlier stage's output is missing or damaged.
         ConfigError: a column that the configuration names does not exist.
-        DataError: the test part asks for nothing.
+        DataError: the test part is empty.
     """
     began = perf_counter()
     test = read_run(config, run)
@@ -42,7 +42,7 @@ def evaluate(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 
 def stage_counts(report: dict[str, Any]) -> dict[str, Any]:
-    """What the log line of the stage says."""
+    """Picks the figures for the stage's line of the log."""
     metric = report["protocol"]["primary_metric"]
     systems = report.get("cold_items", report)["systems"]
     return {

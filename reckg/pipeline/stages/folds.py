@@ -51,7 +51,7 @@ def _write_data(run: Path, folder: Path, parts: np.ndarray, prepared: Prepared) 
 
 def _as_trained(config: Config, run: Path) -> Config:
     """The configuration with as many epochs as the run's model took to its best, and no early stop."""
-    told = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
-    epochs = max(int(told["best_epoch"]), 1)
+    trained = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
+    epochs = max(int(trained["best_epoch"]), 1)
     settings = {"train.epochs": epochs, "train.patience": epochs, "train.validate_every": epochs}
     return with_settings(config, settings, "a fold of labels")

@@ -1,4 +1,4 @@
-"""Stage rank: the sources of candidates and the ranker, trained on what users took, and judged by its guard."""
+"""Stage rank: the sources of candidates and the ranker, trained on labels and judged by its guard."""
 
 from __future__ import annotations
 

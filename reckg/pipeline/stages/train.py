@@ -95,20 +95,22 @@ def _step_threads(config: Config, model: JointModel, graph: KnowledgeGraph) -> i
 
 
 def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
-    """relation_weights, where they are learned. By the relation's name, its inverse's with "-1" after it: the learned
-    factor of its edges, the share of a node's attention that they have with it, and what they had before training."""
+    """Lists the learned weights of relations by name; inverse relations have "-1" behind it.
+
+    Each has the learned factor of its edges, and their share of a node's attention now and before training.
+    """
     if model.attention != "relation":
         return {}
     names = [*tensors.graph.relations, *(f"{name}-1" for name in tensors.graph.relations)]
     shares = (tensors.relation_shares(of) for of in (tensors.shares, tensors.prior))
     rows = torch.stack([model.relation_logit.detach().exp(), *shares], dim=1).tolist()
     parts = ("factor", "share", "share_before")
-    told = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
-    return {"relation_weights": dict(zip(names, told, strict=True))}
+    weights = [{part: round(value, 4) for part, value in zip(parts, row, strict=True)} for row in rows]
+    return {"relation_weights": dict(zip(names, weights, strict=True))}
 
 
 def _key(config: Config, run: Path) -> str:
-    """Names what a checkpoint belongs to: the model's configuration and the prepared data."""
+    """Hashes the model's configuration and the prepared data, which a checkpoint belongs to."""
     digest = hashlib.sha256()
     for section in (config.run, config.text, config.model, config.train):
         digest.update(section.model_dump_json(exclude={"threads", "device"}).encode())

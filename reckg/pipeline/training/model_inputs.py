@@ -21,7 +21,7 @@ from reckg.pipeline.run.folder import Prepared
 
 
 def pick_device(config: Config) -> torch.device:
-    """run.device; auto: CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
+    """Returns run.device; auto stands for CUDA if present. Raises ConfigError if CUDA is configured and absent."""
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device is 'cuda', but torch sees no CUDA device: set it to 'auto' or 'cpu'.")
     cuda = config.run.device != "cpu" and torch.cuda.is_available()
@@ -36,9 +36,14 @@ def load_graph(
     without: Collection[str] = (),
     half_life: float | None = None,
 ) -> KnowledgeGraph:
-    """The knowledge graph with the interactions that are known in a state, without the triples of some relations.
+    """Builds the knowledge graph with the interactions that are known in a state.
 
-    half_life: of an interaction's weight in its user's history; None: what training uses.
+    Args:
+        state: train, test or serving.
+        without: relations whose triples are left out.
+        half_life: of an interaction's weight in its user's history; None: that of training.
+    Raises:
+        ArtifactError: graph/ cannot be read.
     """
     folder = run / "graph"
     try:
@@ -65,7 +70,7 @@ def load_graph(
 
 
 def served_half_life(run: Path) -> float:
-    """The half-life that validation preferred for the trained model's histories. Raises ArtifactError."""
+    """Reads the half-life that validation preferred for the trained model's histories. Raises ArtifactError."""
     path = run / "model" / "train.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["recency_half_life"])
@@ -74,19 +79,30 @@ def served_half_life(run: Path) -> float:
 
 
 def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:
-    """One text an item of the run; empty where there is none."""
+    """Joins the texts of every item.
+
+    Args:
+        attributes: the items' attributes are part of the text.
+    Returns:
+        n_items texts, empty for an item without text.
+    """
     return texts_of(prepared.items, prepared.info["item_columns"], attributes)
 
 
 def has_user_ids(config: Config, prepared: Prepared) -> bool:
-    """model.user_ids; where it is not set, whether histories are without order: then a user is more than the latest."""
+    """Returns model.user_ids; if it is not set, whether histories are without order."""
     return config.model.user_ids if config.model.user_ids is not None else not prepared.in_order
 
 
 def build_model(
     config: Config, run: Path, prepared: Prepared, graph: KnowledgeGraph, device: torch.device
 ) -> JointModel:
-    """An untrained model of the training graph; with a text encoder where one is configured and the items have text."""
+    """Builds an untrained model, with a text encoder if one is configured and the items have text.
+
+    Args:
+        run: folder with text-cache/, the vectors of frozen texts.
+        graph: of the state train.
+    """
     text = None
     texts = item_texts(prepared, config.text.attributes)
     if config.text.encoder != "none" and any(texts):

@@ -20,9 +20,12 @@ FULL_SOFTMAX_ITEMS = 20_000
 
 
 def training_plan(config: Config, run: Path, prepared: Prepared, device: torch.device, key: str) -> Plan:
-    """The plan of the folder's unfinished training of this key, else the one that fits now, which is kept.
+    """Reads the plan of an unfinished training, or chooses the one that fits now and keeps it.
 
-    Raises ConfigError where nothing fits: see reckg.model.training.memory.
+    Args:
+        key: of the training; a plan of another key is replaced.
+    Raises:
+        ConfigError: nothing fits, see reckg.model.training.memory.
     """
     path = run / "model" / "plan.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -35,7 +38,7 @@ def training_plan(config: Config, run: Path, prepared: Prepared, device: torch.d
 
 
 def fitting_plan(config: Config, run: Path, prepared: Prepared, device: torch.device) -> Plan:
-    """The plan that fits the memory now. Raises ConfigError where nothing fits: see reckg.model.training.memory."""
+    """Chooses the plan that fits the memory now. Raises ConfigError if nothing fits."""
     cuda, budget = device.type == "cuda", int(config.train.memory_gb * GB)
     held = torch.cuda.memory_allocated(device) if cuda else held_memory()
     return choose_plan(
@@ -49,20 +52,31 @@ def fitting_plan(config: Config, run: Path, prepared: Prepared, device: torch.de
 
 
 def available_on(device: torch.device) -> int:
-    """Bytes of a CUDA device that can be taken: what is free, and what torch keeps of it without using it."""
+    """Counts the bytes of a CUDA device that are free, or that torch keeps without using them."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def training_loss(config: Config, n_items: int, plan: Plan) -> str:
-    """train.loss, or what auto stands for."""
+    """Returns train.loss, or the loss that auto stands for.
+
+    Args:
+        n_items: items of the catalog.
+        plan: of the training; a sampled graph rules the full softmax out.
+    """
     if config.train.loss != "auto":
         return config.train.loss
     return "softmax" if n_items <= FULL_SOFTMAX_ITEMS and plan.propagation == "full" else "sampled-softmax"
 
 
 def training_sizes(config: Config, run: Path, prepared: Prepared, cuda: bool = False) -> Sizes:
-    """What a run's memory depends on, that of a CUDA device or the process's."""
+    """Reads the sizes that a training's memory depends on.
+
+    Args:
+        cuda: the memory is that of a CUDA device.
+    Raises:
+        ArtifactError: graph/ cannot be read.
+    """
     try:
         graph = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))
         triples = int(graph["counts"]["triples"])

@@ -1,4 +1,4 @@
-"""The model of a later state: training goes on for a few epochs over what is known by then."""
+"""The model of a later state: training goes on for a few epochs over the interactions known by then."""
 
 from __future__ import annotations
 
@@ -24,17 +24,23 @@ SHARE = 6  # of the epochs to the best one, a part in so many; two of Beauty's 1
 
 
 def refresh_epochs(config: Config, run: Path) -> int:
-    """train.refresh_epochs; where it is not set, a sixth of what the run's model took to its best, at least one."""
+    """Returns train.refresh_epochs; if it is not set, a sixth of the epochs to the run's best, at least one."""
     if config.train.refresh_epochs is not None:
         return config.train.refresh_epochs
     return max(1, round(int(_trained(run)["best_epoch"]) / SHARE))
 
 
 def refreshed(config: Config, run: Path, prepared: Prepared, model: JointModel, state: str) -> JointModel:
-    """A copy of the trained model, trained on over what is known in a state; the model itself where that is no more.
+    """Trains a copy of the trained model further over the interactions known in a state.
 
     Nodes whose first interaction is newer than training get an ID of their own. The linear part is fitted anew, with
     the shares that validation chose.
+
+    Args:
+        model: as of training.
+        state: test or serving.
+    Returns:
+        The copy; the model itself if no more interactions are known.
     """
     known, epochs = prepared.known(state, config), refresh_epochs(config, run)
     if not epochs or len(known) == len(prepared.known("train", config)):

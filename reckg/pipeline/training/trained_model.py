@@ -19,7 +19,11 @@ from reckg.pipeline.training.model_inputs import build_model, pick_device
 
 
 def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
-    """The model of the run's best epoch, on its device; trained_on: the graph of the state train."""
+    """Loads the model of the run's best epoch, on its device.
+
+    Args:
+        trained_on: the graph of the state train.
+    """
     model = untrained_model(config, run, prepared, trained_on)
     load_weights(model, run)
     return model
@@ -38,17 +42,23 @@ def load_weights(model: JointModel, run: Path) -> None:
 
 
 def embeddings_over(model: JointModel, graph: KnowledgeGraph) -> Embeddings:
-    """Unit vectors of all nodes over a graph of the model's nodes, its attention refreshed, the linear part joined."""
+    """Computes the vectors of users and items over a graph, with its attention and the linear part.
+
+    Args:
+        graph: has the model's nodes.
+    Returns:
+        Unit vectors.
+    """
     return joined(model, model.embeddings(attended(model, graph)), graph)
 
 
 def attended(model: JointModel, graph: KnowledgeGraph) -> GraphTensors:
-    """A graph of the model's nodes on its device, with the model's attention."""
+    """Puts a graph on the model's device and gives the model the attention over it."""
     tensors = GraphTensors(graph, model.embedding.device)
     model.update_attention(tensors)
     return tensors
 
 
 def joined(model: JointModel, own: Embeddings, graph: KnowledgeGraph) -> Embeddings:
-    """The graph model's vectors with the linear part, where there is one."""
+    """Joins the linear part to the graph model's vectors."""
     return own if model.spectral is None else model.spectral.joined(own, graph)

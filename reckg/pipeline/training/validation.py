@@ -21,11 +21,15 @@ from reckg.retrieval.exact import exact_search
 
 Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
 VALIDATION_USERS = 5000  # at most; drawn by seed
-HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # the training's half-life, and what is tried beside it
+HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # times of the training's half-life that are tried
 
 
 def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:
-    """The half-life of histories at inference: that of training, unless another is clearly better on validation."""
+    """Chooses the half-life of histories at inference: that of training, unless another is clearly better.
+
+    Args:
+        validate: scores (n,) of the validation users.
+    """
     usual = prepared.half_life(config)
     if usual == 0 or config.model.recency_half_life is not None:
         return usual
@@ -40,8 +44,15 @@ def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Pre
 def fit_linear_part(
     config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared, validate: Validate
 ) -> dict[str, Any]:
-    """Writes model/spectral.safetensors: the linear part beside the best epoch's vectors, its share chosen on
-    validation; returns the shares, the validation score with them, and the weights of what items are told by."""
+    """Fits the linear part beside the best epoch's vectors and writes model/spectral.safetensors.
+
+    Args:
+        tensors: the graph of the state train.
+        validate: scores (n,) of the validation users, which choose the share.
+    Returns:
+        ``share`` of the linear part, ``new_share`` for new items, the ``valid`` score with them, and
+        ``content_weights`` of texts and attributes.
+    """
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)
     text = None if model.text is None else model.text.vectors.cpu().numpy()
@@ -55,8 +66,11 @@ def fit_linear_part(
 
 
 def validation_score(prepared: Prepared, config: Config) -> Validate:
-    """NDCG@10 (n,) of at most VALIDATION_USERS users of the validation part: over full rankings, training items left
-    out, or, where the items are split, among the part's new items alone."""
+    """Makes the function that scores embeddings by NDCG@10 (n,) of at most VALIDATION_USERS validation users.
+
+    Rankings are full, without the training items. If the split keeps items out of training, the part's new items alone
+    are ranked.
+    """
     sample = held_out_part(prepared, "valid").sample(VALIDATION_USERS, config.run.seed)
     candidates = new_items(prepared, "valid") if prepared.cold_items else None
 
