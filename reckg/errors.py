@@ -1,12 +1,12 @@
-"""The errors that reckg raises on purpose; each says what is wrong, where, and what to do."""
+"""Errors that reckg raises on purpose. Each message names the problem, its place, and a remedy."""
 
 
 class ReckgError(Exception):
-    """Base of every error below: a command line prints its message and exits with 2, without a traceback."""
+    """Base of all errors of reckg. The command line prints the message and exits with 2, without a traceback."""
 
 
 class DataError(ReckgError):
-    """Input data breaks the data contract, or holds nothing to work on."""
+    """Input data breaks the data contract, or is empty."""
 
 
 class FilterError(DataError):
@@ -14,7 +14,7 @@ class FilterError(DataError):
 
 
 class ConfigError(ReckgError):
-    """A configuration is wrong; the message lists every problem that was found."""
+    """A configuration is wrong. The message lists every problem."""
 
 
 class ArtifactError(ReckgError):
@@ -22,7 +22,7 @@ class ArtifactError(ReckgError):
 
 
 class CannotEmbedError(ArtifactError):
-    """A bundle holds nothing to embed new items and users with, and a request asks for it. Names no ids."""
+    """A request needs vectors of new items or users, and the bundle has no embedder. Names no ids."""
 
 
 class UnknownIdError(ReckgError):
@@ -30,4 +30,4 @@ class UnknownIdError(ReckgError):
 
 
 class DeadlineError(ReckgError):
-    """The time for a request ran out, or nobody waits for its answer any more, before a stage. Names no ids."""
+    """A request's deadline passed before a stage, or its caller went away. Names no ids."""
