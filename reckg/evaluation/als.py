@@ -26,7 +26,7 @@ class Als:
         matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)
         with threadpool_limits(1, "blas"):  # implicit has threads of its own
             factors = self.model.recalculate_user(np.arange(len(user_idx)), matrix)
-        out = factors @ self.model.item_factors.T
+        out: np.ndarray = factors @ self.model.item_factors.T
         out[np.diff(matrix.indptr) == 0] = self.count
         return out
 

@@ -154,7 +154,8 @@ def value_exposure(lists: np.ndarray, code: np.ndarray, n_values: int) -> np.nda
     value = np.where(lists >= 0, code[lists], -1)
     row, place = np.nonzero(value >= 0)
     counts = np.bincount(row * n_values + value[row, place], minlength=len(lists) * n_values)
-    return counts.reshape(len(lists), n_values) / np.maximum((lists >= 0).sum(axis=1), 1)[:, None]
+    shares: np.ndarray = counts.reshape(len(lists), n_values) / np.maximum((lists >= 0).sum(axis=1), 1)[:, None]
+    return shares
 
 
 def _blocks(n: int) -> Iterator[slice]:

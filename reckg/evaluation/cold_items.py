@@ -53,7 +53,8 @@ class TextKnn:
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         profile = user_item_matrix(history, len(self.vectors), user_idx=user_idx) @ self.vectors
-        return profile @ self.vectors.T
+        scores: np.ndarray = profile @ self.vectors.T
+        return scores
 
 
 def fit_text_knn(vectors: np.ndarray) -> TextKnn:

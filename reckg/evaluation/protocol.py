@@ -182,10 +182,7 @@ def evaluate_system(
     n = len(users)
     per_user: dict[str, np.ndarray] = {}
     per_group: dict[str, dict[str, np.ndarray]] = {}
-    times = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
-    shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
-    is_watched = np.isin(np.arange(n_items + 1), watched) if watched is not None else None  # the last stands for -1
-    exposure = {f"exposure@{k}": np.zeros(n) for k in ks} if watched is not None else {}
+    listed = _ListedItems(n, n_items, ks, watched)
     kept = np.full((n, keep), -1, dtype=np.int32)
     seconds, violations, short = 0.0, 0, 0
     for start in range(0, n, block_users):
@@ -203,16 +200,40 @@ def evaluate_system(
         if excluded is not None:
             violations += int(hit_matrix(lists, take_rows(excluded, block)).sum())
         short += int((lists < 0).any(axis=1).sum()) if lists.shape[1] >= max(ks) else len(block)
-        for k in ks:
-            top = lists[:, :k]
-            np.add.at(times[k], top[top >= 0], 1)
-            shown_to[k][top[top >= 0]] = np.broadcast_to(block[:, None], top.shape)[top >= 0]
-            if is_watched is not None:
-                exposure[f"exposure@{k}"][block] = is_watched[top].sum(axis=1) / k
+        listed.add(block, lists)
         if progress is not None:
             progress(len(block))
-    coverage = {f"coverage@{k}": coverage_interval(times[k], shown_to[k], n) for k in ks}
-    return SystemResult(per_user, coverage, seconds, per_group, violations, short, exposure, kept)
+    return SystemResult(per_user, listed.coverage(), seconds, per_group, violations, short, listed.exposure, kept)
+
+
+class _ListedItems:
+    """Counts of the listed items at each cut-off.
+
+    Args:
+        n: users.
+        watched: (w,) item_idx whose share of the places becomes ``exposure``.
+    """
+
+    def __init__(self, n: int, n_items: int, ks: Sequence[int], watched: np.ndarray | None) -> None:
+        self._n = n
+        self._times = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+        self._shown_to = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+        # the last place stands for -1
+        self._watched = np.isin(np.arange(n_items + 1), watched) if watched is not None else None
+        self.exposure = {f"exposure@{k}": np.zeros(n) for k in ks} if watched is not None else {}
+
+    def add(self, block: np.ndarray, lists: np.ndarray) -> None:
+        """Counts the (b, K) lists of the users at the places ``block`` (b,)."""
+        for k, times in self._times.items():
+            top = lists[:, :k]
+            np.add.at(times, top[top >= 0], 1)
+            self._shown_to[k][top[top >= 0]] = np.broadcast_to(block[:, None], top.shape)[top >= 0]
+            if self._watched is not None:
+                self.exposure[f"exposure@{k}"][block] = self._watched[top].sum(axis=1) / k
+
+    def coverage(self) -> dict[str, dict[str, float]]:
+        """Returns "coverage@k" -> {"mean", "low", "high"}."""
+        return {f"coverage@{k}": coverage_interval(self._times[k], self._shown_to[k], self._n) for k in self._times}
 
 
 def _check_lists(lists: np.ndarray, n_users: int, n_items: int) -> None:

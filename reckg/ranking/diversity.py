@@ -191,7 +191,8 @@ def _cells(width: int, diversity: Diversity, traits: ItemTraits) -> int:
     if diversity.strategy == "mmr":
         return width * traits.vectors.shape[1]
     if diversity.strategy == "calibrated" and traits.values is not None:
-        return max(width * _most_values(traits.values), traits.values.shape[1])
+        cells: int = max(width * _most_values(traits.values), traits.values.shape[1])
+        return cells
     return max(width, 1)
 
 
@@ -283,7 +284,8 @@ def provider_order(item_idx: np.ndarray, provider: np.ndarray, limit: int) -> np
 
 def places_over_limit(item_idx: np.ndarray, provider: np.ndarray, limit: int) -> np.ndarray:
     """(n,) places of each list that a provider has beyond ``limit``: 0 but where there was no other candidate."""
-    return (_earlier_of_provider(item_idx, provider) >= limit).sum(axis=1)
+    places: np.ndarray = (_earlier_of_provider(item_idx, provider) >= limit).sum(axis=1)
+    return places
 
 
 def limit_share(found: ScoredItems, k: int, provider: np.ndarray, share: float) -> tuple[ScoredItems, int]:

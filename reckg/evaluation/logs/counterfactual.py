@@ -31,7 +31,7 @@ def importance_weights(target: np.ndarray, propensity: np.ndarray, clip: float |
         raise ValueError("target probabilities must be in [0, 1]")
     if clip is not None and clip <= 0:
         raise ValueError(f"clip must be > 0, got {clip}")
-    weight = target / propensity
+    weight: np.ndarray = target / propensity
     return weight if clip is None else np.minimum(weight, clip)
 
 

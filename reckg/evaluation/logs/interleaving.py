@@ -141,16 +141,18 @@ def rewards_apart(
     """
     if second.all() or not second.any():
         raise ValueError("both variants need requests")
-    columns = [np.where(which, part, 0.0) for which in (~second, second) for part in (reward, np.ones(len(reward)))]
+    columns = [np.where(mine, part, 0.0) for mine in (~second, second) for part in (reward, np.ones(len(reward)))]
     sums = np.column_stack([np.bincount(cluster, weights=column) for column in columns])
-    whole, drawn = sums.mean(axis=0), bootstrap_means(sums, samples, seed)
-    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    drawn = bootstrap_means(sums, samples, seed)
+    whole, resampled = _mean_rewards(sums.mean(axis=0)), _mean_rewards(drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)])
     found = {}
-    for name, value in (
-        ("first", lambda s: s[..., 0] / s[..., 1]),
-        ("second", lambda s: s[..., 2] / s[..., 3]),
-        ("difference", lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1]),
-    ):
-        low, high = np.quantile(value(drawn), [0.025, 0.975])
-        found[name] = {"mean": float(value(whole)), "low": float(low), "high": float(high)}
+    for name, means in resampled.items():
+        low, high = np.quantile(means, [0.025, 0.975])
+        found[name] = {"mean": float(whole[name]), "low": float(low), "high": float(high)}
     return found
+
+
+def _mean_rewards(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the variants' mean rewards and their difference from (..., 4) rewards and requests of both."""
+    first, second = sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]
+    return {"first": first, "second": second, "difference": second - first}

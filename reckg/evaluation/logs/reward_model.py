@@ -72,4 +72,5 @@ def _with_one(features: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(value, -30.0, 30.0)))
+    probability: np.ndarray = 1.0 / (1.0 + np.exp(-np.clip(value, -30.0, 30.0)))
+    return probability

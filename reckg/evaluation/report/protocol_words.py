@@ -60,39 +60,14 @@ def protocol_section(
         systems: that reckg is compared with.
         filters: sentences on what cleaning left out.
     """
-    counts = held.counts
-    named = {"train": "training", "valid": "validation"}
-    history = " and ".join(named[part] for part in parts)
-    spared = " and ".join(named[part] for part in held.excluded_parts)
-    tuned = (
-        f"Tuning: each baseline with settings could try {budget} of them, and keeps the one with the best NDCG@10 on "
-        "validation (all of a smaller grid; see the settings of the systems)."
-        if budget
-        else "Tuning: none of the baselines was tuned, for lack of a validation part that they could be tuned on."
-    )
     words = [
         f"Full ranking: every system orders all {n_items:,} candidate items for each user; nothing is sampled.",
         f"Split: {split}. Models are fitted on the training part; the validation part chooses settings and labels the "
         "reranker; the test part is read once, for this report.",
         *filters,
-        f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
-        "never listed.",
-        f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
-        f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
-        f"user already had; {counts['users_without_target']:,} users have no other and are left out.",
-        tuned,
-        "Recall@k: found held-out items over all held-out items of the user. Precision@k: over k. NDCG@k: binary, the "
-        "ideal list has min(k, held-out) hits. MRR@k: 1 over the rank of the first hit. Hit@k: whether there is one. "
-        "MAP@k: precision at every hit, summed over min(k, held-out). Coverage@k: share of the candidates that are in "
-        "any user's list.",
-        f"Intervals: 95%, {samples:,} bootstrap samples over users (seed {seed}); differences are paired over the same "
-        "users. Coverage and the Gini index: jackknife over users, because a bootstrap sample misses a third of the "
-        "users and so understates them. The intervals tell nothing about another training seed.",
-        f"Several comparisons: p-values of {metric_label(primary_metric(ks))}, the primary metric, are of a paired "
-        f"t-test, corrected by Holm's method over the {systems or 'other'} systems that reckg is compared with. A "
-        f"difference is called clear where the interval leaves zero out and the corrected p is below {CLEAR}.",
-        "Equal scores are ordered by the item's place in the catalogue. A user without history gets the most popular "
-        "items from the baselines.",
+        *_history_words(held, parts),
+        _tuning_words(budget),
+        *_metric_words(primary_metric(ks), samples, seed, systems),
     ]
     return {
         "words": words,
@@ -106,5 +81,48 @@ def protocol_section(
         "bootstrap_samples": samples,
         "seed": seed,
         "tuning_settings": budget,
-        "test": dict(counts),
+        "test": dict(held.counts),
     }
+
+
+def _history_words(held: HeldOut, parts: Sequence[str]) -> list[str]:
+    """Describes the users' histories and held-out items."""
+    counts = held.counts
+    named = {"train": "training", "valid": "validation"}
+    history = " and ".join(named[part] for part in parts)
+    spared = " and ".join(named[part] for part in held.excluded_parts)
+    return [
+        f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
+        "never listed.",
+        f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
+        f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
+        f"user already had; {counts['users_without_target']:,} users have no other and are left out.",
+    ]
+
+
+def _tuning_words(budget: int) -> str:
+    """Describes the choice of the baselines' settings."""
+    return (
+        f"Tuning: each baseline with settings could try {budget} of them, and keeps the one with the best NDCG@10 on "
+        "validation (all of a smaller grid; see the settings of the systems)."
+        if budget
+        else "Tuning: none of the baselines was tuned, for lack of a validation part that they could be tuned on."
+    )
+
+
+def _metric_words(primary: str, samples: int, seed: int, systems: int) -> list[str]:
+    """Describes the metrics, the intervals and the p-values."""
+    return [
+        "Recall@k: found held-out items over all held-out items of the user. Precision@k: over k. NDCG@k: binary, the "
+        "ideal list has min(k, held-out) hits. MRR@k: 1 over the rank of the first hit. Hit@k: whether there is one. "
+        "MAP@k: precision at every hit, summed over min(k, held-out). Coverage@k: share of the candidates that are in "
+        "any user's list.",
+        f"Intervals: 95%, {samples:,} bootstrap samples over users (seed {seed}); differences are paired over the same "
+        "users. Coverage and the Gini index: jackknife over users, because a bootstrap sample misses a third of the "
+        "users and so understates them. The intervals tell nothing about another training seed.",
+        f"Several comparisons: p-values of {metric_label(primary)}, the primary metric, are of a paired "
+        f"t-test, corrected by Holm's method over the {systems or 'other'} systems that reckg is compared with. A "
+        f"difference is called clear where the interval leaves zero out and the corrected p is below {CLEAR}.",
+        "Equal scores are ordered by the item's place in the catalogue. A user without history gets the most popular "
+        "items from the baselines.",
+    ]

@@ -149,7 +149,8 @@ def _profile_products(pairs: Pairs, profiles: np.ndarray, candidates: np.ndarray
 
 def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """(n, c): inner products of (n, d) users' vectors and (n, c, d) candidates'."""
-    return np.einsum("bd,bcd->bc", users, candidates)
+    products: np.ndarray = np.einsum("bd,bcd->bc", users, candidates)
+    return products
 
 
 def closest_similarity(pairs: Pairs) -> Columns:
@@ -198,7 +199,8 @@ def item_columns(pairs: Pairs) -> Columns:
 
 
 def user_columns(pairs: Pairs) -> Columns:
-    return pairs.tables.users[pairs.scores.user_idx].T[:, :, None]
+    columns: np.ndarray = pairs.tables.users[pairs.scores.user_idx].T[:, :, None]
+    return columns
 
 
 def popularity_near(pairs: Pairs) -> Columns:

@@ -80,4 +80,5 @@ def _some_known(scores: UserScores, column: str) -> bool:
 
 
 def _of_users(scores: UserScores, column: str) -> np.ndarray:
-    return scores.tables.users[scores.user_idx, USER_COLUMNS.index(column)]
+    values: np.ndarray = scores.tables.users[scores.user_idx, USER_COLUMNS.index(column)]
+    return values

@@ -10,6 +10,7 @@ from reckg.arrays.extended_array import ExtendedArray
 from reckg.arrays.ragged_rows import Rows, kept_entries, not_listed, take_rows
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
+from reckg.ranking.tables.row_sums import RowSums
 from reckg.retrieval.exact import pair_scores, search_checked, write_best
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems, empty_result
@@ -58,7 +59,7 @@ def source_top(
         return without_items(found, scores.length == 0, allowed)
     if name == "popular":
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
-    sums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
+    sums: RowSums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
     return sums.top(1 if name == "cooccurrence" and scores.ahead else 0, k, seen, allowed)
 
 

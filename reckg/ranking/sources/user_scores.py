@@ -105,7 +105,8 @@ class UserScores:
     def n_attributes(self) -> np.ndarray:
         """(n,) how many attributes the users have."""
         indptr = self.tables.user_entities.indptr
-        return indptr[self.user_idx + 1] - indptr[self.user_idx]
+        counts: np.ndarray = indptr[self.user_idx + 1] - indptr[self.user_idx]
+        return counts
 
     @cached_property
     def factors(self) -> np.ndarray:

@@ -73,17 +73,8 @@ def build_feature_tables(
     """
     numbers = np.asarray(numbers, dtype=np.float32)
     _check_shapes(history, n_users, n_items, item_entities, user_entities, numbers, item_vectors)
-    if now is not None and len(history.timestamp) and history.timestamp.max() > now:
-        late = int((history.timestamp > now).sum())
-        raise DataError(
-            f"{late} of {len(history.timestamp)} interactions are later than the time of the features "
-            f"({int(history.timestamp.max())} > {now}): they would leak into the ranker."
-        )
+    _check_times(history, now)
     entities, traits = _of_ones(item_entities), _of_ones(user_entities)
-    linear = None
-    if n_items <= linear_items:
-        kept = max(neighbours, LINEAR_ENTRIES // max(1, n_items))
-        linear = linear_weights(history, n_items, LINEAR_REGULARISATION, kept)
     few = len(history.item_idx) <= FACTOR_EVENTS
     factors = fit_factors(history, n_items, seed, threads) if few else np.zeros((n_items, 0), dtype=np.float32)
     text = np.zeros((n_items, 0), dtype=np.float16) if text is None else unit_length(text)
@@ -112,9 +103,25 @@ def build_feature_tables(
         entity_neighbours=entity_neighbours(rare, neighbours),
         user_entities=traits,
         attribute_lift=attribute_lift(history, traits, n_items),
-        linear=linear,
+        linear=_linear_table(history, n_items, neighbours) if n_items <= linear_items else None,
         text_neighbours=vector_neighbours(text, neighbours) if text.shape[1] and n_items <= TEXT_ITEMS else None,
     )
+
+
+def _linear_table(history: History, n_items: int, neighbours: int) -> sp.csr_matrix:
+    """Fits the linear model and keeps LINEAR_ENTRIES of it, or ``neighbours`` a row if these are more."""
+    kept = max(neighbours, LINEAR_ENTRIES // max(1, n_items))
+    return linear_weights(history, n_items, LINEAR_REGULARISATION, kept)
+
+
+def _check_times(history: History, now: int | None) -> None:
+    """Raises DataError if an interaction is later than ``now``."""
+    if now is not None and len(history.timestamp) and history.timestamp.max() > now:
+        late = int((history.timestamp > now).sum())
+        raise DataError(
+            f"{late} of {len(history.timestamp)} interactions are later than the time of the features "
+            f"({int(history.timestamp.max())} > {now}): they would leak into the ranker."
+        )
 
 
 def _of_ones(matrix: sp.csr_matrix) -> sp.csr_matrix:

@@ -75,7 +75,8 @@ def ease_weights(matrix: sparse.csr_matrix, regularisation: float) -> np.ndarray
         out[start:stop, start:stop] = corner + np.triu(corner, 1).T
     out /= -out.diagonal().copy()
     np.fill_diagonal(out, 0.0)
-    return out.astype(np.float32, copy=False)
+    weights: np.ndarray = out.astype(np.float32, copy=False)
+    return weights
 
 
 def inverse_precision(n_items: int) -> type:

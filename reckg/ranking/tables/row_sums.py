@@ -40,7 +40,8 @@ class RowSums:
         flat = self.values.reshape(w, n * width)
         start: Any = query * width if n > 1 else 0
         if self.columns is None:
-            return flat.take(start + column, axis=1)
+            sums: np.ndarray = flat.take(start + column, axis=1)
+            return sums
         if not width:
             return np.zeros((w, *column.shape))
         place = np.minimum(np.searchsorted(self.columns, column), width - 1)
@@ -124,7 +125,8 @@ def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
     indptr = np.concatenate([[0], np.cumsum(np.tile(length, len(weights)))])
     parts = np.concatenate(weights), np.tile(row, len(weights)), indptr
     left = sp.csr_matrix(parts, shape=(len(weights) * n, matrix.shape[0]))
-    return (left @ matrix).toarray().reshape(len(weights), n, matrix.shape[1])
+    product: np.ndarray = (left @ matrix).toarray().reshape(len(weights), n, matrix.shape[1])
+    return product
 
 
 def row_entries(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -100,4 +100,5 @@ def _choice_weights(
     start = np.full(len(sources), 1 / len(sources)) if start is None else start
     bounds = [(value, None) for value in low]
     found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.maximum(found.x, low)
+    weights: np.ndarray = np.maximum(found.x, low)
+    return weights

@@ -294,7 +294,8 @@ def _machine_code(bits: int) -> Callable[..., None]:
     numbers, pointers = [ctypes.c_int64] * 2, [ctypes.c_void_p] * 9
     function: Any = ctypes.CFUNCTYPE(None, *numbers, *pointers)(engine.get_function_address("add_trees"))
     function.engine = engine  # whose memory the code is in
-    return function
+    add_trees: Callable[..., None] = function
+    return add_trees
 
 
 def _check(forest: CompiledForest, reference: Predict, n_features: int) -> None:

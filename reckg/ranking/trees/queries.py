@@ -32,8 +32,10 @@ class Queries:
 
     @property
     def cold(self) -> np.ndarray:
-        """(n,) bool: whose user had no history."""
-        return self.features[:, :, FEATURES.index("history_length")].max(axis=1, initial=-1, where=self.real) == 0
+        """(n,) bool: lists of users without history."""
+        length = self.features[:, :, FEATURES.index("history_length")]
+        cold: np.ndarray = length.max(axis=1, initial=-1, where=self.real) == 0
+        return cold
 
     @property
     def real(self) -> np.ndarray:

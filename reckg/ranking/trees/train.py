@@ -72,13 +72,7 @@ def train_ranker(
     Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
     """
     n, c = queries.hits.shape
-    info: dict[str, Any] = {
-        "served": False,
-        "label_users": n + queries.without,
-        "label_users_without_relevant_candidate": queries.without,
-        "labels_among_candidates": int(queries.hits.sum()),
-        "candidates": round(float(queries.real.sum(axis=1).mean()), 1) if n else 0,
-    }
+    info = {"served": False} | _label_counts(queries)
     useful = int(queries.hits[:, :HEAD].any(axis=1).sum())
     if useful < SMALLEST_FOLD * folds:
         info["why"] = (
@@ -106,6 +100,17 @@ def train_ranker(
     gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
     info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
     return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
+
+
+def _label_counts(queries: Queries) -> dict[str, Any]:
+    """Returns the label users and labels that the report shows."""
+    n = len(queries.hits)
+    return {
+        "label_users": n + queries.without,
+        "label_users_without_relevant_candidate": queries.without,
+        "labels_among_candidates": int(queries.hits.sum()),
+        "candidates": round(float(queries.real.sum(axis=1).mean()), 1) if n else 0,
+    }
 
 
 def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: int, threads: int) -> dict[str, Any]:
