@@ -143,7 +143,7 @@ def cold_items_section(
 
 
 def _words(held: HeldOut, counts: Mapping[str, int]) -> list[str]:
-    told = held.counts
+    left_out = held.counts
     return [
         f"{counts['new_items']:,} of {counts['items']:,} items are new in the test part, and "
         f"{counts['other_new_items']:,} others in the validation part: no interaction with them is in training. "
@@ -154,6 +154,6 @@ def _words(held: HeldOut, counts: Mapping[str, int]) -> list[str]:
         "part's new items too. Exposure@k: the share of the first k places that the test part's new items have; "
         f"they are {counts['new_items'] / counts['items']:.1%} of the catalogue, have "
         f"{counts['new_interactions'] / counts['interactions']:.1%} of all interactions, and all of the held-out ones.",
-        f"{told.get('users_without_history', 0):,} users have no training interaction, hence no history, and are left "
-        f"out with their {told.get('interactions_without_history', 0):,} interactions.",
+        f"{left_out.get('users_without_history', 0):,} users have no training interaction, hence no history, and are "
+        f"left out with their {left_out.get('interactions_without_history', 0):,} interactions.",
     ]

@@ -28,8 +28,8 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
     """
     k = min(k, len(vectors))
     chosen = np.random.default_rng(seed).permutation(len(queries))[:QUERIES]
-    asked = queries[np.sort(chosen)]
-    exact = exact_search(asked, vectors, k)
+    chosen_queries = queries[np.sort(chosen)]
+    exact = exact_search(chosen_queries, vectors, k)
     effort = next((name for name in EFFORT_SETTINGS if name in index.settings), None)
     values = [None] if effort is None else sorted({max(1, round(index.settings[effort] * f)) for f in EFFORTS})
     points = []
@@ -38,7 +38,7 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
         if effort is not None and value is not None:
             searched = copy.copy(index)
             searched.settings = index.settings | {effort: value}
-        recall, seconds = _measured(searched, asked, vectors, k, exact.score[:, -1])
+        recall, seconds = _measured(searched, chosen_queries, vectors, k, exact.score[:, -1])
         points.append(
             {
                 "effort": {} if effort is None else {effort: value},
@@ -48,7 +48,7 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
                 "p95_ms": float(np.quantile(seconds, 0.95) * 1e3),
             }
         )
-    return {"kind": index.kind, "k": k, "queries": len(asked), "items": len(vectors), "points": points}
+    return {"kind": index.kind, "k": k, "queries": len(chosen_queries), "items": len(vectors), "points": points}
 
 
 def _measured(

@@ -170,7 +170,7 @@ def tune_recent_popularity(
     """Popularity among the latest interactions of ``known``; which share counts is chosen on validation, from train."""
     if valid is None:
         return fit_recent_popularity(known, n_items)
-    best, said = tune(
+    best, trials = tune(
         "popularity_recent",
         lambda setting: fit_recent_popularity(train, n_items, **setting),
         train,
@@ -181,7 +181,7 @@ def tune_recent_popularity(
         track,
     )
     model = fit_recent_popularity(known, n_items, **best)
-    return replace(model, settings=model.settings | said)
+    return replace(model, settings=model.settings | trials)
 
 
 def tune_item_knn(
@@ -207,9 +207,9 @@ def tune_item_knn(
             tables[setting["shrink"]] = nearest(matrix, most, setting["shrink"])
         return knn_of(tables[setting["shrink"]], count, int(setting["neighbours"]), setting["shrink"])
 
-    best, said = tune("item_knn", fit, train, n_items, valid, budget, seed, track)
+    best, trials = tune("item_knn", fit, train, n_items, valid, budget, seed, track)
     model = fit_item_knn(known, n_items, neighbours=int(best["neighbours"]), shrink=best["shrink"])
-    return replace(model, settings=model.settings | said)
+    return replace(model, settings=model.settings | trials)
 
 
 def tune_ease(
@@ -230,9 +230,9 @@ def tune_ease(
     def fit(setting: Setting, history: History = train) -> Ease:
         return fit_ease(history, n_items, max_items=max_items, **setting)
 
-    best, said = tune("ease", fit, train, n_items, valid, budget, seed, track)
+    best, trials = tune("ease", fit, train, n_items, valid, budget, seed, track)
     model = fit(best, known)
-    return replace(model, settings=model.settings | said)
+    return replace(model, settings=model.settings | trials)
 
 
 def tune_als(
@@ -262,9 +262,9 @@ def tune_als(
         )
 
     large = n_items > SMALL_CATALOGUE
-    best, said = tune("als", fit, train, n_items, valid, budget, seed, track, large)
+    best, trials = tune("als", fit, train, n_items, valid, budget, seed, track, large)
     model = fit(best, known)
-    return replace(model, settings=model.settings | said)
+    return replace(model, settings=model.settings | trials)
 
 
 def validation_ndcg(model: Baseline, history: History, held: HeldOut, n_items: int) -> float:

@@ -113,13 +113,13 @@ def log_verdict(report: Mapping[str, Any]) -> str:
         return f"No verdict: the mean weight is {value(found['estimates']['mean_weight'])}, and should be 1."
     difference = found["estimates"]["dr_minus_logged"]
     if difference["low"] > 0:
-        said = "would earn more than what was served"
+        words = "would earn more than what was served"
     elif difference["high"] < 0:
-        said = "would earn less than what was served"
+        words = "would earn less than what was served"
     else:
-        said = "shows no clear difference from what was served"
+        words = "shows no clear difference from what was served"
     doubt = " But see the warnings." if report["warnings"] else ""
-    return f"The system {said}: {value(difference)} per shown item, doubly robust, 95% interval.{doubt}"
+    return f"The system {words}: {value(difference)} per shown item, doubly robust, 95% interval.{doubt}"
 
 
 def log_markdown(report: Mapping[str, Any]) -> str:
@@ -135,7 +135,9 @@ def log_markdown(report: Mapping[str, Any]) -> str:
             lines += [f"## {title}", "", *(f"- {line}" for line in comparison_lines(report[key])), ""]
     lines += ["## Assumptions", "", *(f"- {assumption}" for assumption in report["assumptions"]), ""]
     lines += ["## Counts", "", "| | |", "|---|---|"]
-    lines += [f"| {said} | {report['counts'][name]:,} |" for name, said in _COUNTS.items() if name in report["counts"]]
+    lines += [
+        f"| {words} | {report['counts'][name]:,} |" for name, words in _COUNTS.items() if name in report["counts"]
+    ]
     served = ", ".join(f"{version} {requests:,}" for version, requests in report["served_by"].items())
     lines += ["", f"Evaluated: bundle {report['bundle_version']}. Requests by the bundle that served: {served}."]
     lines += [f"- {note}" for note in report["notes"]]
@@ -145,7 +147,7 @@ def log_markdown(report: Mapping[str, Any]) -> str:
 def estimates_table(found: Mapping[str, Any]) -> list[str]:
     """Rewards per shown item, as lines of a Markdown table."""
     lines = ["| reward per shown item | estimate [95% interval] |", "|---|---|"]
-    return lines + [f"| {said} | {value(found['estimates'][name])} |" for name, said in ESTIMATES.items()]
+    return lines + [f"| {words} | {value(found['estimates'][name])} |" for name, words in ESTIMATES.items()]
 
 
 def _weights(found: Mapping[str, Any]) -> list[str]:

@@ -112,9 +112,9 @@ def _worst(report: Report) -> list[str]:
         for row in report.get("worst") or []
     ]
     label = report["systems"][report["best_baseline"]]["label"]
-    said = f"Groups by the lower end of the difference to {label}; a few look bad by chance."
+    note = f"Groups by the lower end of the difference to {label}; a few look bad by chance."
     return (
-        ["## Where it fails worst", said, _table(["group", "users", "difference", "reckg", label], rows)]
+        ["## Where it fails worst", note, _table(["group", "users", "difference", "reckg", label], rows)]
         if rows
         else []
     )
@@ -124,20 +124,20 @@ def _beyond(report: Report) -> list[str]:
     systems = [s for s in report["systems"].values() if "beyond" in s]
     if not systems:
         return []
-    told = report["beyond"]
+    section = report["beyond"]
     names = [n for n in BEYOND if any(n in s["beyond"] for s in systems)]
     rows = [[s["label"], *(_cell(s["beyond"].get(n), BEYOND[n][3]) for n in names)] for s in systems]
     parts = [
         "## Beside accuracy",
-        f"Of the first {told['k']} places. Likeness of items: {_plain(told['likeness'])}."
-        + (f" The mix of a list: {_plain(told['column'])}." if told.get("column") else ""),
+        f"Of the first {section['k']} places. Likeness of items: {_plain(section['likeness'])}."
+        + (f" The mix of a list: {_plain(section['column'])}." if section.get("column") else ""),
         _table(["system", *(BEYOND[n][0] for n in names)], rows),
         _list(f"{BEYOND[n][0]}: {BEYOND[n][1]}" for n in names),
     ]
-    if told.get("exposure"):
+    if section.get("exposure"):
         best = report["best_baseline"]
         head = [
-            told["provider_column"],
+            section["provider_column"],
             "of the catalogue",
             "of what was taken",
             "reckg",
@@ -146,15 +146,15 @@ def _beyond(report: Report) -> list[str]:
         body = [
             [row["name"], f"{row['catalogue']:.1%}", f"{row['held_out']:.1%}"]
             + [_cell(row["systems"][s], "{:.1%}") for s in ("reckg", best)]
-            for row in told["exposure"]
+            for row in section["exposure"]
         ]
         parts += ["### Exposure of providers", _table(head, body)]
     return parts
 
 
 def _diversity(report: Report) -> list[str]:
-    told = report.get("diversity")
-    if not told:
+    section = report.get("diversity")
+    if not section:
         return []
     forms = {
         "ndcg": "{:.4f}",
@@ -165,10 +165,10 @@ def _diversity(report: Report) -> list[str]:
     }
     rows = [
         [row["strategy"], value_words(row.get("settings", "")), *(_cell(row.get(n), form) for n, form in forms.items())]
-        for row in told["rows"]
+        for row in section["rows"]
     ]
-    table = _table(["strategy", "settings", f"NDCG@{told.get('k', 10)}", "price in NDCG", *list(forms)[2:]], rows)
-    return ["## Diversity and its price", _list(told.get("words", [])), table]
+    table = _table(["strategy", "settings", f"NDCG@{section.get('k', 10)}", "price in NDCG", *list(forms)[2:]], rows)
+    return ["## Diversity and its price", _list(section.get("words", [])), table]
 
 
 def _slices(report: Report) -> list[str]:
@@ -212,8 +212,8 @@ def _ranker(report: Report) -> list[str]:
     info = report.get("ranker") or {}
     if not info:
         return []
-    said = "served" if info.get("served") else "not served"
-    parts = ["## Ranker", _plain(f"It is {said}: {info.get('why', 'no reason is given')}.")]
+    state = "served" if info.get("served") else "not served"
+    parts = ["## Ranker", _plain(f"It is {state}: {info.get('why', 'no reason is given')}.")]
     features = (report.get("shap") or {}).get("features", [])
     if features:
         rows = [[f["name"].replace("_", " "), f"{f['mean_abs']:.3f}"] for f in features]
@@ -222,8 +222,8 @@ def _ranker(report: Report) -> list[str]:
 
 
 def _index(report: Report) -> list[str]:
-    told = report.get("index")
-    if not told:
+    curve = report.get("index")
+    if not curve:
         return []
     rows = [
         [
@@ -232,14 +232,14 @@ def _index(report: Report) -> list[str]:
             f"{p['p50_ms']:.3f}",
             f"{p['p95_ms']:.3f}",
         ]
-        for p in told["points"]
+        for p in curve["points"]
     ]
-    return [f"## Index: {told['kind']}", _table(["effort", f"recall@{told['k']}", "median ms", "95% ms"], rows)]
+    return [f"## Index: {curve['kind']}", _table(["effort", f"recall@{curve['k']}", "median ms", "95% ms"], rows)]
 
 
 def _checks(report: Report) -> list[str]:
-    said = {True: "passed", False: "FAILED", None: "note"}
-    rows = [[said[c["passed"]], c["name"], c["detail"]] for c in report.get("leakage_checks") or []]
+    outcome = {True: "passed", False: "FAILED", None: "note"}
+    rows = [[outcome[c["passed"]], c["name"], c["detail"]] for c in report.get("leakage_checks") or []]
     return ["## Leakage checks", _table(["", "check", "numbers"], rows)] if rows else []
 
 

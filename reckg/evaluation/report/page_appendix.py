@@ -77,21 +77,23 @@ def _spaced(name: str) -> str:
 
 
 def index_section(report: Report) -> str:
-    told = report.get("index")
-    if not told:
+    curve = report.get("index")
+    if not curve:
         return ""
-    points = told["points"]
+    points = curve["points"]
     own = next(p for p in points if p["own"])
-    ways = f"<p>A search for the {told['k']:,} best of {told['items']:,} items, {told['queries']:,} users one by one. "
+    ways = (
+        f"<p>A search for the {curve['k']:,} best of {curve['items']:,} items, {curve['queries']:,} users one by one. "
+    )
     if len(points) == 1:
-        exact = "exact: nothing is missed" if told["kind"] == "flat" else f"recall {own['recall']:.4f}"
+        exact = "exact: nothing is missed" if curve["kind"] == "flat" else f"recall {own['recall']:.4f}"
         return (
-            f"{ways}The index is {escape(told['kind'])}, {exact}; half of the searches take up to "
+            f"{ways}The index is {escape(curve['kind'])}, {exact}; half of the searches take up to "
             f"{own['p50_ms']:.2f} ms, 95% up to {own['p95_ms']:.2f} ms.</p>"
         )
     ordered = sorted(points, key=lambda p: p["p50_ms"])
     chart = line_chart(
-        f"Recall@{told['k']} by milliseconds (median)",
+        f"Recall@{curve['k']} by milliseconds (median)",
         [Line([p["p50_ms"] for p in ordered], [p["recall"] for p in ordered], "ours", ordered.index(own))],
         "milliseconds",
     )
@@ -105,16 +107,16 @@ def index_section(report: Report) -> str:
         for p in points
     ]
     return (
-        f"{ways}Recall: the share of them that the {escape(told['kind'])} index finds. The marked point is this "
-        "run's.</p>" + plots([chart]) + table(["effort", f"recall@{told['k']}", "median ms", "95% ms"], rows)
+        f"{ways}Recall: the share of them that the {escape(curve['kind'])} index finds. The marked point is this "
+        "run's.</p>" + plots([chart]) + table(["effort", f"recall@{curve['k']}", "median ms", "95% ms"], rows)
     )
 
 
 def checks_section(report: Report) -> str:
-    said = {True: '<span class="ok">✓ passed</span>', False: '<span class="no">✗ failed</span>', None: "note"}
+    outcome = {True: '<span class="ok">✓ passed</span>', False: '<span class="no">✗ failed</span>', None: "note"}
     rows = [
         [
-            said[check["passed"]],
+            outcome[check["passed"]],
             f'<td class="text">{escape(check["name"])}</td>',
             f'<td class="text">{escape(check["detail"])}</td>',
         ]

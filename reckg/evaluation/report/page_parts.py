@@ -29,12 +29,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = Fals
 
 def facts(values: Mapping[str, str]) -> str:
     """A table of names and texts."""
-    rows = [[escape(name.replace("_", " ")), f'<td class="text">{escape(said)}</td>'] for name, said in values.items()]
+    rows = [[escape(name.replace("_", " ")), f'<td class="text">{escape(text)}</td>'] for name, text in values.items()]
     return table(["", "value"], rows, words=True) if rows else ""
 
 
 def folded(summary: str, content: str) -> str:
-    """What is shown when asked for, and on paper."""
+    """Returns content that unfolds on a click, and is shown in print; empty without content."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>" if content else ""
 
 

@@ -40,18 +40,20 @@ def tiles(report: Report) -> str:
     ours, theirs = systems["reckg"]["test"], systems[best]["test"]
     k = metric.split("@")[1]
     gain = ours[metric]["mean"] / theirs[metric]["mean"] - 1 if theirs[metric]["mean"] > 0 else None
-    said = [
+    tiles = [
         (f"{ours[metric]['mean']:.4f}", f"{metric_label(metric)}: how good the first {k} places are, 1 is perfect"),
         (f"{ours[f'hit@{k}']['mean']:.1%}", f"of the users find something they later took in the first {k} places"),
         (f"{report['protocol']['test']['users']:,}", "users were asked about"),
     ]
     if gain is not None:
-        said.insert(
+        tiles.insert(
             1, (f"{gain:+.1%}", f"in {metric_label(metric)} against {systems[best]['label']}, the best baseline")
         )
     if f"coverage@{k}" in ours:
-        said.append((f"{ours[f'coverage@{k}']['mean']:.1%}", f"of the catalogue is in somebody's first {k} places"))
-    return '<div class="tiles">' + "".join(f"<div><b>{b}</b><span>{escape(s)}</span></div>" for b, s in said) + "</div>"
+        tiles.append((f"{ours[f'coverage@{k}']['mean']:.1%}", f"of the catalogue is in somebody's first {k} places"))
+    return (
+        '<div class="tiles">' + "".join(f"<div><b>{b}</b><span>{escape(s)}</span></div>" for b, s in tiles) + "</div>"
+    )
 
 
 def systems_section(report: Report) -> str:
@@ -105,9 +107,9 @@ def new_items_section(report: Report) -> str:
             [escape(s["label"]), *(cell(s[where][m], s[where][m]["mean"] == top[m]) for m in metrics)]
             for s in systems.values()
         ]
-        said = {"test": "Among new items alone:", "all": "In the ranking of all items:"}[where]
+        heading = {"test": "Among new items alone:", "all": "In the ranking of all items:"}[where]
         head = ["system", *(metric_label(m) for m in metrics)]
-        tables.append(f'<p class="soft">{said}</p>' + table(head, rows, ours=ours_row(systems)))
+        tables.append(f'<p class="soft">{heading}</p>' + table(head, rows, ours=ours_row(systems)))
     return f"{listed(part['words'])}{plots(drawn)}{''.join(tables)}"
 
 
@@ -148,12 +150,12 @@ def beyond_section(report: Report) -> str:
     systems = {name: s for name, s in report["systems"].items() if "beyond" in s}
     if not systems:
         return ""
-    told = report["beyond"]
+    section = report["beyond"]
     names = [n for n in BEYOND if any(n in s["beyond"] for s in systems.values())]
     plotted = [n for n in ("coverage", "popularity_lift", "diversity", "miscalibration") if n in names]
     drawn = [
         dot_plot(
-            f"{_capital(BEYOND[n][0])}@{told['k']}",
+            f"{_capital(BEYOND[n][0])}@{section['k']}",
             [(s["label"], [mark(s["beyond"][n], kind(x, s))]) for x, s in systems.items() if n in s["beyond"]],
             say=BEYOND[n][3].format,
         )
@@ -170,8 +172,8 @@ def beyond_section(report: Report) -> str:
     ]
     head = ["system", *(BEYOND[n][0] for n in names)]
     return (
-        f"<p>Of the first {told['k']} places. Likeness of items: {escape(told['likeness'])}."
-        + (f" The mix of a list: {escape(told['column'])}." if told.get("column") else "")
+        f"<p>Of the first {section['k']} places. Likeness of items: {escape(section['likeness'])}."
+        + (f" The mix of a list: {escape(section['column'])}." if section.get("column") else "")
         + f"</p>{legend(SYSTEM_LEGEND)}{plots(drawn)}"
         + folded("All figures", table(head, rows, ours=ours_row(systems)))
         + folded("What they mean", listed(words))
@@ -218,10 +220,10 @@ def _exposure(report: Report) -> str:
 
 def diversity_section(report: Report) -> str:
     """What reranking for diversity gives, and what it costs."""
-    told = report.get("diversity")
-    if not told:
+    section = report.get("diversity")
+    if not section:
         return ""
-    k = told.get("k", 10)
+    k = section.get("k", 10)
     forms = {
         "ndcg": "{:.4f}",
         "price": "{:+.4f}",
@@ -236,13 +238,13 @@ def diversity_section(report: Report) -> str:
         "miscalibration": "miscalibration",
         "exposure": "exposure",
     }
-    shown = [name for name in heads if any(row.get(name) for row in told["rows"])]
+    shown = [name for name in heads if any(row.get(name) for row in section["rows"])]
     drawn = [
         dot_plot(
             heads[n],
             [
                 (row["strategy"], [mark(row[n], "own" if i else "ours")])
-                for i, row in enumerate(told["rows"])
+                for i, row in enumerate(section["rows"])
                 if row.get(n)
             ],
             signed=n == "price",
@@ -257,10 +259,12 @@ def diversity_section(report: Report) -> str:
             f'<td class="text">{escape(value_words(row.get("settings", "")))}</td>',
             *(cell(row.get(name), form=forms[name]) for name in shown),
         ]
-        for row in told["rows"]
+        for row in section["rows"]
     ]
     return (
-        listed(told.get("words", [])) + plots(drawn) + table(["strategy", "settings", *(heads[n] for n in shown)], rows)
+        listed(section.get("words", []))
+        + plots(drawn)
+        + table(["strategy", "settings", *(heads[n] for n in shown)], rows)
     )
 
 

@@ -60,7 +60,7 @@ def dot_plot(
     marks = [mark for _, row in rows for mark in row]
     if not marks:
         return ""
-    told = say or ("{:+.4f}" if signed else "{:.4f}").format
+    words = say or ("{:+.4f}" if signed else "{:.4f}").format
     low, high = min(m.low for m in marks), max(m.high for m in marks)
     left = label_width([label for label, _ in rows])
     several = len({row[0].kind for _, row in rows if row}) > 1
@@ -83,9 +83,9 @@ def dot_plot(
         parts.append(_text(left, middle + 4, _cut(label, int(left / LETTER)), "label" + strong, "end", label))
         for m, mark in enumerate(row):
             y = middle + (m - (len(row) - 1) / 2) * 11
-            parts.append(_dot(place, mark, y, label, told))
+            parts.append(_dot(place, mark, y, label, words))
         if row:
-            parts.append(_text(WIDTH - 2, middle + 4, told(row[0].mean), "value" + strong, "end"))
+            parts.append(_text(WIDTH - 2, middle + 4, words(row[0].mean), "value" + strong, "end"))
     return _svg(height, title, parts)
 
 
@@ -113,11 +113,13 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str) -> str:
         parts.append(f'<polyline class="line {line.kind}" points="{points}"/>')
         at = len(line.x) - 1 if line.best is None else line.best
         x, y = x_place(line.x[at]), y_place(line.y[at])
-        said = f"{line.y[at]:.4g}" + (f" at {_short(line.x[at])}" if line.best is not None else "")
-        parts.append(f'<circle class="dot {line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{said}</title></circle>')
+        caption = f"{line.y[at]:.4g}" + (f" at {_short(line.x[at])}" if line.best is not None else "")
+        parts.append(
+            f'<circle class="dot {line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{caption}</title></circle>'
+        )
         side = "end" if x > (left + right) / 2 else "start"
         shift = -7 if side == "end" else 7
-        parts.append(_text(x + shift, y - 7, said, "value strong", side))
+        parts.append(_text(x + shift, y - 7, caption, "value strong", side))
     return _svg(height, title, parts)
 
 
@@ -196,15 +198,15 @@ def nice_ticks(low: float, high: float, wanted: int = 4, whole: bool = False) ->
     return [step * i for i in range(first, last + 1)]
 
 
-def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str, told: Callable[[float], str]) -> str:
-    said = f"{mark.name or label}: {told(mark.mean)} ({told(mark.low)} to {told(mark.high)})"
+def _dot(place: Callable[[float], float], mark: Mark, y: float, label: str, words: Callable[[float], str]) -> str:
+    caption = f"{mark.name or label}: {words(mark.mean)} ({words(mark.low)} to {words(mark.high)})"
     x = place(mark.mean)
     shape = f'<circle class="dot {mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
     if mark.kind == "rival":
         shape = f'<rect class="dot rival" x="{x - 3.8:.1f}" y="{y - 3.8:.1f}" width="7.6" height="7.6"/>'
     ends = f'x1="{place(mark.low):.1f}" x2="{place(mark.high):.1f}"'
     interval = f'<line class="span {mark.kind}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>'
-    return f"<g><title>{escape(said)}</title>{interval}{shape}</g>"
+    return f"<g><title>{escape(caption)}</title>{interval}{shape}</g>"
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:

@@ -245,10 +245,10 @@ def number_distance(pairs: Pairs) -> Columns:
     some = np.flatnonzero(scores.length)
     if not numbers.shape[1] or not len(some):
         return ()
-    told = numbers[scores.item].astype(np.float64)
-    known = np.isfinite(told)
+    values = numbers[scores.item].astype(np.float64)
+    known = np.isfinite(values)
     weight = np.add.reduceat(known, scores.start[some], axis=0, dtype=np.int64)
-    mean = np.add.reduceat(np.where(known, told, 0), scores.start[some], axis=0)
+    mean = np.add.reduceat(np.where(known, values, 0), scores.start[some], axis=0)
     mean /= np.where(weight > 0, weight, np.nan)
     distance = np.abs(numbers.take(pairs.item_idx[some], axis=0) - mean[:, None])
     usable = np.isfinite(distance)

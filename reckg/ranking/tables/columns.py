@@ -104,8 +104,8 @@ def attribute_lift(history: History, user_entities: sp.csr_matrix, n_items: int)
     With SHRINK interactions at the catalogue's own shares added, so that a few of them say little.
     """
     owners = np.bincount(user_entities.indices, minlength=user_entities.shape[1])
-    told = user_entities @ sp.diags((owners >= FEWEST_OWNERS).astype(np.float32))
-    count = sp.csr_matrix(told.T @ user_item_matrix(history, n_items))
+    frequent = user_entities @ sp.diags((owners >= FEWEST_OWNERS).astype(np.float32))
+    count = sp.csr_matrix(frequent.T @ user_item_matrix(history, n_items))
     count.eliminate_zeros()
     count.sort_indices()
     total = np.asarray(count.sum(axis=1)).ravel()
