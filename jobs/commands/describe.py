@@ -13,7 +13,7 @@ from reckg.pipeline.run.state import STATE_FILE, RunState
 
 
 def describe(path: Path) -> str:
-    """A text about a dataset folder, a run folder or a bundle.
+    """Describes a dataset folder, a run folder or a bundle.
 
     Raises:
         DataError: the folder is none of these.
@@ -34,7 +34,7 @@ def describe(path: Path) -> str:
 
 
 def describe_dataset(path: Path) -> str:
-    """Tables with their row counts and columns."""
+    """Lists the tables with their row counts and columns."""
     import polars as pl
 
     from reckg.data.read import read_dataset
@@ -64,7 +64,7 @@ def describe_dataset(path: Path) -> str:
 
 
 def describe_run(path: Path) -> str:
-    """The stages with their state, and the summary of the report where there is one."""
+    """Lists the stages with their state, and the summary of the report."""
     state = RunState.read(path)
     lines = [f"run in {path}, data from {state.data}"]
     for stage in STAGES:
@@ -104,7 +104,14 @@ def _short(value: Any) -> str:
 
 
 def summary(run: Path, state: RunState) -> str:
-    """The table of systems, the verdict, the places of the results and the seconds of every stage."""
+    """Summarizes a finished run.
+
+    Args:
+        run: run folder with report/.
+        state: of the run folder.
+    Returns:
+        The table of systems, the verdict, the places of the results and the seconds of every stage.
+    """
     path = run / "report" / "report.json"
     report = _read_json(path)
     try:
@@ -128,7 +135,14 @@ def summary(run: Path, state: RunState) -> str:
 
 
 def ablation_summary(out: Path, report: dict[str, Any]) -> str:
-    """Test NDCG@10 of every variant over every slice, the conclusions in words, and where the tables are."""
+    """Summarizes an ablation.
+
+    Args:
+        out: folder of the ablation.
+        report: content of ablation.json.
+    Returns:
+        Test NDCG@10 of every variant over every slice, and the conclusions in words.
+    """
     parts = list(report["slices"])
     lines = [f"{'test NDCG@10':26}" + "".join(f"{name:>18}" for name in parts)]
     for name, variant in report["variants"].items():
@@ -157,7 +171,12 @@ def new_items_table(report: dict[str, Any]) -> list[str]:
 
 
 def systems_table(report: dict[str, Any], title: str = "test accuracy") -> list[str]:
-    """Test accuracy of every system, best first, with 95% intervals."""
+    """Lists the test accuracy of every system, best first, with 95% intervals.
+
+    Args:
+        report: content of report.json, or of its section on new items.
+        title: head of the first column.
+    """
     systems = report["systems"]
     metrics = _shown_metrics(systems)
     head = f"{title:24}" + "".join(f"{_title(metric):>26}" for metric in metrics)

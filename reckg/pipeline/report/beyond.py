@@ -92,7 +92,13 @@ def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]
 
 
 def check_columns(config: Config, test: RunData) -> None:
-    """Raises ConfigError where a configured column of the items does not exist, or does not fit."""
+    """Checks the configured columns of the items.
+
+    Args:
+        test: with the items.
+    Raises:
+        ConfigError: a column does not exist, or does not fit.
+    """
     columns = [column for column in test.prepared.items.columns if column != "item_id"]
     for setting in ("provider_column", "calibration_column"):
         name = getattr(config.evaluate, setting)
@@ -108,14 +114,20 @@ def check_columns(config: Config, test: RunData) -> None:
 
 
 def calibration_column(config: Config, test: RunData) -> str | None:
-    """The configured column, else the catalogue's first list column, else its first categorical one."""
+    """Returns the configured column, else the first list column of the items, else their first categorical one."""
     kinds = test.prepared.info.get("item_columns", {})
     usual = [*kinds.get("list", []), *kinds.get("categorical", []), None]
     return config.evaluate.calibration_column or usual[0]
 
 
 def value_shares(column: pl.Series) -> sparse.csr_matrix:
-    """(n, v) of a column of texts or of lists: each row's values share 1 evenly; empty where it has none."""
+    """Spreads 1 evenly over the values of every row.
+
+    Args:
+        column: (n,) texts or lists.
+    Returns:
+        (n, v) shares of the v values; a row without values is empty.
+    """
     rows = column.to_frame("value").with_row_index("row")
     rows = rows.explode("value") if column.dtype == pl.List else rows
     rows = rows.drop_nulls().unique().with_columns(pl.col("value").cast(pl.String))

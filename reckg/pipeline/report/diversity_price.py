@@ -47,7 +47,7 @@ class _Lists:
 
 
 def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, Any]:
-    """The report's section on diversity: rows of strategies and strengths, and how to read them.
+    """Builds the report's section on diversity: rows of strategies and strengths, and how to read them.
 
     All start from the same ranked candidates. Strategies that need a column take the configured one; else calibration
     takes the first list column, or categorical one, and the provider is the first categorical column. Where the items

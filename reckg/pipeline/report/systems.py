@@ -94,7 +94,14 @@ def measure_all(
 
 
 def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
-    """The run's bundle with the vectors, index, history and features of test time in place of the serving ones."""
+    """Opens the run's bundle with the vectors, index, history and features of test time.
+
+    Args:
+        run: run folder.
+        test: data as of test time.
+    Raises:
+        ArtifactError: the bundle is of another run.
+    """
     bundle = open_bundle(run / "bundle")
     if (len(bundle.user_ids), len(bundle.item_ids)) != (test.n_users, test.n_items):
         raise ArtifactError(

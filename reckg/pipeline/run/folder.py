@@ -56,7 +56,11 @@ class Prepared:
         return float(derived)
 
     def parts(self, state: str, config: Config) -> tuple[str, ...]:
-        """The split parts that are known in a state; at test time as evaluate.history says."""
+        """Lists the split parts that are known in a state.
+
+        Args:
+            state: train, test or serving; evaluate.history decides for test.
+        """
         if state == "train":
             return ("train",)
         if state == "serving":
@@ -67,7 +71,7 @@ class Prepared:
         return tuple(history.split("+"))
 
     def known(self, state: str, config: Config) -> pl.DataFrame:
-        """The interactions that are known in a state."""
+        """Selects the interactions that are known in a state."""
         return self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
 
     def history(self, state: str, config: Config) -> History:
@@ -106,7 +110,13 @@ def read_embeddings(run: Path, state: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_text_vectors(run: Path) -> np.ndarray | None:
-    """(n_items, d) of the text encoder before training; None where the run has none. Raises ArtifactError."""
+    """Reads the text encoder's vectors from before training.
+
+    Args:
+        run: run folder.
+    Returns:
+        (n_items, d); None for a run without texts.
+    """
     path = run / "embeddings" / "text.safetensors"
     return _read_tensors(path)["items"] if path.is_file() else None
 
@@ -123,7 +133,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def link(here: Path, target: Path) -> None:
-    """A relative symbolic link to a folder or a file, so that both can be moved together."""
+    """Makes a relative symbolic link, so that both ends can be moved together.
+
+    Args:
+        here: the link.
+        target: folder or file.
+    """
     if not here.is_symlink():
         here.symlink_to(os.path.relpath(target.resolve(), here.parent.resolve()))
 

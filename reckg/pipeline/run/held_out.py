@@ -17,6 +17,8 @@ def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut
     Where the items are split, users without a training interaction are left out, for they have no history; and of
     their own items users are spared those of training alone: the new items of the other part stay candidates.
 
+    Args:
+        part: valid or test.
     Raises:
         DataError: the part is empty.
     """
@@ -27,5 +29,11 @@ def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut
 
 
 def new_items(prepared: Prepared, part: Literal["valid", "test"]) -> np.ndarray:
-    """(c,) int64 item_idx, sorted: the items of a split part, where the items are split."""
+    """Lists the items of a part, for a split that keeps whole items out of training.
+
+    Args:
+        part: valid or test.
+    Returns:
+        (c,) int64 item_idx, sorted.
+    """
     return np.sort(prepared.interactions.filter(pl.col("split") == part)["item_idx"].unique().to_numpy())

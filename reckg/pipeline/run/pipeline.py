@@ -214,7 +214,7 @@ def _is_sentence(value: Any) -> bool:
 
 
 def config_toml(config: Config) -> str:
-    """A configuration as TOML, defaults written out, so that the run can be repeated under other defaults."""
+    """Writes a configuration as TOML with its defaults, so that the run can be repeated under other defaults."""
     lines = []
     for section, values in config.model_dump(mode="json").items():
         lines.append(f"[{section}]")

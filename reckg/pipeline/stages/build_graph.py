@@ -24,7 +24,17 @@ from reckg.pipeline.run.folder import write_json
 
 
 def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes prepared/ and graph/; returns the counts."""
+    """Writes prepared/ and graph/.
+
+    Args:
+        config: of the run.
+        data: dataset folder.
+        run: run folder.
+    Returns:
+        Counts for the log.
+    Raises:
+        DataError: the dataset breaks the data contract.
+    """
     dataset, notes = read_dataset(data)
     coded = code_ids(dataset.interactions)
     cleaned, cleaning = clean_interactions(
@@ -55,28 +65,29 @@ def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "entities": graph_counts["entities"],
         "triples": graph_counts["triples"],
     }
-    write_json(
-        folder / "prepared.json",
-        {
-            "name": dataset.name,
-            "source": dataset.source,
-            "licence": dataset.licence,
-            "time": dataset.time,
-            "item_columns": _kinds(dataset.item_columns),
-            "user_columns": _kinds(dataset.user_columns),
-            "split": {
-                "kind": split.kind,
-                "cutoff_time": split.cutoff_time,
-                "valid_cutoff_time": split.valid_cutoff_time,
-                "valid_before_test": split.valid_before_test,
-            },
-            "recency_half_life": half_life,
-            "counts": {**counts, "cleaning": cleaning, "split": split.counts, "graph": graph_counts},
-            "checks": checks,
-            "notes": [*notes, *split.notes],
+    all_notes = [*notes, *split.notes]
+    all_counts = {**counts, "cleaning": cleaning, "split": split.counts, "graph": graph_counts}
+    info = _description(dataset, split) | {"recency_half_life": half_life, "counts": all_counts}
+    write_json(folder / "prepared.json", info | {"checks": checks, "notes": all_notes})
+    return {**counts, "notes": all_notes}
+
+
+def _description(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Describes the dataset and its split for prepared.json."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "time": dataset.time,
+        "item_columns": _kinds(dataset.item_columns),
+        "user_columns": _kinds(dataset.user_columns),
+        "split": {
+            "kind": split.kind,
+            "cutoff_time": split.cutoff_time,
+            "valid_cutoff_time": split.valid_cutoff_time,
+            "valid_before_test": split.valid_before_test,
         },
-    )
-    return {**counts, "notes": [*notes, *split.notes]}
+    }
 
 
 def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -> tuple[Split, dict[str, Any]]:

@@ -22,7 +22,15 @@ from reckg.retrieval.read_index import load_index
 
 
 def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes bundle/. The metrics in its manifest are those of the validation part; the test part is the report's."""
+    """Writes bundle/. The metrics in its manifest are those of the validation part; the report has the test part.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with prepared/, embeddings/, model/, index/ and ranker/.
+    Returns:
+        Counts for the log.
+    """
     prepared = read_prepared(run)
     users, items = read_embeddings(run, "serving")
     train = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))

@@ -28,6 +28,13 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     The three differ in the interactions that the graph holds; for test time and service the model is trained on over
     them (`refreshed`). With texts, also embeddings/text.safetensors: the encoder's vectors of the items' texts before
     training, for ranking and the evaluation's text kNN.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with prepared/, graph/ and model/.
+    Returns:
+        Counts for the log.
     """
     prepared = read_prepared(run)
     half_life = served_half_life(run)
@@ -52,7 +59,12 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 
 def embed_train(config: Config, run: Path) -> None:
-    """Writes embeddings/train.safetensors alone, and the texts' vectors where there are texts."""
+    """Writes embeddings/train.safetensors alone, and the vectors of texts.
+
+    Args:
+        config: of the run.
+        run: folder of a fold.
+    """
     prepared = read_prepared(run)
     graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
     model = untrained_model(config, run, prepared, graph)

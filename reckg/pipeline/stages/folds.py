@@ -20,7 +20,14 @@ from reckg.pipeline.stages.train import train
 def folds(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes folds/<number>/: the data of each fold, and the embeddings of a model that was trained without its labels.
 
-    Trained like the run's own model, for as many epochs as that one's best.
+    The models train like the run's own model, for the epochs to its best.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with prepared/, graph/ and model/.
+    Returns:
+        Counts for the log.
     """
     prepared = read_prepared(run)
     number = n_folds(config, prepared)

@@ -12,7 +12,17 @@ from reckg.retrieval.faiss_index import import_faiss
 
 
 def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes index/. Raises ArtifactError: the index does not reach index.recall_target."""
+    """Writes index/.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with embeddings/.
+    Returns:
+        Counts for the log.
+    Raises:
+        ArtifactError: the index does not reach index.recall_target.
+    """
     import_faiss().omp_set_num_threads(n_threads(config))
     users, items = read_embeddings(run, "serving")
     built = index_of(users, items, config)

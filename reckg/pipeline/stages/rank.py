@@ -25,7 +25,15 @@ NO_LABELS = (
 
 
 def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes ranker/: the ranker, or why there is none. Candidates and features are those of the training state."""
+    """Writes ranker/: the ranker, or the reason against one. Candidates and features are those of the training state.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with prepared/, graph/, embeddings/, folds/ and index/.
+    Returns:
+        Counts for the log.
+    """
     settings = config.rank
     folder = run / "ranker"
     shutil.rmtree(folder, ignore_errors=True)

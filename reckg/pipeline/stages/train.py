@@ -16,8 +16,9 @@ from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import JointModel
 from reckg.model.training.checkpoint import load_tensors
-from reckg.model.training.memory import keep_freed_memory
-from reckg.model.training.train import load_trained_state
+from reckg.model.training.memory import Plan, keep_freed_memory
+from reckg.model.training.objective import Objective
+from reckg.model.training.train import Progress, load_trained_state
 from reckg.model.training.train import train as train_model
 from reckg.pipeline.run.folder import n_threads, read_prepared, write_json
 from reckg.pipeline.training.model_inputs import build_model, load_graph, pick_device
@@ -29,7 +30,15 @@ SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread ma
 
 
 def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
-    """Writes model/: the best epoch's weights, the log and train.json. Resumes its own checkpoint."""
+    """Writes model/: the best epoch's weights, the log and train.json. Resumes its own checkpoint.
+
+    Args:
+        config: of the run.
+        data: dataset folder; not read.
+        run: run folder with prepared/ and graph/.
+    Returns:
+        Counts for the log.
+    """
     keep_freed_memory()
     torch.set_num_threads(n_threads(config))
     torch.manual_seed(config.run.seed)
@@ -61,8 +70,24 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
     if half_life != prepared.half_life(config):
         tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
     linear = fit_linear_part(config, run, model, tensors, prepared, validate)
+    counts = _counts(model, objective, result, plan, half_life, linear)
+    write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
+    for name in ("checkpoint.safetensors", "plan.json"):
+        (run / "model" / name).unlink(missing_ok=True)
+    return counts
+
+
+def _counts(
+    model: JointModel,
+    objective: Objective,
+    result: Progress,
+    plan: Plan,
+    half_life: float,
+    linear: dict[str, Any],
+) -> dict[str, Any]:
+    """Collects the figures of a finished training."""
     n_examples = len(objective.histories.examples())
-    counts = {
+    return {
         "epochs": result.epoch,
         "best_epoch": result.best_epoch,
         "valid_ndcg@10": round(linear["valid"], 5),
@@ -78,18 +103,14 @@ def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
         "texts": 0 if model.text is None else len(model.text.tokens),
         "texts_empty": 0 if model.text is None else model.text.tokens.n_empty,
         "texts_cut": 0 if model.text is None else model.text.tokens.n_cut,
-        "device": str(device),
+        "device": model.embedding.device.type,
         "plan": str(plan),
         "batch_size": plan.batch_size,
     }
-    write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
-    for name in ("checkpoint.safetensors", "plan.json"):
-        (run / "model" / name).unlink(missing_ok=True)
-    return counts
 
 
 def _step_threads(config: Config, model: JointModel, graph: KnowledgeGraph) -> int:
-    """One where run.threads leaves it open, the graph is small, and no text encoder trains; else as elsewhere."""
+    """Returns 1 if run.threads is 0, the graph is small and no text encoder trains; else the threads of the run."""
     trains_text = model.text is not None and model.text.trains
     return 1 if config.run.threads == 0 and not trains_text and len(graph.head) <= SMALL_GRAPH else n_threads(config)
 
