@@ -16,7 +16,7 @@ class ExtendedMatrix:
 
     Attributes:
         shape: the shape with the added rows and columns.
-        row: (e,) rows of the added entries, rising; the entries of one row keep the order of their addition.
+        row: (e,) rows of the added entries, rising; entries of the same row keep the order of their addition.
         column, value: (e,) columns and values of the added entries.
     """
 

@@ -1,7 +1,7 @@
 """The configuration of a run: one pydantic model per stage, read from one TOML file.
 
-Every problem is reported at once, with a suggestion for a misspelt key. `docs/configuration.md` is generated
-from the descriptions below by `python -m jobs.config_reference`.
+All problems are reported at once, with a suggestion for a misspelt key. `python -m jobs.config_reference` generates
+`docs/configuration.md` from the descriptions below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reckg.config.toml_settings import Section, parse_settings, read_toml
 
 
 class RunConfig(Section):
-    """What concerns every stage."""
+    """Settings of all stages."""
 
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
     threads: int = Field(
@@ -42,7 +42,7 @@ class DataConfig(Section):
 
 
 class SplitConfig(Section):
-    """How interactions become train, valid and test."""
+    """The split of interactions into train, valid and test."""
 
     kind: Literal["auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"] = Field(
         "auto",
@@ -69,7 +69,7 @@ class SplitConfig(Section):
 
 
 class GraphConfig(Section):
-    """Attributes and outside triples to a knowledge graph."""
+    """The knowledge graph of attributes and outside triples."""
 
     attributes: bool = Field(True, description="Make triples of the attribute columns of items and users.")
     outside: bool = Field(True, description="Use the outside triples that are linked to items.")
@@ -286,7 +286,7 @@ class RankConfig(Section):
 
 
 class DiversityConfig(Section):
-    """What happens to a list after ranking, in all that is served; its price is in the report."""
+    """Diversity of a list after ranking, in all served answers. The report shows its price."""
 
     strategy: Literal["none", "mmr", "calibrated", "provider"] = Field(
         "none",
@@ -333,7 +333,7 @@ class EvaluateConfig(Section):
 
 
 class Config(Section):
-    """A whole run, as in one TOML file: one table per section."""
+    """The configuration of a run: one section per table of the TOML file."""
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
@@ -365,12 +365,23 @@ class Config(Section):
 
 
 def read_config(path: Path) -> Config:
-    """Reads and checks a TOML file. Raises ConfigError with every problem in it."""
+    """Reads and checks a TOML file. Raises ConfigError with every problem found."""
     return parse_config(read_toml(path), path.name)
 
 
 def parse_config(values: dict[str, Any], where: str) -> Config:
-    """Checks the values of a configuration; ``where`` names their origin in the error."""
+    """Checks the values of a configuration.
+
+    >>> from reckg.config.run_config import parse_config
+    >>> parse_config({"model": {"layers": 3}}, "my settings").model.layers
+    3
+
+    Args:
+        values: section -> key -> value, in the shape of the TOML file.
+        where: the origin of the values in the error.
+    Raises:
+        ConfigError: keys are unknown or values out of range; the message lists all.
+    """
     return parse_settings(values, Config, where)
 
 

@@ -1,4 +1,4 @@
-"""Settings from a TOML file into a pydantic model; all problems at once, with a hint for a misspelt key."""
+"""Pydantic settings from a TOML file. One error lists all problems, with a hint for a misspelt key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file. Raises ConfigError: it cannot be read, or is no TOML."""
+    """Reads the values of a TOML file. Raises ConfigError if it cannot be read or is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
@@ -32,7 +32,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(values: dict[str, Any], model: type[Settings], where: str) -> Settings:
-    """Checks values by a model. Raises ConfigError with every problem; ``where`` names their origin in it."""
+    """Checks values by a model.
+
+    Args:
+        values: key -> value, nested as the model is.
+        model: the settings' class.
+        where: the origin of the values in the error.
+    Raises:
+        ConfigError: the message lists every problem.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Cleaning of interactions: a threshold of weight, repeated interactions, the k-core. Every step is counted."""
+"""Cleaning of interactions: a minimum weight, removal of duplicates and the k-core. Every step is counted."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ def clean_interactions(
 ) -> tuple[pl.LazyFrame, dict[str, int]]:
     """Drops light, repeated and rare interactions, in this order.
 
-    The frame stays lazy, but where duplicates are dropped, or codes of ids are cut to a core: that is done in memory.
+    The frame stays lazy, with two exceptions that work in memory: the removal of duplicates, and the k-core of coded
+    ids.
 
     Args:
-        frame: user_id, item_id (strings, or codes of them) and optional timestamp, weight, event, split.
+        frame: user_id, item_id (strings, or their codes) and optional timestamp, weight, event, split.
         min_weight: interactions with a lower weight are dropped.
-        duplicates: of a user's repeated (item, event), within one part of a given split: keep all, the first, the
-            last (by time, of equal times as the rows come), or the last with the weights summed.
-        k_core: users and items with fewer interactions than this are dropped, until none is left that has fewer.
+        duplicates: treatment of a user's repeated (item, event) within one part of a given split. ``keep`` keeps all,
+            ``first`` and ``last`` one by time (rows with equal times keep their order), ``sum`` the last with the
+            weights summed.
+        k_core: users and items with fewer interactions are dropped, repeatedly, until all others have k_core.
     Returns:
         (frame, counts): counts has rows_read, dropped_below_min_weight, dropped_duplicates, dropped_k_core,
         k_core_rounds, rows, users, items.
     Raises:
-        DataError: no column of weights where one is needed, an unknown option, or nothing left.
+        DataError: min_weight is given without a column of weights, an option is unknown, or no row is left.
     """
     columns = frame.collect_schema().names()
     if duplicates not in DUPLICATES:
@@ -74,15 +76,15 @@ def _distinct(frame: pl.LazyFrame, name: str) -> int:
 
 
 def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
-    """In the order of the rows; a row keeps its own values, but for a sum of weights."""
+    """Keeps one row of each run of duplicates, in the order of the rows."""
     rows = collect(frame, _LABEL)
     key = [codes_of(rows[name]) for name in ("user_id", "item_id", "event", "split") if name in rows.columns]
     order, first = row_runs(*key)
     last, run = np.append(first, True)[1:], np.cumsum(first)
-    if "timestamp" in rows.columns:  # only repeats are put in order of time; of equal times the order stays
-        several = np.flatnonzero(~(first & last))
-        of, time = order[several], rows["timestamp"].to_numpy()
-        order[several] = of[np.lexsort((time[of], run[several]))]
+    if "timestamp" in rows.columns:  # only repeats are sorted by time, and stably
+        repeats = np.flatnonzero(~(first & last))
+        place, time = order[repeats], rows["timestamp"].to_numpy()
+        order[repeats] = place[np.lexsort((time[place], run[repeats]))]
     kept = order[first if duplicates == "first" else last]
     keep = np.zeros(len(rows), dtype=bool)
     keep[kept] = True
@@ -95,7 +97,7 @@ def _deduplicate(frame: pl.LazyFrame, duplicates: str) -> pl.DataFrame:
 
 
 def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
-    """The rounds count those that dropped something. In memory are two integers an interaction."""
+    """Cuts the frame to its k-core, with two integers per interaction in memory. Returns it with the rounds taken."""
     if k < 2:
         return frame, 0
     ids = collect(frame.select("user_id", "item_id"), _LABEL)

@@ -1,4 +1,4 @@
-"""Attribute columns of items and users: their kinds, inferred where nobody says them, and the casts to those kinds."""
+"""Attribute columns of items and users: their kinds, given or inferred, and the casts to those kinds."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ _TEXT_NAMES = (*_TITLE_NAMES, "text", "description", "summary", "overview", "abs
 
 
 def is_text_name(column: str) -> bool:
-    """Whether a column is text by its name: title, movie_title, name, description and the like."""
+    """Decides by a column's name whether it is text: title, movie_title, name, description and the like."""
     name = column.lower()
     return name in _TEXT_NAMES or any(name.endswith("_" + end) for end in _TEXT_NAMES if end != "name")
 
 
 def titles_first(columns: list[str]) -> tuple[str, ...]:
-    """Text columns with the title before the others, otherwise in their order."""
+    """Moves title columns before the other text columns."""
     return tuple(sorted(columns, key=lambda c: not any(c.lower().endswith(title) for title in _TITLE_NAMES)))
 
 
 def conform_attributes(
     table: Table | None, key: str, kinds: ColumnKinds | None, notes: list[str]
 ) -> tuple[pl.LazyFrame | None, ColumnKinds]:
-    """Casts a table of items or users: ``key`` and the columns of ``kinds``; None: they are inferred, and noted.
+    """Casts the attribute columns of items or users to their kinds.
 
     Rows that are repeated word for word are dropped and counted.
 
+    Args:
+        table: the raw table, or None if the data set has none.
+        key: the column of ids, item_id or user_id.
+        kinds: the columns of each kind. None infers them and adds a note.
+        notes: gets a sentence for every counted decision.
+    Returns:
+        the lazy table with ``key`` and the columns of ``kinds``, and the kinds.
     Raises:
         DataError: a missing column, empty ids, an id with two different rows, a number that is none.
     """
@@ -104,7 +111,7 @@ def _cast(table: Table, key: str, kinds: ColumnKinds, notes: list[str]) -> pl.La
             if count:
                 notes.append(f"{table.label}: {count:_} values of {name!r} are NaN or infinite; taken as missing.")
         frame = frame.with_columns(pl.when(pl.col(n).is_finite()).then(pl.col(n)).alias(n) for n in kinds.number)
-    collect(frame.select(pl.all().count()), table.label)  # whatever the casts raise, they raise here
+    collect(frame.select(pl.all().count()), table.label)  # errors of the casts are raised here, with the label
     return frame.select(key, *kinds.all())
 
 
@@ -143,7 +150,7 @@ def _as_list(name: str, dtype: pl.DataType, table: Table) -> pl.Expr:
 
 
 def _infer_kinds(table: Table, key: str, notes: list[str]) -> ColumnKinds:
-    """By type, and for strings by their values; says so in the notes."""
+    """Infers the kinds of columns by type, and of strings by their values. Adds a note."""
     schema = table.frame.collect_schema()
     found: dict[str, list[str]] = {"text": [], "categorical": [], "number": [], "list": []}
     strings = []
@@ -168,16 +175,20 @@ def _infer_kinds(table: Table, key: str, notes: list[str]) -> ColumnKinds:
         number=tuple(found["number"]),
         list=tuple(found["list"]),
     )
-    said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names) or "none"
+    summary = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names) or "none"
     notes.append(
-        f"{table.label}: the kinds of its columns are not given; inferred from types and values: {said}. "
+        f"{table.label}: the kinds of its columns are not given; inferred from types and values: {summary}. "
         "Name them in dataset.toml to change that."
     )
     return kinds
 
 
 def _string_kinds(table: Table, names: list[str]) -> list[str]:
-    """The kind of each string column: number where all values are; list by its separator; text by name or words."""
+    """Infers the kind of each string column.
+
+    A column is a number if all its values are numbers, text by its name, a list by its separator, and text by the
+    number of words; otherwise it is categorical.
+    """
     if not names:
         return []
     exprs = []

@@ -1,7 +1,7 @@
-"""The data contract enforced: tables of any origin become a Dataset of the contract's columns and types.
+"""Checks of the data contract: tables of any origin become a Dataset with the contract's columns and types.
 
-`read_dataset` and every importer end here, so that one set of checks decides what is refused (DataError with the
-file, the column, the count and the first bad row) and what is tolerated (a counted note).
+`read_dataset` and every importer end here. One set of checks decides between an error (DataError with the file, the
+column, the count and the first bad row) and a counted note.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reckg.errors import DataError
 
 
 class NotedDataset(NamedTuple):
-    """A dataset, and the counted decisions that were made while it was read, one sentence each."""
+    """A dataset and its notes: the counted decisions made while it was read, one sentence each."""
 
     dataset: Dataset
     notes: tuple[str, ...]
@@ -29,13 +29,13 @@ class NotedDataset(NamedTuple):
 
 @dataclass(frozen=True)
 class RawTables:
-    """What a reader hands over: tables with the contract's column names and whatever types and values they hold.
+    """Tables with the contract's column names; types and values are not checked yet.
 
-    The kinds of ``items`` and ``users`` are taken from ``item_columns`` and ``user_columns``; None: inferred.
+    ``item_columns`` and ``user_columns`` are the kinds of the attribute columns. None infers them.
     """
 
     name: str
-    interactions: Table | tuple[Table, ...]  # several files: the parts of one table
+    interactions: Table | tuple[Table, ...]  # several files: the parts of the table
     items: Table | None = None
     users: Table | None = None
     triples: Table | None = None
@@ -50,9 +50,12 @@ class RawTables:
 def conform(raw: RawTables, notes: list[str]) -> NotedDataset:
     """Checks and casts every table; the frames stay lazy.
 
-    In the result every item_id of the interactions has a row in ``items``, and every user_id one in ``users``
-    where there are users; rows that had to be added for that are counted.
+    In the result every item_id of the interactions has a row in ``items``. Every user_id has a row in ``users`` if
+    the data has users. Added rows are counted.
 
+    Args:
+        raw: the tables of a data set.
+        notes: sentences about earlier steps; new ones are appended.
     Raises:
         DataError: missing columns, wrong types, empty or repeated ids, values that are no number, and the like.
     """
@@ -177,7 +180,7 @@ def _note_links(links: pl.LazyFrame, items: pl.LazyFrame, label: str, notes: lis
     )
     stray = collect(links.join(items.select("item_id"), on="item_id", how="anti").select(pl.len()), label).item()
     if stray:
-        notes.append(f"{label}: {stray:_} of {counts['rows']:_} links are of items that are not in the catalogue.")
+        notes.append(f"{label}: {stray:_} of {counts['rows']:_} links are of items that the items table lacks.")
     if counts["items"] < counts["rows"]:
         notes.append(f"{label}: {counts['rows'] - counts['items']:_} links repeat an item; all are kept.")
 

@@ -1,4 +1,4 @@
-"""History: every user's items in time order, as compressed rows."""
+"""Users' histories: the items of every user in time order, as compressed rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from reckg.errors import DataError
 
 @dataclass(frozen=True)
 class History:
-    """Users' interactions in compressed rows: user u's are ``indptr[u]:indptr[u+1]``, oldest first.
+    """Users' interactions in compressed rows, oldest first. An item may repeat.
 
-    indptr (n_users + 1,) int64; item_idx, timestamp (n,) int64; weight (n,) float32. An item may repeat.
+    Attributes:
+        indptr: (n_users + 1,) int64; user u has the interactions ``indptr[u]:indptr[u + 1]``.
+        item_idx, timestamp: (n,) int64.
+        weight: (n,) float32.
     """
 
     indptr: np.ndarray
@@ -29,16 +32,28 @@ class History:
         return len(self.indptr) - 1
 
     def items(self, user_idx: int) -> np.ndarray:
-        """(m,) item_idx of one user, oldest first."""
+        """Returns the (m,) item_idx of a user, oldest first."""
         return self.item_idx[self.indptr[user_idx] : self.indptr[user_idx + 1]]
 
     def rows(self, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For (n,) users: (indptr (n+1,), positions) with positions into ``item_idx`` and the like, user by user."""
+        """Finds the interactions of users.
+
+        Args:
+            user_idx: (n,) users.
+        Returns:
+            (indptr (n + 1,), positions): positions in ``item_idx``, ``timestamp`` and ``weight``, user by user.
+        """
         return row_positions(self.indptr, np.asarray(user_idx, dtype=np.int64))
 
     @classmethod
     def from_interactions(cls, frame: pl.DataFrame, n_users: int) -> History:
-        """From columns user_idx, item_idx and, where present, timestamp (else 0) and weight (else 1)."""
+        """Builds the histories of n_users users.
+
+        Args:
+            frame: columns user_idx, item_idx and, optional, timestamp (default 0) and weight (default 1).
+        Raises:
+            DataError: a column is missing, or a user_idx is out of range.
+        """
         missing = {"user_idx", "item_idx"} - set(frame.columns)
         if missing:
             raise DataError(f"interactions lack the columns {sorted(missing)}; build the graph again.")
@@ -59,7 +74,7 @@ class History:
 
 
 def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    """By user, time and item; as it is where it is so already, as every run's interactions are."""
+    """Sorts by user, time and item. A sorted frame, as every run has, is returned as it is."""
     user, time, item = (frame[name].cast(pl.Int64).to_numpy() for name in ("user_idx", "timestamp", "item_idx"))
     later = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (item[1:] >= item[:-1]))
     if ((user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & later)).all():

@@ -1,4 +1,4 @@
-"""IdMap: raw ids (strings) to contiguous indices and back."""
+"""Maps between raw ids (strings) and contiguous indices."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ _IDS = ("user_id", "item_id")
 
 @dataclass(frozen=True)
 class CodedIds:
-    """A table in memory whose ids are codes (UInt32): places among the sorted ids, which are ``user_id`` and
-    ``item_id`` (strings). Codes sort as the ids do, and a table of many rows takes a fraction of the memory."""
+    """A table in memory whose ids are codes (UInt32).
+
+    A code is a place in the sorted ids ``user_id`` or ``item_id`` (strings), so codes sort as the ids do. A table of
+    many rows takes a fraction of the memory.
+    """
 
     frame: pl.DataFrame
     user_id: pl.Series
@@ -25,7 +28,7 @@ class CodedIds:
 
 
 def code_ids(frame: pl.LazyFrame) -> CodedIds:
-    """Replaces the columns user_id and item_id (strings) by codes."""
+    """Replaces the columns user_id and item_id (strings) by codes and collects the frame."""
     numbered = [pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in _IDS]  # in order of appearance
     table = frame.select(*numbered, pl.exclude(_IDS)).collect(engine="streaming")
     ids = []
@@ -41,7 +44,7 @@ def code_ids(frame: pl.LazyFrame) -> CodedIds:
 
 
 def codes_of(column: pl.Series) -> np.ndarray:
-    """(n,) int64: whole numbers as they are, others as places among the sorted distinct ones."""
+    """Returns (n,) int64: integers as they are, other values as places in the sorted distinct values."""
     if column.dtype.is_integer():
         return column.cast(pl.Int64).to_numpy()
     ids = column.unique().sort().alias("id").to_frame().with_row_index("code")
@@ -50,31 +53,42 @@ def codes_of(column: pl.Series) -> np.ndarray:
 
 
 class IdMap:
-    """A bijection between n raw ids (strings) and the indices 0..n-1, in the order given.
+    """A bijection between n raw ids (strings) and the indices 0..n-1, in the given order.
 
+    >>> from reckg.data.ids import IdMap
+    >>> IdMap(["anna", "ben"], "user id").idx("ben")
+    1
+
+    Args:
+        ids: the raw ids.
+        noun: the kind of id in error messages.
     Raises:
         DataError: an id is empty, missing or repeated.
     """
 
-    def __init__(self, ids: Sequence[str] | pl.Series, what: str = "id") -> None:
-        self.what = what
+    def __init__(self, ids: Sequence[str] | pl.Series, noun: str = "id") -> None:
+        self.noun = noun
         self.ids = pl.Series("id", ids, dtype=pl.String)
         empty = (self.ids.is_null() | (self.ids == "")).sum()
         if empty:
-            raise DataError(f"{empty} of {len(self.ids)} {what}s are empty; give every row an id.")
+            raise DataError(f"{empty} of {len(self.ids)} {noun}s are empty; give every row an id.")
         self._idx = dict(zip(self.ids.to_list(), range(len(self.ids)), strict=True))
         self._added_ids: list[str] = []
         self._added: dict[str, int] = {}
         if len(self._idx) != len(self.ids):
             first = self.ids.filter(self.ids.is_duplicated())[0]
             repeated = len(self.ids) - len(self._idx)
-            raise DataError(f"{repeated} of {len(self.ids)} {what}s are repeated (first: {first!r}); make them unique.")
+            raise DataError(f"{repeated} of {len(self.ids)} {noun}s are repeated (first: {first!r}); make them unique.")
 
     def without(self, ids: Sequence[str]) -> IdMap:
-        """Without some of the ids that were added: they are unknown from now on, their indices stay."""
-        less, gone = copy.copy(self), set(ids)
-        less._added = {raw: idx for raw, idx in self._added.items() if raw not in gone}
-        return less
+        """Returns a map that no longer knows some of the added ids. The indices stay as they are.
+
+        Args:
+            ids: added ids; others have no effect.
+        """
+        remaining, removed = copy.copy(self), set(ids)
+        remaining._added = {raw: idx for raw, idx in self._added.items() if raw not in removed}
+        return remaining
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,49 +97,57 @@ class IdMap:
         return raw in self._idx or raw in self._added
 
     def extended(self, ids: Sequence[str]) -> IdMap:
-        """With more ids behind the others, of which nothing is copied.
+        """Returns a map with added ids after the others; the first ids are shared, not copied.
 
-        An id that was added in this way before is of the new index alone from now on.
-
+        Args:
+            ids: new ids. An id that was added before gets the new index.
         Raises:
-            DataError: an id is empty, repeated, or one of the first.
+            DataError: an id is empty, repeated, or among the first ids.
         """
         own = len(self) - len(self._added_ids)
         if wrong := [raw for raw in ids if not raw or raw in self._idx]:
             raise DataError(
-                f"{len(wrong)} of {len(ids)} {self.what}s are empty or there already (first: {wrong[0]!r})."
+                f"{len(wrong)} of {len(ids)} {self.noun}s are empty or there already (first: {wrong[0]!r})."
             )
-        grown = copy.copy(self)
-        grown._added_ids = [*self._added_ids, *IdMap(ids, self.what).ids]
-        grown._added = self._added | {raw: len(self) + place for place, raw in enumerate(ids)}
-        grown.ids = pl.concat([self.ids[:own], pl.Series("id", grown._added_ids, dtype=pl.String)], rechunk=False)
-        return grown
+        extended = copy.copy(self)
+        extended._added_ids = [*self._added_ids, *IdMap(ids, self.noun).ids]
+        extended._added = self._added | {raw: len(self) + place for place, raw in enumerate(ids)}
+        extended.ids = pl.concat([self.ids[:own], pl.Series("id", extended._added_ids, dtype=pl.String)], rechunk=False)
+        return extended
 
     def idx(self, raw: str) -> int:
-        """The index of one raw id. Raises UnknownIdError."""
+        """Returns the index of a raw id. Raises UnknownIdError."""
         idx = self.get(raw)
         if idx is None:
-            raise UnknownIdError(f"unknown {self.what} {raw!r}: not among the {len(self)} of this run.")
+            raise UnknownIdError(f"unknown {self.noun} {raw!r}: not among the {len(self)} of this run.")
         return idx
 
     def get(self, raw: str) -> int | None:
-        """The index of one raw id, or None."""
+        """Returns the index of a raw id, or None."""
         idx = self._idx.get(raw)
         return self._added.get(raw) if idx is None else idx
 
     def indices(self, raws: Sequence[str]) -> np.ndarray:
-        """(n,) int64 indices of n raw ids. Raises UnknownIdError, which counts the unknown and names the first."""
+        """Looks up raw ids.
+
+        Args:
+            raws: n raw ids.
+        Returns:
+            (n,) int64 indices.
+        Raises:
+            UnknownIdError: ids are unknown; the message counts them and names the first.
+        """
         found = [self.get(raw) for raw in raws]
         out = np.array([-1 if idx is None else idx for idx in found], dtype=np.int64)
         if (out < 0).any():
             unknown = int((out < 0).sum())
             first = raws[int(np.argmin(out))]
-            raise UnknownIdError(f"{unknown} of {len(raws)} {self.what}s are unknown (first: {first!r}).")
+            raise UnknownIdError(f"{unknown} of {len(raws)} {self.noun}s are unknown (first: {first!r}).")
         return out
 
     def raw(self, indices: np.ndarray) -> list[str]:
-        """Raw ids of (n,) indices. Raises UnknownIdError on an index out of range."""
+        """Returns the raw ids of (n,) indices. Raises UnknownIdError for an index out of range."""
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise UnknownIdError(f"{self.what} index out of range 0..{len(self) - 1}.")
+            raise UnknownIdError(f"{self.noun} index out of range 0..{len(self) - 1}.")
         return self.ids.gather(indices).to_list()

@@ -1,4 +1,4 @@
-"""The one text of an item that the encoder reads, from the columns of the catalogue."""
+"""Texts of items for the encoder, joined from the columns of the items table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import polars as pl
 
 
 def item_texts(items: pl.DataFrame, columns: Mapping[str, Sequence[str]], attributes: bool = False) -> list[str]:
-    """One text an item: its text columns joined, the title first; empty where there is none.
+    """Joins each item's text columns, the title first.
+
+    >>> import polars as pl
+    >>> from reckg.data.item_texts import item_texts
+    >>> items = pl.DataFrame({"title": ["Dune"], "genres": [["desert", "space"]]})
+    >>> item_texts(items, {"text": ["title"], "categorical": [], "list": ["genres"]}, attributes=True)
+    ['Dune. genres: desert, space']
 
     Args:
-        items: rows of the catalogue; a column that is not there says nothing.
-        columns: the names by kind: ``text``, ``categorical``, ``list``.
-        attributes: what the categorical and list columns say follows, each as "column: value, value".
+        items: rows of the items table. Columns that it lacks are left out.
+        columns: column names by kind: ``text``, ``categorical``, ``list``.
+        attributes: append the categorical and list columns, each as "column: value, value".
+    Returns:
+        one text per item, "" for an item without text.
     """
     parts = [pl.col(name).fill_null("") for name in _present(columns["text"], items.columns)]
     if attributes:
@@ -24,10 +32,10 @@ def item_texts(items: pl.DataFrame, columns: Mapping[str, Sequence[str]], attrib
             )
     if not parts:
         return [""] * items.height
-    said = pl.concat_list([part.str.strip_chars(". ") for part in parts]).list.eval(
+    filled = pl.concat_list([part.str.strip_chars(". ") for part in parts]).list.eval(
         pl.element().filter(pl.element() != "")
     )
-    return items.select(said.list.join(". ").alias("text"))["text"].to_list()
+    return items.select(filled.list.join(". ").alias("text"))["text"].to_list()
 
 
 def _present(names: Sequence[str], columns: Collection[str]) -> list[str]:

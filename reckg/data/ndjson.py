@@ -14,13 +14,15 @@ from reckg.errors import DataError
 
 
 def open_ndjson(path: Path, notes: list[str]) -> Table:
-    """A file of one JSON object a line, as a lazy table with the types that its values have.
+    """Opens a file with one JSON object per line as a lazy table.
 
-    Blank lines are left out and counted. The rows are numbered without them.
+    Columns have the types of their values. Blank lines are left out and counted; row numbers do not count them.
 
+    Args:
+        path: the file.
+        notes: gets a sentence for every counted decision.
     Raises:
-        DataError: a line that is no JSON object (with their count and the first), or values of a column whose
-            types do not go together.
+        DataError: lines that are no JSON object (with their count and the first), or a column of mixed types.
     """
     lines = open_lines(path, notes)
     line = pl.col("line").str.strip_chars()
@@ -38,13 +40,13 @@ def open_ndjson(path: Path, notes: list[str]) -> Table:
         frame.select(pl.all().count()).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         _refuse(path)
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
-        raise DataError(f"{path.name}: its lines do not make one table: {said}. Has a column mixed types?") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        raise DataError(f"{path.name}: its lines do not make one table: {reason}. Has a column mixed types?") from error
     return Table(frame, path.name)
 
 
 def _refuse(path: Path) -> None:
-    """Raises a DataError with the count of lines that are no JSON object; returns where all are."""
+    """Raises a DataError that counts the lines that are no JSON object. Returns if all are."""
     bad, first, total = 0, 0, 0
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""A dataset folder to a Dataset, and back."""
+"""Reading and writing of dataset folders."""
 
 from __future__ import annotations
 
@@ -36,14 +36,22 @@ _TIMES: tuple[TimeKind, ...] = ("utc", "order", "none")
 
 
 def read_dataset(folder: Path) -> NotedDataset:
-    """Reads a dataset folder: interactions, items and, where present, users, triples and links.
+    """Reads a dataset folder: interactions, items and, if present, users, triples and links.
 
     Each table is one file named after it, as Parquet, CSV, TSV (no quotation) or JSON Lines. The frames are lazy;
-    their values have been checked in streamed passes. `dataset.toml` gives the name, the source, the licence, what
-    time means and the kinds of columns; without it the kinds are inferred, which the notes state.
+    their values have been checked in streamed passes. `dataset.toml` gives the name, the source, the licence, the
+    meaning of time and the kinds of columns. Without it the kinds are inferred, and a note is added.
 
+    >>> from pathlib import Path
+    >>> from reckg.data.read import read_dataset
+    >>> dataset, notes = read_dataset(Path("data"))
+    >>> dataset.name, dataset.time, notes
+    ('bookshop', 'utc', ())
+
+    Args:
+        folder: the dataset folder.
     Returns:
-        (dataset, notes): the notes are the counted decisions, a sentence each.
+        (dataset, notes): a note is a sentence about a counted decision.
     Raises:
         DataError: anything that breaks the data contract, with the file, the column, the count and the first row.
     """
@@ -103,7 +111,15 @@ def conform_tables(
 
 
 def open_table(path: Path, notes: list[str], list_separator: str = "|") -> Table:
-    """One Parquet, CSV, TSV or JSON Lines file as a lazy table, by its ending. Raises DataError."""
+    """Opens a Parquet, CSV, TSV or JSON Lines file, recognised by its ending, as a lazy table.
+
+    Args:
+        path: the file.
+        notes: gets a sentence for every counted decision.
+        list_separator: stands between the values of a list that is written as one string.
+    Raises:
+        DataError: the file is missing, empty, damaged or of another format.
+    """
     if path.is_dir():
         raise DataError(f"{path} is a folder, expected a file.")
     if not path.is_file():
@@ -130,11 +146,15 @@ def open_table(path: Path, notes: list[str], list_separator: str = "|") -> Table
 def write_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> None:
     """Writes a dataset folder: a Parquet file per table, streamed, and dataset.toml.
 
-    It is written beside and renamed into place, so that a reader never sees half of it.
+    The files are written to a folder beside it, which is then renamed, so that a reader never sees half a data set.
 
+    Args:
+        dataset: the data set; its frames are read once.
+        folder: the folder to write.
+        overwrite: replace an earlier data set in the folder.
     Raises:
-        DataError: the folder is not empty and ``overwrite`` is false; or it holds files that are no dataset's,
-            which are never deleted; or the frames cannot be read.
+        DataError: the folder is not empty and ``overwrite`` is false, or it holds foreign files, which are never
+            deleted, or the frames cannot be read.
     """
     folder = Path(folder)
     check_target(folder, overwrite)
@@ -151,7 +171,7 @@ def write_dataset(dataset: Dataset, folder: Path, overwrite: bool = False) -> No
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Raises DataError where ``write_dataset`` may not write to ``folder``."""
+    """Raises DataError if ``write_dataset`` may not write to ``folder``."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -18,7 +18,7 @@ TimeKind = Literal["utc", "order", "none"]
 
 @dataclass(frozen=True)
 class ColumnKinds:
-    """Which columns of a table are what. A column is in one kind at most; the first text column is the title."""
+    """Columns of a table by kind. A column has one kind at most; the first text column is the title."""
 
     text: tuple[str, ...] = ()  # String
     categorical: tuple[str, ...] = ()  # String (anything else is cast)
@@ -31,11 +31,13 @@ class ColumnKinds:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as read: lazy frames that keep the contract's columns and types.
+    """Lazy frames with the contract's columns and types.
 
-    interactions: user_id, item_id (String) and, optional, timestamp (Int64), weight (Float32), event, split (String).
-    ``time`` says what ``timestamp`` means: ``utc`` epoch seconds; ``order`` a place in the user's own
-    order (comparable within a user only); ``none``: no such column.
+    Attributes:
+        interactions: user_id, item_id (String) and, optional, timestamp (Int64), weight (Float32), event, split
+            (String).
+        time: the meaning of ``timestamp``. ``utc``: epoch seconds. ``order``: a place in the user's own order,
+            comparable within a user only. ``none``: the column is missing.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Interactions to train, valid and test; and the checks that a split is what it claims to be."""
+"""Splits of interactions into train, valid and test, and checks of a split from its rows alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import polars as pl
@@ -19,13 +19,29 @@ PARTS = pl.Enum(SPLITS)
 _LABEL = "interactions"
 
 
+class CheckResult(TypedDict):
+    """The result of a check: ``bad`` out of ``of`` rows, users or items, which ``says`` names.
+
+    ``passed`` is None for a check that only informs.
+    """
+
+    passed: bool | None
+    bad: int
+    of: int
+    says: str
+
+
 @dataclass(frozen=True)
 class Split:
-    """A frame of interactions with its column ``split``, and how it came about.
+    """A frame of interactions with its column ``split``.
 
-    ``cutoff_time`` (global-time only) is the last timestamp of training, ``valid_cutoff_time`` that of validation:
-    later parts have later timestamps only. ``valid_before_test`` says whether no user's validation interaction is
-    later than one of their test interactions, so that validation may join the history at test time.
+    Attributes:
+        cutoff_time, valid_cutoff_time: the last timestamps of training and of validation (global-time only). Later
+            parts have later timestamps only.
+        valid_before_test: no user has a validation interaction later than a test interaction, so that validation may
+            join the history at test time.
+        counts: rows, users and items by part.
+        notes: sentences about counted decisions.
     """
 
     frame: pl.LazyFrame
@@ -42,17 +58,24 @@ def split_interactions(
 ) -> Split:
     """Labels every interaction ``train``, ``valid`` or ``test``.
 
-    Global-time, cold-items and given splits stay lazy, though the ids and times of all rows are in memory once; the
-    two per-user kinds sort all rows, hence hold them in memory.
+    Global-time, cold-items and given splits stay lazy, with the ids and times of all rows in memory once. The two
+    per-user kinds sort all rows in memory.
 
     Args:
-        frame: user_id, item_id and, unless ``time`` is none, timestamp; a column ``split`` where it is given.
-        kind: auto (given where there is a column ``split``; else global-time for UTC times, leave-last-out for
-            ordered sequences, per-user-ratio without time), given, global-time (rows of one timestamp stay together),
-            leave-last-out (a user's last interaction is test, the one before it valid; users with fewer than three
-            stay in train), per-user-ratio (random per user, the same for every order of the rows), cold-items
-            (random items leave train whole, see ``cold_item_parts``; an interaction's part is that of its item).
+        frame: user_id, item_id, timestamp (unless ``time`` is none) and, for a given split, split.
+        kind: one of
+
+            - auto: given if the frame has a column ``split``, else global-time for UTC times, leave-last-out for
+              ordered sequences, per-user-ratio without time
+            - given: the frame's column ``split``
+            - global-time: by timestamp; rows with one timestamp stay together
+            - leave-last-out: a user's last interaction is test, the previous one valid; users with fewer than three
+              interactions stay in train
+            - per-user-ratio: random per user, independent of the order of the rows
+            - cold-items: random items leave train whole, see ``cold_item_parts``
         valid, test: shares of all interactions, each above 0 and below 0.5 (global-time and per-user-ratio).
+        time: the meaning of ``timestamp``, see ``Dataset``.
+        seed: of the random kinds.
         cold_share: share of the items that leave train, above 0 and below 1 (cold-items).
     Raises:
         DataError: the kind needs times or a column that the data lacks, or a part would be empty.
@@ -60,11 +83,7 @@ def split_interactions(
     columns = frame.collect_schema().names()
     chosen = _resolve(kind, "split" in columns, time)
     _refuse_impossible(chosen, columns, time)
-    for name, share in (("valid", valid), ("test", test)):
-        if not 0 < share < 0.5:
-            raise DataError(f"the share of {name} must be above 0 and below 0.5, got {share}.")
-    if not 0 < cold_share < 1:
-        raise DataError(f"the share of cold items must be above 0 and below 1, got {cold_share}.")
+    _check_shares(valid, test, cold_share)
     notes: list[str] = []
     if "split" in columns and chosen != "given":
         notes.append(f"The data's own column 'split' was replaced by a {chosen} split.")
@@ -80,25 +99,38 @@ def split_interactions(
         parts = cold_item_parts(frame, cold_share, seed).lazy()
         frame = frame.join(parts, on="item_id", how="left", maintain_order="left")
     counts = _count(frame, chosen)
-    for name in SPLITS:
-        if not counts[name]:
-            raise DataError(
-                f"the {chosen} split leaves no {name} interactions of {counts['rows']:_} "
-                f"(train {counts['train']:_}, valid {counts['valid']:_}, test {counts['test']:_}). Choose another."
-            )
-    if counts["whole_users"] and chosen in ("leave-last-out", "per-user-ratio"):
-        notes.append(
-            f"{counts['whole_users']:_} of {counts['users']:_} users have fewer than 3 interactions; all train."
-        )
-    if chosen == "cold-items" and counts["users_without_train"]:
-        notes.append(
-            f"{counts['users_without_train']:_} of {counts['users']:_} users have interactions with cold items alone: "
-            "they have no history in training, and the evaluation leaves them out."
-        )
+    _note_counts(counts, chosen, notes)
     ordered = chosen in ("global-time", "leave-last-out") or (
         chosen == "given" and time != "none" and _users_out_of_order(frame, "valid", "test") == 0
     )
     return Split(frame, chosen, *cutoffs, ordered, counts, tuple(notes))
+
+
+def _check_shares(valid: float, test: float, cold_share: float) -> None:
+    for name, share in (("valid", valid), ("test", test)):
+        if not 0 < share < 0.5:
+            raise DataError(f"the share of {name} must be above 0 and below 0.5, got {share}.")
+    if not 0 < cold_share < 1:
+        raise DataError(f"the share of cold items must be above 0 and below 1, got {cold_share}.")
+
+
+def _note_counts(counts: dict[str, int], kind: SplitKind, notes: list[str]) -> None:
+    """Adds notes about users without held-out or training rows. Raises DataError if a part is empty."""
+    for name in SPLITS:
+        if not counts[name]:
+            raise DataError(
+                f"the {kind} split leaves no {name} interactions of {counts['rows']:_} "
+                f"(train {counts['train']:_}, valid {counts['valid']:_}, test {counts['test']:_}). Choose another."
+            )
+    if counts["whole_users"] and kind in ("leave-last-out", "per-user-ratio"):
+        notes.append(
+            f"{counts['whole_users']:_} of {counts['users']:_} users have fewer than 3 interactions; all train."
+        )
+    if kind == "cold-items" and counts["users_without_train"]:
+        notes.append(
+            f"{counts['users_without_train']:_} of {counts['users']:_} users have interactions with cold items alone: "
+            "they have no history in training, and the evaluation leaves them out."
+        )
 
 
 def check_split(
@@ -109,16 +141,17 @@ def check_split(
     cutoff_time: int | None = None,
     valid_cutoff_time: int | None = None,
     n_rows: int | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, CheckResult]:
     """Verifies a labelled frame from its rows alone.
 
     Args:
-        frame: user_id, item_id (or user_idx, item_idx), timestamp where there is one, split.
-        n_rows: the rows that there were before the split, to see that none was lost.
+        frame: user_id, item_id (or user_idx, item_idx), split and, optional, timestamp.
+        kind, time, cutoff_time, valid_cutoff_time: as in ``Split``.
+        n_rows: the number of rows before the split, to find lost ones.
     Returns:
-        name -> {"passed", "bad", "of", "says"}; a check with passed None only informs.
+        name -> result.
     Raises:
-        DataError: a check failed; it names all that did.
+        DataError: checks failed; the message names all of these.
     """
     columns = frame.collect_schema().names()
     if "user_id" not in columns:
@@ -147,9 +180,8 @@ def check_split(
     tested = frame.filter(label == "test").select("user_id", "item_id").unique()
     both = tested.join(frame.filter(label == "train"), on=["user_id", "item_id"], how="semi")
     repeated = collect(both.select(pl.len()), _LABEL).item()
-    checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test") | {
-        "passed": None
-    }
+    checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test")
+    checks["pairs in train and test"]["passed"] = None
     failed = [f"{name}: {c['bad']:_} of {c['of']:_} {c['says']}" for name, c in checks.items() if c["passed"] is False]
     if failed:
         raise DataError(f"the {kind} split is broken: {'; '.join(failed)}. Split the data again.")
@@ -157,11 +189,16 @@ def check_split(
 
 
 def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -> pl.LazyFrame:
-    """A column ``split`` by seeded chance, per user; the same for every order of the rows. Held in memory.
+    """Adds a random column ``split`` per user, in memory.
 
-    A user's count of n * share is rounded up or down by chance, so that the shares hold over all users; users with
-    fewer than three interactions, and one interaction at least of every user, stay in train. The draw depends on
-    the set of all ids: with other users or items it is another one.
+    A user's count, n * share, is rounded up or down at random, so that the shares hold over all users. Users with
+    fewer than three interactions stay in train, and every user keeps at least one interaction there. The draw does
+    not depend on the order of the rows, but it depends on the set of all ids.
+
+    Args:
+        frame: user_id, item_id and other columns.
+        valid, test: shares of the interactions.
+        seed: of the draw.
     """
     rows = collect(frame, _LABEL)
     codes = (codes_of(rows[name]) for name in ("user_id", "item_id"))
@@ -179,10 +216,18 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
 
 
 def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFrame:
-    """item_id and split of every item with an interaction: n * share of the n items, to the nearest whole number (a
-    half up), leave train by seeded chance, all alike; half of them are for test, the other half, or one fewer, valid.
+    """Draws the items that leave train.
 
-    The same for every order of the rows. The draw depends on the set of all items: with others it is another one.
+    Of n items with interactions, n * share (rounded half up) leave train. Half of these go to test, the others (one
+    fewer for an odd number) to valid. The draw does not depend on the order of the rows, but it depends on the set of
+    all items.
+
+    Args:
+        frame: a column item_id.
+        share: share of the items that leave train.
+        seed: of the draw.
+    Returns:
+        item_id and split, one row per item.
     """
     items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL)
     n_cold = int(len(items) * share + 0.5)
@@ -193,7 +238,7 @@ def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFram
 
 
 def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of one user at one time are ordered by item_id, so that the order of the rows does not matter."""
+    """Labels by place from the end. Equal times of a user are ordered by item_id, so that row order has no effect."""
     rows = collect(frame, _LABEL)
     user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
     order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
@@ -203,7 +248,14 @@ def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows sorted by user and ``keys``: (n,) their order, and each one's place in and size of its user's rows."""
+    """Sorts rows by user and keys.
+
+    Args:
+        user: (n,) codes.
+        keys: columns of n values.
+    Returns:
+        (n,) order of the rows; then, in that order, each row's place among its user's rows, and their number.
+    """
     columns = [pl.Series("user", user), *[key.alias(f"key {i}") for i, key in enumerate(keys)]]
     order = pl.DataFrame(columns).select(pl.arg_sort_by([c.name for c in columns])).to_series().to_numpy()
     counts = np.bincount(user.astype(np.int64))
@@ -219,12 +271,12 @@ def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.Laz
 
 
 def _names(part: np.ndarray) -> pl.Series:
-    """The column ``split`` of (n,) places in SPLITS."""
+    """Returns the column ``split`` for (n,) places in SPLITS."""
     return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=PARTS)
 
 
 def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) over (n,) uint64, which wraps."""
+    """Hashes (n,) uint64 by SplitMix64's finaliser (Steele et al. 2014, doi:10.1145/2660193.2660195), which wraps."""
     mixed = value + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -253,8 +305,8 @@ def _refuse_impossible(kind: SplitKind, columns: list[str], time: TimeKind) -> N
     if kind == "given" and "split" not in columns:
         raise DataError("the split is to be the given one, but the interactions have no column 'split'.")
     if kind == "global-time" and time != "utc":
-        what = "places in a user's order, which are not comparable between users" if time == "order" else "no times"
-        raise DataError(f"a global-time split needs UTC timestamps, but the data has {what}. Choose another split.")
+        found = "places in a user's order, which are not comparable between users" if time == "order" else "no times"
+        raise DataError(f"a global-time split needs UTC timestamps, but the data has {found}. Choose another split.")
     if kind == "leave-last-out" and time == "none":
         raise DataError("a leave-last-out split needs times or an order, but the data has none. Choose per-user-ratio.")
 
@@ -263,7 +315,7 @@ def _by_time(frame: pl.LazyFrame, valid: float, test: float) -> tuple[pl.LazyFra
     times = collect(frame.select("timestamp"), _LABEL)["timestamp"].sort().to_numpy()
     total = len(times)
     first = np.flatnonzero(np.append(True, times[1:] != times[:-1])[:total])
-    moment, before = times[first], np.append(first, total)  # before: the rows that are earlier than a moment
+    moment, before = times[first], np.append(first, total)  # before: the number of earlier rows
     if len(moment) < 3:
         raise DataError(f"a global-time split needs 3 different timestamps at least, there are {len(moment)}.")
     first_valid = 1 + int(np.argmin(np.abs(before[1:-2] - (1 - valid - test) * total)))
@@ -295,14 +347,14 @@ def _count(frame: pl.LazyFrame, kind: SplitKind) -> dict[str, int]:
 
 
 def _by_part(codes: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """(m, parts and one for none): the rows of each of the m codes that occur."""
+    """Counts rows by code and part: (m, parts + 1) for the m codes that occur. The last column has no part."""
     width = len(SPLITS) + 1
     counts = np.bincount(codes * width + part)
     counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width)
     return counts[counts.any(axis=1)]
 
 
-def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, dict[str, Any]]:
+def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, CheckResult]:
     time, label = pl.col("timestamp"), pl.col("split")
     query = frame.select(
         ((label == "train") & (time > cutoff)).sum().alias("train"),
@@ -319,7 +371,7 @@ def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int)
     }
 
 
-def _check_cold_items(frame: pl.LazyFrame) -> dict[str, dict[str, Any]]:
+def _check_cold_items(frame: pl.LazyFrame) -> dict[str, CheckResult]:
     per_item = frame.group_by("item_id").agg(
         (pl.col("split") == "train").sum().alias("train"), pl.col("split").n_unique().alias("parts")
     )
@@ -337,7 +389,7 @@ def _check_cold_items(frame: pl.LazyFrame) -> dict[str, dict[str, Any]]:
 
 
 def _users_out_of_order(frame: pl.LazyFrame, first: str, second: str) -> int:
-    """Users with an interaction of the part ``first`` that is later than one of the part ``second``."""
+    """Counts users with an interaction in the part ``first`` that is later than an interaction in ``second``."""
     label, time = pl.col("split"), pl.col("timestamp")
     per_user = frame.group_by("user_id").agg(
         time.filter(label == first).max().alias("latest"), time.filter(label == second).min().alias("earliest")
@@ -345,5 +397,5 @@ def _users_out_of_order(frame: pl.LazyFrame, first: str, second: str) -> int:
     return int(collect(per_user.select((pl.col("latest") > pl.col("earliest")).sum()), _LABEL).item())
 
 
-def _result(bad: int, of: int, says: str) -> dict[str, Any]:
+def _result(bad: int, of: int, says: str) -> CheckResult:
     return {"passed": bad == 0, "bad": int(bad), "of": int(of), "says": says}

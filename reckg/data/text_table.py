@@ -1,8 +1,8 @@
-"""Delimited text files as lazy tables of strings, with every oddity of the bytes refused or noted.
+"""Delimited text files as lazy tables of strings. Every oddity of the bytes raises an error or adds a note.
 
-A file without quotation is split line by line, so that errors name the line and no parser guesses; a CSV file
-with quotation marks goes through Polars' CSV parser. Nothing is held in memory: the bytes are looked through
-once in blocks, the fields are counted in one streamed query, and the rows stay lazy.
+A file without quotation is split line by line, so that errors name the line and no parser guesses. A CSV file with
+quotation marks goes through Polars' CSV parser. Nothing is held in memory: the bytes are read once in blocks, the
+fields are counted in one streamed query, and the rows stay lazy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 
 from reckg.errors import DataError
 
-ROW = "__row__"  # every table's column of row numbers as a person counts them
+ROW = "__row__"  # the column of row numbers, counted from 1
 LINE = "line"
 _BLOCK = 1 << 22
 _SEPARATOR_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces", "::": "'::'", "|": "'|'"}
@@ -26,10 +26,13 @@ _SEPARATOR_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces
 
 @dataclass(frozen=True)
 class Table:
-    """A lazy table of strings or typed columns, and how to speak of it in an error.
+    """A lazy table with its name in error messages.
 
-    ``frame`` has the column ROW: the line of a text file, else the row, counted from 1. ``list_separator`` stands
-    between the values of a list that is written as one string.
+    Attributes:
+        frame: the data, with the column ROW: the line of a text file, else the row, counted from 1.
+        label: the table's name in messages, as a file name.
+        row_word: the word for a row in messages, "row" or "line".
+        list_separator: stands between the values of a list that is written as one string.
     """
 
     frame: pl.LazyFrame
@@ -38,10 +41,10 @@ class Table:
     list_separator: str = "|"
 
     def columns(self) -> list[str]:
-        """Names of the data columns, without ROW.
+        """Returns the names of the data columns, without ROW.
 
         Raises:
-            DataError: the file cannot be opened, or a name is one that Polars takes for a pattern of names.
+            DataError: the file cannot be opened, or Polars takes a name for a pattern of names.
         """
         with refuse_broken(self.label):
             names = [name for name in self.frame.collect_schema().names() if name != ROW]
@@ -51,33 +54,47 @@ class Table:
         return names
 
     def rename(self, names: dict[str, str]) -> Table:
-        """The table with exactly the columns of ``names`` (old: new) and ROW."""
+        """Selects and renames columns.
+
+        Args:
+            names: old name -> new name. Other columns than these and ROW are left out.
+        """
         frame = self.frame.select(ROW, *[pl.col(old).alias(new) for old, new in names.items()])
         return Table(frame, self.label, self.row_word, self.list_separator)
 
 
 @contextmanager
 def refuse_broken(label: str) -> Iterator[None]:
-    """Turns what Polars or the file system raises while ``label`` is read into a DataError."""
+    """Turns errors of Polars and of the file system while ``label`` is read into a DataError."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError, OverflowError) as error:
         reason = str(error).strip().splitlines()
-        said = reason[0][:300].rstrip(".") if reason else type(error).__name__
-        raise DataError(f"{label} cannot be read: {said}. Is the file damaged or of another format?") from error
+        summary = reason[0][:300].rstrip(".") if reason else type(error).__name__
+        raise DataError(f"{label} cannot be read: {summary}. Is the file damaged or of another format?") from error
 
 
 def collect(frame: pl.LazyFrame, label: str) -> pl.DataFrame:
-    """Runs a query with the streaming engine. Raises DataError, which names ``label``."""
+    """Runs a query with the streaming engine.
+
+    Args:
+        frame: the query.
+        label: the table's name in the error.
+    Raises:
+        DataError: the file is damaged or cannot be read.
+    """
     with refuse_broken(label):
         return frame.collect(engine="streaming")
 
 
 def open_lines(path: Path, notes: list[str]) -> Table:
-    """The lines of a text file that are not blank: column ``line``.
+    """Opens a text file as a lazy table with one column, ``line``. Blank lines are left out and counted.
 
+    Args:
+        path: the file.
+        notes: gets a sentence for every counted decision.
     Raises:
-        DataError: no such file, a folder, empty, not UTF-8, or with NUL bytes.
+        DataError: the file is missing, a folder, empty, not UTF-8, or has NUL bytes.
     """
     facts = _inspect(path, notes)
     frame = _lines(path, facts)
@@ -95,15 +112,18 @@ def open_delimited(
     columns: Sequence[str] | None = None,
     quoted: bool = False,
 ) -> Table:
-    """A delimited text file as a lazy table of strings; an empty field is null.
+    """Opens a delimited text file as a lazy table of strings. An empty field is null.
 
     Args:
-        separator: what stands between fields; None: any run of spaces and tabs.
-        columns: the names of a file without a header, of which the first line's count of fields is taken;
-            None: the first line is the header.
-        quoted: fields may be in quotation marks, as CSV has them.
+        path: the file.
+        separator: stands between fields. None splits at any run of spaces and tabs.
+        notes: gets a sentence for every counted decision.
+        columns: the names for a file without a header; as many are used as the first line has fields. None takes the
+            first line as the header.
+        quoted: fields may be in quotation marks, as in CSV.
     Raises:
-        DataError: as open_lines; a header with an empty or repeated name; lines with another number of fields.
+        DataError: as ``open_lines``; or a name in the header is empty or repeated, or lines differ in their number of
+            fields.
     """
     facts = _inspect(path, notes)
     first = _first_line(path)
@@ -123,7 +143,7 @@ def open_delimited(
 
 
 def require_columns(table: Table, needed: Sequence[str]) -> None:
-    """Raises DataError where a column is missing; says what there is, and whether another separator would do."""
+    """Raises DataError if a column is missing. The message lists the columns and may suggest another separator."""
     there = table.columns()
     missing = [name for name in needed if name not in there]
     if missing:
@@ -142,7 +162,7 @@ class _Facts:
 
 
 def _inspect(path: Path, notes: list[str]) -> _Facts:
-    """Looks through the bytes once: what no table can hold is refused, what is tolerated is noted."""
+    """Reads the bytes once: raises an error for bytes that no table can hold, and notes tolerated oddities."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, expected a file.")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Timestamps of any usual form to epoch seconds (UTC), or to places in a user's order."""
+"""Conversion of timestamps in any usual form to epoch seconds (UTC), or to places in a user's order."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ _UNITS = (("seconds", 1.0, 1e11), ("milliseconds", 1e3, 1e14), ("microseconds", 
 
 
 class _Parsed(NamedTuple):
-    value: pl.Expr  # Float64 or Int64, null where it is no time
-    said: str
+    value: pl.Expr  # Float64 or Int64, null for a value that is no time
+    problem: str
 
 
 def conform_timestamp(table: Table, time: TimeKind, notes: list[str]) -> pl.Expr:
-    """An expression for the column ``timestamp`` as Int64: epoch seconds, or the place where ``time`` is ``order``.
+    """Builds an expression that converts the column ``timestamp`` to Int64.
 
-    Milliseconds, micro- and nanoseconds are recognised by their size and divided, which is noted, as is a
-    fraction of a second that is cut off. Dates and times without a zone are taken as UTC.
+    Milliseconds, micro- and nanoseconds are recognised by their size and divided. A fraction of a second is cut off.
+    Both are noted. Dates and times without a zone are taken as UTC.
 
+    Args:
+        table: a table with the column ``timestamp``.
+        time: ``utc`` for epoch seconds, ``order`` for places in a user's order.
+        notes: gets a sentence for every counted decision.
     Raises:
-        DataError: values that are no time, that are negative, or whose units differ from row to row.
+        DataError: values are no times or negative, or their units differ from row to row.
     """
     dtype = table.frame.collect_schema()["timestamp"]
     if dtype == pl.String:
@@ -47,7 +51,7 @@ def conform_timestamp(table: Table, time: TimeKind, notes: list[str]) -> pl.Expr
     number = value.cast(pl.Float64)
     bad = ~number.is_finite().fill_null(False)
     checks = [
-        Check("timestamp", "timestamp", bad, parsed.said),
+        Check("timestamp", "timestamp", bad, parsed.problem),
         Check("timestamp", "timestamp", (number < 0) & ~bad, "are before 1970" if time == "utc" else "are negative"),
         Check("timestamp", "timestamp", (number >= 1e20) & ~bad, "are too large"),
     ]
@@ -73,8 +77,8 @@ def _to_seconds(table: Table, value: pl.Expr, number: pl.Expr, rows: int, notes:
     found = collect(table.frame.select(exprs), table.label).row(0, named=True)
     used = [unit for unit in _UNITS if found[unit[0]]]
     if len(used) > 1:
-        said = ", ".join(f"{found[n]:_} in {n} (first: {table.row_word} {found[f'first {n}']})" for n, _, _ in used)
-        raise DataError(f"{table.label}: the {rows:_} values of 'timestamp' look to be of different units: {said}.")
+        listed = ", ".join(f"{found[n]:_} in {n} (first: {table.row_word} {found[f'first {n}']})" for n, _, _ in used)
+        raise DataError(f"{table.label}: the {rows:_} values of 'timestamp' look to be of different units: {listed}.")
     name, divisor, _ = used[0] if used else _UNITS[0]
     if name != "seconds":
         notes.append(
@@ -89,7 +93,7 @@ def _to_seconds(table: Table, value: pl.Expr, number: pl.Expr, rows: int, notes:
 
 
 def _parse_string(table: Table, time: TimeKind, notes: list[str]) -> _Parsed:
-    """Numbers, or ISO dates and times: whichever the first values are."""
+    """Parses numbers or ISO dates and times, by the form of the first values."""
     text = pl.col("timestamp").str.strip_chars()
     number = text.cast(pl.Float64, strict=False)
     sample = collect(table.frame.select(text, number.alias("number")).head(100), table.label)

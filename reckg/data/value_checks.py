@@ -1,4 +1,4 @@
-"""Checks of a table's values, all in one streamed query: how many are bad, and where the first one is."""
+"""Checks of a table's values in one streamed query, with the count and the first row of bad values."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from reckg.errors import DataError
 
 
 class Check(NamedTuple):
-    """``bad`` is true where a value of ``column`` breaks the contract; ``origin`` is the column to quote from."""
+    """A check of a column.
+
+    Attributes:
+        column: the checked column.
+        origin: the column to quote a bad value from.
+        bad: true for a value that breaks the contract.
+        problem: the problem in words, after "3 of 9 values".
+    """
 
     column: str
     origin: str
     bad: pl.Expr
-    what: str
+    problem: str
 
 
 def id_checks(columns: Sequence[str]) -> list[Check]:
-    """The checks of columns of ids: none may be empty."""
+    """Returns checks that refuse empty ids in columns."""
     return [Check(name, name, (pl.col(name) == "").fill_null(True), "are empty") for name in columns]
 
 
 def id_column(name: str, dtype: pl.DataType, label: str) -> pl.Expr:
-    """The column as strings. Raises DataError where its type cannot hold ids."""
+    """Casts a column of ids to strings. Raises DataError if its type cannot hold ids."""
     if dtype == pl.String:
         return pl.col(name)
     if dtype.is_integer() or isinstance(dtype, pl.Categorical | pl.Enum) or dtype == pl.Null:
@@ -37,13 +44,19 @@ def id_column(name: str, dtype: pl.DataType, label: str) -> pl.Expr:
 def check_values(
     table: Table, checks: Sequence[Check], notes: list[str], origin: pl.LazyFrame | None = None, ids: Sequence[str] = ()
 ) -> int:
-    """Runs the checks; returns the number of rows.
+    """Runs the checks.
 
     Args:
-        ids: columns of ids, in which white space at the ends is noted, and kept.
-        origin: the frame before its columns were cast, to quote the first bad value as it was written.
+        table: the table, with columns already cast.
+        checks: the checks to run.
+        notes: gets a sentence for ids with white space at their ends, which is kept.
+        origin: the frame before the casts, to quote the first bad value as it was written.
+        ids: columns of ids.
+    Returns:
+        the number of rows.
     Raises:
-        DataError: no rows, or any bad value: every check that fails, with its count and the first row.
+        DataError: the table has no rows or bad values; the message names every failed check with its count and first
+            row.
     """
     exprs = [pl.len().alias("rows")]
     schema = table.frame.collect_schema()
@@ -61,10 +74,10 @@ def check_values(
             first = found[f"first {i}"]
             quoted = table.frame if origin is None else origin
             value = collect(quoted.filter(pl.col(ROW) == first).select(check.origin), table.label).item(0, 0)
-            said = "" if value is None or value == "" else f", {str(value)[:60]!r}"
+            quote = "" if value is None or value == "" else f", {str(value)[:60]!r}"
             problems.append(
-                f"{found[f'bad {i}']:_} of {found['rows']:_} values of {check.column!r} {check.what} "
-                f"(first: {table.row_word} {first}{said})"
+                f"{found[f'bad {i}']:_} of {found['rows']:_} values of {check.column!r} {check.problem} "
+                f"(first: {table.row_word} {first}{quote})"
             )
     if problems:
         raise DataError(f"{table.label}: {'; '.join(problems)}.")

@@ -29,7 +29,7 @@ AUTHORS_THEMES = 0.3  # share of themes that are the usual ones of the author
 
 @dataclass(frozen=True)
 class Authors:
-    """(a,) arrays, but for ``themes`` (a, 2); influenced_by is another author's index, or -1."""
+    """Arrays (a,) over a authors; ``themes`` is (a, 2). ``influenced_by`` is another author's index, or -1."""
 
     name: pl.Series
     genre: np.ndarray
@@ -69,7 +69,7 @@ class Catalog:
 
 
 def make_catalog(n: int, rng: np.random.Generator) -> Catalog:
-    """Draws n books of about n / 6 authors; no Python object is made per book."""
+    """Draws n books by about n / 6 authors. No Python object is made per book."""
     authors = _make_authors(max(4, n // BOOKS_PER_AUTHOR), rng)
     author = np.sort(_weighted(rng, authors.fame**0.5, n))
     series, volume, size = _make_series(author, rng)
@@ -131,7 +131,13 @@ def _make_authors(n: int, rng: np.random.Generator) -> Authors:
 
 
 def _make_series(author: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For books that stand by author: series index or -1, volume from 1 (0 outside a series), size of each series."""
+    """Draws series.
+
+    Args:
+        author: (n,) authors of the books, rising.
+    Returns:
+        series index (n,), -1 outside a series; volume (n,) from 1, 0 outside a series; size of each series.
+    """
     goes_on = (rng.random(len(author)) < SERIES_GOES_ON) & np.concatenate([[False], author[1:] == author[:-1]])
     run = np.cumsum(~goes_on) - 1
     length = np.bincount(run)
@@ -143,7 +149,7 @@ def _make_series(author: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def _release_dates(n: int, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) epoch seconds. Volumes of a series, which stand together, come out in their order."""
+    """Draws (n,) epoch seconds. Volumes of a series, which are neighbours, come out in order."""
     old = START - (rng.gamma(1.2, 12 * 365, n) * DAY).clip(DAY, 70 * 365 * DAY)
     new = START + (END - START) * rng.random(n) ** 0.8
     released = np.where(rng.random(n) < SHARE_NEW, new, old).astype(np.int64) // DAY * DAY
@@ -157,7 +163,13 @@ def _release_dates(n: int, series: np.ndarray, rng: np.random.Generator) -> np.n
 def _subjects(
     authors: Authors, author: np.ndarray, series: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 2) themes and (n, 2) genres of the books, both leaning to their author's; volumes share the first ones."""
+    """Draws themes and genres close to those of the authors. Volumes of a series share their first ones.
+
+    Args:
+        author, series: (n,) of the books.
+    Returns:
+        (n, 2) themes and (n, 2) genres.
+    """
     n = len(author)
     main = np.where(rng.random(n) < 0.8, authors.genre[author], rng.integers(0, N_GENRES, n))
     second = np.where(rng.random(n) < 0.55, rng.integers(0, N_GENRES, n), -1)
@@ -175,19 +187,20 @@ def _usual_themes() -> np.ndarray:
 
 
 def _one_of_each(choices: np.ndarray, columns: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, columns): for each of n rows of ``choices``, that many picks from the row."""
+    """Picks from each row of ``choices``. Returns (n, columns)."""
     pick = rng.integers(0, choices.shape[1], (len(choices), columns))
     return np.take_along_axis(choices, pick, axis=1)
 
 
 def _weighted(rng: np.random.Generator, weight: np.ndarray, n: int) -> np.ndarray:
-    """(n,) indices drawn in proportion to ``weight``."""
+    """Draws (n,) indices in proportion to ``weight``."""
     cumulative = np.cumsum(weight)
-    return np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right").clip(max=len(weight) - 1)
+    found = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
+    return np.asarray(found.clip(max=len(weight) - 1))
 
 
 def _names(parts: Sequence[Sequence[str]], n: int, rng: np.random.Generator) -> pl.Series:
-    """n distinct names, one word of each part; beyond all combinations they get a number."""
+    """Makes n distinct names from one word per part. Names get a number when all combinations are used."""
     combinations = int(np.prod([len(part) for part in parts]))
     code = np.tile(rng.permutation(combinations), n // combinations + 1)[:n]
     again = np.arange(n) // combinations
@@ -202,7 +215,7 @@ def _names(parts: Sequence[Sequence[str]], n: int, rng: np.random.Generator) -> 
 
 
 def _pick(choices: Sequence[str] | pl.Series, index: np.ndarray) -> pl.Series:
-    """(n,) strings; a negative index gives null."""
+    """Gathers (n,) strings. A negative index gives null."""
     series = choices if isinstance(choices, pl.Series) else pl.Series(choices, dtype=pl.String)
     with_null = pl.concat([series, pl.Series([None], dtype=pl.String)])
     return with_null.gather(pl.Series(np.where(index < 0, len(series), index)))
@@ -216,7 +229,7 @@ def item_ids(n: int) -> pl.Series:
 
 
 def item_frame(books: Catalog, rng: np.random.Generator) -> pl.DataFrame:
-    """The items table: item_id, title, description, author, series, publisher, language, year, price, genres."""
+    """Builds the items table: item_id, title, description, author, series, publisher, language, year, price, genres."""
     n = len(books)
     genre_names = [genre.name for genre in words.GENRES]
     publishers = [f"{first} {second}" for second in words.PUBLISHER_FORMS for first in words.PUBLISHER_WORDS]
@@ -251,7 +264,7 @@ def item_frame(books: Catalog, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def _by_theme(part: str, theme: np.ndarray, rng: np.random.Generator) -> pl.Series:
-    """For (n,) themes one of the theme's phrases each (null for theme -1)."""
+    """Picks a phrase for each of (n,) themes. Theme -1 gives null."""
     phrases = [getattr(theme, part) for theme in words.THEMES]
     start = np.concatenate([[0], np.cumsum([len(p) for p in phrases])])
     pick = start[theme] + (rng.random(len(theme)) * (start[theme + 1] - start[theme])).astype(np.int64)
@@ -276,7 +289,7 @@ def _titles(books: Catalog, rng: np.random.Generator) -> dict[str, pl.Series]:
 
 
 def _descriptions(books: Catalog, rng: np.random.Generator) -> dict[str, pl.Series]:
-    """One to three sentences: a plot of the first theme, mostly a motif of the second, and often tone and place."""
+    """Writes one to three sentences: a plot of the first theme, a motif of the second, and often tone and place."""
     n = len(books)
     motif = _by_theme("motifs", books.themes[:, 1], rng)
     joins = ("It is also a story about {}.", "Readers will find {}.", "At its heart: {}.", "Along the way: {}.")
@@ -299,10 +312,17 @@ def _descriptions(books: Catalog, rng: np.random.Generator) -> dict[str, pl.Seri
 
 
 def outside_graph(books: Catalog, items: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Triples (head, relation, tail) of an outside knowledge graph, and links (item_id, entity) of most books to it.
+    """Builds the outside knowledge graph.
 
-    It tells what no column does: movements, influences and birthplaces of authors, seats of publishers, which volume
-    follows which.
+    It holds facts that no column has: movements, influences and birthplaces of authors, seats of publishers, and the
+    order of volumes.
+
+    Args:
+        books: the catalog.
+        items: its items table.
+        rng: the random stream.
+    Returns:
+        triples (head, relation, tail), and links (item_id, entity) for most books.
     """
     n = len(books)
     known = rng.random(n) < SHARE_LINKED

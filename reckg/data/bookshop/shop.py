@@ -1,9 +1,8 @@
-"""Readers of the generated bookshop: what they like, what they see, and what they take.
+"""Readers of the generated bookshop, their tastes and their visits.
 
-A visit: a reader sees a shelf of ``SHELF`` books, drawn by popularity, from the new arrivals and from the reader's
-favourite genres, themes and authors, and takes the one with the highest utility plus Gumbel noise. Having taken a
-volume of a series, a reader often goes on with the next ones, in order. Tastes lean on age band and country, and
-change once.
+In a visit a reader sees a shelf of ``SHELF`` books, drawn by popularity, from the new arrivals and from the reader's
+favourite genres, themes and authors. The reader takes the book with the highest utility plus Gumbel noise. After a
+volume of a series a reader often takes the next ones in order. Tastes depend on age band and country, and change once.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from reckg.errors import DataError
 BLOCK_USERS = 2048
 INTERACTIONS_PER_USER = 20.0
 SHELF = 64
-ROUNDS = 4  # times that a visitor looks for another book when the best one was taken before
+ROUNDS = 4  # searches for another book after the best one was taken before
 FAVOURITE_AUTHORS = 3
 # Columns of a shelf by where its books come from; the rest is drawn by popularity.
 SHELF_NEW, SHELF_GENRE, SHELF_THEME, SHELF_AUTHOR = 8, 12, 12, 6
@@ -47,8 +46,8 @@ SERIES_GAP_DAYS = 12.0
 class Readers:
     """A block of n users: attributes, activity and tastes.
 
-    Taste tables have 2n rows: row u before ``changed_at[u]`` (epoch seconds), row n + u from then on. Their last
-    column is 0, for 'none'. authors (n, 3) are favourites.
+    Taste tables have 2n rows: row u until ``changed_at[u]`` (epoch seconds), row n + u afterwards. Their last column,
+    for 'none', is 0. ``authors`` (n, 3) are favourites.
     """
 
     age: np.ndarray
@@ -68,12 +67,17 @@ class Readers:
         return len(self.age)
 
     def row(self, user: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Rows of the taste tables for users (block-local indices) at a time."""
-        return user + len(self) * (time >= self.changed_at[user])
+        """Returns rows of the taste tables.
+
+        Args:
+            user: indices within the block.
+            time: epoch seconds, one per user.
+        """
+        return np.asarray(user + len(self) * (time >= self.changed_at[user]))
 
 
 class Traits:
-    """What the utility looks up of each of n books, as compact (n,) columns."""
+    """Inputs of the utility: compact (n,) columns over n books."""
 
     def __init__(self, books: Catalog) -> None:
         self.genres = tuple(books.genres.T.astype(np.int8).copy())
@@ -86,20 +90,25 @@ class Traits:
 
 
 class Shelves:
-    """Draws books from groups (all books of a genre, say) in proportion to their popularity."""
+    """Draws books from groups, as genres, in proportion to popularity.
+
+    Args:
+        group: (n, c) groups of n books, -1 for none.
+        popularity: (n,) weights.
+        n_groups: number of groups.
+    """
 
     def __init__(self, group: np.ndarray, popularity: np.ndarray, n_groups: int) -> None:
-        """group (n, c): the groups of each of n books, -1 for none."""
         book, column = np.nonzero(group >= 0)
-        of = group[book, column]
-        order = np.argsort(of, kind="stable")
+        group_of = group[book, column]
+        order = np.argsort(group_of, kind="stable")
         self.books = book[order]
-        self.size = np.bincount(of, minlength=n_groups)
+        self.size = np.bincount(group_of, minlength=n_groups)
         self.start = np.concatenate([[0], np.cumsum(self.size)])
         cumulative = np.concatenate([[0.0], np.cumsum(popularity[self.books])])
         self.low, self.high = cumulative[self.start[:-1]], cumulative[self.start[1:]]
         self.cumulative = cumulative[1:]
-        # A guide per equal slice of the sum: where the slice begins, so that a draw is a look-up and a few steps.
+        # The first book of each equal slice of the sum, so that a draw is a look-up and a few steps.
         self.slices = 4 * len(self.books)
         edges = np.arange(self.slices + 1) * (self.cumulative[-1] / self.slices)
         guide = np.minimum(np.searchsorted(self.cumulative, edges, side="right"), len(self.books) - 1)
@@ -107,7 +116,14 @@ class Shelves:
         self.steps = int(np.diff(guide).max())
 
     def draw(self, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One book for each group in an array of any shape; -1 where the group is empty."""
+        """Draws a book for each group.
+
+        Args:
+            group: groups, an array of any shape.
+            rng: the random stream.
+        Returns:
+            books in the same shape, -1 for an empty group.
+        """
         point = self.low[group] + rng.random(group.shape) * (self.high - self.low)[group]
         slice_of = np.minimum((point * (self.slices / self.cumulative[-1])).astype(np.int64), self.slices - 1)
         place = self.guide[slice_of]
@@ -118,11 +134,13 @@ class Shelves:
 
 
 class Bookshop:
-    """The true world: the catalogue, and readers and interactions by block.
+    """The generated books, with readers and interactions by block.
 
     Args:
-        users, items: how many; at least 1 and 12.
-        interactions_per_user: mean of the skewed number of interactions (median about two thirds of it).
+        users, items: numbers of readers (at least 1) and books (at least 12).
+        seed: of every draw.
+        interactions_per_user: mean of a skewed distribution; its median is about two thirds.
+        block_users: readers drawn at once.
     Raises:
         DataError: a number is out of range.
     """
@@ -152,13 +170,13 @@ class Bookshop:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
 
     def catalog_frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """The tables items, triples and links."""
+        """Returns the tables items, triples and links."""
         frame = item_frame(self.books, self._stream(1))
         triples, links = outside_graph(self.books, frame, self._stream(2))
         return frame, triples, links
 
     def blocks(self) -> Iterator[tuple[int, Readers, np.random.Generator]]:
-        """(first user, readers, the random stream that their visits continue) of each block."""
+        """Yields (first user, readers, the random stream for their visits) for each block."""
         for block, first in enumerate(range(0, self.users, self.block_users)):
             rng = self._stream(3, block)
             yield first, self.draw_readers(min(self.block_users, self.users - first), rng), rng
@@ -202,7 +220,11 @@ class Bookshop:
     def _favourite_authors(
         self, genres: np.ndarray, themes: np.ndarray, movement: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """(n, 3) favourites among 16 known authors: by themes and movement; the last one influenced the first."""
+        """Chooses favourites among 16 known authors by themes and movement.
+
+        Returns:
+            (n, 3) authors; the last has influenced the first, if anybody has.
+        """
         n = len(genres)
         authors = self.books.authors
         book = self.by_genre.draw(np.repeat(genres[:, :2], 8, axis=1), rng)
@@ -215,7 +237,15 @@ class Bookshop:
         return best
 
     def utility(self, readers: Readers, user: np.ndarray, time: np.ndarray, book: np.ndarray) -> np.ndarray:
-        """(e, c) float32 true utility of books (e, c) to users (e,) of a block at times (e,); -inf before release."""
+        """Computes the true utility of books.
+
+        Args:
+            readers: a block of users.
+            user, time: (e,) users of the block and times of their visits.
+            book: (e, c) books.
+        Returns:
+            (e, c) float32, -inf before a book's release.
+        """
         traits = self.traits
         row = readers.row(user, time)[:, None]
         user = user[:, None]
@@ -239,7 +269,15 @@ class Bookshop:
         return out
 
     def shelf(self, readers: Readers, user: np.ndarray, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(e, SHELF) books that readers (e,) see at times (e,); some may be unreleased, which nobody takes."""
+        """Draws the books that readers see.
+
+        Args:
+            readers: a block of users.
+            user, time: (e,) users of the block and times of their visits.
+            rng: the random stream.
+        Returns:
+            (e, SHELF) books. Unreleased ones among them are never taken.
+        """
         e = len(user)
         row = readers.row(user, time)
         popular = SHELF - SHELF_NEW - SHELF_GENRE - SHELF_THEME - SHELF_AUTHOR
@@ -262,7 +300,13 @@ class Bookshop:
         return np.where(out < 0, out[:, :1], out)
 
     def interactions(self, first: int, readers: Readers, rng: np.random.Generator) -> pl.DataFrame:
-        """The interactions of a block, by user and time; a user takes a book once."""
+        """Draws the interactions of a block, sorted by user and time. A user takes a book once.
+
+        Args:
+            first: the number of the block's first user.
+            readers: the block.
+            rng: the block's random stream.
+        """
         user = np.repeat(np.arange(len(readers)), readers.visits)
         time = (readers.joined[user] + rng.random(len(user)) * (readers.left - readers.joined)[user]).astype(np.int64)
         shelf = self.shelf(readers, user, time, rng)
@@ -288,7 +332,13 @@ class Bookshop:
     def _go_on(
         self, book: np.ndarray, time: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Adds the series that (e,) takings lead into: (source (m,) index of the taking, book (m,), time (m,))."""
+        """Adds the next volumes of series.
+
+        Args:
+            book, time: (e,) books taken, and the times.
+        Returns:
+            (source, book, time), each (m,): ``source`` is the index of the first taking.
+        """
         books = self.books
         if not len(books.series_items):
             return np.arange(len(book)), book, time
@@ -311,7 +361,7 @@ class Bookshop:
         return source[keep], taken[keep], at[keep]
 
     def user_frame(self, first: int, readers: Readers) -> pl.DataFrame:
-        """The users table of a block: user_id, age_band, country."""
+        """Returns the users table of a block: user_id, age_band, country."""
         return pl.DataFrame(
             {
                 "user": np.arange(first, first + len(readers)),
@@ -322,12 +372,16 @@ class Bookshop:
 
 
 def _choose(score: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For (e, c) scores the best column of each row, where a key (e, c) is given to the first row that wants it.
+    """Gives each row the column with its best score, and each key to one row only.
 
-    A row whose key is gone wants its next best, a few times over; rows left without a finite score get nothing.
+    A key goes to the first row that wants it. The other rows want their next best column, up to ROUNDS times. Rows
+    without a finite score get no column.
 
+    Args:
+        score: (e, c) scores.
+        key: (e, c) keys.
     Returns:
-        (rows (m,), columns (m,)), rows rising.
+        (rows, columns), each (m,), rows rising.
     """
     score = score.copy()
     rows, given, keys = [], [], np.empty(0, dtype=key.dtype)
@@ -353,12 +407,19 @@ def _user_id(user: pl.Expr) -> pl.Expr:
 
 
 def _ranked(score: np.ndarray, k: int) -> np.ndarray:
-    """(n, k) columns of the k highest scores of each row, best first."""
-    return np.argsort(-score, axis=1, kind="stable")[:, :k]
+    """Returns (n, k) columns of the k highest scores of each row, best first."""
+    return np.asarray(np.argsort(-score, axis=1, kind="stable")[:, :k])
 
 
 def _table(parts: list[tuple[np.ndarray, tuple[float, ...]]], columns: int) -> np.ndarray:
-    """(len(parts) * n, columns + 1) float32: for each part, the given values at each row's ranked columns."""
+    """Builds a taste table.
+
+    Args:
+        parts: pairs of ranked columns (n, k) and their k values.
+        columns: number of columns without the last, for 'none'.
+    Returns:
+        (len(parts) * n, columns + 1) float32.
+    """
     tables = []
     for ranked, values in parts:
         table = np.zeros((len(ranked), columns + 1), dtype=np.float32)

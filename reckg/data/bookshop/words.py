@@ -1,7 +1,7 @@
 """The vocabulary of the generated bookshop: genres, themes, names and places, as plain tuples.
 
-A theme is told by the titles and descriptions alone; no attribute column names it. Each has words for a title,
-plots (what a hero does; they follow 'A retired teacher') and motifs (noun phrases; they follow 'a story about').
+A theme appears in the titles and descriptions alone; no attribute column names it. Each has words for a title,
+plots (the deeds of a hero; they follow 'A retired teacher') and motifs (noun phrases; they follow 'a story about').
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Theme(NamedTuple):
 
 class Genre(NamedTuple):
     name: str
-    kind: str  # how a description calls such a book
+    kind: str  # the word for a book of the genre in descriptions
     themes: tuple[int, ...]  # positions in THEMES that are usual in it
     price: float
     ages: tuple[int, ...]  # positions in AGE_BANDS that like it a little more
@@ -214,7 +214,7 @@ COUNTRIES = {
     "Netherlands": (5, 0),
 }
 
-# Told by the outside knowledge graph alone.
+# Known to the outside knowledge graph alone.
 MOVEMENTS = (
     "Quiet Realism",
     "New Gothic",

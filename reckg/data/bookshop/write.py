@@ -1,11 +1,11 @@
 """A generated bookshop: the embedded data set, deterministic by seed and scalable to millions of users.
 
-Tastes depend on attributes (author, genres, language), on themes that the texts alone tell, on movements and
-influences of authors that the outside triples alone tell, on popularity and on time: new books are taken more, series
-are read in order, tastes change. So text and graph carry what interactions alone do not, and some books are too new
-to have any interaction in a training part. ``synthetic_shop`` tells how a visit goes.
+Tastes depend on attributes (author, genres, language), on themes that only the texts show, on movements and influences
+of authors that only the outside triples hold, on popularity, and on time: new books are taken more, series are read in
+order, tastes change. So text and graph add information to the interactions, and some books are too new for any
+interaction in a training part. ``reckg.data.bookshop.shop`` describes a visit.
 
-Readers are drawn in blocks, each with a random stream of its own: memory grows with a block, not with the users.
+Readers are drawn in blocks, each with its own random stream. Memory grows with the block size, not with the users.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ LICENCE = "Apache-2.0"
 def generate_bookshop(
     *, users: int = 2000, items: int = 1200, seed: int = 0, interactions_per_user: float = INTERACTIONS_PER_USER
 ) -> Dataset:
-    """The bookshop in memory: the same arguments give the same frames. See ``Bookshop`` for the arguments.
+    """Generates the bookshop in memory. Equal arguments give equal frames.
 
+    Args:
+        users, items: numbers of readers and books.
+        seed: of every draw.
+        interactions_per_user: mean number of interactions.
     Returns:
         Interactions by user and time (epoch seconds over 18 months; event view or purchase, weight 1 or 3), items,
         users, triples and links.
@@ -58,11 +62,16 @@ def write_bookshop(
 ) -> dict[str, int]:
     """Writes the bookshop as a dataset folder, one block of users in memory at a time.
 
-    Equal to writing ``generate_bookshop`` of the same arguments, as long as ``block_users`` is left alone: another
-    value draws other users of the same kind.
+    The tables equal those of ``generate_bookshop`` with the same arguments. Another ``block_users`` than the default
+    draws other users from the same distribution.
 
+    Args:
+        folder: the folder to write.
+        users, items, seed, interactions_per_user: as in ``generate_bookshop``.
+        block_users: users drawn at once.
+        overwrite: replace an earlier data set in the folder.
     Returns:
-        Rows of each table.
+        table -> number of rows.
     Raises:
         DataError: a number is out of range, or the folder is not empty and ``overwrite`` is false.
     """

@@ -1,4 +1,4 @@
-"""KGAT and KGIN folders: train.txt, test.txt, kg_final.txt and the lists of ids.
+"""Importer of KGAT and KGIN folders: train.txt, test.txt, kg_final.txt and the lists of ids.
 
 Format: https://github.com/xiangwang1223/knowledge_graph_attention_network
 """
@@ -24,10 +24,13 @@ _LISTS = ("user_list.txt", "item_list.txt", "entity_list.txt", "relation_list.tx
 def import_kgat(src: Path, *, name: str | None = None, seed: int = 0) -> NotedDataset:
     """Reads the given split and the knowledge graph; there are no timestamps.
 
-    The format has no validation part: a seeded tenth of the training interactions becomes it, user by user, unless
-    there is a valid.txt. Where user_list.txt and the like give the original ids, these are taken in place of the
-    indices. Item i is the entity i of kg_final.txt, hence the links.
+    Without a valid.txt, a random tenth of each user's training interactions becomes the validation part. Original ids
+    from user_list.txt and the other lists replace the indices. Item i is linked to entity i of kg_final.txt.
 
+    Args:
+        src: the folder.
+        name: of the data set; default: the folder's.
+        seed: of the validation part.
     Raises:
         DataError: train.txt or test.txt is missing, an index is in no list, or values break the data contract.
     """
@@ -55,7 +58,7 @@ def import_kgat(src: Path, *, name: str | None = None, seed: int = 0) -> NotedDa
 
 
 def _read_list(path: Path, notes: list[str]) -> Table:
-    """``index`` and ``id``: org_id (which may hold spaces), remap_id and perhaps freebase_id, which is left out."""
+    """Reads a list as columns ``index`` and ``id``: org_id (may hold spaces), remap_id and an unused freebase_id."""
     lines = open_lines(path, notes)
     header = collect(lines.frame.select(pl.col(LINE).first()), path.name).item().split()
     if header[:2] != ["org_id", "remap_id"] or len(header) > 3:
@@ -134,7 +137,15 @@ def _graph(
 
 
 def _named(table: Table, column: str, names: Table | None) -> Table:
-    """The table with ids in place of the indices in ``column``. Raises DataError on an unlisted one."""
+    """Replaces the indices in a column by original ids.
+
+    Args:
+        table: the table.
+        column: a column of indices.
+        names: columns ``index`` and ``id``; None leaves the table as it is.
+    Raises:
+        DataError: an index is not listed.
+    """
     if names is None:
         return table
     order = table.columns()

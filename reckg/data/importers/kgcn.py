@@ -1,4 +1,4 @@
-"""RippleNet and KGCN folders: a file of ratings, kg.txt and item_index2entity_id.txt.
+"""Importer of RippleNet and KGCN folders: a file of ratings, kg.txt and item_index2entity_id.txt.
 
 Format: https://github.com/hwwang55/KGCN and https://github.com/hwwang55/RippleNet
 """
@@ -22,14 +22,16 @@ _SEPARATORS = ("::", "\t", ";", ",")
 def import_kgcn(src: Path, *, name: str | None = None) -> NotedDataset:
     """Reads interactions, triples and the links of items to entities.
 
-    Ratings are user, item and perhaps weight and timestamp, by place; the separator (::, tab, semicolon, comma or
-    spaces) is taken from the first line, which is a header where its third (else its second) field is no number.
-    Where all weights are 0 or 1 they are labels: the zeros, negatives that were sampled, are dropped and counted.
-    ratings_final.txt is read where the raw ratings are not there; its item i is the i-th line of
-    item_index2entity_id.txt, or the entity i of kg_final.txt.
+    Ratings have user, item and, optional, weight and timestamp. The first line gives the separator (::, tab,
+    semicolon, comma or spaces). It is a header if its third (else its second) field is no number. Weights that are
+    all 0 or 1 are labels: the zeros are sampled negatives, which are dropped and counted. ratings_final.txt is read if
+    the raw ratings are missing. Its item i is line i of item_index2entity_id.txt, or entity i of kg_final.txt.
 
+    Args:
+        src: the folder.
+        name: of the data set; default: the folder's.
     Raises:
-        DataError: no file of ratings, or values that break the data contract.
+        DataError: the folder has no file of ratings, or values break the data contract.
     """
     folder = Path(src)
     found = [folder / file for file in _RATINGS if (folder / file).exists()]
@@ -92,7 +94,7 @@ def _graph(folder: Path, final: bool, interactions: Table, notes: list[str]) -> 
         links = ids.with_columns(pl.col("item_id").alias("entity")).with_row_index(ROW, 1)
         return _triples([numbered], notes), Table(links, interactions.label)
     if not raw_graph or index is None:
-        missing = [what for what, there in (("kg.txt", raw_graph), ("item_index2entity_id.txt", index)) if not there]
+        missing = [file for file, there in (("kg.txt", raw_graph), ("item_index2entity_id.txt", index)) if not there]
         notes.append(f"{folder.name} has no {' and no '.join(missing)}: there is no outside graph.")
         return None, None
     links_table = _headless(index, ("item_id", "entity"), notes)

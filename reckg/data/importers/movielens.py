@@ -1,4 +1,4 @@
-"""MovieLens CSV folders (ml-latest, ml-latest-small, ml-20m, ml-25m, ml-32m).
+"""Importer of MovieLens CSV folders (ml-latest, ml-latest-small, ml-20m, ml-25m, ml-32m).
 
 Format: https://files.grouplens.org/datasets/movielens/ml-latest-README.html
 """
@@ -19,13 +19,16 @@ _YEAR = r"\s*\((\d{4})\)\s*$"
 
 
 def import_movielens(src: Path, *, name: str | None = None) -> NotedDataset:
-    """Reads ratings.csv and, where present, movies.csv and tags.csv.
+    """Reads ratings.csv and, if present, movies.csv and tags.csv.
 
-    The year goes from the title to a number column, the genres become a list, and the tags that users gave a film
-    the list column ``tag`` (lower case). links.csv is not read: it names other sites' ids, not a graph.
+    The year moves from the title to a number column. Genres and users' tags (lower case) become list columns.
+    links.csv is not read: it holds ids of other sites, not a graph.
 
+    Args:
+        src: the folder, or its ratings.csv.
+        name: of the data set; default: the folder's.
     Raises:
-        DataError: no ratings.csv, or values that break the data contract.
+        DataError: ratings.csv is missing, or values break the data contract.
     """
     folder = Path(src)
     if folder.is_file() and folder.name == "ratings.csv":
@@ -91,7 +94,7 @@ def _movies(folder: Path, notes: list[str]) -> tuple[Table | None, ColumnKinds |
 
 
 def _tags(folder: Path, notes: list[str]) -> pl.LazyFrame | None:
-    """(item_id, tag): a film's distinct tags. Catalogue-sized, hence collected."""
+    """Collects (item_id, tag): the distinct tags of each film."""
     path = folder / "tags.csv"
     if not path.exists():
         return None

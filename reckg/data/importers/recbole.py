@@ -1,4 +1,4 @@
-"""RecBole atomic files: X.inter, X.item, X.user, X.kg, X.link, and X.train.inter and the like as a given split.
+"""Importer of RecBole atomic files: X.inter, X.item, X.user, X.kg, X.link, and X.train.inter and others as a split.
 
 Format: https://recbole.io/docs/user_guide/data/atomic_files.html
 """
@@ -21,17 +21,17 @@ _WEIGHTS = ("rating", "weight")
 
 
 def import_recbole(src: Path, *, name: str | None = None) -> NotedDataset:
-    """Reads the atomic files of one stem in a folder.
+    """Reads the atomic files with the same stem in a folder.
 
-    `rating` (or `weight`) becomes the weight. A `token_seq` column is a list, but text where its name says so
-    (movie_title, description); `token` is categorical, `float` a number. Where X.train.inter, X.valid.inter and
-    X.test.inter exist they are the given split, and X.inter is not read.
+    `rating` (or `weight`) becomes the weight. A `token_seq` column is a list, or text by its name (movie_title,
+    description). `token` is categorical, `float` a number. If X.train.inter, X.valid.inter and X.test.inter exist,
+    they are the given split, and X.inter is not read.
 
     Args:
         src: the folder, or one of its .inter files.
-        name: the stem, needed where the folder has several.
+        name: the stem, needed if the folder has several.
     Raises:
-        DataError: no or several stems, a header without types, or values that break the data contract.
+        DataError: the folder has no or several stems, a header has no types, or values break the data contract.
     """
     folder, stem = _find_stem(Path(src), name)
     notes: list[str] = []
@@ -149,7 +149,7 @@ def _renamed(path: Path, names: dict[str, str], notes: list[str]) -> Table | Non
 
 
 def _open_atomic(path: Path, notes: list[str]) -> tuple[Table, dict[str, str]]:
-    """The table under its plain column names, and the type of each column."""
+    """Opens an atomic file. Returns the table with plain column names, and the type of each column."""
     table = open_delimited(path, "\t", notes)
     headers = table.columns()
     types: dict[str, str] = {}

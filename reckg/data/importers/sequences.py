@@ -1,4 +1,4 @@
-"""Sequence files: one line per user, with the user's id and then item ids in time order (SASRec, S3-Rec)."""
+"""Importer of sequence files: one line per user, the user's id and then item ids in time order (SASRec, S3-Rec)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _SUFFIX = "_item2attributes.json"
 
 
 def import_sequences(src: Path, *, name: str | None = None) -> NotedDataset:
-    """Reads a sequence file, and `*_item2attributes.json` where it lies beside it.
+    """Reads a sequence file and, if present, the `*_item2attributes.json` beside it.
 
     An interaction's timestamp is its place in the user's line, from 0; `Dataset.time` is ``order``. The attributes
     become one list column, ``attribute``.
 
     Args:
         src: the file, or a folder with one .txt file.
+        name: of the data set; default: the file's.
     Raises:
-        DataError: no line with a user and an item, a user on two lines, or a broken attribute file.
+        DataError: no line has a user and an item, a user is on two lines, or the attribute file is broken.
     """
     path = _find(Path(src))
     notes: list[str] = []
@@ -43,11 +44,15 @@ def import_sequences(src: Path, *, name: str | None = None) -> NotedDataset:
     return conform(raw, notes)
 
 
-def split_sequences(lines: Table, notes: list[str], what: str = "user") -> Table:
-    """Lines of white-space separated ids to columns ``user_id`` and ``item_id`` (a list, never empty).
+def split_sequences(lines: Table, notes: list[str], noun: str = "user") -> Table:
+    """Splits lines of white-space separated ids into columns ``user_id`` and ``item_id`` (a list, never empty).
 
+    Args:
+        lines: a table with the column ``line``.
+        notes: gets a sentence about lines without items, which are left out.
+        noun: the kind of a line's first id in messages.
     Raises:
-        DataError: no line holds an item, or an id leads two lines.
+        DataError: no line holds an item, or an id is the first of two lines.
     """
     ids = pl.col("line").str.strip_chars().str.replace_all("[ \t]+", " ").str.split(" ")
     frame = lines.frame.select(ROW, ids.list.first().alias("user_id"), ids.list.slice(1).alias("item_id"))
@@ -55,16 +60,16 @@ def split_sequences(lines: Table, notes: list[str], what: str = "user") -> Table
     query = frame.select(pl.len(), bare.sum().alias("bare"), pl.col("user_id").n_unique().alias("users"))
     rows, without, users = collect(query, lines.label).row(0)
     if without == rows:
-        raise DataError(f"{lines.label}: no line holds a {what} and an item separated by spaces.")
+        raise DataError(f"{lines.label}: no line holds a {noun} and an item separated by spaces.")
     if users < rows:
         doubles = collect(frame.filter(pl.col("user_id").is_duplicated()).select(ROW, "user_id"), lines.label).sort(ROW)
         row, user = doubles.row(0)
         raise DataError(
-            f"{lines.label}: {rows - users:_} of {rows:_} lines repeat a {what} id (first: line {row}, {user!r}); "
-            f"give every {what} one line."
+            f"{lines.label}: {rows - users:_} of {rows:_} lines repeat a {noun} id (first: line {row}, {user!r}); "
+            f"give every {noun} one line."
         )
     if without:
-        notes.append(f"{lines.label}: {without:_} of {rows:_} lines hold a {what} without items; left out.")
+        notes.append(f"{lines.label}: {without:_} of {rows:_} lines hold a {noun} without items; left out.")
     return Table(frame.filter(~bare), lines.label, "line")
 
 
@@ -96,7 +101,7 @@ def _attributes(path: Path, name: str | None, sequences: Table, notes: list[str]
     used = sequences.frame.select(pl.col("item_id").explode()).unique()
     unused = collect(table.join(used, on="item_id", how="anti").select(pl.len()), file.name).item()
     if unused:
-        notes.append(f"{file.name}: {unused:_} of {len(values):_} items occur in no sequence; kept in the catalogue.")
+        notes.append(f"{file.name}: {unused:_} of {len(values):_} items occur in no sequence; kept.")
     return Table(table, file.name, "entry")
 
 

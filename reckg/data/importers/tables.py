@@ -1,4 +1,4 @@
-"""Tables of the canonical shape: a dataset folder, or one file of interactions."""
+"""Importer of tables in the canonical shape: a dataset folder, or a file of interactions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from reckg.data.read import open_table, read_dataset
 def import_tables(src: Path, *, name: str | None = None) -> NotedDataset:
     """Reads a folder of interactions, items, users, triples and links, or a single file of interactions.
 
-    CSV, TSV, JSON Lines and Parquet, as `read_dataset` reads them.
+    The formats are those of `read_dataset`: CSV, TSV, JSON Lines and Parquet.
 
+    Args:
+        src: the folder or file.
+        name: of the data set; default: of the folder or file.
     Raises:
-        DataError: what breaks the data contract.
+        DataError: the tables break the data contract.
     """
     src = Path(src)
     if src.is_dir():

@@ -249,7 +249,7 @@ def test_repeated_items(tmp_path: Path) -> None:
         read_dataset(folder)
 
 
-def test_items_that_the_catalogue_lacks_are_added(tmp_path: Path) -> None:
+def test_items_without_a_row_are_added(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, interactions__csv="user_id,item_id\na,x\na,q\nb,q\n", items__csv=ITEMS)
     dataset, notes = read_dataset(folder)
     items = dataset.items.collect()
@@ -345,5 +345,5 @@ def test_users_triples_and_links(tmp_path: Path) -> None:
     dataset, notes = read_dataset(folder)
     assert dataset.users is not None
     assert dataset.users.collect().rows() == [("a", "Ulm"), ("b", None)]
-    assert any("1 of 3 links are of items that are not in the catalogue" in note for note in notes)
+    assert any("1 of 3 links are of items that the items table lacks" in note for note in notes)
     assert any("1 links repeat an item" in note for note in notes)
