@@ -1,4 +1,4 @@
-"""Training batches: interactions in shuffled order, negative items, corrupted triples. All seeded by a generator."""
+"""Training batches: interactions in shuffled order, negative items, corrupted triples. A generator seeds all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from reckg.model.joint.histories import Groups, Histories, ranges
 
-GROUPS = 5  # that a history is dealt into at least, if it has so many interactions
+GROUPS = 5  # least number of groups of a history with at least five interactions
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Interactions of one step, (b,) int64 each: rows of the histories, their users and items; and their groups."""
+    """Interactions of a step, (b,) int64 each: rows of the histories, their users, their items; and their groups."""
 
     row: torch.Tensor
     user: torch.Tensor
@@ -25,15 +25,20 @@ class TrainBatch:
 def batches(
     histories: Histories, batch_size: int, generator: torch.Generator, targets: int = 1
 ) -> Iterator[TrainBatch]:
-    """One epoch: every example once, in random order, in batches of batch_size (the last may be smaller).
+    """Yields the batches of an epoch: every example once, in random order.
 
-    targets: an unordered history is dealt out anew into random groups of at most so many interactions, and at most a
-    fifth of it. Batches are of whole groups, and so differ from batch_size by less than one group.
+    Args:
+        histories: the training interactions by user.
+        batch_size: interactions of a batch. The last batch may be smaller. Batches consist of whole groups, so their
+            sizes differ from batch_size by less than one group.
+        generator: draws the order and the groups.
+        targets: an unordered history is dealt anew into random groups of at most this many interactions, and at most a
+            fifth of the history. 1: every interaction is a group.
     """
     device, rows = histories.item.device, histories.examples().cpu()
     sizes = torch.ones_like(rows)
     if targets > 1 and not histories.ordered:
-        rows, sizes = _dealt(histories.indptr.cpu(), targets, generator)
+        rows, sizes = _deal(histories.indptr.cpu(), targets, generator)
     order = torch.randperm(len(sizes), generator=generator)
     begin = (sizes.cumsum(0) - sizes)[order]
     sizes = sizes[order]
@@ -48,8 +53,15 @@ def batches(
         done, groups_done = done + len(row), groups_done + len(start)
 
 
-def _dealt(indptr: torch.Tensor, targets: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in random order within each user, group by group of nearly equal ones, and the groups' sizes."""
+def _deal(indptr: torch.Tensor, targets: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Deals every user's interactions at random into groups of nearly equal size.
+
+    Args:
+        indptr: (n_users + 1,) where each user's interactions begin.
+        targets: most interactions of a group.
+    Returns:
+        (n,) rows of the interactions, group by group, and (g,) sizes of the groups.
+    """
     n = indptr.diff()
     user = torch.repeat_interleave(torch.arange(len(n)), n)
     rows = torch.randperm(len(user), generator=generator)
@@ -61,7 +73,11 @@ def _dealt(indptr: torch.Tensor, targets: int, generator: torch.Generator) -> tu
 
 
 class SeenItems:
-    """Which (user, item) pairs are training interactions, for negatives that never are one."""
+    """The training pairs (user, item), to sample negatives that are not among them.
+
+    Args:
+        user, item: (n,) int64, the training interactions.
+    """
 
     def __init__(self, user: torch.Tensor, item: torch.Tensor, n_users: int, n_items: int) -> None:
         self.n_items = n_items
@@ -70,14 +86,18 @@ class SeenItems:
         self._has_negatives = ~full
 
     def contains(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        """(b,) bool."""
+        """Tells for (b,) users and (b,) items whether each pair is a training interaction: (b,) bool."""
         pair = user * self.n_items + item
         where = torch.searchsorted(self._pairs, pair).clamp(max=len(self._pairs) - 1)
         return self._pairs[where] == pair
 
     def sample_negatives(self, user: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(b,) an item for each user that the user has not interacted with, uniform over those.
+        """Draws an item for each user, uniformly from the items without an interaction of the user.
 
+        Args:
+            user: (b,) int64.
+        Returns:
+            (b,) int64 items.
         Raises:
             ValueError: a user has interacted with every item.
         """
@@ -92,13 +112,26 @@ class SeenItems:
 
 
 def sample_items(probability: torch.Tensor, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n,) items drawn with replacement, and (n,) log of the expected count of each drawn item."""
+    """Draws items with replacement.
+
+    Args:
+        probability: (n_items,) the sampling distribution.
+        n: number of draws.
+    Returns:
+        (n,) items, and (n,) the log of each drawn item's expected count.
+    """
     items = torch.multinomial(probability, n, replacement=True, generator=generator)
     return items, (probability[items] * n).log()
 
 
 def corrupt_tails(tail: torch.Tensor, n_users: int, n_nodes: int, generator: torch.Generator) -> torch.Tensor:
-    """(b,) random tails for a ranking loss: a user for a user, an item or entity for an item or entity."""
+    """Draws random tails for a ranking loss: a user replaces a user, an item or entity replaces an item or entity.
+
+    Args:
+        tail: (b,) int64 nodes.
+    Returns:
+        (b,) int64 nodes.
+    """
     as_user = torch.randint(n_users, tail.shape, generator=generator)
     as_other = torch.randint(n_users, n_nodes, tail.shape, generator=generator)
     return torch.where(tail < n_users, as_user, as_other)

@@ -1,4 +1,4 @@
-"""Checkpoints of training: safetensors and JSON, from which a killed run goes on exactly as if it had not been."""
+"""Checkpoints of training in safetensors and JSON. A killed run resumes from them exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from reckg.files.atomic_folder import written_file
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, Any] | None = None) -> None:
-    """Writes a safetensors file beside and renames it into place; metadata is kept as JSON in its header."""
+    """Writes a safetensors file beside and renames it into place.
+
+    Args:
+        tensors: by name, on any device.
+        metadata: kept as JSON in the file's header.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_file(path) as beside:
@@ -22,7 +27,13 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[st
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that save_tensors wrote. Raises ArtifactError."""
+    """Reads a file that save_tensors wrote.
+
+    Returns:
+        The tensors by name, and the metadata.
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -34,13 +45,18 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state as named tensors."""
+    """Lists AdamW's state as named tensors."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{key}": value for index, values in state.items() for key, value in values.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The reverse of optimizer_tensors, for an optimizer over the same parameters."""
+    """Puts back the state that optimizer_tensors listed.
+
+    Args:
+        optimizer: over the same parameters, in the same order.
+        tensors: the state by name.
+    """
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
@@ -49,8 +65,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
 
 
 def with_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Puts a prefix before every name."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def under_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Selects the tensors with a prefix and takes it off their names."""
     return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + "/")}

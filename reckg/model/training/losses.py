@@ -7,13 +7,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-SCORES_AT_ONCE = {
-    "cpu": 1 << 19
-}  # of the softmax: so many stay in the cache; elsewhere, as many as one wants in memory
+SCORES_AT_ONCE = {"cpu": 1 << 19}  # scores of the softmax at a time. This many stay in a CPU's cache
 
 
 class _LogSumExp(torch.autograd.Function):
-    """The gradients are made with the value, block by block, so that no array of all scores is ever kept."""
+    """The weighted sum of the rows' logsumexp of scores.
+
+    The gradients are made with the value, block by block, so that no array of all scores is ever kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, users: torch.Tensor, items: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -41,11 +42,15 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of targets among all items, where the targets of a user share one row of scores.
+    """Computes the mean cross-entropy of targets among all items. Targets of the same user share a row of scores.
 
     Args:
-        users: (m, d), divided by the temperature; items: (n_items, d).
-        target: (b,) item_idx, user by user; first: (m,) where each user's begin, at least one for each.
+        users: (m, d), divided by the temperature.
+        items: (n_items, d).
+        target: (b,) item_idx, user by user.
+        first: (m,) where each user's targets begin. Every user has at least one.
+    Returns:
+        A scalar.
     Source: the multinomial likelihood of Mult-VAE, Liang et al., arXiv:1802.05814.
     """
     sizes = F.pad(first[1:], (0, 1), value=len(target)) - first
@@ -56,17 +61,19 @@ def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor,
 def sampled_softmax_loss(
     positive: torch.Tensor, negative: torch.Tensor, is_target: torch.Tensor, log_probability: torch.Tensor | None
 ) -> torch.Tensor:
-    """The sum over all positives of their cross-entropy among those of their row and sampled items.
+    """Sums cross-entropies, one per positive. The classes are the row's positives and the sampled items.
 
-    The samples are corrected for how likely each was to be drawn.
+    Sampled items are corrected for their chance of being drawn. Positives are not, because they are no samples.
 
     Args:
-        positive: (m, w) scores of a user's positives, -inf where there are fewer than w, but not in the first column.
+        positive: (m, w) scores of a user's positives, filled up with -inf behind the first column.
         negative: (m, k) scores of the sampled items.
         is_target: (m, k) bool: the sampled item is one of the positives, and is masked.
         log_probability: (k,) log of the expected count of each sampled item, or None for no correction.
-        All may have one more dimension before: blocks, each with its own users and samples.
-    Source: Yi et al., RecSys 2019, doi:10.1145/3298689.3346996. The positives are not corrected: they are no samples.
+        All may have a leading dimension of blocks, each with its own users and samples.
+    Returns:
+        A scalar.
+    Source: Yi et al., RecSys 2019, doi:10.1145/3298689.3346996.
     """
     if log_probability is not None:
         negative = negative - log_probability.unsqueeze(-2)
@@ -76,23 +83,41 @@ def sampled_softmax_loss(
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """Bayesian personalised ranking over pairs, (b,) each. Source: Rendle et al., arXiv:1205.2618."""
+    """Computes Bayesian personalised ranking over pairs.
+
+    Args:
+        positive, negative: (b,) scores.
+    Source: Rendle et al., arXiv:1205.2618.
+    """
     return F.softplus(negative - positive).mean()
 
 
 def transr_loss(positive_distance: torch.Tensor, negative_distance: torch.Tensor) -> torch.Tensor:
-    """A fact is nearer than a corrupted one, (b,) each. Source: KGAT, arXiv:1905.07854, equation 2."""
+    """Computes the ranking loss of facts: a fact is nearer than a corrupted one.
+
+    Args:
+        positive_distance, negative_distance: (b,).
+    Source: KGAT, arXiv:1905.07854, equation 2.
+    """
     return F.softplus(positive_distance - negative_distance).mean()
 
 
 def relation_loss(logits: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
-    """Relation inference P(r | head, tail): cross-entropy of logits (b, n_relations) against relation (b,)."""
+    """Computes the cross-entropy of relation inference, P(r | head, tail).
+
+    Args:
+        logits: (b, n_relations).
+        relation: (b,) int64.
+    """
     return F.cross_entropy(logits, relation)
 
 
 def text_alignment_loss(text: torch.Tensor, node: torch.Tensor, temperature: float) -> torch.Tensor:
-    """An item's text finds its node among the batch's and the reverse; (b, d) each, normalised here.
+    """Computes a contrastive loss: an item's text finds its node among the batch's nodes, and the reverse.
 
+    Args:
+        text, node: (b, d), normalised here.
+        temperature: divides the cosines.
     Source: InfoNCE, van den Oord et al., arXiv:1807.03748.
     """
     scores = F.normalize(text, dim=1) @ F.normalize(node, dim=1).T / temperature
@@ -101,5 +126,5 @@ def text_alignment_loss(text: torch.Tensor, node: torch.Tensor, temperature: flo
 
 
 def l2_loss(*vectors: torch.Tensor) -> torch.Tensor:
-    """Half the mean squared norm of the rows of each (b, d), summed over the arguments."""
+    """Sums half the mean squared norm of the rows over the arguments, (b, d) each."""
     return torch.stack([v.square().sum(1).mean() / 2 for v in vectors]).sum()

@@ -1,7 +1,7 @@
-"""How much memory training takes, estimated from counts before any of it is taken, and the plan that fits a budget.
+"""Memory of training, estimated from counts before any is taken, and the plan that fits a budget.
 
-The estimate adds up the arrays that are alive at the fullest moment, of the process or, on CUDA, of the device;
-docs/measurements/large-graphs.md has it beside measured peaks.
+The estimate adds up the arrays that are alive at the fullest moment, in the process or, on CUDA, on the device.
+docs/measurements/large-graphs.md compares it with measured peaks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from reckg.errors import ConfigError
 
 GB = 1 << 30
-BATCH = 4096  # interactions of a step, at least, where they are derived
-STEPS = 128  # of an epoch, about, where the batch is derived
+BATCH = 4096  # least interactions of a step, if the batch is derived
+STEPS = 128  # steps of an epoch, about, if the batch is derived
 ATTENTION = {"uniform": 0, "transr": 36, "relation": 100}  # bytes an edge
-AGGREGATOR = {"sum": 0.0, "gcn": 3.5, "bi-interaction": 7.0}  # arrays of node vectors a layer that the step keeps
+AGGREGATOR = {"sum": 0.0, "gcn": 3.5, "bi-interaction": 7.0}  # arrays of node vectors that a step keeps for each layer
 SHARING = 1024  # as reckg.model.training.objective.SHARING
 SCORES = 1 << 23  # as reckg.model.training.objective.SCORES_AT_ONCE
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
@@ -27,9 +27,19 @@ TAUGHT_BY = 4000  # as reckg.model.linear.content.TAUGHT_BY
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the memory depends on. edges: directed, inverses included; id_rows: of the ID table; history: interactions
-    of a user that an example reads; candidates: items that an example is scored against; text_dim: 0 without text.
-    attention, aggregator: as configured. cuda: the device's memory is meant, not the process's."""
+    """Counts and settings that determine the memory.
+
+    Args:
+        edges: directed, inverses included.
+        id_rows: rows of the ID table.
+        batch: interactions of a step.
+        history: interactions of a user that an example reads.
+        candidates: items that an example is scored against.
+        fanout: neighbours that a sampled node keeps of each kind.
+        text_dim: dimensions of the text vectors, 0 without text.
+        attention, aggregator: as configured.
+        cuda: the device's memory is estimated in place of the process's.
+    """
 
     users: int
     items: int
@@ -50,12 +60,18 @@ class Sizes:
 
     @property
     def nodes(self) -> int:
+        """Number of nodes of the graph."""
         return self.users + self.items + self.entities
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train, and what that is estimated to take of the budget, in bytes."""
+    """The way to train, with its memory.
+
+    Args:
+        propagation: ``full`` or ``sampled``.
+        estimate, budget: bytes.
+    """
 
     propagation: str
     batch_size: int
@@ -68,9 +84,16 @@ class Plan:
 
 
 def estimate(sizes: Sizes, propagation: str) -> int:
-    """Bytes that the process grows by, from before the graph is read, at the fullest moment of the stage: that of
-    training, whose memory the process keeps, and what the linear part's regression adds after it. On CUDA, those that
-    training takes of the device."""
+    """Estimates the memory of the train stage at its fullest moment.
+
+    That moment is either training, whose memory the process keeps, or the linear part's regression after it.
+
+    Args:
+        sizes: counts and settings.
+        propagation: ``full`` or ``sampled``.
+    Returns:
+        Bytes that the process grows by, from before the graph is read; on CUDA, bytes of the device.
+    """
     training = _kept(sizes, propagation) + max(_step(sizes, propagation), _embedding(sizes))
     if sizes.cuda:
         return int(training)
@@ -79,7 +102,7 @@ def estimate(sizes: Sizes, propagation: str) -> int:
 
 
 def _kept(sizes: Sizes, propagation: str) -> float:
-    """What is there all the time: the graph, the histories, the parameters with what AdamW and their average keep."""
+    """Estimates the bytes held throughout: the graph, the histories, the parameters with AdamW's state and averages."""
     if sizes.cuda:  # DGL's copy of the graph stays with the process
         edge, interaction = 46.0, 56
     else:
@@ -91,7 +114,7 @@ def _kept(sizes: Sizes, propagation: str) -> float:
 
 
 def _step(sizes: Sizes, propagation: str) -> float:
-    """What a step adds: node vectors of all layers with their gradients, the batch's histories, scores."""
+    """Estimates the bytes that a step adds: node vectors of all layers with their gradients, histories, scores."""
     row, more = 4 * sizes.dim, AGGREGATOR[sizes.aggregator]
     batch = sizes.batch * (sizes.history * 120 + row * (6 * sizes.layers + 12))
     drawn = sizes.candidates < sizes.items  # a group of examples after the other
@@ -108,8 +131,13 @@ def _step(sizes: Sizes, propagation: str) -> float:
 
 
 def sampled_nodes(sizes: Sizes) -> list[float]:
-    """Expected nodes of a step's neighbourhood, from the seeds on, hop by hop: an upper bound, for popular nodes are
-    met more than once."""
+    """Estimates the nodes of a step's neighbourhood, hop by hop from the seeds on.
+
+    It is an upper bound, because popular nodes are met more than once.
+
+    Returns:
+        layers + 1 expected numbers of nodes.
+    """
     users = float(min(sizes.users, sizes.batch))
     entities = 0.0
     items = _distinct(sizes.batch * (1 + sizes.history) + _drawn(sizes), sizes.items)
@@ -129,36 +157,41 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
 
 
 def _drawn(sizes: Sizes) -> int:
-    """Items that a step's examples are scored against, counted anew for each group of examples that shares them."""
+    """Counts the items that a step's examples are scored against, anew for each group that shares its items."""
     return sizes.candidates * math.ceil(sizes.batch / SHARING)
 
 
 def _distinct(draws: float, n: int) -> float:
+    """Expects the number of distinct values of ``draws`` draws from ``n``."""
     return n * -math.expm1(-draws / n) if n else 0.0
 
 
 def _embedding(sizes: Sizes) -> float:
-    """What validation adds: the vectors of all nodes, three arrays at a time, and a block of scores, which is the
-    process's; on CUDA the product has two more arrays for itself."""
+    """Estimates the bytes that validation adds: three arrays of node vectors at a time and a block of scores.
+
+    The scores are the process's. On CUDA the product holds two more arrays of node vectors.
+    """
     row = 4 * sizes.dim
     return 5.2 * row * sizes.nodes if sizes.cuda else 3.3 * row * sizes.nodes + 300e6
 
 
 def derived_batch(interactions: int) -> int:
-    """At least BATCH, and so many that an epoch has about STEPS steps; a multiple of 1,024."""
+    """Derives the batch size: at least BATCH, about STEPS steps an epoch, a multiple of 1,024."""
     return max(BATCH, math.ceil(interactions / STEPS / 1024) * 1024)
 
 
 def choose_plan(sizes: Sizes, *, propagation: str, held: int, budget: int, softmax: bool) -> Plan:
-    """The first way to train that fits: the whole graph, else sampled neighbourhoods.
+    """Chooses the first way to train that fits the budget: the whole graph, else sampled neighbourhoods.
 
     Args:
         sizes: batch 0 stands for a derived one, which is halved down to BATCH where it does not fit.
-        propagation: auto, full or sampled; softmax: the loss scores every item, which sampled neighbourhoods cannot.
-        held: bytes that the process has taken already; budget: bytes that it may take in all.
+        propagation: auto, full or sampled.
+        held: bytes that the process has taken already.
+        budget: bytes that it may take in all.
+        softmax: the loss scores every item, which sampled neighbourhoods cannot.
     Raises:
-        ConfigError: nothing that is allowed fits, or sampled neighbourhoods are asked for with what needs the whole
-            graph: softmax, or learned relation weights.
+        ConfigError: no allowed way fits, or sampled neighbourhoods are configured with a setting that needs the whole
+            graph (softmax, or learned relation weights).
     """
     if propagation == "sampled" and softmax:
         raise ConfigError(
@@ -195,7 +228,7 @@ def _batches(interactions: int, way: str) -> list[int]:
 
 
 def _ways_out(sizes: Sizes, smallest: Plan, softmax: bool) -> str:
-    """What would help, with numbers: smaller vectors; sampling, where it was ruled out; more memory."""
+    """Names the changes that would help, with their memory: smaller vectors, sampling if ruled out, more memory."""
     held = smallest.estimate - estimate(replace(sizes, batch=smallest.batch_size), smallest.propagation)
     ways = []
     halved = replace(sizes, batch=smallest.batch_size, dim=sizes.dim // 2)
@@ -206,13 +239,13 @@ def _ways_out(sizes: Sizes, smallest: Plan, softmax: bool) -> str:
         needed = " and train.loss 'sampled-softmax'" if softmax else ""
         needed += " and model.attention 'uniform'" if sizes.attention == "relation" else ""
         ways.append(f"train.propagation 'sampled'{needed} takes {_gb(other)} GB")
-    return "What would help: " + "; ".join(ways) + "; more memory, and train.memory_gb raised to it."
+    return "Possible: " + "; ".join(ways) + "; more memory, and train.memory_gb raised to it."
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed for the next arrays: given back, each would fault in anew, page by page.
+    """Has glibc keep freed memory for the next arrays. Given back, each would fault in anew, page by page.
 
-    For the rest of the process, whose memory does not shrink then. Where the C library is another, nothing changes.
+    It holds for the rest of the process, whose memory does not shrink then. With another C library nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -221,13 +254,17 @@ def keep_freed_memory() -> None:
 
 
 def held_memory() -> int:
-    """Bytes of memory that this process has (resident)."""
+    """Reads the bytes of resident memory of this process."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can be taken without swapping: of the machine, and of the control group, whichever is less."""
+    """Finds the bytes that can be taken without swapping: the lesser of the machine's and the control group's.
+
+    Args:
+        proc, cgroup: the folders of the kernel's files.
+    """
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     meminfo = proc / "meminfo"
     if meminfo.is_file():
@@ -247,7 +284,7 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
 
 
 def _file_cache(group: Path) -> int:
-    """Bytes of a control group's usage that the kernel gives back when they are wanted."""
+    """Reads the bytes of a control group's usage that the kernel gives back on demand."""
     stat = group / "memory.stat"
     rows = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
     return int(rows.get("inactive_file", 0))

@@ -1,4 +1,4 @@
-"""The training objective of one step: the recommendation loss and, where their weights ask for it, its companions."""
+"""The training objective of a step: the recommendation loss and the weighted losses beside it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ from reckg.model.training import losses
 from reckg.model.training.batches import SeenItems, TrainBatch, corrupt_tails, sample_items
 
 Rows = torch.Tensor | SampledRows
-SHARING = 1024  # examples of a step that are scored against the same sampled items
-SCORES_AT_ONCE = 1 << 23  # of a step's scores; more are made block by block, and anew for the gradient
-BLOCKS_AT_ONCE = {"cuda": 8}  # of these; elsewhere one, which stays in the cache, and there are no launches to spare
+SHARING = 1024  # examples that are scored against the same sampled items
+SCORES_AT_ONCE = 1 << 23  # scores of a step. More are made block by block, and anew for the gradient
+BLOCKS_AT_ONCE = {"cuda": 8}  # blocks at once, to save launches. On a CPU one block stays in the cache
 
 
 @dataclass(frozen=True)
 class Draw:
-    """All that a step draws at random. negatives: items, as the loss wants them; facts: head, relation, tail and a
-    corrupted tail, (b,) nodes each."""
+    """The random choices of a step.
+
+    Args:
+        text_items: items whose text is worked on.
+        negatives: items, as the loss needs them.
+        log_count: the log of the expected count of each negative.
+        facts: head, relation, tail and a corrupted tail, (b,) nodes each.
+    """
 
     text_items: torch.Tensor | None
     negatives: torch.Tensor | None
@@ -40,11 +46,13 @@ class Draw:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised; the names and meanings are those of the ``train`` section of the configuration.
+    """The function to minimise. Names and meanings are those of the configuration's ``train`` section.
 
-    text_batch_tokens: 0: as many as the graph's part of a step is worth. generator draws the samples (on the CPU);
-    popularity (n_items,) is the sampling distribution of sampled-softmax.
-    sampler: what a step sees of the graph; None: all of it.
+    Args:
+        text_batch_tokens: tokens of a step; 0: as many as cost as much as the graph's part of the step.
+        generator: draws the samples, on the CPU.
+        popularity: (n_items,) the sampling distribution of sampled-softmax.
+        sampler: the part of the graph that a step sees; None: all.
     """
 
     loss: str
@@ -65,7 +73,11 @@ class Objective:
     def __call__(
         self, model: JointModel, tensors: GraphTensors, batch: TrainBatch
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The total, and the value of each named part before its weight."""
+        """Computes the loss of a batch.
+
+        Returns:
+            The total, and the value of each named part before its weight.
+        """
         draw, around = self._draw(model, tensors, batch), self.histories.neighbourhoods(batch.row, batch.groups)
         text: Any = None
         items: Rows
@@ -93,10 +105,10 @@ class Objective:
         return total, {name: value.item() for name, (_, value) in parts.items()}
 
     def _text_items(self, model: JointModel, batch: TrainBatch) -> torch.Tensor | None:
-        """Items of the batch whose text is worked on in this step: a random one, and those of the next longer texts.
+        """Chooses the items of the batch whose text is worked on: a random one, and those of the next longer texts.
 
-        The longest is followed by the shortest. So there is little padding, and every text has its turn. They have at
-        most text_batch_tokens tokens together; the first is taken in any case.
+        The longest is followed by the shortest. This keeps padding small and gives every text its turn. Together they
+        have at most text_batch_tokens tokens. The first is taken in any case.
         """
         if model.text is None or not (model.text.trains or self.text_weight > 0):
             return None
@@ -112,9 +124,12 @@ class Objective:
         return items[fits].to(batch.item.device)
 
     def _affordable_tokens(self, model: JointModel, text: TextEncoder, n_rows: int) -> int:
-        """Tokens that take as many multiplications as the graph's part of a step with so many rows of scores.
+        """Counts the tokens that take as many multiplications as the graph's part of a step.
 
-        Of sampled neighbourhoods the scores alone are counted.
+        With sampled neighbourhoods only the scores are counted.
+
+        Args:
+            n_rows: rows of scores of the step.
         """
         candidates = {"softmax": model.n_items, "bpr": 1}.get(self.loss, self.negatives)
         of_node = 3 * n_rows * candidates  # products of vectors: the value and two gradients
@@ -124,6 +139,7 @@ class Objective:
         return of_node * model.embedding.shape[1] // text.work_per_token
 
     def _draw(self, model: JointModel, tensors: GraphTensors, batch: TrainBatch) -> Draw:
+        """Makes the random choices of a step."""
         device, negatives, log_count, facts = batch.item.device, None, None, None
         text_items = self._text_items(model, batch)
         if self.loss == "bpr":
@@ -141,6 +157,7 @@ class Objective:
     def _facts(
         self, model: JointModel, tensors: GraphTensors, n: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Draws n facts of the graph, with a corrupted tail for TransR."""
         if self.kg_loss not in ("transr", "relation"):
             raise ValueError(f"kg_loss must be none, transr or relation, got {self.kg_loss!r}")
         edges = torch.randint(len(tensors.head), (n,), generator=self.generator).to(tensors.head.device)
@@ -153,7 +170,11 @@ class Objective:
     def _nodes(
         self, model: JointModel, batch: TrainBatch, draw: Draw, around: list[Bags] | list[WithoutTargets]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a step reads: nodes whose vectors of every layer count, and nodes of which the input is enough."""
+        """Lists the nodes that a step reads.
+
+        Returns:
+            Nodes whose vectors of every layer count, and nodes whose input is enough.
+        """
         if draw.negatives is None:
             raise ValueError("softmax scores every item: use sampled-softmax or bpr on sampled neighbourhoods")
         seeds, inputs = [model.n_users + batch.item, model.n_users + draw.negatives], [batch.user]
@@ -165,6 +186,7 @@ class Objective:
         return torch.cat(seeds), torch.cat(inputs)
 
     def _recommendation(self, users: torch.Tensor, items: Rows, batch: TrainBatch, draw: Draw) -> torch.Tensor:
+        """Computes the recommendation loss of (m, d) users and all or sampled items."""
         users = users / self.temperature
         if self.loss == "softmax":
             assert isinstance(items, torch.Tensor)
@@ -192,7 +214,7 @@ class Objective:
         item: torch.Tensor,
         positive: torch.Tensor,
     ) -> torch.Tensor:
-        """Of a block, or of several that are stacked."""
+        """Computes the loss of a block, or of several stacked blocks."""
         is_target = item[..., :1] == sampled.unsqueeze(-2)
         for column in item.unbind(-1)[1:]:
             is_target |= column.unsqueeze(-1) == sampled.unsqueeze(-2)
@@ -200,6 +222,7 @@ class Objective:
         return losses.sampled_softmax_loss(positive, users @ negative.mT, is_target, correction)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
+        """Computes the loss of facts."""
         head, relation, tail, corrupt = facts
         if self.kg_loss == "relation":
             return losses.relation_loss(model.relation_logits(nodes, head, tail), relation)
@@ -209,7 +232,7 @@ class Objective:
 
 
 def _sharing(groups: Groups) -> int:
-    """How many groups share their sampled items."""
+    """Counts the groups that share their sampled items."""
     return max(1, SHARING // groups.largest)
 
 
@@ -218,20 +241,29 @@ def _split(n: int, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _in_blocks(loss: Callable[..., torch.Tensor], blocks: list[tuple[torch.Tensor, ...]], stack: int) -> torch.Tensor:
-    """The sum of a loss of blocks, each (candidates, ..., examples), of which only the last may be smaller.
+    """Sums a loss over blocks of examples, few scores at a time.
 
-    Few scores at a time; stack: how many blocks at once.
+    Args:
+        blocks: each (candidates, ..., examples). Only the last may be smaller.
+        stack: blocks that are computed at once.
     """
     if sum(len(block[0]) * len(block[-1]) for block in blocks) > SCORES_AT_ONCE:
         loss = partial(checkpoint, loss, use_reentrant=False, preserve_rng_state=False)
     if stack > 1:
         *whole, last = blocks
         several = [whole[start : start + stack] for start in range(0, len(whole), stack)]
-        blocks = [*(tuple(torch.stack(part) for part in zip(*some, strict=True)) for some in several), last]
+        blocks = [*(tuple(torch.stack(part) for part in zip(*stacked, strict=True)) for stacked in several), last]
     return torch.stack([loss(*block) for block in blocks]).sum()
 
 
 def _in_rows(values: torch.Tensor, groups: Groups, filler: float) -> torch.Tensor:
-    """(m, largest): a row of each group's values (b,), filled up."""
+    """Arranges values by group.
+
+    Args:
+        values: (b,).
+        filler: fills up short rows.
+    Returns:
+        (m, largest), a row for each group.
+    """
     place = torch.arange(len(values), device=values.device) - groups.first[groups.of]
     return values.new_full((len(groups.first), groups.largest), filler).index_put((groups.of, place), values)

@@ -1,4 +1,4 @@
-"""AdamW that moves only those rows of a table that a step has read: for training on sampled neighbourhoods."""
+"""AdamW that moves only the rows of a table that a step has read, for training on sampled neighbourhoods."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from reckg.model.joint.neighbourhood import NeighbourSampler
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW, but for one parameter, the table: of it, the rows that the sampler has read get a step, and others none.
+    """AdamW with one sparse parameter, the table: rows that the sampler has read get a step, others none.
 
-    A row's moments stand still between its steps, as in torch.optim.SparseAdam; the bias correction counts all steps.
+    A row's moments stand still between its steps, as in torch.optim.SparseAdam. The bias correction counts all steps.
     With every row read, a step is AdamW's. The state is kept as AdamW's is.
+
+    Args:
+        groups: parameter groups, as AdamW takes them.
+        table: (n, d), in one of the groups.
+        sampler: holds the rows that the step has read, with their gradient.
     """
 
     def __init__(self, groups: Any, table: nn.Parameter, sampler: NeighbourSampler, **defaults: Any) -> None:
@@ -25,6 +30,7 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Updates all parameters, and the rows of the table that have a gradient."""
         super().step(closure)
         (group,) = (g for g in self.param_groups if any(p is self.table for p in g["params"]))
         state, ids, gradient = self.state[self.table], self.sampler.row_ids, self.sampler.rows.grad

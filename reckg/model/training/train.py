@@ -25,7 +25,7 @@ from reckg.model.training.row_adamw import RowAdamW
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train; names and meanings as in the configuration."""
+    """Length and speed of training. Names and meanings are those of the configuration."""
 
     batch_size: int
     learning_rate: float
@@ -45,7 +45,13 @@ class Schedule:
 
 @dataclass
 class Progress:
-    """Where training stands at the end of an epoch."""
+    """The state of training at the end of an epoch.
+
+    Args:
+        epoch, step: finished ones.
+        since_best: validations since the best score.
+        seconds: spent on epochs.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -56,9 +62,10 @@ class Progress:
 
 
 def make_optimizer(model: JointModel, schedule: Schedule, sampler: NeighbourSampler | None = None) -> torch.optim.AdamW:
-    """AdamW over everything that trains; the text encoder's part has its own learning rate.
+    """Makes AdamW over every trained parameter. The text encoder's parameters have their own learning rate.
 
-    With a sampler, of the ID table only the rows that a step has read.
+    Args:
+        sampler: given, only the rows of the ID table that a step has read are updated.
     """
     text = list(model.text.trained_parameters().values()) if model.text is not None else []
     in_text = {id(parameter) for parameter in text}
@@ -71,16 +78,24 @@ def make_optimizer(model: JointModel, schedule: Schedule, sampler: NeighbourSamp
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> None:
-    """Linear warm-up to each group's peak over warmup_steps, then constant. step counts from 0."""
+    """Sets the learning rate: a linear warm-up to each group's peak, then constant.
+
+    Args:
+        step: counts from 0.
+        warmup_steps: length of the warm-up.
+    """
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * min(1.0, (step + 1) / max(warmup_steps, 1))
 
 
 class Average:
-    """The exponential moving average of a graph model's parameters over steps; what is validated and kept.
+    """The exponential moving average of a graph model's parameters over steps. It is validated and kept.
 
     It spares the noise of the last steps without a smaller learning rate. The text encoder's own parameters are not
-    averaged: its vectors would have to be computed anew. decay 0: no average, the parameters themselves.
+    averaged, because its vectors would have to be computed anew.
+
+    Args:
+        decay: 0: no average, the parameters themselves.
     Source: Polyak & Juditsky 1992, doi:10.1137/0330046.
     """
 
@@ -92,7 +107,11 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After step (from 0); the first steps count less, for they start from noise."""
+        """Takes in the parameters after a step.
+
+        Args:
+            step: counts from 0. The first steps count less, because they start from noise.
+        """
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, value in self.values.items():
             value.lerp_(self.of[name], share)
@@ -114,7 +133,13 @@ def train_step(
     batch: TrainBatch,
     clip_norm: float,
 ) -> dict[str, float]:
-    """One step: the loss parts before it."""
+    """Makes one step.
+
+    Args:
+        clip_norm: greatest norm of the gradient.
+    Returns:
+        The loss parts before the step.
+    """
     optimizer.zero_grad()
     if model.attention == "relation":
         model.update_attention(tensors)
@@ -127,14 +152,18 @@ def train_step(
 
 
 def trained_state(model: JointModel) -> dict[str, torch.Tensor]:
-    """The tensors that training changes, and which IDs it knows."""
+    """Collects the tensors that training changes, and the IDs that it knows."""
     return {n: t for n, t in model.state_dict().items() if not n.startswith("text.")} | {
         f"text.{name}": tensor for name, tensor in _text_tensors(model).items()
     }
 
 
 def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> None:
-    """The reverse of trained_state. Raises ArtifactError when the state is another model's."""
+    """Puts back a state that trained_state collected.
+
+    Raises:
+        ArtifactError: the state is another model's.
+    """
     expected = trained_state(model)
     wrong = [n for n in expected.keys() | state.keys() if n not in state or n not in expected]
     wrong += [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
@@ -156,12 +185,14 @@ def train(
     key: str,
     progress: Any = None,
 ) -> Progress:
-    """Trains until validation stops improving; ``folder/model.safetensors`` then holds the best epoch.
+    """Trains until validation stops improving. ``folder/model.safetensors`` then holds the best epoch.
 
     Args:
-        validate: a score of the embeddings, higher is better.
-        key: names the data and the configuration; a checkpoint of the same key in the folder is resumed.
+        validate: gives a score of the embeddings, higher is better.
+        key: names the data and the configuration. A checkpoint with the same key in the folder is resumed.
         progress: a function like tqdm, or None.
+    Returns:
+        The progress at the end.
     """
     optimizer = make_optimizer(model, schedule, objective.sampler)
     average = Average(model, schedule.average_decay)
@@ -191,7 +222,12 @@ def go_on(
     epochs: int,
     progress: Any = None,
 ) -> None:
-    """Trains a trained model for some more epochs, without validation; its parameters are then their moving average."""
+    """Trains a trained model for some more epochs, without validation. It ends with the parameters' moving average.
+
+    Args:
+        epochs: number of further epochs.
+        progress: a function like tqdm, or None.
+    """
     optimizer = make_optimizer(model, schedule, objective.sampler)
     average, now = Average(model, schedule.average_decay), Progress()
     for _ in range(epochs):
@@ -212,7 +248,7 @@ def _epoch(
     now: Progress,
     progress: Any,
 ) -> dict[str, Any]:
-    """Trains for one epoch; the log's row: mean loss parts, seconds, and examples per second."""
+    """Trains for one epoch. Returns the log's row: mean loss parts, seconds, and examples per second."""
     started, totals = time.perf_counter(), dict[str, float]()
     if now.epoch % schedule.attention_every == 0:
         model.update_attention(tensors)
@@ -239,7 +275,7 @@ def _epoch(
 
 
 def _open_log(path: Path, epochs_kept: int) -> TextIO:
-    """The log, cut back to the epochs that a checkpoint has, ready for the next."""
+    """Opens the log for the next epoch, cut back to the epochs that a checkpoint has."""
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs_kept] if path.is_file() else []
     write_atomically(path, "".join(rows))
     return path.open("a", encoding="utf-8")
@@ -248,7 +284,7 @@ def _open_log(path: Path, epochs_kept: int) -> TextIO:
 def _validate(
     model: JointModel, tensors: GraphTensors, now: Progress, validate: Callable[[Embeddings], float], folder: Path
 ) -> float:
-    """The score of this epoch; a new best is written to the folder."""
+    """Scores this epoch. A new best is written to the folder."""
     score = validate(model.embeddings(tensors))
     now.since_best += 1
     if score > now.best_score:
@@ -258,7 +294,7 @@ def _validate(
 
 
 def _text_tensors(model: JointModel) -> dict[str, torch.Tensor]:
-    """What training changes of the text encoder; its vectors too, so that those that were validated are served."""
+    """Collects the text encoder's trained tensors, and its vectors, so that the validated vectors are served."""
     if model.text is None or not model.text.trains:
         return {}
     return model.text.trained_parameters() | {"vectors": model.text.vectors}
@@ -274,6 +310,7 @@ def _save(
     average: Average,
     generator: torch.Generator,
 ) -> None:
+    """Writes a checkpoint."""
     state = checkpoint.with_prefix("model", trained_state(model))
     state |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
     state |= checkpoint.with_prefix("average", average.values)
@@ -294,7 +331,7 @@ def _resume(
     average: Average,
     generator: torch.Generator,
 ) -> Progress:
-    """The state of the folder's checkpoint if it has this key, else a fresh start (an older checkpoint is removed)."""
+    """Restores the folder's checkpoint if it has this key. Otherwise removes it and starts anew."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
