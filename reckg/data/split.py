@@ -1,15 +1,16 @@
-"""Splits of interactions into train, valid and test, and checks of a split from its rows alone."""
+"""Splits of interactions into train, valid and test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from reckg.data.ids import codes_of
 from reckg.data.schema import SPLITS, TimeKind
+from reckg.data.split_checks import users_out_of_order
 from reckg.data.text_table import collect
 from reckg.errors import DataError
 
@@ -17,18 +18,6 @@ SplitKind = Literal["given", "global-time", "leave-last-out", "per-user-ratio", 
 KINDS = ("auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items")
 PARTS = pl.Enum(SPLITS)
 _LABEL = "interactions"
-
-
-class CheckResult(TypedDict):
-    """The result of a check: ``bad`` out of ``of`` rows, users or items, which ``says`` names.
-
-    ``passed`` is None for a check that only informs.
-    """
-
-    passed: bool | None
-    bad: int
-    of: int
-    says: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,7 @@ def split_interactions(
     counts = _count(frame, chosen)
     _note_counts(counts, chosen, notes)
     ordered = chosen in ("global-time", "leave-last-out") or (
-        chosen == "given" and time != "none" and _users_out_of_order(frame, "valid", "test") == 0
+        chosen == "given" and time != "none" and users_out_of_order(frame, "valid", "test") == 0
     )
     return Split(frame, chosen, *cutoffs, ordered, counts, tuple(notes))
 
@@ -131,61 +120,6 @@ def _note_counts(counts: dict[str, int], kind: SplitKind, notes: list[str]) -> N
             f"{counts['users_without_train']:_} of {counts['users']:_} users have interactions with cold items alone: "
             "they have no history in training, and the evaluation leaves them out."
         )
-
-
-def check_split(
-    frame: pl.LazyFrame,
-    *,
-    kind: str,
-    time: TimeKind,
-    cutoff_time: int | None = None,
-    valid_cutoff_time: int | None = None,
-    n_rows: int | None = None,
-) -> dict[str, CheckResult]:
-    """Verifies a labelled frame from its rows alone.
-
-    Args:
-        frame: user_id, item_id (or user_idx, item_idx), split and, optional, timestamp.
-        kind, time, cutoff_time, valid_cutoff_time: as in ``Split``.
-        n_rows: the number of rows before the split, to find lost ones.
-    Returns:
-        name -> result.
-    Raises:
-        DataError: checks failed; the message names all of these.
-    """
-    columns = frame.collect_schema().names()
-    if "user_id" not in columns:
-        frame = frame.rename({"user_idx": "user_id", "item_idx": "item_id"})
-    label = pl.col("split")
-    unlabelled = (~label.is_in(SPLITS)).fill_null(True)
-    rows, bad = collect(frame.select(pl.len(), unlabelled.sum().alias("bad")), _LABEL).row(0)
-    lost = 0 if n_rows is None else abs(n_rows - rows)
-    checks = {"partition": _result(bad + lost, rows, "rows that are lost, repeated or in no part")}
-    if kind == "global-time":
-        if cutoff_time is None or valid_cutoff_time is None:
-            raise DataError("a global-time split is checked against its two cutoff times; give both.")
-        checks |= _check_times(frame, cutoff_time, valid_cutoff_time, rows)
-    if kind == "leave-last-out":
-        held = frame.group_by("user_id").agg(
-            (label == "valid").sum().alias("valid"), (label == "test").sum().alias("test")
-        )
-        many = (pl.col("valid") > 1) | (pl.col("test") > 1) | (pl.col("valid") != pl.col("test"))
-        users, bad = collect(held.select(pl.len(), many.sum().alias("bad")), _LABEL).row(0)
-        checks["one held out"] = _result(bad, users, "users without exactly one or no valid and test interaction each")
-        for first, second in (("train", "valid"), ("valid", "test")):
-            bad = _users_out_of_order(frame, first, second)
-            checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
-    if kind == "cold-items":
-        checks |= _check_cold_items(frame)
-    tested = frame.filter(label == "test").select("user_id", "item_id").unique()
-    both = tested.join(frame.filter(label == "train"), on=["user_id", "item_id"], how="semi")
-    repeated = collect(both.select(pl.len()), _LABEL).item()
-    checks["pairs in train and test"] = _result(repeated, rows, "user-item pairs in both train and test")
-    checks["pairs in train and test"]["passed"] = None
-    failed = [f"{name}: {c['bad']:_} of {c['of']:_} {c['says']}" for name, c in checks.items() if c["passed"] is False]
-    if failed:
-        raise DataError(f"the {kind} split is broken: {'; '.join(failed)}. Split the data again.")
-    return checks
 
 
 def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -> pl.LazyFrame:
@@ -352,50 +286,3 @@ def _by_part(codes: np.ndarray, part: np.ndarray) -> np.ndarray:
     counts = np.bincount(codes * width + part)
     counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width)
     return counts[counts.any(axis=1)]
-
-
-def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, CheckResult]:
-    time, label = pl.col("timestamp"), pl.col("split")
-    query = frame.select(
-        ((label == "train") & (time > cutoff)).sum().alias("train"),
-        ((label == "valid") & ((time <= cutoff) | (time > valid_cutoff))).sum().alias("valid"),
-        ((label == "test") & (time <= valid_cutoff)).sum().alias("test"),
-    )
-    train, valid, test = collect(query, _LABEL).row(0)
-    return {
-        "no training row after the cutoff": _result(train, rows, f"training rows are later than {cutoff}"),
-        "validation inside its window": _result(
-            valid, rows, f"validation rows are outside {cutoff + 1}..{valid_cutoff}"
-        ),
-        "test after validation": _result(test, rows, f"test rows are not later than {valid_cutoff}"),
-    }
-
-
-def _check_cold_items(frame: pl.LazyFrame) -> dict[str, CheckResult]:
-    per_item = frame.group_by("item_id").agg(
-        (pl.col("split") == "train").sum().alias("train"), pl.col("split").n_unique().alias("parts")
-    )
-    query = per_item.select(
-        pl.len(),
-        (pl.col("parts") > 1).sum().alias("split"),
-        pl.col("train").sum().alias("rows"),
-        pl.col("train").filter(pl.col("parts") > 1).sum().alias("known"),
-    )
-    items, several, rows, known = collect(query, _LABEL).row(0)
-    return {
-        "no training row of a cold item": _result(known, rows, "training rows are with an item of a later part"),
-        "one part an item": _result(several, items, "items are in several parts"),
-    }
-
-
-def _users_out_of_order(frame: pl.LazyFrame, first: str, second: str) -> int:
-    """Counts users with an interaction in the part ``first`` that is later than an interaction in ``second``."""
-    label, time = pl.col("split"), pl.col("timestamp")
-    per_user = frame.group_by("user_id").agg(
-        time.filter(label == first).max().alias("latest"), time.filter(label == second).min().alias("earliest")
-    )
-    return int(collect(per_user.select((pl.col("latest") > pl.col("earliest")).sum()), _LABEL).item())
-
-
-def _result(bad: int, of: int, says: str) -> CheckResult:
-    return {"passed": bad == 0, "bad": int(bad), "of": int(of), "says": says}

@@ -167,23 +167,11 @@ def _inspect(path: Path, notes: list[str]) -> _Facts:
         raise DataError(f"{path} is a folder, expected a file.")
     if not path.is_file():
         raise DataError(f"{path} does not exist.")
-    lf = cr = crlf = nul = 0
-    quotes = bom = False
-    empty = True
-    last = b""
+    found = _ByteCounts()
     decoder = codecs.getincrementaldecoder("utf-8")()
     with refuse_broken(path.name), path.open("rb") as file:
         while block := file.read(_BLOCK):
-            bom = bom or (not last and block.startswith(codecs.BOM_UTF8))
-            lf += block.count(b"\n")
-            if b"\r" in block:
-                cr += block.count(b"\r")
-                crlf += block.count(b"\r\n")
-            crlf += last == b"\r" and block.startswith(b"\n")
-            nul += block.count(b"\0")
-            quotes = quotes or b'"' in block
-            empty = empty and not block.removeprefix(codecs.BOM_UTF8).strip()
-            last = block[-1:]
+            found.add(block)
             try:
                 decoder.decode(block)
             except UnicodeDecodeError:
@@ -192,22 +180,49 @@ def _inspect(path: Path, notes: list[str]) -> _Facts:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         _refuse_encoding(path)
-    if nul:
-        raise DataError(f"{path.name}: {nul:_} NUL bytes; it is not UTF-8 text (binary or UTF-16?).")
-    if empty:
-        raise DataError(f"{path.name} is empty.")
-    if cr and not lf:
-        raise DataError(f"{path.name}: lines end in CR alone; convert them to LF.")
-    lines = lf + (last != b"\n")
-    if bom:
-        notes.append(f"{path.name}: a byte order mark at its begin was left out.")
-    if crlf:
-        notes.append(f"{path.name}: {crlf:_} of {lines:_} lines end in CR LF; read like LF.")
-    if cr > crlf:
-        notes.append(f"{path.name}: {cr - crlf:_} CR characters inside lines were kept as part of the values.")
-    if last != b"\n":
-        notes.append(f"{path.name}: the last line has no line break; if the file was cut off, that line is damaged.")
-    return _Facts(lines, bom, quotes)
+    return found.checked(path.name, notes)
+
+
+class _ByteCounts:
+    """Counts over the blocks of a file."""
+
+    def __init__(self) -> None:
+        self.lf = self.cr = self.crlf = self.nul = 0
+        self.quotes = self.bom = False
+        self.empty = True
+        self.last = b""
+
+    def add(self, block: bytes) -> None:
+        self.bom = self.bom or (not self.last and block.startswith(codecs.BOM_UTF8))
+        self.lf += block.count(b"\n")
+        if b"\r" in block:
+            self.cr += block.count(b"\r")
+            self.crlf += block.count(b"\r\n")
+        self.crlf += self.last == b"\r" and block.startswith(b"\n")
+        self.nul += block.count(b"\0")
+        self.quotes = self.quotes or b'"' in block
+        self.empty = self.empty and not block.removeprefix(codecs.BOM_UTF8).strip()
+        self.last = block[-1:]
+
+    def checked(self, name: str, notes: list[str]) -> _Facts:
+        """Raises DataError for bytes that no table can hold, and notes tolerated oddities."""
+        if self.nul:
+            raise DataError(f"{name}: {self.nul:_} NUL bytes; it is not UTF-8 text (binary or UTF-16?).")
+        if self.empty:
+            raise DataError(f"{name} is empty.")
+        if self.cr and not self.lf:
+            raise DataError(f"{name}: lines end in CR alone; convert them to LF.")
+        cut = self.last != b"\n"
+        lines, inside = self.lf + cut, self.cr - self.crlf
+        if self.bom:
+            notes.append(f"{name}: a byte order mark at its begin was left out.")
+        if self.crlf:
+            notes.append(f"{name}: {self.crlf:_} of {lines:_} lines end in CR LF; read like LF.")
+        if inside > 0:
+            notes.append(f"{name}: {inside:_} CR characters inside lines were kept as part of the values.")
+        if cut:
+            notes.append(f"{name}: the last line has no line break; if the file was cut off, that line is damaged.")
+        return _Facts(lines, self.bom, self.quotes)
 
 
 def _refuse_encoding(path: Path) -> None:

@@ -24,7 +24,8 @@ from reckg.data.importers.sequences import import_sequences
 from reckg.data.importers.tables import import_tables
 from reckg.data.read import read_dataset, write_dataset
 from reckg.data.schema import ColumnKinds, Dataset
-from reckg.data.split import check_split, split_interactions
+from reckg.data.split import split_interactions
+from reckg.data.split_checks import check_split
 from reckg.errors import DataError
 
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

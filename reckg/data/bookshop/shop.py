@@ -26,12 +26,12 @@ from reckg.data.bookshop.catalog import (
     make_catalog,
     outside_graph,
 )
+from reckg.data.bookshop.shelves import Shelves, choose_books
 from reckg.errors import DataError
 
 BLOCK_USERS = 2048
 INTERACTIONS_PER_USER = 20.0
 SHELF = 64
-ROUNDS = 4  # searches for another book after the best one was taken before
 FAVOURITE_AUTHORS = 3
 # Columns of a shelf by where its books come from; the rest is drawn by popularity.
 SHELF_NEW, SHELF_GENRE, SHELF_THEME, SHELF_AUTHOR = 8, 12, 12, 6
@@ -87,50 +87,6 @@ class Traits:
         self.language = books.language.astype(np.int8)
         self.released_day = (books.released / DAY).astype(np.float32)
         self.price = books.price.astype(np.float32)
-
-
-class Shelves:
-    """Draws books from groups, as genres, in proportion to popularity.
-
-    Args:
-        group: (n, c) groups of n books, -1 for none.
-        popularity: (n,) weights.
-        n_groups: number of groups.
-    """
-
-    def __init__(self, group: np.ndarray, popularity: np.ndarray, n_groups: int) -> None:
-        book, column = np.nonzero(group >= 0)
-        group_of = group[book, column]
-        order = np.argsort(group_of, kind="stable")
-        self.books = book[order]
-        self.size = np.bincount(group_of, minlength=n_groups)
-        self.start = np.concatenate([[0], np.cumsum(self.size)])
-        cumulative = np.concatenate([[0.0], np.cumsum(popularity[self.books])])
-        self.low, self.high = cumulative[self.start[:-1]], cumulative[self.start[1:]]
-        self.cumulative = cumulative[1:]
-        # The first book of each equal slice of the sum, so that a draw is a look-up and a few steps.
-        self.slices = 4 * len(self.books)
-        edges = np.arange(self.slices + 1) * (self.cumulative[-1] / self.slices)
-        guide = np.minimum(np.searchsorted(self.cumulative, edges, side="right"), len(self.books) - 1)
-        self.guide = guide[:-1].astype(np.int32)
-        self.steps = int(np.diff(guide).max())
-
-    def draw(self, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws a book for each group.
-
-        Args:
-            group: groups, an array of any shape.
-            rng: the random stream.
-        Returns:
-            books in the same shape, -1 for an empty group.
-        """
-        point = self.low[group] + rng.random(group.shape) * (self.high - self.low)[group]
-        slice_of = np.minimum((point * (self.slices / self.cumulative[-1])).astype(np.int64), self.slices - 1)
-        place = self.guide[slice_of]
-        for _ in range(self.steps):
-            place += self.cumulative[place] <= point
-        place = np.clip(place, self.start[group], np.maximum(self.start[group + 1] - 1, 0))
-        return np.where(self.size[group] > 0, self.books[np.minimum(place, len(self.books) - 1)], -1)
 
 
 class Bookshop:
@@ -266,7 +222,7 @@ class Bookshop:
         out += np.float32(NOVELTY) * np.exp(np.maximum(age, 0) * np.float32(-1 / NOVELTY_DAYS))
         out -= np.float32(PRICE) * readers.thrift[user] * traits.price[book]
         out[age < 0] = -np.inf
-        return out
+        return np.asarray(out)
 
     def shelf(self, readers: Readers, user: np.ndarray, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws the books that readers see.
@@ -312,7 +268,7 @@ class Bookshop:
         shelf = self.shelf(readers, user, time, rng)
         utility = self.utility(readers, user, time, shelf)
         noise = -np.log(rng.standard_exponential(utility.shape, dtype=np.float32) + np.float32(1e-30))
-        visit, column = _choose(utility + noise, user[:, None] * self.items + shelf)
+        visit, column = choose_books(utility + noise, user[:, None] * self.items + shelf)
         user, time, book, pleased = user[visit], time[visit], shelf[visit, column], utility[visit, column]
         source, book, time = self._go_on(book, time, rng)
         user, pleased = user[source], pleased[source]
@@ -369,37 +325,6 @@ class Bookshop:
                 "country": pl.Series(list(words.COUNTRIES)).gather(pl.Series(readers.country)),
             }
         ).select(_user_id(pl.col("user")), "age_band", "country")
-
-
-def _choose(score: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each row the column with its best score, and each key to one row only.
-
-    A key goes to the first row that wants it. The other rows want their next best column, up to ROUNDS times. Rows
-    without a finite score get no column.
-
-    Args:
-        score: (e, c) scores.
-        key: (e, c) keys.
-    Returns:
-        (rows, columns), each (m,), rows rising.
-    """
-    score = score.copy()
-    rows, given, keys = [], [], np.empty(0, dtype=key.dtype)
-    pending = np.arange(len(score))
-    for _ in range(ROUNDS):
-        column = np.argmax(score[pending], axis=1)
-        finite = np.isfinite(score[pending, column])
-        pending, column = pending[finite], column[finite]
-        first = np.zeros(len(pending), dtype=bool)
-        first[np.unique(key[pending, column], return_index=True)[1]] = True
-        rows.append(pending[first])
-        given.append(column[first])
-        keys = np.concatenate([keys, key[pending, column][first]])
-        pending = pending[~first]
-        score[pending] = np.where(np.isin(key[pending], keys), -np.inf, score[pending])
-    row, column = np.concatenate(rows), np.concatenate(given)
-    order = np.argsort(row)
-    return row[order], column[order]
 
 
 def _user_id(user: pl.Expr) -> pl.Expr:

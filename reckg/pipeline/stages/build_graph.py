@@ -16,7 +16,8 @@ from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
 from reckg.data.row_order import row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
-from reckg.data.split import Split, check_split, split_interactions
+from reckg.data.split import Split, split_interactions
+from reckg.data.split_checks import check_split
 from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import derived_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare

@@ -285,7 +285,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'title' is given more than one kind"):
         read_dataset(folder)
     settings.write_text('[users]\ntext = ["bio"]\n')
-    with pytest.raises(DataError, match=r"no users table"):
+    with pytest.raises(DataError, match=r"there is no table users"):
         read_dataset(folder)
     settings.write_text('list_separator = ";"\n[items]\ntext = ["title"]\nlist = ["genre"]\n')
     dataset, notes = read_dataset(folder)

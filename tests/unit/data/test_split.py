@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from reckg.data.schema import TimeKind
-from reckg.data.split import Split, check_split, cold_item_parts, split_interactions
+from reckg.data.split import Split, cold_item_parts, split_interactions
+from reckg.data.split_checks import check_split
 from reckg.errors import DataError
 
 

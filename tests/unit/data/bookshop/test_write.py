@@ -14,7 +14,8 @@ from polars.testing import assert_frame_equal
 
 from reckg.data.bookshop import words as words
 from reckg.data.bookshop.catalog import END, START, make_catalog
-from reckg.data.bookshop.shop import BLOCK_USERS, Bookshop, Shelves, _choose
+from reckg.data.bookshop.shelves import Shelves, choose_books
+from reckg.data.bookshop.shop import BLOCK_USERS, Bookshop
 from reckg.data.bookshop.write import generate_bookshop, write_bookshop
 from reckg.data.read import read_dataset
 from reckg.data.schema import TABLES, Dataset
@@ -225,5 +226,5 @@ def test_shelves_draw_in_proportion_to_popularity_within_the_group() -> None:
 def test_a_key_goes_to_the_first_row_that_wants_it() -> None:
     score = np.array([[3.0, 1.0], [3.0, 1.0], [3.0, -np.inf]])
     key = np.array([[7, 8], [7, 9], [7, 7]])
-    rows, columns = _choose(score, key)
+    rows, columns = choose_books(score, key)
     assert rows.tolist() == [0, 1] and columns.tolist() == [0, 1]
