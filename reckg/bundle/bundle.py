@@ -7,9 +7,9 @@
     history.safetensors     the users' interactions as compressed rows
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
-    inductive/              what new items and users are embedded with; may be left out
+    inductive/              arrays that embed new items and users; may be left out
     golden.jsonl            a few requests with their answers
-    model/ text_encoder/    what the jobs add
+    model/ text_encoder/    added by the jobs
 
 Vectors, history and feature tables are mapped into memory, and nothing is unpickled. Hashes are checked before FAISS or
 LightGBM read a file: their parsers do not survive every damaged one.
@@ -39,11 +39,11 @@ DEFAULT_CANDIDATES = 200  # where the manifest holds no configuration
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """What is served, in memory; U users, I items, d dimensions.
+    """Everything that is served, in memory; U users, I items, d dimensions.
 
-    ``manifest`` of a bundle that is to be saved holds what the caller knows: ``config``, ``metrics``, ``data_hash``,
-    ``item_columns`` (``text``: the names of the text columns, the title first), ``ranker`` (served, or refused and
-    why); `save_bundle` adds the rest.
+    Before a bundle is saved, its ``manifest`` holds ``config``, ``metrics``, ``data_hash``, ``item_columns`` (``text``:
+    the names of the text columns, the title first) and ``ranker`` (served, or refused and why). `save_bundle` adds the
+    rest.
     """
 
     version: str
@@ -66,7 +66,7 @@ class Bundle:
 
     @property
     def embedder(self) -> Inductive:
-        """What new items and users are embedded with. Raises CannotEmbedError where the bundle has none."""
+        """Embedder of new items and users. Raises CannotEmbedError: the bundle was built without one."""
         if self.inductive is None:
             raise CannotEmbedError(
                 f"bundle {self.version!r} holds nothing to embed new items and users with: its folder inductive/ was "
@@ -81,11 +81,17 @@ class Bundle:
 
     @cached_property
     def diversity(self) -> Diversity:
-        """What is done with lists after ranking, as configured; nothing where the manifest says nothing."""
+        """Settings of the changes to lists after ranking; the defaults where the manifest holds none."""
         return Diversity(**self.manifest.get("config", {}).get("diversity", {}))
 
     def traits(self, diversity: Diversity) -> ItemTraits:
-        """Item traits that ``diversity`` needs, cached. Raises ConfigError: the items lack a column."""
+        """Returns the item traits that a diversity needs, and caches them.
+
+        Args:
+            diversity: names the column and the provider column.
+        Raises:
+            ConfigError: the items lack a column.
+        """
         key = diversity.column, diversity.provider_column
         if key not in self._traits:
             self._traits[key] = self._item_traits(diversity)
@@ -117,27 +123,37 @@ class Bundle:
 
     @cached_property
     def item_filters(self) -> ItemFilters:
-        """Filters over the catalogue."""
+        """Filters over the catalog."""
         return ItemFilters(self.items, self.item_ids, self.manifest.get("item_columns", {}))
 
     @cached_property
     def schema(self) -> pl.Schema:
-        """The types of the catalogue's columns; item_id is the first."""
+        """Types of the catalog's columns, ``item_id`` first."""
         return self.items.schema
 
     @cached_property
     def title_column(self) -> str | None:
-        """The first text column of the catalogue, or None."""
+        """First text column of the catalog, or None."""
         text = self.manifest.get("item_columns", {}).get("text", [])
         return str(text[0]) if text else None
 
     def titles(self, item_idx: np.ndarray) -> list[str]:
-        """Titles of (n,) items; empty where an item has none."""
+        """Returns the titles of items.
+
+        Args:
+            item_idx: (n,) item_idx.
+        Returns:
+            n titles; empty for an item without a title.
+        """
         if self.title_column is None:
             return [""] * len(item_idx)
         titles = self.items[self.title_column]
         return [titles[item] or "" for item in item_idx.tolist()]  # one by one: a gather of a few costs 50 times more
 
     def row(self, item_idx: int) -> dict[str, Any]:
-        """What the catalogue says of an item, by column; item_id is one."""
+        """Returns the catalog's row of an item, by column, ``item_id`` included.
+
+        Args:
+            item_idx: the item.
+        """
         return self.items.row(item_idx, named=True)

@@ -12,7 +12,13 @@ from reckg.errors import ArtifactError
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Checks that the parts of a bundle fit together. Raises ArtifactError with everything that does not."""
+    """Checks that the parts of a bundle fit together.
+
+    Args:
+        bundle: a bundle in memory, before it is saved or after it was read.
+    Raises:
+        ArtifactError: names all parts that do not fit.
+    """
     n_users, n_items = len(bundle.user_ids), len(bundle.item_ids)
     dim = bundle.item_vectors.shape[-1]
     problems = [] if VERSION.fullmatch(bundle.version) else [f"version {bundle.version!r} is no name of a folder"]
@@ -31,9 +37,9 @@ def check_bundle(bundle: Bundle) -> None:
     elif not problems and not np.array_equal(bundle.index.vectors(), bundle.item_vectors):
         problems.append("index and item vectors hold different vectors")
     problems += _history_problems(bundle.history, n_users, n_items)
-    for what, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
+    for name, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
         if len(table) != n:
-            problems.append(f"feature tables have {len(table):_} {what}, {what[:-1]} ids {n:_}")
+            problems.append(f"feature tables have {len(table):_} {name}, {name[:-1]} ids {n:_}")
     if bundle.inductive is not None:
         problems += bundle.inductive.problems(n_users, n_items, dim)
     if problems:
@@ -42,13 +48,13 @@ def check_bundle(bundle: Bundle) -> None:
         )
 
 
-def _array_problems(what: str, array: np.ndarray, shape: tuple[int, ...], counted: str) -> list[str]:
+def _array_problems(name: str, array: np.ndarray, shape: tuple[int, ...], counted: str) -> list[str]:
     if array.ndim == len(shape) and array.shape[0] != shape[0]:
-        return [f"{what} have {array.shape[0]:_} rows, {counted} {shape[0]:_}"]
+        return [f"{name} have {array.shape[0]:_} rows, {counted} {shape[0]:_}"]
     if array.shape != shape or array.dtype != np.float32:
-        return [f"{what} are {array.dtype} of shape {array.shape}, expected float32 of {shape}"]
+        return [f"{name} are {array.dtype} of shape {array.shape}, expected float32 of {shape}"]
     bad = int((~np.isfinite(array)).sum())
-    return [f"{what} hold {bad:_} values that are not finite"] if bad else []
+    return [f"{name} hold {bad:_} values that are not finite"] if bad else []
 
 
 def _history_problems(history: History, n_users: int, n_items: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""A bundle's manifest: what the bundle is, with the sha256 and size of every other file, and of itself.
+"""A bundle's manifest: its settings, the sha256 and size of every other file, and the manifest's own digest.
 
 Imports nothing heavy: the server's supervisor reads manifests.
 """
@@ -21,20 +21,32 @@ _KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dic
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
-    """A manifest as it is written, with its ``digest``. Raises ArtifactError: it holds what JSON cannot."""
+    """Formats a manifest for writing, with its ``digest``.
+
+    Args:
+        manifest: the manifest without ``digest``.
+    Raises:
+        ArtifactError: JSON cannot hold a value.
+    """
     try:
         return (
             json.dumps(manifest | {"digest": _digest(manifest)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"the bundle's manifest holds what JSON cannot: {error}.") from error
+        raise ArtifactError(f"JSON cannot hold a value of the bundle's manifest: {error}.") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A bundle's manifest. Raises ArtifactError: there is none, or it is damaged or of another format version."""
+    """Reads the manifest of a bundle.
+
+    Args:
+        path: the bundle's folder.
+    Raises:
+        ArtifactError: the manifest is missing, damaged, or of another format version.
+    """
     file = Path(path) / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path} is no bundle: it holds no {MANIFEST}. 'reckg run' writes one at RUN/bundle."
@@ -56,10 +68,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         wrong = ["files"]
     if wrong:
         raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
-    return manifest
+    return dict(manifest)
 
 
 def _digest(manifest: dict[str, Any]) -> str:
-    """The sha256 of what a manifest says, however it is laid out."""
-    said = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    """Hashes the content of a manifest, whatever its layout."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()

@@ -37,6 +37,7 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     """Reads a bundle.
 
     Args:
+        path: the bundle's folder.
         verify: check the hash of every file; else only names, sizes and shapes, and the hashes of the files whose
             parsers do not survive damage.
     Raises:
@@ -49,8 +50,11 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
 
 
 def read_checked(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    """Reads the bundle of a manifest, after ``check_files``: no file is hashed again.
+    """Reads a bundle whose files ``check_files`` has checked. No file is hashed again.
 
+    Args:
+        path: the bundle's folder.
+        manifest: as ``read_manifest`` returned it.
     Raises:
         ArtifactError: a file cannot be read, or the parts do not fit together.
     """

@@ -31,18 +31,21 @@ class UnknownVersionError(ArtifactError):
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a bundle store, and no bundle."""
+    """Returns whether a folder is a bundle store rather than a bundle."""
     return (path / LATEST).exists() and not (path / MANIFEST).exists()
 
 
 def publish(bundle: Path, store: Path) -> str:
-    """Copies a bundle into a store, new or not, and makes it the latest version. Publishing one again is no error.
+    """Copies a bundle into a store and makes it the latest version. Publishing one again is no error.
 
+    Args:
+        bundle: the bundle's folder.
+        store: the store's folder; made if missing.
     Returns:
         The version.
     Raises:
-        ArtifactError: the bundle is damaged, or holds links; the store has this version with other files; or the disk
-            refuses. The store's latest version is then what it was.
+        ArtifactError: the bundle is damaged or holds links; the store has this version with other files; or the disk
+            refuses. The store then keeps its latest version.
     """
     manifest = read_manifest(bundle)
     version = _checked(manifest["version"])
@@ -66,10 +69,13 @@ def publish(bundle: Path, store: Path) -> str:
 
 
 def resolve(store: Path, version: str = LATEST) -> Path:
-    """The folder of a version, or of the one that is called latest.
+    """Returns the folder of a version.
 
+    Args:
+        store: the store's folder.
+        version: the version's name; ``latest`` follows the store's file of that name.
     Raises:
-        UnknownVersionError: there is none, its name is no version's, or it leads out of the store.
+        UnknownVersionError: the store lacks the version, or the name is no version's or leads out of the store.
         ArtifactError: the version holds links.
     """
     if version == LATEST:
@@ -87,21 +93,26 @@ def resolve(store: Path, version: str = LATEST) -> Path:
 
 
 def latest_version(store: Path) -> str | None:
-    """The name in ``latest``, whether the store holds it or not; None: there is no such file."""
+    """Returns the name in ``latest``, whether the store holds that version or not; None without such a file."""
     return _named(store, LATEST)
 
 
 def versions(store: Path) -> list[str]:
-    """The versions of a store, those published first at the front."""
+    """Lists the versions of a store, in the order of publishing."""
     folders = [path for path in store.iterdir() if VERSION.fullmatch(path.name) and (path / MANIFEST).is_file()]
     return [path.name for path in sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name))]
 
 
 def keep(store: Path, n: int) -> list[str]:
-    """Removes all versions but the n published last, the latest, the previous and those that are served.
+    """Removes old versions. The latest, the previous, and the served versions stay.
 
+    Args:
+        store: the store's folder.
+        n: the n versions published last stay as well.
     Returns:
-        What was removed.
+        The removed versions.
+    Raises:
+        ArtifactError: the disk refuses.
     """
     removed = []
     with _disk_errors(store), _publishing(store):
@@ -139,7 +150,7 @@ def _checked(version: str) -> str:
 
 
 def _named(store: Path, name: str) -> str | None:
-    """What ``latest`` or ``previous`` names; None where there is no such file. Links are not followed."""
+    """Reads the version's name in ``latest`` or ``previous``; None without that file. Links are not followed."""
     try:
         handle = os.open(store / name, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -147,15 +158,15 @@ def _named(store: Path, name: str) -> str | None:
     except OSError as error:
         raise ArtifactError(f"{store / name} cannot be read: {error.strerror}.") from error
     with open(handle, "rb") as file:
-        said = file.read(NAME_BYTES).decode("utf-8", "replace").strip()
+        name_read = file.read(NAME_BYTES).decode("utf-8", "replace").strip()
     try:
-        return _checked(said)
+        return _checked(name_read)
     except UnknownVersionError as error:
         raise UnknownVersionError(f"{store / name}: {error}") from None
 
 
 def _copy(bundle: Path, folder: Path) -> None:
-    """Copies the files, as nobody's to write; the folder gets the time of now."""
+    """Copies the files without write permission; the folder gets the present time."""
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
     for path in folder.rglob("*"):
         if path.is_file():
@@ -193,13 +204,11 @@ def _disk_errors(store: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, shutil.Error) as error:
-        raise ArtifactError(
-            f"{store} cannot be written: {reason(error)}; its latest version is what it was."
-        ) from error
+        raise ArtifactError(f"{store} cannot be written: {reason(error)}; its latest version stays.") from error
 
 
 def _remove_leftovers(store: Path) -> None:
-    """Removes what killed processes left; the caller is the only one that writes."""
+    """Removes files of killed processes. The caller must be the only process that writes."""
     for pattern in (".*.writing*", ".*.removing"):
         for path in store.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

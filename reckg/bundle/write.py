@@ -114,7 +114,7 @@ def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
 
 
 def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the caller knows, and over it what only the written bundle can tell."""
+    """Adds the facts of the written bundle to the caller's manifest."""
     return {
         **bundle.manifest,
         "format_version": FORMAT_VERSION,

@@ -22,7 +22,15 @@ from reckg.files.file_hash import file_sha256
 
 
 def write_atomically(path: Path, data: bytes | memoryview | str, mode: int = 0o666) -> None:
-    """Writes a whole file. Args, Raises: as ``written_file``; text is encoded as UTF-8."""
+    """Writes a whole file.
+
+    Args:
+        path: the file; its folder must exist.
+        data: the content; text is encoded as UTF-8.
+        mode: permissions of the new file, before the umask.
+    Raises:
+        OSError: the disk refuses; ``path`` is unchanged.
+    """
     with written_file(path, mode) as beside:
         beside.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
@@ -52,12 +60,13 @@ def written_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 @contextmanager
 def written_folder(path: Path, *, overwrite: bool, marker: str | None) -> Iterator[Path]:
-    """A new folder beside ``path`` to write into; it takes the place of ``path`` when the block ends well.
+    """Yields a new folder beside ``path`` to write to. It replaces ``path`` when the block ends well.
 
-    One that fails leaves nothing behind; what a killed process left is removed by the next that writes there.
+    A block that fails leaves nothing behind. The next write to ``path`` removes the folder of a killed process.
 
     Args:
-        overwrite: replace what is at ``path``, if that is a folder that holds ``marker``.
+        path: the folder; its parents are made.
+        overwrite: replace an existing folder at ``path``.
         marker: the file that every folder of this kind holds; None: the caller has checked ``path``.
     Raises:
         ArtifactError: ``path`` exists and may not be replaced, or the disk refuses.
@@ -77,15 +86,13 @@ def written_folder(path: Path, *, overwrite: bool, marker: str | None) -> Iterat
         _check_target(path, overwrite, marker)
         _move_into_place(beside, path)
     except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {reason(error)}; what was there before is unchanged."
-        ) from error
+        raise ArtifactError(f"{path} cannot be written: {reason(error)}; its former content is unchanged.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def reason(error: OSError) -> str:
-    """Why the disk refuses, of a folder that was copied for its first file; and what to do where it is full."""
+    """Explains a disk's refusal. For a folder that was copied, explains the first file's."""
     several = isinstance(error, shutil.Error) and isinstance(error.args[0], list)
     why = str(error.args[0][0][2]) if several else str(error)
     is_full = any(os.strerror(code) in why for code in (errno.ENOSPC, errno.EDQUOT))
@@ -93,7 +100,13 @@ def reason(error: OSError) -> str:
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{path relative to folder: {"sha256", "bytes"}}`` of every file in a folder and those below it."""
+    """Hashes every file in a folder and below.
+
+    Args:
+        folder: the folder.
+    Returns:
+        Path relative to the folder, to ``sha256`` and ``bytes``; in the order of the paths.
+    """
     return {
         name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for name, path in sorted(_files(folder).items())
@@ -101,18 +114,26 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def files_sha256(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
-    """One sha256 for the described files below a folder: of their paths within it and their hashes."""
+    """Combines the paths and hashes of described files into one sha256.
+
+    Args:
+        files: as ``describe_files`` returns them.
+        below: count only the files whose path starts with this; paths are taken without it.
+    """
     lines = [f"{name.removeprefix(below)} {file['sha256']}\n" for name, file in files.items() if name.startswith(below)]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def check_files(folder: Path, expected: Mapping[str, Mapping[str, Any]], hashed: tuple[str, ...] | None = None) -> None:
-    """Checks that a folder holds the files that ``describe_files`` saw, as they were; ``manifest.json`` is ignored.
+    """Checks that a folder holds the files that ``describe_files`` described, unchanged.
 
     Args:
-        hashed: check the hashes of only the files whose path starts with one of these; None: of all.
+        folder: the folder. Its ``manifest.json`` and hidden files are ignored.
+        expected: as ``describe_files`` returned them.
+        hashed: check the hashes of only the files whose path starts with one of these; None: of all. Sizes are checked
+            for every file.
     Raises:
-        ArtifactError: names every file that is missing, unexpected (hidden files are ignored) or changed.
+        ArtifactError: names every file that is missing, unexpected or changed.
     """
     found = _files(folder)
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
@@ -150,7 +171,7 @@ def _beside(path: Path, pid: int) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what processes that no longer run left beside ``path``."""
+    """Removes files and folders that killed processes left beside ``path``."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.writing-*"):
         pid = left.name.rpartition("-")[2]
         if pid.isdigit() and (int(pid) == os.getpid() or not _runs(int(pid))):
@@ -177,7 +198,7 @@ def _sync_all(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Forces a file, or which files a folder holds, to disk."""
+    """Forces a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -186,7 +207,7 @@ def sync(path: Path) -> None:
 
 
 def _move_into_place(beside: Path, path: Path) -> None:
-    """Renames; where ``path`` exists, exchanges the two in one step, so that a reader always finds one of them."""
+    """Renames ``beside`` to ``path``. An existing ``path`` is exchanged in one step: a reader always finds a folder."""
     if not path.exists():
         os.rename(beside, path)
     elif not _exchange(beside, path):
@@ -202,7 +223,7 @@ def _move_into_place(beside: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two folders atomically (Linux's renameat2); False where the system cannot."""
+    """Exchanges two folders atomically with Linux's renameat2. Returns False on a system without it."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

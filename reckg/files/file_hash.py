@@ -7,6 +7,14 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """In hexadecimal; the file is read in pieces. Raises OSError."""
+    """Hashes a file in pieces.
+
+    Args:
+        path: the file.
+    Returns:
+        The sha256 in hexadecimal.
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[N
     Args:
         path: an existing folder or file; its content is neither read nor changed.
         wait: block until the lock is free.
-        shared: several holders may share the lock; an exclusive one waits for all of them.
+        shared: several holders may share the lock; an exclusive one waits for all holders.
     Raises:
         BlockingIOError: ``wait`` is off and another process or thread holds the lock.
         OSError: the path is missing, or its file system has no locks.

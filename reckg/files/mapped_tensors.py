@@ -32,9 +32,10 @@ Layout = Mapping[str, tuple[str, Shape]]  # a tensor's name to its NumPy dtype a
 def mapped_tensors(path: Path) -> dict[str, np.ndarray]:
     """Maps every tensor of a safetensors file, by name, without reading its values.
 
+    Args:
+        path: the file; see https://huggingface.co/docs/safetensors for the format.
     Raises:
-        ArtifactError: the file is missing, or its header does not fit its size.
-    Source: the format, https://huggingface.co/docs/safetensors.
+        ArtifactError: the file is missing, its header does not fit its size, or tensors overlap or leave gaps.
     """
     try:
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""What a new item or user says of itself, as edges to the nodes of the graph; and what the graph does not know."""
+"""Attributes of new items and users as edges of the graph, and the values that the graph does not know."""
 
 from __future__ import annotations
 
@@ -32,13 +32,17 @@ class Vocabulary:
     numbers: Mapping[str, NumberBins]
 
     def edges(self, attributes: Attributes, prefix: str = "") -> tuple[Edges, list[str]]:
-        """The edges of a node with these attributes, and what of them the graph does not know.
+        """Makes the edges of a node with these attributes.
 
-        A missing value is none. A value is unknown (``column=value``) where it is no entity of the graph: new, or too
-        rare or too common when the graph was built; a column (``column``), where the graph has no such relation.
+        A missing value has no edge. A value is unknown (``column=value``) where it is no entity of the graph: new, or
+        too rare or too common when the graph was built. A column is unknown (``column``) where the graph has no such
+        relation.
 
         Args:
+            attributes: column to a value or a list of values.
             prefix: sets users' columns apart from items', as in reckg.graph.triples.
+        Returns:
+            The edges, and the unknown values and columns.
         """
         found: dict[tuple[int, int], None] = {}
         unknown = []
@@ -73,10 +77,10 @@ class Vocabulary:
 
 
 def listed(value: Any) -> Sequence[Any]:
-    """The values of an attribute."""
+    """Returns the values of an attribute."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 def as_text(value: Any) -> str:
-    """As Polars writes it, which wrote the graph's names."""
+    """Writes a value as Polars does, which wrote the graph's names."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,11 +1,11 @@
 """Inductive: the vectors of new items and users, in the space of a bundle's own, in one call and without training.
 
-    inductive/inductive.safetensors   what reckg.inductive.readout needs, and the weights of text and linear part
+    inductive/inductive.safetensors   arrays of reckg.inductive.readout, weights of the text and linear parts
     inductive/inductive.json          names, settings
     inductive/entities.parquet        the graph's entities in node order
     text_encoder/                     beside it, where the model reads texts
 
-The arrays are mapped into memory, so that the processes of one machine share them. torch is imported when the first
+The arrays are mapped into memory, so that processes on a machine share them. torch is imported when the first
 text is encoded.
 """
 
@@ -30,6 +30,7 @@ from reckg.files.atomic_folder import files_sha256
 from reckg.graph.number_bins import NumberBins
 from reckg.graph.recency import recency_weights
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
+from reckg.inductive.info import InductiveInfo
 from reckg.inductive.readout import Edges, Readout, unit
 from reckg.model.linear.content import Content, NewItems, equally_long
 
@@ -43,10 +44,10 @@ KINDS = ("text", "categorical", "number", "list")
 
 @dataclass(frozen=True)
 class EmbeddedItems:
-    """vectors (n, D) float32, unit; unknown: for each item, what of its attributes the graph does not know.
+    """n embedded items.
 
-    layers (n, L + 1, d) and edges: how it stands in the graph. texts (n, t): what the encoder made of its text, zeros
-    where that says nothing.
+    vectors (n, D) float32, unit length. unknown: n lists of values and columns that the graph does not know. layers
+    (n, L + 1, d) and n edges: the items' places in the graph. texts (n, t): text vectors, zeros without a text.
     """
 
     vectors: np.ndarray
@@ -61,9 +62,7 @@ class Inductive:
 
     Args:
         arrays: as reckg.model.joint.inductive_arrays gives them.
-        info: n_users, n_items, relations (``interact`` left out), aggregator, combine, interaction_share, half_life
-            (0: histories have no order), item_columns and user_columns by kind, numbers (bins by relation), and text:
-            None, or max_tokens and attributes.
+        info: settings and names.
         entities: their names in node order. item_ids: in item_idx order.
         folder: where it was read from; None: items were added.
         encoder: folder of the text encoder.
@@ -72,7 +71,7 @@ class Inductive:
     def __init__(
         self,
         arrays: Mapping[str, Any],
-        info: Mapping[str, Any],
+        info: InductiveInfo,
         entities: Sequence[str],
         item_ids: Sequence[str],
         folder: Path | None,
@@ -82,13 +81,16 @@ class Inductive:
         self.folder, self.encoder_folder = folder, encoder
         relations = ("interact", *info["relations"])
         self.readout = Readout(arrays, len(relations), info["aggregator"], info["combine"], info["interaction_share"])
-        self.item_kinds, self.user_kinds = (ColumnKinds(**info[f"{table}_columns"]) for table in ("item", "user"))
-        columns = {*self.item_kinds.all(), *(USER_PREFIX + name for name in self.user_kinds.all())}
+        self.item_kinds, self.user_kinds = (
+            ColumnKinds(**{kind: tuple(names) for kind, names in columns.items()})
+            for columns in (info["item_columns"], info["user_columns"])
+        )
+        known = {*self.item_kinds.all(), *(USER_PREFIX + name for name in self.user_kinds.all())}
         self.vocabulary = Vocabulary(
             relations,
             {name: node for node, name in enumerate(entities)},
             {name: node for node, name in enumerate(item_ids, start=len(entities))},
-            frozenset(columns),
+            frozenset(known),
             {name: NumberBins(tuple(bins["points"]), bins["exact"]) for name, bins in info["numbers"].items()},
         )
 
@@ -100,7 +102,12 @@ class Inductive:
         return graph + (self.arrays["linear.source"].shape[1] + 1 if "linear.source" in self.arrays else 0)
 
     def problems(self, n_users: int, n_items: int, dim: int) -> list[str]:
-        """Why it does not fit a bundle of these sizes."""
+        """Lists differences from a bundle of these sizes.
+
+        Args:
+            n_users, n_items: of the bundle.
+            dim: dimensions of the bundle's vectors.
+        """
         found, expected = (self.info["n_users"], self.info["n_items"], self.dim), (n_users, n_items, dim)
         nodes = len(self.entities) + n_items
         if found != expected or len(self.arrays["layers"][0]) != nodes:
@@ -108,30 +115,35 @@ class Inductive:
         return []
 
     def encoder_problems(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Why the described files of a bundle do not hold the text encoder that the model was trained with."""
-        expected = (self.info["text"] or {}).get("encoder_sha256")  # older bundles do not say
+        """Checks that a bundle holds the text encoder that the model was trained with.
+
+        Args:
+            files: the described files of the bundle.
+        """
+        text = self.info["text"]
+        expected = None if text is None else text.get("encoder_sha256")  # older bundles lack it
         if expected in (None, files_sha256(files, f"{ENCODER}/")):
             return []
         return [f"{ENCODER} is not the text encoder that the model was trained with"]
 
     def embed_items(self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]) -> EmbeddedItems:
-        """The vectors of n items that the graph does not have, in one call.
+        """Embeds n items that the graph does not have, in one call.
 
         Args:
-            items: a table with the catalogue's text and attribute columns, or some of them; a column that is a
-                relation of the outside graph holds names of that graph, or item ids (``^relation``: the item is the
-                tail). Or (text, attributes by column) of each item.
+            items: a table with any of the catalog's text and attribute columns; a column that is a relation of the
+                outside graph holds names of that graph, or item ids (``^relation``: the item is the tail). Or (text,
+                attributes by column) for each item.
         Raises:
-            DataError: a column of another kind than the catalogue's; or items that have neither a text that the
-                model reads nor an attribute that the graph knows: nothing can be said of them.
+            DataError: a column is of another kind than the catalog's; or an item has neither a text that the model
+                reads nor an attribute that the graph knows.
         """
         frame, attributes = self._rows(items)
         with_attributes = bool(self.info["text"] and self.info["text"]["attributes"])
         texts = self._encoded(item_texts(frame, self.info["item_columns"], with_attributes))
         edges, unknown = zip(*(self.vocabulary.edges(row) for row in attributes), strict=True)
         if self.info["text"] is None and not isinstance(items, pl.DataFrame):
-            for said, (text, _) in zip(unknown, items, strict=True):
-                said += ["text"] if text else []
+            for names, (text, _) in zip(unknown, items, strict=True):
+                names += ["text"] if text else []
         empty = [n for n in range(len(edges)) if not len(edges[n]) and not texts[n].any()]
         if empty:
             lack = "neither a text nor an attribute value" if self.info["text"] else "no attribute value"
@@ -146,7 +158,7 @@ class Inductive:
     def embed_user(
         self, items: np.ndarray, attributes: Attributes | None = None, user_idx: int | None = None
     ) -> tuple[np.ndarray, list[str]]:
-        """(D,) unit vector of a user, and what of the attributes the graph does not know; zeros for one with nothing.
+        """Embeds a user. Returns a (D,) unit vector, zeros without items and attributes, and the unknown attributes.
 
         Args:
             items: (m,) item_idx of the whole history, oldest first; an item that is there twice counts twice.
@@ -173,7 +185,12 @@ class Inductive:
         return vector, unknown
 
     def extended(self, arrays: Mapping[str, Any], n_items: int) -> Inductive:
-        """Returns a copy with other arrays, of which ``n_items`` nodes are items; it cannot be saved."""
+        """Returns a copy with other arrays. The copy cannot be saved.
+
+        Args:
+            arrays: as of the constructor, with rows of added items.
+            n_items: items among the nodes.
+        """
         copied = copy.copy(self)
         copied.arrays, copied.folder = arrays, None
         copied.info = {**self.info, "n_items": n_items}
@@ -181,7 +198,15 @@ class Inductive:
         return copied
 
     def _item(self, layers: np.ndarray, text: np.ndarray, edges: Edges) -> np.ndarray:
-        """(D,) unit vector of an item; its linear columns are told from its text (text dim,) and its edges."""
+        """Combines an item's layers and its linear columns, which are computed from its text and edges.
+
+        Args:
+            layers: (L + 1, d) the item's layers.
+            text: (t,) its text vector.
+            edges: its edges.
+        Returns:
+            (D,) unit vector.
+        """
         vector = self.readout.combined(layers)
         if "linear.source" not in self.arrays:
             return vector
@@ -193,7 +218,7 @@ class Inductive:
         own, linear = self.arrays.get("new.scales", (1.0, 1.0))
         shift = self.arrays.get("new.shift", np.zeros(1, dtype=np.float32))
         placed = NewItems(float(own), float(linear), shift).placed(vector[None], columns)
-        return equally_long(placed, self.arrays["linear.longest"].item())[0]
+        return np.asarray(equally_long(placed, self.arrays["linear.longest"].item())[0])
 
     @cached_property
     def _content(self) -> Content | None:
@@ -201,7 +226,7 @@ class Inductive:
         return Content(**parts, weights={}) if parts else None
 
     def _stored_edges(self, user_idx: int, given: np.ndarray) -> Edges:
-        """The attributes of a user of the graph, of other relations than the given."""
+        """Returns the attribute edges of a user of the graph, except those of the given relations."""
         rows = slice(*self.arrays["user_edges.indptr"][user_idx : user_idx + 2].tolist())
         relation, tail = self.arrays["user_edges.relation"][rows], self.arrays["user_edges.tail"][rows]
         if len(given):
@@ -213,7 +238,7 @@ class Inductive:
     def _rows(
         self, items: pl.DataFrame | Sequence[tuple[str, Attributes]]
     ) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-        """The items' known columns in the catalogue's types, and the attributes of each."""
+        """Casts the items' known columns to the catalog's types, and lists the attributes of each item."""
         kinds, n = self.item_kinds, len(items)
         if not isinstance(items, pl.DataFrame):
             items = _as_frame(items, kinds)
@@ -225,14 +250,15 @@ class Inductive:
         return frame, attributes.to_dicts()
 
     def _projected(self, texts: np.ndarray) -> np.ndarray:
-        """(n, d) what stands for the texts before propagation: JointModel.projected_text."""
+        """Projects (n, t) text vectors to (n, d) inputs of the propagation, as JointModel.projected_text."""
         if self.info["text"] is None:
             return np.zeros((len(texts), self.readout.dim), dtype=np.float32)
         gate = texts @ self.arrays["text_gate.weight"].T + self.arrays["text_gate.bias"]
-        return ((texts @ self.arrays["text_projection.weight"].T) / (1 + np.exp(-gate))).astype(np.float32)
+        projected = texts @ self.arrays["text_projection.weight"].T
+        return np.asarray(projected / (1 + np.exp(-gate)), dtype=np.float32)
 
     def _encoded(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, text dim) float32; zeros where a text says nothing, or the model reads none."""
+        """Encodes n texts. Returns (n, t) float32, zeros for an empty text or a model without texts."""
         if self.info["text"] is None:
             return np.zeros((len(texts), 1), dtype=np.float32)
         if not any(texts):
@@ -243,15 +269,25 @@ class Inductive:
     def _encoder(self) -> Encoder:
         from reckg.model.text.encode import Encoder
 
-        if self.encoder_folder is None or not self.encoder_folder.is_dir():
+        text = self.info["text"]
+        if text is None or self.encoder_folder is None or not self.encoder_folder.is_dir():
             raise ArtifactError(
                 f"the model reads texts, but {self.encoder_folder}, its encoder, is missing: run 'reckg bundle' again."
             )
-        return Encoder(self.encoder_folder, self.info["text"]["max_tokens"])
+        return Encoder(self.encoder_folder, text["max_tokens"])
 
 
 def conformed(frame: pl.DataFrame, key: str, kinds: ColumnKinds, label: str) -> pl.DataFrame:
-    """``key`` and those columns of the kinds that the frame has, cast and checked as those of a dataset folder."""
+    """Casts and checks columns as those of a dataset folder.
+
+    Args:
+        frame: a table.
+        key: its id column.
+        kinds: the known columns by kind; other columns are left out.
+        label: names the table in messages.
+    Raises:
+        DataError: a column is of another kind, or an id is missing or repeated.
+    """
     there = {kind: tuple(c for c in getattr(kinds, kind) if c in frame.columns) for kind in KINDS}
     table = Table(frame.with_row_index(ROW, 1).lazy(), label)
     lazy, _ = conform_attributes(table, key, ColumnKinds(**there), [])
@@ -260,7 +296,7 @@ def conformed(frame: pl.DataFrame, key: str, kinds: ColumnKinds, label: str) -> 
 
 
 def _as_frame(items: Sequence[tuple[str, Attributes]], kinds: ColumnKinds) -> pl.DataFrame:
-    """(text, attributes) of each item as a table: the text in the first text column, every value as strings."""
+    """Makes a table of (text, attributes): the text in the first text column, every value as a string."""
     columns: dict[str, list[Any]] = {kinds.text[0]: [text for text, _ in items]} if kinds.text else {}
     names = dict.fromkeys(name for _, attributes in items for name in attributes)
     for name in names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import describe_files, files_sha256
 from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors
 from reckg.inductive.embedder import ENCODER, Inductive
+from reckg.inductive.info import InductiveInfo
 
 FORMAT_VERSION = 1
 LAYOUT: Layout = {
@@ -48,9 +48,16 @@ PARTS = {"sum": (), "bi-interaction": ("joined", "product")}  # of a layer's agg
 
 
 def write_inductive(
-    folder: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any], entities: Sequence[str]
+    folder: Path, arrays: Mapping[str, np.ndarray], info: InductiveInfo, entities: Sequence[str]
 ) -> None:
-    """Writes what ``load_inductive`` reads; the text encoder must be beside it already."""
+    """Writes the folder that ``load_inductive`` reads.
+
+    Args:
+        folder: the folder; the text encoder must be beside it already.
+        arrays: as reckg.model.joint.inductive_arrays makes them.
+        info: settings and names.
+        entities: the graph's entities in node order.
+    """
     encoder = folder.parent / ENCODER
     if info["text"] is not None and encoder.is_dir():
         sha256 = files_sha256(describe_files(encoder))
@@ -63,10 +70,13 @@ def write_inductive(
 
 
 def load_inductive(folder: Path, item_ids: Sequence[str]) -> Inductive:
-    """Reads a folder that ``write_inductive`` wrote; the text encoder is ``text_encoder`` beside it.
+    """Reads a folder that ``write_inductive`` wrote.
 
+    Args:
+        folder: the folder; its text encoder is ``text_encoder`` beside it.
+        item_ids: the bundle's item ids, in item_idx order.
     Raises:
-        ArtifactError: it cannot be read, or is of another format.
+        ArtifactError: the folder cannot be read, is of another format, or does not fit the item ids.
     """
     try:
         info = json.loads((folder / "inductive.json").read_text(encoding="utf-8"))
@@ -83,7 +93,7 @@ def load_inductive(folder: Path, item_ids: Sequence[str]) -> Inductive:
         raise ArtifactError(f"{folder} cannot be read ({error!r}). Run 'reckg bundle' again.") from error
 
 
-def _layout(arrays: Mapping[str, np.ndarray], info: Mapping[str, Any], n_nodes: int) -> Layout:
+def _layout(arrays: Mapping[str, np.ndarray], info: InductiveInfo, n_nodes: int) -> Layout:
     """Returns the tensors of a model with these settings; the number of layers is read from the arrays."""
     n_relations, n_users = 2 * (len(info["relations"]) + 1), info["n_users"]
     layout = dict(LAYOUT) if info["text"] is None else {**LAYOUT, **TEXT}

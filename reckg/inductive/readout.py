@@ -1,8 +1,8 @@
 """Reads out nodes that are no part of the graph, by the trained weights over the graph's layers, in NumPy.
 
-A new node hears its neighbours as one in the graph would; they are as they were without it. An edge's weight is the
-geometric mean of its attention seen from both ends: the new node's own shares, and what one more such edge has of its
-neighbour's attention at present. So a node that is in the graph, read out with its own edges, has its stored vector.
+A new node hears its neighbours as a node of the graph would; the neighbours do not change. An edge's weight is the
+geometric mean of its attention seen from both ends: the new node's own share, and the share that one more edge would
+have in its neighbour's attention. So a node of the graph, read out with its own edges, has its stored vector.
 
 Nodes are numbered here as entities, then items.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Edges:
-    """The m edges of one node.
+    """The m edges of a node.
 
     relation (m,) int64, 0 for an interaction, as the node sees it (an inverse is n_relations higher); tail (m,) int64
     nodes; count (m,): how often an edge is there; weight (m,): how much it counts among the node's own of its kind.
@@ -44,7 +44,7 @@ class Readout:
     """A trained graph model over one graph.
 
     Args:
-        arrays: layers, L of (n, d): what each layer reads; interactions, others (n,): how many edges of a kind a node
+        arrays: layers, L of (n, d): the input of each layer; interactions, others (n,): how many edges of a kind a node
             has; aggregators.<layer>.<part>.<weight or bias>; with attention that is not uniform also log_total (n,),
             the log of a node's sum of prior x exp(logit), and relation_logit (2R,), or transr.relation (2R, k) and
             transr.projection (2R, d, k).
@@ -62,7 +62,14 @@ class Readout:
         return int(self.arrays["layers"][0].shape[1])
 
     def layers(self, own: np.ndarray, edges: Edges) -> np.ndarray:
-        """(L + 1, d) float32: the node before propagation, ``own`` (d,), and after each layer."""
+        """Computes the layers of a node.
+
+        Args:
+            own: (d,) the node before propagation.
+            edges: its m edges.
+        Returns:
+            (L + 1, d) float32: the node before propagation and after each layer.
+        """
         weights = np.sqrt(self.shares(own, edges)[0] * self._seen_from_tails(own, edges)).astype(np.float32)
         out = [own.astype(np.float32)]
         for number, nodes in enumerate(self.arrays["layers"]):
@@ -70,13 +77,20 @@ class Readout:
         return np.stack(out)
 
     def combined(self, layers: np.ndarray) -> np.ndarray:
-        """One unit vector from those of all layers; zeros where they are."""
+        """Combines (L + 1, d) layers into one unit vector; zeros stay zeros."""
         if self.combine == "last":
             return unit(layers[-1])
         return unit(layers.ravel() if self.combine == "concat" else layers.mean(axis=0))
 
     def shares(self, own: np.ndarray, edges: Edges) -> tuple[np.ndarray, float]:
-        """(m,) shares of the node's attention, which sum to 1, and the log of what they were divided by."""
+        """Computes the shares of the node's own attention.
+
+        Args:
+            own: (d,) the node before propagation.
+            edges: its m edges.
+        Returns:
+            (m,) shares that sum to 1, and the log of their divisor.
+        """
         kind = (edges.relation % self.n_relations == 0).astype(np.int64)
         total = np.bincount(kind, weights=edges.weight, minlength=2)
         shares = edges.weight / total[kind] * self._kind_share(kind, total[1 - kind])
@@ -87,7 +101,14 @@ class Readout:
         return scaled / scaled.sum(), float(np.log(scaled.sum()) + logits.max())
 
     def _seen_from_tails(self, own: np.ndarray, edges: Edges) -> np.ndarray:
-        """(m,) each edge's share of its tail's attention: as one of the edges that it has, or its first of the kind."""
+        """Computes each edge's share of its tail's attention, as one of the tail's edges or its first of the kind.
+
+        Args:
+            own: (d,) the node before propagation.
+            edges: its m edges.
+        Returns:
+            (m,) shares.
+        """
         kind = (edges.relation % self.n_relations == 0).astype(np.int64)
         counts = np.stack([self.arrays["others"][edges.tail], self.arrays["interactions"][edges.tail]]).astype(float)
         place = np.arange(len(edges))
@@ -96,14 +117,25 @@ class Readout:
         grown = prior
         if "log_total" in self.arrays:
             grown = prior * np.exp(self._logits(own, edges, from_tail=True) - self.arrays["log_total"][edges.tail])
-        return np.where(present > 0, grown, grown / (1 - prior + grown))
+        return np.asarray(np.where(present > 0, grown, grown / (1 - prior + grown)))
 
     def _kind_share(self, kind: np.ndarray, of_other_kind: np.ndarray) -> np.ndarray:
-        """What edges of a kind (1: interactions) have together; of_other_kind: how many of the other there are."""
+        """Returns the share that edges of a kind have together.
+
+        Args:
+            kind: (m,) 1 for interactions, else 0.
+            of_other_kind: (m,) number of the node's edges of the other kind.
+        """
         return np.where(of_other_kind > 0, np.where(kind == 1, self.interaction_share, 1 - self.interaction_share), 1.0)
 
     def _logits(self, own: np.ndarray, edges: Edges, *, from_tail: bool) -> np.ndarray:
-        """(m,) attention logits of the edges, or of their inverses, which the tails see: by relation, or KGAT's."""
+        """Returns (m,) attention logits of the edges, by relation or by KGAT.
+
+        Args:
+            own: (d,) the node before propagation.
+            edges: its m edges.
+            from_tail: the logits of the inverse edges, which the tails see.
+        """
         relation = (edges.relation + self.n_relations * from_tail) % (2 * self.n_relations)
         if "relation_logit" in self.arrays:
             return np.asarray(self.arrays["relation_logit"][relation])
@@ -118,7 +150,7 @@ class Readout:
         return logits
 
     def _aggregated(self, layer: int, node: np.ndarray, neighbourhood: np.ndarray) -> np.ndarray:
-        """reckg.model.joint.kgat.Aggregator of one node."""
+        """Aggregates one node as reckg.model.joint.kgat.Aggregator."""
         if self.aggregator == "sum":
             return neighbourhood
         out = self._linear(layer, "joined", node + neighbourhood)
@@ -129,9 +161,9 @@ class Readout:
     def _linear(self, layer: int, part: str, vector: np.ndarray) -> np.ndarray:
         name = f"aggregators.{layer}.{part}."
         out = np.einsum("od,d->o", self.arrays[name + "weight"], vector) + self.arrays[name + "bias"]
-        return np.where(out > 0, out, np.float32(0.01) * out)
+        return np.asarray(np.where(out > 0, out, np.float32(0.01) * out))
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
-    """(d,) float32 at length 1; zeros stay."""
+    """Scales a (d,) vector to length 1, float32; zeros stay zeros."""
     return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)

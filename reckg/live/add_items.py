@@ -47,24 +47,25 @@ def with_items(bundle: Bundle, new_items: pl.DataFrame) -> LiveBundle:
         )
     rows = conformed(new_items, "item_id", inductive.item_kinds, "new items")
     added = NewItemEmbedder(bundle).embed(new_items)
-    said = {item_id: list(item.unknown) for item_id, item in zip(ids, added, strict=True) if item.unknown}
+    unknown = {item_id: list(item.unknown) for item_id, item in zip(ids, added, strict=True) if item.unknown}
     digest = hashlib.sha256(repr(ids).encode() + b"".join(item.vector.tobytes() for item in added)).hexdigest()[:8]
     return replace(
         grow(bundle, rows, added),
         version=f"{bundle.version}+{digest}",
-        manifest={**bundle.manifest, "added_items": {"items": len(ids), "unknown": said}},
+        manifest={**bundle.manifest, "added_items": {"items": len(ids), "unknown": unknown}},
     )
 
 
 def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBundle:
-    """The bundle with m items behind its own, which nobody has taken yet; NumPy alone, no text encoder.
+    """Adds items at the end of a bundle with NumPy alone; the text encoder is not needed.
 
-    It takes time and memory by m and by the items added before, and by a few numbers of each item of the bundle.
+    Time and memory grow with the added items and with a few numbers for each item of the bundle.
 
     Args:
-        rows: their item_id, and columns of the catalogue. An id that was added before stands for the new row from now
-            on, and the former is not recommended any more.
-        added: what NewItemEmbedder made of them for ``bundle``, or for what it has grown from.
+        bundle: the bundle, or a live bundle.
+        rows: ``item_id`` and columns of the catalog, a row for each added item. An id that was added before names the
+            new row from now on, and the former row is not recommended any more.
+        added: the results of NewItemEmbedder, made for ``bundle.built``.
     """
     live = LiveBundle.of(bundle)
     if not added:
@@ -80,7 +81,7 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBu
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
         item_vectors=ExtendedArray(live.item_vectors, vectors),  # type: ignore[arg-type]
         index=ExtendedIndex(live.index, vectors),
-        features=_grown_tables(live.features, n, added),
+        features=_extended_tables(live.features, n, added),
         inductive=_extended_inductive(live.embedder, added),
         unavailable=np.union1d(live.unavailable, former).astype(np.int64),
     )
@@ -103,8 +104,14 @@ def _extended_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Induc
     return inductive.extended(arrays, inductive.info["n_items"] + m)
 
 
-def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:
-    """The feature tables with rows of the new items behind the n that there are."""
+def _extended_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:
+    """Adds the rows of new items to the feature tables.
+
+    Args:
+        tables: tables of n items.
+        n: the items of the tables.
+        added: the new items.
+    """
     m = len(added)
     square = (n + m, n + m)
     place = np.arange(n, n + m)
@@ -113,15 +120,15 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
         tables.entities,
         (n + m, tables.entities.shape[1]),
         np.repeat(place, [len(item.entities) for item in added]),
-        _joined(added, "entities"),
-        _joined(added, "rarity"),
+        _concatenate(added, "entities"),
+        _concatenate(added, "rarity"),
     )
     return replace(
         tables,
-        items=_stacked(tables.items, added, "columns"),
-        numbers=_stacked(tables.numbers, added, "numbers"),
-        vectors=_stacked(tables.vectors, added, "graph_vector"),
-        text=_stacked(tables.text, added, "text"),
+        items=_stack(tables.items, added, "columns"),
+        numbers=_stack(tables.numbers, added, "numbers"),
+        vectors=_stack(tables.vectors, added, "graph_vector"),
+        text=_stack(tables.text, added, "text"),
         factors=ExtendedArray(tables.factors, np.zeros((m, tables.factors.shape[1]), dtype=np.float32)),
         popular=np.append(tables.popular, place),
         popular_score=np.append(tables.popular_score, np.zeros(m, dtype=np.float32)),
@@ -138,16 +145,16 @@ def _grown_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> Fe
 
 
 def _with_neighbours(matrix: object, n: int, added: Sequence[NewItem], name: str) -> ExtendedMatrix:
-    """Each new item's neighbours, in its own row, and itself in theirs."""
+    """Adds each new item's neighbours in its own row, and the new item in its neighbours' rows."""
     item = np.repeat(np.arange(n, n + len(added)), [len(getattr(each, name)) for each in added])
-    near, value = _joined(added, name), _joined(added, f"{name}_by")
+    near, value = _concatenate(added, name), _concatenate(added, f"{name}_by")
     entries = np.concatenate([item, near]), np.concatenate([near, item]), np.concatenate([value, value])
     return extended_matrix(matrix, (n + len(added), n + len(added)), *entries)
 
 
-def _stacked(base: Array, added: Sequence[NewItem], name: str) -> ExtendedArray:
+def _stack(base: Array, added: Sequence[NewItem], name: str) -> ExtendedArray:
     return ExtendedArray(base, np.stack([getattr(item, name) for item in added]))
 
 
-def _joined(added: Sequence[NewItem], name: str) -> np.ndarray:
+def _concatenate(added: Sequence[NewItem], name: str) -> np.ndarray:
     return np.concatenate([getattr(item, name) for item in added])

@@ -11,9 +11,10 @@ ChangeKind = Literal["upsert", "remove", "available", "unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class CatalogChange:
-    """One change of one item. item: of an upsert, column to value (a string, a number or a list of strings).
+    """A change of an item.
 
-    revision: rises with every call that stores changes; 0 before it is stored.
+    item: column to value (a string, a number or a list of strings) for an upsert, else None. revision: rises with every
+    call that stores changes; 0 before the change is stored.
     """
 
     item_id: str
@@ -24,7 +25,7 @@ class CatalogChange:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedItem:
-    """What a bundle's text encoder and graph made of an upserted item, as bytes; see serving/catalog/embedder.py."""
+    """Embedding of an upserted item for one bundle, as bytes. Empty bytes: the bundle knows nothing of the item."""
 
     item_id: str
     revision: int  # of the upsert that it was made from

@@ -18,16 +18,16 @@ from reckg.ranking.tables.columns import standardised, unit_length
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
 
 ROWS_AT_ONCE = 2**16  # of the catalogue's texts
-OF_NOBODY = ("popularity", "recent_popularity", "latest_popularity", "popularity_trend")
+ZERO_COLUMNS = ("popularity", "recent_popularity", "latest_popularity", "popularity_trend")
 
 
 class NewItemEmbedder:
-    """Makes NewItems for a bundle, as of catalogue items without an interaction; what they share is computed once.
+    """Embeds new items against a bundle, as items without interactions. Shared values are computed once.
 
-    They hear of the bundle's own items alone, so that an item comes out the same whatever was added before it.
+    An item is embedded with the built items alone, so that items added before do not change the result.
 
     Raises:
-        CannotEmbedError: the bundle has nothing to embed with.
+        CannotEmbedError: the bundle was built without an embedder.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -36,7 +36,15 @@ class NewItemEmbedder:
         self.tables = self.bundle.features
 
     def embed(self, items: pl.DataFrame) -> list[NewItem]:
-        """The items of a table, in its order. Args, Raises: as Inductive.embed_items."""
+        """Embeds items.
+
+        Args:
+            items: (m rows) a table with any of the catalog's text and attribute columns.
+        Returns:
+            m items, in the table's order.
+        Raises:
+            DataError: as Inductive.embed_items.
+        """
         added = self.inductive.embed_items(items)
         numbers, texts = self._numbers(items), self._texts(added)
         entities = [self._entities(added, place) for place in range(len(items))]
@@ -59,7 +67,7 @@ class NewItemEmbedder:
         ]
 
     def _numbers(self, items: pl.DataFrame) -> np.ndarray:
-        """(m, Fn) float32: standardised as the bundle's are, NaN where there is none."""
+        """Standardises the number columns as the bundle's. Returns (m, Fn) float32, NaN for a missing value."""
         columns = self.bundle.manifest.get("item_columns", {}).get("number", [])
         if len(columns) != self.tables.numbers.shape[1] or not columns:
             return np.full((len(items), self.tables.numbers.shape[1]), np.nan, dtype=np.float32)
@@ -75,13 +83,18 @@ class NewItemEmbedder:
         return self.bundle.items.select(pl.col(name).cast(pl.Float32) for name in columns).to_numpy()
 
     def _texts(self, added: EmbeddedItems) -> np.ndarray:
-        """(m, t) float16 at unit length; zeros where the bundle keeps other texts."""
+        """Returns (m, t) float16 text vectors at unit length; zeros where the bundle keeps texts of another width."""
         width = self.tables.text.shape[1]
         same = added.texts.shape[1] == width
         return unit_length(added.texts) if same else np.zeros((len(added.texts), width), dtype=np.float16)
 
     def _entities(self, added: EmbeddedItems, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """An item's entities, rising, and their rarity; of one that no item has, that of a single owner."""
+        """Returns an item's entities, ascending, and their rarity. An entity without items has that of one item.
+
+        Args:
+            added: the embedded items.
+            place: the item's place among them.
+        """
         tails = added.edges[place].tail
         entities = np.unique(tails[tails < min(len(self.inductive.entities), len(self._rarity))])
         return entities, self._rarity[entities]
@@ -95,27 +108,38 @@ class NewItemEmbedder:
         return rarity
 
     def _columns(self, n_entities: int) -> np.ndarray:
-        """(6,) float32: ITEM_COLUMNS of an item that nobody took; NaN where the bundle knows a column of no item."""
-        known: dict[str, Any] = {**dict.fromkeys(OF_NOBODY, 0.0), "entity_count": np.log1p(n_entities)}
-        row = [known.get(name, np.nan) if name in self._told else np.nan for name in ITEM_COLUMNS]
+        """Returns (6,) ITEM_COLUMNS for an item without interactions.
+
+        A column that is NaN for every item of the bundle stays NaN.
+
+        Args:
+            n_entities: entities of the item.
+        """
+        known: dict[str, Any] = {**dict.fromkeys(ZERO_COLUMNS, 0.0), "entity_count": np.log1p(n_entities)}
+        row = [known.get(name, np.nan) if name in self._known_columns else np.nan for name in ITEM_COLUMNS]
         return np.array(row, dtype=np.float32)
 
     @cached_property
-    def _told(self) -> set[str]:
-        some = np.isfinite(np.asarray(self.tables.items)).any(axis=0)
-        return {name for name, told in zip(ITEM_COLUMNS, some.tolist(), strict=True) if told}
+    def _known_columns(self) -> set[str]:
+        known = np.isfinite(np.asarray(self.tables.items)).any(axis=0)
+        return {name for name, is_known in zip(ITEM_COLUMNS, known.tolist(), strict=True) if is_known}
 
     def _log_total(self, added: EmbeddedItems, place: int) -> np.ndarray:
         total = self.inductive.readout.shares(added.layers[place, 0], added.edges[place])[1]
         return np.array([total], dtype=np.float32)
 
     def _near(self, entities: tuple[np.ndarray, np.ndarray], text: np.ndarray) -> dict[str, np.ndarray]:
-        """The bundle's items that are alike by entities, and by text: as many as the bundle's own have at most."""
-        which, rarity = entities
+        """Finds the items nearest by entities and by text, as many as the bundle's items have at most.
+
+        Args:
+            entities: (e,) entities of the item and (e,) their rarity.
+            text: (t,) text vector, zeros without a text.
+        """
+        owned, rarity = entities
         length = max(float(np.sqrt(np.square(rarity, dtype=np.float64).sum())), 1e-12)
-        row = sp.csr_matrix((rarity / length, which, [0, len(which)]), shape=(1, self.tables.entities.shape[1]))
-        by_entity = (row @ self._unit_by_entity).toarray()[0] if len(which) else np.zeros(len(self.bundle.item_ids))
-        near, value = _largest(by_entity, _most(self.tables.entity_neighbours))
+        row = sp.csr_matrix((rarity / length, owned, [0, len(owned)]), shape=(1, self.tables.entities.shape[1]))
+        by_entity = (row @ self._unit_by_entity).toarray()[0] if len(owned) else np.zeros(len(self.bundle.item_ids))
+        near, value = _find_largest(by_entity, _max_neighbours(self.tables.entity_neighbours))
         found = {"near_entities": near, "near_entities_by": value}
         by_text = np.zeros(0)
         if self.tables.text_neighbours is not None and text.any():
@@ -123,7 +147,7 @@ class NewItemEmbedder:
             for start in range(0, len(by_text), ROWS_AT_ONCE):
                 part = slice(start, start + ROWS_AT_ONCE)
                 by_text[part] = self.tables.text[part].astype(np.float32) @ text.astype(np.float32)
-        near, value = _largest(by_text, _most(self.tables.text_neighbours))
+        near, value = _find_largest(by_text, _max_neighbours(self.tables.text_neighbours))
         return {**found, "near_texts": near, "near_texts_by": value}
 
     @cached_property
@@ -132,23 +156,35 @@ class NewItemEmbedder:
         return sp.csr_matrix((sp.diags(1 / self.tables.entity_length) @ self.tables.entities).astype(np.float32).T)
 
 
-def _most(neighbours: Any) -> int:
-    """How many neighbours an item of the bundle has at most."""
+def _max_neighbours(neighbours: Any) -> int:
+    """Returns the largest number of neighbours of an item of the bundle."""
     return 1 if neighbours is None else max(1, int(np.diff(neighbours.indptr).max(initial=0)))
 
 
-def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the k largest values above 0, rising, and these; of equal ones the lower places."""
-    some = np.flatnonzero(values > 0)
-    if len(some) > k:
-        least = np.partition(values[some], len(some) - k)[len(some) - k]
-        some = some[values[some] >= least]
-        some = np.sort(some[np.argsort(-values[some], kind="stable")[:k]])
-    return some.astype(np.int64), values[some].astype(np.float32)
+def _find_largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k largest values above 0; ties go to the lower places.
+
+    Args:
+        values: (n,) values.
+        k: at most so many.
+    Returns:
+        Their places, ascending, and the values there.
+    """
+    above = np.flatnonzero(values > 0)
+    if len(above) > k:
+        least = np.partition(values[above], len(above) - k)[len(above) - k]
+        above = above[values[above] >= least]
+        above = np.sort(above[np.argsort(-values[above], kind="stable")[:k]])
+    return above.astype(np.int64), values[above].astype(np.float32)
 
 
 def items_table(items: Sequence[Mapping[str, Any]], kinds: ColumnKinds) -> pl.DataFrame:
-    """Items as the table that NewItemEmbedder takes: what does not fit a column of the bundle is none of it."""
+    """Builds the table that NewItemEmbedder takes. Values that do not fit a column of the bundle become null.
+
+    Args:
+        items: column to value of each item.
+        kinds: the columns of the bundle's catalog.
+    """
     names = dict.fromkeys(name for item in items for name in item)
     columns = {}
     for name in names:

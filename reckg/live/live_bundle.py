@@ -1,6 +1,6 @@
-"""A catalogue that has changed since its bundle was built: what is said of items, what filters and traits they have.
+"""A catalog that has changed since its bundle was built: its rows, filters and traits.
 
-Only the changed rows are looked at anew; for all others what the bundle has worked out stays.
+Only changed rows are computed anew. The built bundle's values serve all other items.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LiveBundle(Bundle):
 
     @classmethod
     def of(cls, bundle: Bundle) -> LiveBundle:
-        """Returns a live bundle without changes yet, or ``bundle`` itself where it is one already."""
+        """Returns a live bundle without changes yet, or ``bundle`` itself where it is live already."""
         if isinstance(bundle, LiveBundle):
             return bundle
         return cls(**{part.name: getattr(bundle, part.name) for part in fields(Bundle)}, base=bundle)
@@ -78,9 +78,12 @@ def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> LiveBundle:
 
 
 def changed_rows(bundle: LiveBundle) -> tuple[np.ndarray, pl.DataFrame]:
-    """(r,) item_idx of the items whose row is not the base's, rising, and these rows: the revised and the added ones.
+    """Collects the rows that differ from the built bundle's: the revised ones and the added ones.
 
-    Of an item that was added twice the last row counts.
+    Args:
+        bundle: the live bundle. Only the last row of an item that was added twice counts.
+    Returns:
+        (r,) item_idx, revised items before added ones, each ascending, and the r rows.
     """
     n = len(bundle.built.items)
     revised = sorted(bundle.revised)
@@ -92,7 +95,7 @@ def changed_rows(bundle: LiveBundle) -> tuple[np.ndarray, pl.DataFrame]:
 
 
 class ChangedFilters(ItemFilters):
-    """As ItemFilters, over a bundle with changed rows; safe to share between threads."""
+    """ItemFilters over a bundle with changed rows. Threads may share it."""
 
     def __init__(self, bundle: LiveBundle) -> None:
         self._base, self._n = bundle.built.item_filters, len(bundle.item_ids)
@@ -101,7 +104,13 @@ class ChangedFilters(ItemFilters):
         self._more = ItemFilters(rows, IdMap(rows["item_id"], "item id"), columns)
 
     def allowed(self, filters: Filters) -> np.ndarray | None:
-        """Returns, Raises: as ItemFilters.allowed."""
+        """Returns (I,) bool as ItemFilters.allowed.
+
+        Args:
+            filters: the filters of a request.
+        Raises:
+            FilterError: as ItemFilters.allowed.
+        """
         known = self._base.allowed(filters)
         more = self._more.allowed(filters)
         if known is None or more is None:
@@ -113,8 +122,11 @@ class ChangedFilters(ItemFilters):
 
 
 def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
-    """What Bundle.traits says, of a bundle with changed rows: values and providers that are new come after the others.
+    """Computes the item traits of a live bundle. New values and providers get numbers after the existing ones.
 
+    Args:
+        bundle: the live bundle.
+        diversity: names the column and the provider column.
     Raises:
         ConfigError: the items lack a column.
     """
@@ -141,6 +153,6 @@ def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
 
 
 def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
-    """The numbers of all names, the old ones first, and (n,) those of the new."""
+    """Numbers all names, the old ones first. Returns name to number, and (n,) numbers of the new names."""
     names = {name: code for code, name in enumerate(old)}
     return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)

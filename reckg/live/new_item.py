@@ -1,4 +1,4 @@
-"""NewItem: everything that a bundle makes of an item that it was not trained with, as arrays and as bytes."""
+"""NewItem: the rows of an item that the model was not trained with, as arrays and as bytes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
 class NewItem:
     """One item as rows of a bundle's parts.
 
-    float32: vector (D,); layers (L, d), edge_count (1,) and log_total (1,), how it stands in the graph; columns (6,),
-    as ITEM_COLUMNS; numbers (Fn,); rarity (e,) of its entities; near_entities_by (a,) and near_texts_by (b,). float16
-    at unit length: graph_vector (graph_dim,), text (t,). int64: entities (e,); near_entities (a,) and near_texts (b,),
-    items of the bundle that are as much alike as the arrays beside them say. unknown: what of the item the bundle does
-    not know.
+    float32: vector (D,); layers (L, d), edge_count (1,) and log_total (1,), its place in the graph; columns (6,),
+    ITEM_COLUMNS; numbers (Fn,); rarity (e,) of its entities; near_entities_by (a,) and near_texts_by (b,),
+    similarities. float16 at unit length: graph_vector (graph_dim,), text (t,). int64: entities (e,); near_entities (a,)
+    and near_texts (b,), the bundle's items with these similarities. unknown: values and columns that the graph does not
+    know.
     """
 
     vector: np.ndarray
@@ -42,14 +42,21 @@ class NewItem:
     unknown: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Safetensors; what is unknown as JSON in one of them."""
+        """Writes the arrays as safetensors, and the unknown values as JSON in one more array."""
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         unknown = np.frombuffer(json.dumps(self.unknown).encode(), dtype=np.uint8)
         return bytes(save({**tensors, "unknown": unknown}))
 
     @classmethod
     def from_bytes(cls, data: bytes, bundle: Bundle) -> NewItem:
-        """What ``to_bytes`` gave. Raises ArtifactError: it is damaged, or does not fit the bundle."""
+        """Reads the bytes of ``to_bytes``.
+
+        Args:
+            data: the bytes.
+            bundle: the bundle that the item was embedded for.
+        Raises:
+            ArtifactError: the bytes are damaged, or do not fit the bundle.
+        """
         try:
             tensors = load(data)
             unknown = tuple(json.loads(tensors.pop("unknown").tobytes()))

@@ -29,9 +29,9 @@ logger = logging.getLogger("reckg.serving")
 class Overlay:
     """A bundle and the changes that were applied to it.
 
-    grown: with the added items and the revised rows; what of it is unavailable are rows that were replaced or removed.
-    served: the same, less the items that may not be recommended: what is answered from. revision: of the last change
-    that was taken. pending: upserts of items that are not embedded yet, by id.
+    grown: with the added items and the revised rows; its unavailable items are replaced or removed rows. served:
+    answers requests; ``grown`` without the blocked items. revision: the last change that was applied. pending: upserts
+    of items that are not embedded yet, by id.
     """
 
     grown: LiveBundle
@@ -71,8 +71,15 @@ class Overlay:
         return len(self.grown.unavailable) >= MANY_FORMER
 
     def applied(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
-        """With more changes, by rising revision, and what was embedded of the pending and of these."""
-        first = min(self.pending.values(), key=_order, default=None)  # what comes after it waits for it
+        """Applies more changes.
+
+        Args:
+            changes: by ascending revision.
+            embedded: embedded items, among the pending ones and the upserts of ``changes``.
+        Returns:
+            The new overlay, or this one where nothing changed.
+        """
+        first = min(self.pending.values(), key=_order, default=None)  # later changes wait for it
         ready = {(item.item_id, item.revision) for item in embedded}
         if not changes and (first is None or (first.item_id, first.revision) not in ready):
             return self
@@ -92,16 +99,22 @@ class Overlay:
             else:
                 removed.discard(item_id)
                 (revised if item_id in self.base.item_ids else pending)[item_id] = change
-        grown, refused = _with_embedded(_revised(self.grown, revised, gone), pending, embedded)
-        grown = _forgotten(grown, gone | refused)
+        grown, refused = _add_embedded(_revise_rows(self.grown, revised, gone), pending, embedded)
+        grown = _remove_added(grown, gone | refused)
         blocked = frozenset(removed | unavailable)
         revision = max([self.revision, *(change.revision for change in changes)])
-        served = _warmed(_less(grown, blocked), self.served)
+        served = _warm(_block_items(grown, blocked), self.served)
         return Overlay(grown, served, revision, pending, blocked, frozenset(removed))
 
 
-def _revised(grown: LiveBundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> LiveBundle:
-    """With other rows for items of the bundle itself, and with their own for those that were removed."""
+def _revise_rows(grown: LiveBundle, revised: Mapping[str, CatalogChange], gone: set[str]) -> LiveBundle:
+    """Replaces rows of built items, and restores the built rows of removed items.
+
+    Args:
+        grown: the live bundle.
+        revised: upserts of built items by id.
+        gone: ids of removed items.
+    """
     base = grown.built
     kept = {idx: row for idx, row in grown.revised.items() if row["item_id"] not in gone}
     rows = {
@@ -112,11 +125,18 @@ def _revised(grown: LiveBundle, revised: Mapping[str, CatalogChange], gone: set[
     return revise(replace(grown, revised=kept), rows)
 
 
-def _with_embedded(
+def _add_embedded(
     grown: LiveBundle, pending: dict[str, CatalogChange], embedded: Sequence[EmbeddedItem]
 ) -> tuple[LiveBundle, set[str]]:
-    """With the pending items that are embedded, in the order of their revisions, up to the first that is not; takes
-    them out of ``pending``. And those of which nothing could be made."""
+    """Adds pending items that are embedded, by revision, up to the first that is not embedded.
+
+    Args:
+        grown: the live bundle.
+        pending: upserts by item id; the added and the refused ones are taken out.
+        embedded: the embedded items.
+    Returns:
+        The live bundle, and the ids of items that could not be embedded.
+    """
     base = grown.built
     ready = {(item.item_id, item.revision): item.data for item in embedded}
     rows, added, refused = [], [], set()
@@ -127,7 +147,7 @@ def _with_embedded(
         del pending[change.item_id]
         try:
             if not data:
-                raise ArtifactError("an added item says nothing that the bundle knows.")
+                raise ArtifactError("the bundle knows no text or attribute of an added item.")
             added.append(NewItem.from_bytes(data, base))
             rows.append(catalog_row(change.item_id, change.item or {}, base))
         except ArtifactError as error:
@@ -142,8 +162,8 @@ def _order(change: CatalogChange) -> tuple[int, str]:
     return change.revision, change.item_id
 
 
-def _forgotten(grown: LiveBundle, item_ids: set[str]) -> LiveBundle:
-    """Without those of the items that were added."""
+def _remove_added(grown: LiveBundle, item_ids: set[str]) -> LiveBundle:
+    """Makes added items unavailable and removes their ids."""
     base = grown.built
     added = [item_id for item_id in sorted(item_ids) if item_id in grown.item_ids and item_id not in base.item_ids]
     if not added:
@@ -153,14 +173,14 @@ def _forgotten(grown: LiveBundle, item_ids: set[str]) -> LiveBundle:
     return replace(grown, item_ids=grown.item_ids.without(added), unavailable=unavailable)
 
 
-def _less(grown: LiveBundle, blocked: frozenset[str]) -> LiveBundle:
-    """Without what may not be recommended."""
+def _block_items(grown: LiveBundle, blocked: frozenset[str]) -> LiveBundle:
+    """Makes blocked items unavailable."""
     rows = [idx for item_id in blocked if (idx := grown.item_ids.get(item_id)) is not None]
     return replace(grown, unavailable=np.union1d(grown.unavailable, rows).astype(np.int64))
 
 
-def _warmed(served: Bundle, before: Bundle) -> Bundle:
-    """Works out what requests would otherwise wait for."""
+def _warm(served: Bundle, before: Bundle) -> Bundle:
+    """Computes the cached values that requests would otherwise wait for."""
     _ = served.available, served.item_filters
     for column, provider_column in before.known_traits:
         served.traits(Diversity(column=column, provider_column=provider_column))

@@ -13,26 +13,34 @@ from reckg.inductive.embedder import KINDS
 
 
 def item_kinds(bundle: Bundle) -> ColumnKinds:
-    """The columns of the bundle's catalogue."""
+    """Returns the columns of the bundle's catalog by kind."""
     columns = bundle.manifest.get("item_columns", {})
     return ColumnKinds(**{kind: tuple(columns.get(kind, ())) for kind in KINDS})
 
 
 def catalog_row(item_id: str, item: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """An item, given as columns to values, as a row of the bundle's catalogue; what does not fit a column is dropped
-    from it."""
-    return {
-        name: item_id if name == "item_id" else _fitting(item.get(name), kind) for name, kind in bundle.schema.items()
-    }
+    """Makes a row of the bundle's catalog. A value that does not fit its column becomes None.
+
+    Args:
+        item_id: the item's id.
+        item: column to value; other columns than the catalog's are left out.
+        bundle: names the columns and their types.
+    """
+    return {name: item_id if name == "item_id" else _fit(item.get(name), kind) for name, kind in bundle.schema.items()}
 
 
 def catalog_table(rows: Sequence[Mapping[str, Any]], bundle: Bundle) -> pl.DataFrame:
-    """Rows of ``catalog_row`` as a table."""
+    """Makes a table of rows.
+
+    Args:
+        rows: as ``catalog_row`` returns them.
+        bundle: names the columns and their types.
+    """
     return pl.DataFrame(rows, schema=bundle.schema)
 
 
-def _fitting(value: Any, dtype: pl.DataType) -> Any:
-    """The value as one of a column of this type, or None."""
+def _fit(value: Any, dtype: pl.DataType) -> Any:
+    """Converts a value to a column's type, or to None."""
     if isinstance(value, bool) or value is None:
         return None
     if dtype == pl.String:

@@ -73,8 +73,8 @@ def unknown_attributes(item: Mapping[str, Any], bundle: Bundle) -> tuple[list[st
     inductive = bundle.embedder
     kinds = inductive.item_kinds
     edges, unknown = inductive.vocabulary.edges({name: value for name, value in item.items() if name not in kinds.text})
-    reads_text = inductive.info["text"] is not None
-    known = reads_text and any(str(item.get(name, "")).strip(". ") for name in kinds.text)
-    if reads_text and inductive.info["text"]["attributes"]:
+    text = inductive.info["text"]
+    known = text is not None and any(str(item.get(name, "")).strip(". ") for name in kinds.text)
+    if text is not None and text["attributes"]:
         known = known or any(item.get(name) for name in (*kinds.categorical, *kinds.list))
     return unknown, bool(len(edges)) or known

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from reckg.config.run_config import Config
 from reckg.inductive.embedder import ENCODER, USER_PREFIX
 from reckg.inductive.files import write_inductive
+from reckg.inductive.info import TextInfo
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.model.joint.joint_model import JointModel
@@ -84,7 +85,7 @@ def _write_inductive(config: Config, run: Path, prepared: Prepared, model: Joint
         columns = counts.get(f"{table}_attributes", {}).get("columns", {})
         numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
     known = prepared.known("serving", config)["item_idx"].to_numpy()
-    text = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
+    text: TextInfo = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
     write_inductive(
         run / "embeddings" / "inductive",
         inductive_parts(model, tensors, np.bincount(known, minlength=model.n_items)),
