@@ -17,9 +17,9 @@ import torch
 from reckg.graph.knowledge_graph import build_knowledge_graph
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.histories import Histories
-from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.joint_model import JointModel, ModelSettings
 from reckg.model.joint.neighbourhood import NeighbourSampler
-from reckg.model.linear.spectral import fit_spectral, weighed
+from reckg.model.linear.spectral import choose_shares, fit_spectral
 from reckg.model.training import train as module
 from reckg.model.training.batches import SeenItems
 from reckg.model.training.memory import Sizes, estimate, held_memory, keep_freed_memory
@@ -71,9 +71,7 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
         recency=np.ones(n),
         interaction_share=0.8,
     )
-    model = JointModel(
-        graph,
-        None,
+    settings = ModelSettings(
         embedding_dim=DIM,
         relation_dim=8,
         layers=LAYERS,
@@ -83,7 +81,8 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
         dropout=0.1,
         id_dropout=0.1,
         user_ids=False,
-    ).to(device)
+    )
+    model = JointModel(graph, None, settings).to(device)
     tensors, generator = GraphTensors(graph, device), torch.Generator().manual_seed(0)
     told = Histories(np.arange(0, n + 1, 10), item, tensors, ordered=True, half_life=3.0, interaction_share=0.8)
     made = Objective(
@@ -107,7 +106,7 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = schedule(epochs=1, batch_size=BATCH, average_decay=0.9)
         module.train(model, tensors, made, plan, folder=Path(folder), validate=lambda found: 0.0, key="k")
-    weighed(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
+    choose_shares(fit_spectral(graph, 63), model.embeddings(tensors), graph, lambda found: np.zeros(1))
 
 
 def main(users: int, propagation: str, attention: str, aggregator: str, device: str = "cpu") -> None:

@@ -12,7 +12,7 @@ import torch
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.histories import Histories
-from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.joint_model import JointModel, ModelSettings
 from reckg.model.joint.kgat import Layers
 from reckg.model.sparse.sampled_rows import CutRows
 from reckg.model.text.encoder import TextEncoder
@@ -109,7 +109,7 @@ def joint_model(graph: KnowledgeGraph, text: TextEncoder | None = None, *, seed:
         "user_ids": True,
     } | changed
     torch.manual_seed(seed)
-    return JointModel(graph, text, **arguments)
+    return JointModel(graph, text, ModelSettings(**arguments))
 
 
 def combined(model: JointModel, layers: Layers[CutRows]) -> torch.Tensor:

@@ -26,7 +26,7 @@ from reckg.inductive.files import load_inductive, write_inductive
 from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
-from reckg.model.linear.spectral import fit_spectral, weighed
+from reckg.model.linear.spectral import choose_shares, fit_spectral
 from reckg.ranking.tables.build import build_feature_tables
 from reckg.retrieval.index import build_index
 from tests.small_bundle import CANDIDATES, small_ranker
@@ -126,12 +126,13 @@ def world(
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)
     graph_dim = embeddings.items.shape[1]
+    spectral = None
     if linear:
         fitted = fit_spectral(graph, 3, None if text is None else text.vectors.numpy())
-        model.spectral = weighed(fitted, embeddings, graph, lambda _: np.full(4, 0.5))[0]
+        spectral = choose_shares(fitted, embeddings, graph, lambda _: np.full(4, 0.5))[0]
     bins = {name: counts["columns"][name]["bins"] for name in ("price",)}
     bins |= {"user." + name: user_counts["columns"][name]["bins"] for name in ("age",)}
-    parts = inductive_parts(model, tensors, np.bincount(item_idx, minlength=ITEMS))
+    parts = inductive_parts(model, spectral, tensors, np.bincount(item_idx, minlength=ITEMS))
     info = {
         "n_users": USERS,
         "n_items": ITEMS,
@@ -146,8 +147,8 @@ def world(
         "text": None if text is None else {"max_tokens": 32, "attributes": False},
     }
     write_inductive(folder / "inductive", parts, info, numbered.entities["name"].to_list())
-    if model.spectral is not None:
-        embeddings = model.spectral.joined(embeddings, graph)
+    if spectral is not None:
+        embeddings = spectral.joined(embeddings, graph)
     history = History.from_interactions(frame, USERS)
     texts = None if text is None else text.vectors.numpy()
     return World(load_inductive(folder / "inductive", ITEM_IDS), embeddings, history, folder, graph_dim, texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from safetensors.numpy import load_file, save_file
 from reckg.config.run_config import Config
 from reckg.evaluation.protocol import HeldOut, held_out
 from reckg.model.embeddings import Embeddings
-from reckg.model.joint.joint_model import JointModel
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
-from reckg.pipeline.training.trained_model import embeddings_over, trained_model
+from reckg.pipeline.training.trained_model import TrainedModel, trained_model
 from reckg.retrieval.exact import exact_search
 
 PLACES = 20  # of each list that are kept
@@ -43,15 +43,14 @@ def measure_valid(config: Config, data: Path, run: Path) -> dict[str, Any]:
 
 def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
     """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
-    prepared, model = _model(config, run)
+    prepared, trained = _trained(config, run)
     held, groups = ablation_part(prepared, "test"), relation_groups(run)
-    spectral = model.spectral
-    text = None if model.text is None else model.text.vectors.cpu().numpy()
+    text = None if trained.model.text is None else trained.model.text.vectors.cpu().numpy()
     lists = {}
     for name, relations in groups.items():
         graph = load_graph(run, prepared, config, STATE["test"], without=relations, half_life=served_half_life(run))
-        model.spectral = spectral if spectral is None else spectral.told_by(graph, text)
-        lists[name] = _lists(embeddings_over(model, graph), held)
+        masked = replace(trained, spectral=trained.spectral.predict_new(graph, text))
+        lists[name] = _lists(masked.embeddings(graph), held)
     (run / "masked").mkdir(parents=True, exist_ok=True)
     save_file(lists, run / "masked" / "test.safetensors")
     return {"masked": len(groups)}
@@ -120,17 +119,17 @@ def relation_counts(run: Path) -> dict[str, int]:
 
 
 def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
-    prepared, model = _model(config, run)
+    prepared, trained = _trained(config, run)
     held = ablation_part(prepared, part)
     graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
-    embeddings = embeddings_over(model, graph)
+    embeddings = trained.embeddings(graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)
     save_file({"lists": _lists(embeddings, held)}, run / "measured" / f"{part}.safetensors")
     unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long
     return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
 
 
-def _model(config: Config, run: Path) -> tuple[Prepared, JointModel]:
+def _trained(config: Config, run: Path) -> tuple[Prepared, TrainedModel]:
     prepared = read_prepared(run)
     return prepared, trained_model(config, run, prepared, load_graph(run, prepared, config, "train"))
 

@@ -1,4 +1,4 @@
-"""A KnowledgeGraph as torch needs it: edge arrays, edge weights from attention, and the adjacency to propagate over."""
+"""The knowledge graph in torch: edge arrays, edge weights from attention, and the adjacency for propagation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from reckg.model.sparse.relation_gradient import EdgeKinds, Factors
 
 
 class GraphTensors:
-    """A KnowledgeGraph on a device. shares (n_edges,): each edge's attention, summing to 1 by head."""
+    """A KnowledgeGraph on a device.
+
+    Attributes:
+        head, relation, tail, prior: (n_edges,) as in the graph.
+        shares: (n_edges,) each edge's attention, summing to 1 by head.
+        logits: (n_edges,) before the softmax, or None for uniform attention.
+    """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
         self.graph = graph
@@ -34,10 +40,13 @@ class GraphTensors:
         return dgl.graph(edges, num_nodes=self.graph.n_nodes)
 
     def set_attention(self, logits: torch.Tensor | None) -> None:
-        """Sets each edge's weight to the geometric mean of its attention seen from both ends; logits (n_edges,).
+        """Sets each edge's weight to the geometric mean of its attention seen from both ends.
 
-        With uniform attention that is 1 / sqrt(degree x degree), LightGCN's normalisation; in general it keeps the
-        matrix symmetric and its spectrum bounded by 1, while both ends have a say.
+        With uniform attention the weight is 1 / sqrt(degree x degree), LightGCN's normalisation. In general it keeps
+        the matrix symmetric and its spectrum bounded by 1, while both ends count.
+
+        Args:
+            logits: (n_edges,), or None for uniform attention.
         """
         self.logits = logits
         self.shares = self.prior if logits is None else attention(self._dgl_graph, self.prior, logits)
@@ -45,14 +54,15 @@ class GraphTensors:
 
     @cached_property
     def _kinds(self) -> EdgeKinds:
-        """The edges by relation, a relation and its inverse being one."""
+        """The edges by relation. A relation and its inverse are the same kind."""
         n_relations = self.graph.n_relations
         return EdgeKinds(self.head, self.tail, self.relation % n_relations, n_relations)
 
     def set_relations(self, relations: torch.Tensor) -> None:
-        """set_attention with the logit of an edge's relation; relations (2 * n_relations,).
+        """Sets attention from a logit per relation. Logits, shares, weights and propagation have a gradient to it.
 
-        logits, shares and weights then have a gradient to them, and so has propagation.
+        Args:
+            relations: (2 * n_relations,).
         """
         logits, n_relations = relations[self.relation], self.graph.n_relations
         none = torch.zeros(self.graph.n_nodes, dtype=logits.dtype, device=logits.device)
@@ -67,15 +77,21 @@ class GraphTensors:
 
     @torch.no_grad()
     def relation_shares(self, shares: torch.Tensor) -> torch.Tensor:
-        """(2 * n_relations,) of shares (n_edges,): what a relation's edges have of a node's attention, on average over
-        the nodes that have the relation; 0 where none has."""
+        """Averages shares by relation, over the nodes that have the relation.
+
+        Args:
+            shares: (n_edges,) attention.
+        Returns:
+            (2 * n_relations,) the share of a node's attention that the relation's edges have; 0 for a relation without
+            edges.
+        """
         n = 2 * self.graph.n_relations
         nodes = torch.bincount(torch.unique(self.head * n + self.relation) % n, minlength=n)
         return torch.zeros(n, device=shares.device).index_add(0, self.relation, shares) / nodes.clamp(min=1)
 
 
 def geometric_mean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """sqrt(a * b) of numbers that are not negative; where one is zero the gradient is zero, not infinite."""
+    """Computes sqrt(a * b) of numbers >= 0. The gradient at zero is zero, not infinite."""
     product = a * b
     if not product.requires_grad:
         return product.sqrt()

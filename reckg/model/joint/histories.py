@@ -1,9 +1,10 @@
-"""Users as their histories: what a user's neighbourhood was without the interaction that is to be predicted.
+"""Users as their histories: a user's neighbourhood without the interaction to predict.
 
 Predicting an interaction from a graph that holds it teaches a model to look it up. So in training a user's side of the
-graph is rebuilt for every example: in ordered histories from the interactions before the target, the latest counting
-most; in unordered ones from all but the target, or but a group of targets that are predicted together. At inference the
-same weights on the whole history are the graph's own, and a user that the graph has never seen is nothing new.
+graph is rebuilt for every example. In ordered histories it holds the interactions before the target, with the latest
+counting most. In unordered ones it holds all but the target, or all but a group of targets that are predicted
+together. At inference the same weights on the whole history are the graph's own, so that a user outside the graph is
+treated like any other.
 """
 
 from __future__ import annotations
@@ -17,21 +18,32 @@ import torch.nn.functional as F
 from reckg.model.joint.graph_tensors import GraphTensors, geometric_mean
 from reckg.model.sparse.sampled_rows import Rows, located, of_users
 
-LATEST = 100  # interactions of an ordered history that count at most
+LATEST = 100  # most interactions of an ordered history that count
 
 
 @dataclass(frozen=True)
 class Bags:
-    """Weighted neighbours of b examples' users: example i has nodes[offsets[i]:offsets[i+1]], weights likewise."""
+    """Weighted neighbours of b examples' users.
+
+    Args:
+        nodes: example i has nodes[offsets[i]:offsets[i+1]].
+        offsets: (b,).
+        weights: as many as nodes.
+    """
 
     nodes: torch.Tensor
     offsets: torch.Tensor  # (b,)
     weights: torch.Tensor
 
     def gather(self, vectors: Rows, sums: Rows, items: bool = False) -> torch.Tensor:
-        """(b, d) each example's weighted sum of vectors (n_nodes, d); sums (the graph's own) are not needed.
+        """Sums the neighbours' vectors by weight.
 
-        items: all nodes are items.
+        Args:
+            vectors: (n_nodes, d).
+            sums: the graph's own sums, not needed here.
+            items: all nodes are items.
+        Returns:
+            (b, d).
         """
         places, table = located(self.nodes, vectors, items)
         return F.embedding_bag(places, table, self.offsets, mode="sum", per_sample_weights=self.weights)
@@ -39,9 +51,12 @@ class Bags:
 
 @dataclass(frozen=True)
 class Groups:
-    """b rows in m groups, each of one user, that are predicted together.
+    """b rows in m groups. A group belongs to a user and is predicted together.
 
-    of (b,): the group of each row, counted from 0 on; first (m,): where each begins; largest: rows of a group at most.
+    Args:
+        of: (b,) the group of each row, counted from 0.
+        first: (m,) where each group begins.
+        largest: most rows of a group.
     """
 
     of: torch.Tensor
@@ -50,22 +65,34 @@ class Groups:
 
     @classmethod
     def alone(cls, n: int, device: torch.device) -> Groups:
-        """n rows, each by itself."""
+        """Makes n groups of a row each."""
         every = torch.arange(n, device=device)
         return cls(every, every)
 
 
 @dataclass(frozen=True)
 class WithoutTargets:
-    """m groups' users with the graph's own neighbourhood less the edges to the group's items, the others' attention
-    rescaled."""
+    """The groups' users with the graph's own neighbourhood less the edges to the group's items.
+
+    The attention of the other edges is rescaled.
+
+    Args:
+        targets: each group's items, with the weights of the edges to leave out.
+    """
 
     user: torch.Tensor  # (m,)
-    targets: Bags  # of each group, with the weights of the edges that are left out
+    targets: Bags
     scale: torch.Tensor  # (m,)
 
     def gather(self, vectors: Rows, sums: Rows) -> torch.Tensor:
-        """(m, d) from sums (n_nodes, d), the weighted sums of vectors (n_nodes, d) over whole neighbourhoods."""
+        """Takes the targets out of whole neighbourhoods' sums.
+
+        Args:
+            vectors: (n_nodes, d).
+            sums: (n_nodes, d), the weighted sums of vectors over whole neighbourhoods.
+        Returns:
+            (m, d).
+        """
         left_out = self.targets.gather(vectors, sums, items=True)
         return (of_users(self.user, sums) - left_out) * self.scale.unsqueeze(1)
 
@@ -74,8 +101,10 @@ class Histories:
     """Training interactions in user and time order, tied to the edges of the training graph.
 
     Args:
-        indptr, item_idx: compressed rows, user u's items are item_idx[indptr[u]:indptr[u+1]], oldest first.
-        ordered: whether the order within a history means something. half_life: as in reckg.graph.recency; 0: off.
+        indptr, item_idx: compressed rows; user u's items are item_idx[indptr[u]:indptr[u+1]], oldest first.
+        tensors: the training graph.
+        ordered: the order within a history carries information.
+        half_life: as in reckg.graph.recency; 0: off.
         interaction_share: as the graph was built with.
     """
 
@@ -105,23 +134,28 @@ class Histories:
         self.other_indptr = F.pad(counts.cumsum(0), (1, 0))
 
     def examples(self) -> torch.Tensor:
-        """Rows to predict: all, or in ordered histories those that something comes before."""
+        """Lists the rows to predict: all, or in ordered histories all but each user's first."""
         rows = torch.arange(len(self.item), device=self.item.device)
         return rows[rows > self.indptr[self.user]] if self.ordered else rows
 
     def neighbourhoods(self, rows: torch.Tensor, groups: Groups | None = None) -> list[Bags] | list[WithoutTargets]:
-        """The neighbourhoods, to be added up, of the m groups' users as they were without the rows (b,) of the group.
+        """Rebuilds the neighbourhoods of the groups' users without the rows of the group.
 
-        None: every row is a group, as it is in any case in ordered histories.
+        Args:
+            rows: (b,) rows of the histories.
+            groups: None: every row is a group, as always in ordered histories.
+        Returns:
+            Neighbourhoods to be added up, m users each.
         """
         return self._before(rows) if self.ordered else [self._without(rows, groups)]
 
     def _without(self, rows: torch.Tensor, groups: Groups | None) -> WithoutTargets:
+        """Takes a group's edges out of the graph's own neighbourhood."""
         groups = groups or Groups.alone(len(rows), rows.device)
         edge = self.edge[rows]
         share, weight = self.tensors.shares[edge], self.tensors.adjacency.weights[edge]
         if self.has_repeats and groups.largest > 1:  # an edge can be left out only once
-            once = self._joined(edge, groups.of, torch.ones_like(share)) > 0
+            once = self._join_repeats(edge, groups.of, torch.ones_like(share)) > 0
             share, weight = share * once, weight * once
         left = 1 - _sums(share, groups.of, len(groups.first))
         scale = torch.where(left > 1e-6, left.clamp(min=1e-6).rsqrt(), 0.0)
@@ -129,6 +163,7 @@ class Histories:
         return WithoutTargets(self.user[rows[groups.first]], targets, scale)
 
     def _before(self, rows: torch.Tensor) -> list[Bags]:
+        """Weighs the interactions before each target, and the user's other edges."""
         user, n = self.user[rows], len(rows)
         position, example, offsets = ranges(torch.maximum(self.indptr[user], rows - LATEST), rows)
         other, other_example, other_offsets = ranges(self.other_indptr[user], self.other_indptr[user + 1])
@@ -136,7 +171,7 @@ class Histories:
         if self.half_life > 0:
             counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
         if self.has_repeats:
-            counts = self._joined(self.edge[position], example, counts)
+            counts = self._join_repeats(self.edge[position], example, counts)
         ones = torch.ones_like(other, dtype=counts.dtype)
         parts = [(self.edge[position], example, counts), (self.other[other], other_example, ones)]
         totals = [_sums(count, group, n) for _, group, count in parts]
@@ -166,8 +201,8 @@ class Histories:
             for alpha, (edge, _, _), starts in zip(alphas, parts, (offsets, other_offsets), strict=True)
         ]
 
-    def _joined(self, edge: torch.Tensor, example: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """counts with an example's repeats of one edge added up where the first of them stands, as in the graph."""
+    def _join_repeats(self, edge: torch.Tensor, example: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Adds up an example's repeats of the same edge where the first stands, as the graph does."""
         key = example * len(self.tensors.head) + edge
         unique, where = torch.unique(key, return_inverse=True)
         first = torch.full((len(unique),), len(key), device=key.device)
@@ -176,7 +211,13 @@ class Histories:
 
 
 def ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Positions first[i]:last[i] of all i in a row, the i of each position, and where each i starts."""
+    """Concatenates the positions first[i]:last[i] of all i.
+
+    Args:
+        first, last: (n,) int64.
+    Returns:
+        The positions, the i of each position, and (n,) where each i starts.
+    """
     length = last - first
     end = length.cumsum(0)
     example = torch.repeat_interleave(torch.arange(len(first), device=first.device), length)
@@ -185,4 +226,5 @@ def ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def _sums(values: torch.Tensor, group: torch.Tensor, n: int) -> torch.Tensor:
+    """Sums values by group: (n,)."""
     return torch.zeros(n, device=values.device).index_add(0, group, values)

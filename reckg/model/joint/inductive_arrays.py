@@ -1,4 +1,4 @@
-"""What reading out a node that is no part of the graph needs of a trained model and a graph, as named NumPy arrays."""
+"""The arrays that read out a node outside the graph: parts of a trained model and a graph, as named NumPy arrays."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from reckg.model.sparse.message_passing import propagate
 
 
 @torch.no_grad()
-def inductive_parts(model: JointModel, tensors: GraphTensors, interactions: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of reckg.inductive.readout and reckg.inductive.embedder, as of this graph and its present attention.
+def inductive_parts(
+    model: JointModel, spectral: Spectral | None, tensors: GraphTensors, interactions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Collects the arrays of reckg.inductive.readout and reckg.inductive.embedder.
 
     Args:
-        interactions: (n_items,) how many interactions the graph was built of each item has, repeats counted.
+        model: trained.
+        spectral: the linear part beside it, or None.
+        tensors: the graph, with its present attention.
+        interactions: (n_items,) number of interactions of each item that the graph was built from, repeats counted.
+    Returns:
+        Arrays by name.
     """
     training = model.training
     model.eval()
@@ -46,14 +53,18 @@ def inductive_parts(model: JointModel, tensors: GraphTensors, interactions: np.n
         graph.relation[own],
         np.argsort(order)[graph.tail[own] - n_users],
     )
-    if model.spectral is not None and model.spectral.joins:
-        parts |= _linear_parts(model.spectral, np.argsort(order), n_users)
+    if spectral is not None and spectral.joins:
+        parts |= _linear_parts(spectral, np.argsort(order), n_users)
     model.train(training)
     return {name: np.ascontiguousarray(part) for name, part in parts.items()}
 
 
 def _linear_parts(spectral: Spectral, place: np.ndarray, n_users: int) -> dict[str, np.ndarray]:
-    """What joins a new node's linear part; place (n_nodes - n_users,): where each item and entity stands."""
+    """Collects the arrays that add a new node's linear part.
+
+    Args:
+        place: (n_nodes - n_users,) where each item and entity stands.
+    """
     parts = {"linear.source": spectral.source, "linear.longest": np.array(spectral.longest, dtype=np.float32)}
     if spectral.content is not None:
         content = spectral.content
@@ -73,7 +84,7 @@ def _linear_parts(spectral: Spectral, place: np.ndarray, n_users: int) -> dict[s
 
 
 def _layers(model: JointModel, tensors: GraphTensors) -> list[np.ndarray]:
-    """The nodes that each layer reads, users included: all but the last layer's output."""
+    """Computes the nodes that each layer reads, users included: all but the last layer's output."""
     nodes = model.node_input()
     read = [nodes.cpu().numpy()]
     for aggregator in list(model.propagation.aggregators)[:-1]:
@@ -83,7 +94,11 @@ def _layers(model: JointModel, tensors: GraphTensors) -> list[np.ndarray]:
 
 
 def _log_totals(head: np.ndarray, logits: np.ndarray, prior: np.ndarray, n_nodes: int) -> np.ndarray:
-    """(n_nodes,) log of the sum of prior x exp(logit) over each head's edges; 0 for a node without any."""
+    """Computes the log of the sum of prior x exp(logit) over each head's edges.
+
+    Returns:
+        (n_nodes,); 0 for a node without edges.
+    """
     with np.errstate(divide="ignore"):
         scores = logits.astype(np.float64) + np.log(prior.astype(np.float64))
     heads, first = np.unique(head, return_index=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,59 +20,65 @@ from reckg.model.joint.transr import TransR
 from reckg.model.sparse.sampled_rows import CutRows, SampledRows, of_users
 from reckg.model.text.encoder import TextEncoder
 
-if TYPE_CHECKING:
-    from reckg.model.linear.spectral import Spectral
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Sizes and choices of a joint model. Names and meanings are those of the configuration's ``model`` section.
+
+    Args:
+        user_ids: users have an ID part. Without, a user is represented by history and attributes, and has no row in
+            the ID table, whose row i is then node n_users + i.
+    """
+
+    embedding_dim: int
+    relation_dim: int
+    layers: int
+    aggregator: str
+    combine: str
+    attention: str
+    dropout: float
+    id_dropout: float
+    user_ids: bool
 
 
 class JointModel(nn.Module):
-    """Users, items and entities of one graph to vectors; text enters through a gate.
+    """A graph model that gives users, items and entities vectors. Text enters through a gate.
 
     Args:
-        graph: the training graph; nodes that have no interaction in it get no ID part, for it would be noise.
+        graph: the training graph. Nodes without an interaction in it get no ID part, because it would be noise.
         text: an encoder of the items' texts (row i is item i), or None.
-        user_ids: whether users have an ID part, or are what their history and attributes say; without one they have no
-            rows in the ID table, whose row i is node first_row + i.
+        settings: sizes and choices.
     """
 
     known: torch.Tensor  # (n_nodes, 1) bool: has an ID part
     describable: torch.Tensor  # (n_nodes, 1) bool: has something besides its ID
 
-    def __init__(
-        self,
-        graph: KnowledgeGraph,
-        text: TextEncoder | None,
-        *,
-        embedding_dim: int,
-        relation_dim: int,
-        layers: int,
-        aggregator: str,
-        combine: str,
-        attention: str,
-        dropout: float,
-        id_dropout: float,
-        user_ids: bool,
-    ) -> None:
+    def __init__(self, graph: KnowledgeGraph, text: TextEncoder | None, settings: ModelSettings) -> None:
         super().__init__()
+        attention, embedding_dim = settings.attention, settings.embedding_dim
         if attention not in ("uniform", "transr", "relation"):
             raise ValueError(f"attention must be uniform, transr or relation, got {attention!r}")
         self.n_users, self.n_items = graph.n_users, graph.n_items
-        self.attention, self.id_dropout = attention, id_dropout
-        self.first_row = 0 if user_ids else graph.n_users
+        self.attention, self.id_dropout = attention, settings.id_dropout
+        self.first_row = 0 if settings.user_ids else graph.n_users
         self.embedding = nn.Parameter(torch.randn(graph.n_nodes - self.first_row, embedding_dim) * 0.1)
         self.propagation = Propagation(
-            layers=layers, dim=embedding_dim, aggregator=aggregator, combine=combine, dropout=dropout
+            layers=settings.layers,
+            dim=embedding_dim,
+            aggregator=settings.aggregator,
+            combine=settings.combine,
+            dropout=settings.dropout,
         )
-        self.transr = TransR(2 * graph.n_relations, embedding_dim, relation_dim)
+        self.transr = TransR(2 * graph.n_relations, embedding_dim, settings.relation_dim)
         self.relation_product = nn.Linear(embedding_dim, 2 * graph.n_relations, bias=True)
         self.relation_difference = nn.Linear(embedding_dim, 2 * graph.n_relations, bias=False)
         if attention == "relation":
             self.relation_logit = nn.Parameter(torch.zeros(2 * graph.n_relations))
         known = torch.from_numpy(graph.has_interaction)
         known[graph.n_users + graph.n_items :] = True
-        known[: graph.n_users] &= user_ids
+        known[: graph.n_users] &= settings.user_ids
         self.register_buffer("known", known.unsqueeze(1))
         self.register_buffer("describable", torch.from_numpy(_describable(graph, text)).unsqueeze(1))
-        self.spectral: Spectral | None = None
         self.text = text
         if text is not None:
             self.text_projection = nn.Linear(text.dim, embedding_dim, bias=False)
@@ -81,10 +88,13 @@ class JointModel(nn.Module):
             nn.init.zeros_(self.text_gate.bias)
 
     def text_nodes(self, encode: torch.Tensor | None = None) -> torch.Tensor:
-        """(n_items, embedding_dim): the gated projections that stand for the items' texts.
+        """Computes the gated projections of the items' texts.
 
-        encode: (b,) items that a trained encoder encodes anew, with gradients to it; all others have the vector of the
-        last time that they were encoded, without.
+        Args:
+            encode: (b,) items that a trained encoder encodes anew, with gradients. All others keep the vector of their
+                last encoding, without.
+        Returns:
+            (n_items, embedding_dim).
         """
         assert self.text is not None
         if encode is None or not self.text.trains:
@@ -93,13 +103,16 @@ class JointModel(nn.Module):
         return self.projected_text(self.text.vectors).index_copy(0, encode, self.projected_text(encoded))
 
     def projected_text(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(n, text dim) -> (n, embedding_dim)."""
+        """Projects text vectors (n, text dim) to (n, embedding_dim)."""
         return torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
 
     def node_input(self, text: torch.Tensor | None = None) -> torch.Tensor:
-        """(n_nodes, embedding_dim) before propagation; in training, ID parts of some describable nodes are dropped.
+        """Computes the nodes before propagation. In training, ID parts of some describable nodes are dropped.
 
-        text: what text_nodes gave; None: of the vectors as they are.
+        Args:
+            text: from text_nodes; None: made from the vectors as they are.
+        Returns:
+            (n_nodes, embedding_dim).
         """
         nodes = self.embedding * self.kept_ids(slice(self.first_row, None))
         if self.first_row:
@@ -111,12 +124,16 @@ class JointModel(nn.Module):
         return nodes + F.pad(text, (0, 0, before, after))
 
     def id_rows(self) -> SampledRows:
-        """The whole ID table, its rows looked up by node."""
+        """Gives the whole ID table, its rows looked up by node."""
         rows = torch.arange(len(self.embedding), device=self.embedding.device)
         return SampledRows(self.embedding, rows, self.first_row)
 
     def kept_ids(self, nodes: torch.Tensor | slice) -> torch.Tensor:
-        """(n, 1) bool: which of these nodes have their ID part; in training, some describable nodes lose it."""
+        """Draws which nodes have their ID part. In training, some describable nodes lose it.
+
+        Returns:
+            (n, 1) bool.
+        """
         keep = self.known[nodes]
         if self.training and self.id_dropout > 0:
             dropped = torch.rand(keep.shape, device=keep.device) < self.id_dropout
@@ -124,7 +141,14 @@ class JointModel(nn.Module):
         return keep
 
     def forward(self, tensors: GraphTensors, text: torch.Tensor | None = None) -> Layers[CutRows]:
-        """The nodes before propagation and after each layer, of the last one users and items alone; text as above."""
+        """Propagates over a graph.
+
+        Args:
+            tensors: the graph.
+            text: as in node_input.
+        Returns:
+            The nodes before propagation and after each layer. The last layer has users and items only.
+        """
         users, items = self.n_users, self.n_items
         layers = self.propagation(self.node_input(text), tensors.adjacency, users + items)
         return Layers(*([CutRows.of(values, users, items) for values in of] for of in (layers.nodes, layers.sums)))
@@ -132,7 +156,14 @@ class JointModel(nn.Module):
     def user_readout(
         self, layers: Layers[Any], user: torch.Tensor, neighbourhoods: Sequence[Bags | WithoutTargets]
     ) -> torch.Tensor:
-        """(b, d) users (b,) as if these, added up, were their neighbourhoods, over the layers of all other nodes."""
+        """Reads out users with given neighbourhoods, over the layers of all other nodes.
+
+        Args:
+            user: (b,).
+            neighbourhoods: added up.
+        Returns:
+            (b, d).
+        """
         gathered = [
             torch.stack([part.gather(nodes, sums) for part in neighbourhoods]).sum(0)
             for nodes, sums in zip(layers.nodes, layers.sums, strict=False)
@@ -140,17 +171,26 @@ class JointModel(nn.Module):
         return self.propagation.read_out(of_users(user, layers.nodes[0]), gathered)
 
     def item_vectors(self, layers: Layers[CutRows]) -> torch.Tensor:
-        """(n_items, d) unit vectors of the graph's own items."""
+        """Combines the layers of the graph's own items: (n_items, d) unit vectors."""
         return F.normalize(self.propagation.combined([nodes.items for nodes in layers.nodes]), dim=1)
 
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        """(b, 2 * n_relations) logits of P(r | head, tail)."""
+        """Computes logits of P(r | head, tail).
+
+        Args:
+            nodes: rows by node.
+            head, tail: (b,).
+        Returns:
+            (b, 2 * n_relations).
+        """
         h, t = nodes[head], nodes[tail]
         return self.relation_product(h * t) + self.relation_difference(h - t)
 
     def update_attention(self, tensors: GraphTensors) -> None:
-        """Refreshes the edge weights of a graph from the current parameters; they have a gradient with ``relation``
-        alone, which wants a refresh in every step."""
+        """Refreshes the edge weights of a graph from the current parameters.
+
+        They have a gradient only with attention ``relation``, which needs a refresh in every step.
+        """
         if self.attention == "relation":
             tensors.set_relations(self.relation_logit)
         elif self.attention == "uniform":
@@ -160,6 +200,7 @@ class JointModel(nn.Module):
 
     @torch.no_grad()
     def _transr_logits(self, tensors: GraphTensors) -> torch.Tensor:
+        """Computes KGAT's attention logits from the nodes before propagation."""
         training = self.training
         self.eval()
         nodes = self.node_input()
@@ -168,7 +209,11 @@ class JointModel(nn.Module):
 
     @torch.no_grad()
     def embeddings(self, tensors: GraphTensors) -> Embeddings:
-        """Unit vectors of all nodes over a graph of the same nodes, which may hold other interactions."""
+        """Computes unit vectors of all nodes.
+
+        Args:
+            tensors: a graph of the same nodes, which may hold other interactions.
+        """
         if self.attention == "relation":
             self.update_attention(tensors)
         training = self.training
@@ -181,7 +226,7 @@ class JointModel(nn.Module):
 
 
 def _describable(graph: KnowledgeGraph, text: TextEncoder | None) -> np.ndarray:
-    """(n_nodes,) bool: a node that has something besides its ID: attributes, a text, or (a user) a history."""
+    """Marks nodes with something besides an ID: attributes, a text, or (users) a history. (n_nodes,) bool."""
     out = np.zeros(graph.n_nodes, dtype=bool)
     out[graph.head[graph.relation % graph.n_relations != 0]] = True
     out[: graph.n_users] = True

@@ -17,11 +17,16 @@ from torch import nn
 from reckg.model.sparse.dropout import dropout
 from reckg.model.sparse.message_passing import Adjacency, propagate
 
-BLOCK_ROWS = 1 << 16  # nodes aggregated at once where no gradients are kept
+BLOCK_ROWS = 1 << 16  # nodes aggregated at once without gradients
 
 
 class Aggregator(nn.Module):
-    """Joins a node's own vector with its neighbourhood's: (n, d), (n, d) -> (n, d)."""
+    """Joins a node's own vector with its neighbourhood's.
+
+    Args:
+        kind: sum, gcn or bi-interaction.
+        dim: columns of the vectors.
+    """
 
     def __init__(self, kind: str, dim: int) -> None:
         super().__init__()
@@ -37,6 +42,7 @@ class Aggregator(nn.Module):
             nn.init.xavier_uniform_(self.product.weight)
 
     def forward(self, node: torch.Tensor, neighbourhood: torch.Tensor) -> torch.Tensor:
+        """Joins (n, d) nodes and (n, d) neighbourhoods to (n, d)."""
         if self.kind == "sum":
             return neighbourhood
         out = F.leaky_relu(self.joined(node + neighbourhood))
@@ -50,9 +56,13 @@ Table = TypeVar("Table")  # of node vectors: a tensor, or one of reckg.model.spa
 
 @dataclass(frozen=True)
 class Layers(Generic[Table]):
-    """The nodes before and after each of L layers, L + 1 times (n_nodes, dim); each layer's weighted sums, L times.
+    """The nodes before and after each of L layers, and each layer's weighted sums.
 
-    Of the last layer there may be the first nodes alone.
+    The last layer may hold only the first nodes.
+
+    Args:
+        nodes: L + 1 times (n_nodes, dim).
+        sums: L times (n_nodes, dim).
     """
 
     nodes: list[Table]
@@ -60,7 +70,15 @@ class Layers(Generic[Table]):
 
 
 class Propagation(nn.Module):
-    """L layers over one graph. With ``concat`` the output has (layers + 1) * dim columns, else dim."""
+    """L layers over a graph. With ``concat`` the output has (layers + 1) * dim columns, else dim.
+
+    Args:
+        layers: L.
+        dim: columns of the nodes' vectors.
+        aggregator: kind of Aggregator.
+        combine: mean, concat or last.
+        dropout: share of numbers dropped after a layer.
+    """
 
     def __init__(self, *, layers: int, dim: int, aggregator: str, combine: str, dropout: float) -> None:
         super().__init__()
@@ -70,14 +88,24 @@ class Propagation(nn.Module):
         self.aggregators = nn.ModuleList(Aggregator(aggregator, dim) for _ in range(layers))
 
     def forward(self, nodes: torch.Tensor, adjacency: Adjacency, read: int | None = None) -> Layers[torch.Tensor]:
-        """read: how many of the first nodes are wanted of the last layer; None: all."""
+        """Propagates nodes over an adjacency.
+
+        Args:
+            nodes: (n_nodes, dim).
+            read: number of the first nodes to compute in the last layer; None: all.
+        """
         hops = [partial(propagate, adjacency=adjacency)] * (len(self.aggregators) - 1)
         return self.through(nodes, [*hops, partial(propagate, adjacency=adjacency, rows=read)])
 
     def through(
         self, nodes: torch.Tensor, hops: Sequence[Callable[[torch.Tensor], torch.Tensor]]
     ) -> Layers[torch.Tensor]:
-        """A hop a layer: (n, dim) nodes to the weighted sums of the first m <= n of them, which are the next nodes."""
+        """Propagates nodes through a hop a layer.
+
+        Args:
+            nodes: (n, dim).
+            hops: each maps (n, dim) nodes to the weighted sums of the first m <= n nodes, which are the next nodes.
+        """
         layers = Layers[torch.Tensor]([nodes], [])
         for aggregator, hop in zip(self.aggregators, hops, strict=True):
             layers.sums.append(hop(nodes))
@@ -88,9 +116,9 @@ class Propagation(nn.Module):
 
     @torch.no_grad()
     def inferred(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-        """One vector a node, as ``combined`` over ``forward`` without dropout, layer by layer.
+        """Computes a vector a node, as ``combined`` over ``forward`` without dropout, layer by layer.
 
-        Beside what it returns it keeps two (n_nodes, dim) arrays; a layer is aggregated in blocks of rows.
+        Beside its result it keeps two (n_nodes, dim) arrays. A layer is aggregated in blocks of rows.
         """
         outputs = [nodes.clone()]
         for aggregator in self.aggregators:
@@ -107,13 +135,20 @@ class Propagation(nn.Module):
         return nodes if self.combine == "last" else torch.cat(outputs, dim=1)
 
     def combined(self, nodes: list[torch.Tensor]) -> torch.Tensor:
-        """One vector a node from those of all layers."""
+        """Combines each node's vectors of all layers to a vector."""
         if self.combine == "last":
             return nodes[-1]
         return torch.cat(nodes, dim=1) if self.combine == "concat" else torch.stack(nodes).mean(0)
 
     def read_out(self, nodes: torch.Tensor, gathered: list[torch.Tensor]) -> torch.Tensor:
-        """(b, d) nodes that are no part of the graph: their inputs (b, dim), and per layer their neighbours' sums."""
+        """Computes nodes that are no part of the graph.
+
+        Args:
+            nodes: (b, dim) their inputs.
+            gathered: per layer the sums of their neighbours, (b, dim).
+        Returns:
+            (b, d).
+        """
         layers = [nodes]
         for aggregator, sums in zip(self.aggregators, gathered, strict=True):
             layers.append(aggregator(layers[-1], sums))

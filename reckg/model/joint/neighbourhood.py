@@ -1,10 +1,10 @@
-"""Training on sampled neighbourhoods: a step costs memory by its batch, not by the graph.
+"""Training on sampled neighbourhoods: a step's memory depends on its batch, not on the graph.
 
 From the nodes that a step needs, DGL samples at most ``fanout`` edges of each kind (interactions, all others) for every
 node, layer by layer (GraphSAGE, arXiv:1706.02216). The two kinds are sampled apart because a popular item has far more
-readers than attributes. The weights of a node's sampled edges of a kind are scaled to the sum that all its edges of
-that kind have, so that with every edge sampled the result is the whole graph's. DGL samples on the CPU; the sums are
-torch's embedding bags and run where the model is.
+readers than attributes. The weights of a node's sampled edges of a kind are scaled to the sum over all its edges of
+that kind, so that with every edge sampled the result is the whole graph's. DGL samples on the CPU. The sums are
+torch's embedding bags and run on the model's device.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ KINDS = ("interaction", "attribute")
 class Neighbourhood:
     """The part of the graph that a step sees.
 
-    nodes (m,) int64: the seeds, then what was sampled from hop to hop, then nodes that lend their input alone.
-    hops: for each layer, first to last, the bags of the first nodes over the nodes before the layer.
+    Args:
+        nodes: (m,) int64: the seeds, then the nodes sampled from hop to hop, then nodes that lend only their input.
+        hops: for each layer, first to last, the bags of the first nodes over the nodes before the layer.
     """
 
     nodes: torch.Tensor
@@ -40,8 +41,14 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class SampledForward:
-    """What the loss reads, each looked up by the graph's own numbers: nodes of the layers, items' unit vectors by
-    item_idx, projected texts by item_idx (None without text), and rows of the ID table by node."""
+    """The vectors that the loss reads, looked up by the graph's own numbers.
+
+    Args:
+        layers: nodes of the layers, by node.
+        items: unit vectors by item_idx.
+        text: projected texts by item_idx, or None without text.
+        ids: rows of the ID table by node.
+    """
 
     layers: Layers[SampledRows]
     items: SampledRows
@@ -52,8 +59,14 @@ class SampledForward:
 class NeighbourSampler:
     """Samples neighbourhoods of a graph and runs a model on them.
 
-    rows, row_ids: after a forward, the rows of the model's ID table that it read, as a leaf that gets the gradient, and
-    their places in the table. The table itself gets none.
+    Args:
+        tensors: the graph.
+        fanout: most sampled edges of a kind.
+        generator: seeds the samples.
+    Attributes:
+        rows: after a forward, the rows of the model's ID table that it read, as a leaf that gets the gradient. The
+            table itself gets none.
+        row_ids: their places in the table.
     """
 
     rows: torch.Tensor
@@ -74,12 +87,18 @@ class NeighbourSampler:
         self._weighed: torch.Tensor | None = None
 
     def sample(self, seeds: torch.Tensor, inputs: torch.Tensor, layers: int) -> Neighbourhood:
-        """The neighbourhood of the seeds; of inputs only the nodes are needed. Both (b,), repeats allowed."""
+        """Samples the neighbourhood of the seeds.
+
+        Args:
+            seeds: (b,) nodes, repeats allowed.
+            inputs: (b,) nodes without a neighbourhood, repeats allowed.
+            layers: number of hops.
+        """
         self._weigh()
         seeds = torch.unique(seeds.cpu())
         dgl.seed(int(torch.randint(2**31 - 1, (1,), generator=self.generator)))
         threads = dgl.utils.get_num_threads()
-        dgl.utils.set_num_threads(1)  # of more, each draws for the nodes that it happens to get
+        dgl.utils.set_num_threads(1)  # several threads would share the nodes by chance
         try:
             sampler = dgl.dataloading.NeighborSampler([self.fanout] * layers)
             nodes, _, blocks = sampler.sample_blocks(self._graph, {"node": seeds.int()})
@@ -96,10 +115,14 @@ class NeighbourSampler:
     def forward(
         self, model: JointModel, seeds: torch.Tensor, inputs: torch.Tensor, encode: torch.Tensor | None
     ) -> SampledForward:
-        """Runs the model for the seeds (node numbers), which hold every item that the loss scores.
+        """Runs the model for the seeds.
 
-        encode: (k,) items among them whose text a trained encoder encodes anew.
-        Raises ValueError where the edge weights train: they change in every step, and all edges have a say in them.
+        Args:
+            seeds: nodes; they hold every item that the loss scores.
+            inputs: nodes whose input is enough.
+            encode: (k,) items of the seeds whose text a trained encoder encodes anew.
+        Raises:
+            ValueError: the edge weights train. They change in every step, and depend on all edges.
         """
         if model.attention == "relation":
             raise ValueError("attention 'relation' trains on the whole graph alone: take another one here")
@@ -125,7 +148,7 @@ class NeighbourSampler:
         )
 
     def _text(self, model: JointModel, nodes: torch.Tensor, encode: torch.Tensor | None) -> SampledRows | None:
-        """The projected texts of the items among the nodes."""
+        """Projects the texts of the items among the nodes."""
         if model.text is None:
             return None
         items = nodes[_is_item(model, nodes)] - model.n_users
@@ -137,7 +160,7 @@ class NeighbourSampler:
         return SampledRows(projected, place)
 
     def _weigh(self) -> None:
-        """Takes over the graph's edge weights, once after each change of them."""
+        """Takes over the graph's edge weights, once after each change."""
         weights = self.tensors.adjacency.weights
         if weights is self._weighed:
             return
@@ -149,7 +172,7 @@ class NeighbourSampler:
         }
 
     def _bags(self, block: Any, device: torch.device) -> list[Bags]:
-        """A block's weighted sums, a bag for each kind of edge."""
+        """Makes a block's weighted sums, a bag for each kind of edge."""
         bags = []
         head = block.dstdata[dgl.NID].long()
         for kind in KINDS:
@@ -165,7 +188,7 @@ class NeighbourSampler:
 
 
 class _Hop:
-    """(n, d) -> (m, d): the sum of a hop's bags."""
+    """The sum of a hop's bags, (n, d) -> (m, d)."""
 
     def __init__(self, bags: list[Bags]) -> None:
         self.bags = bags

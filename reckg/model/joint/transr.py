@@ -1,4 +1,4 @@
-"""TransR: entities projected into a space per relation, where tail = head + relation for facts that hold.
+"""TransR: entities projected into a space per relation, where tail = head + relation for true facts.
 
 Source: Lin et al., AAAI 2015. The attention over these projections is KGAT's, arXiv:1905.07854, equations 4 and 5.
 """
@@ -14,7 +14,11 @@ from reckg.model.sparse.dgl_compat import dgl
 
 
 class TransR(nn.Module):
-    """A vector (relation_dim) and a projection (embedding_dim, relation_dim) for each relation, inverses included."""
+    """A vector (relation_dim) and a projection (embedding_dim, relation_dim) for each relation.
+
+    Args:
+        n_relations: number of relations, inverses included.
+    """
 
     def __init__(self, n_relations: int, embedding_dim: int, relation_dim: int) -> None:
         super().__init__()
@@ -27,7 +31,14 @@ class TransR(nn.Module):
     def distance(
         self, nodes: torch.Tensor, head: torch.Tensor, relation: torch.Tensor, tail: torch.Tensor
     ) -> torch.Tensor:
-        """Squared distance |W_r h + e_r - W_r t|^2, lower is more plausible. head, relation, tail (b,) -> (b,)."""
+        """Computes |W_r h + e_r - W_r t|^2. Lower is more plausible.
+
+        Args:
+            nodes: (n_nodes, embedding_dim).
+            head, relation, tail: (b,) int64.
+        Returns:
+            (b,).
+        """
         difference = nodes[head] - nodes[tail]  # (b, d): the projection is linear
         projected = torch.bmm(difference.unsqueeze(1), self.projection[relation]).squeeze(1)  # (b, relation_dim)
         return (projected + self.relation[relation]).square().sum(1)
@@ -36,7 +47,15 @@ class TransR(nn.Module):
     def attention_logits(
         self, nodes: torch.Tensor, head: torch.Tensor, relation: torch.Tensor, tail: torch.Tensor, block: int = 1 << 18
     ) -> torch.Tensor:
-        """(W_r t) . tanh(W_r h + e_r) for every edge, (n_edges,) each -> (n_edges,)."""
+        """Computes (W_r t) . tanh(W_r h + e_r) for every edge.
+
+        Args:
+            nodes: (n_nodes, embedding_dim).
+            head, relation, tail: (n_edges,) int64.
+            block: edges at once.
+        Returns:
+            (n_edges,).
+        """
         logits = torch.empty(len(head), device=nodes.device)
         for r in range(len(self.relation)):
             edges = torch.nonzero(relation == r).squeeze(1)
@@ -48,14 +67,16 @@ class TransR(nn.Module):
 
 
 def attention(graph: Any, prior: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
-    """Softmax of logits over each head's edges, starting from the prior shares.
+    """Computes the softmax of logits over each head's edges, starting from the prior shares.
+
+    DGL computes it on the CPU, because its wheels on PyPI have no CUDA kernels. It is done once a refresh.
 
     Args:
         graph: DGL's; edges run tail -> head, so that a node's in-edges are its neighbourhood.
-        prior: (n_edges,) shares that sum to 1 by head; logits: (n_edges,), or None for the prior itself.
+        prior: (n_edges,) shares that sum to 1 by head.
+        logits: (n_edges,), or None for the prior itself.
     Returns:
-        (n_edges,) on the logits' device; sums to 1 by head. DGL computes it on the CPU: its wheels on PyPI have no
-        CUDA kernels, and it is done once a refresh.
+        (n_edges,) on the logits' device; sums to 1 by head.
     """
     if logits is None:
         return prior

@@ -1,8 +1,8 @@
-"""The linear part of items that nobody has touched: a ridge regression from an item's content to its columns.
+"""The linear part of items without interactions: a ridge regression from an item's content to its columns.
 
-An item's features are the entities it is tied to, relation by relation, and its text vector. How much each relation and
-the text count is found where the answer is known: the weights minimise the squared leave-one-out error over items with
-interactions, which has a closed form. So a relation that says nothing of what people take gets a weight near 0.
+An item's features are its entities, relation by relation, and its text vector. The weights of the relations and of the
+text are found where the answer is known: they minimise the squared leave-one-out error over items with interactions,
+which has a closed form. So a relation that does not predict interactions gets a weight near 0.
 
 Sources: kernel ridge regression and its leave-one-out error, Rasmussen & Williams 2006, Gaussian Processes for Machine
 Learning, section 5.4.2; weights of kernels as relevance determination, section 5.1.
@@ -17,20 +17,24 @@ from scipy import sparse
 
 from reckg.graph.knowledge_graph import KnowledgeGraph
 
-TAUGHT_BY = 4000  # items with interactions that the regression learns from, at most; evenly spaced ones
-WEIGHED_BY = 500  # of these, those over which the weights are found, at most
+TAUGHT_BY = 4000  # most items with interactions that the regression learns from, evenly spaced
+WEIGHED_BY = 500  # most items that the weights are fitted on
 CONSTANT = 10.0  # prior variance of the regression's constant, in units of the noise
 LOG_WEIGHTS = (-12.0, 5.0)
 
 
 @dataclass(frozen=True)
 class Content:
-    """What an item's content says about its columns; f features, t text dimensions, r columns.
+    """A regression from an item's content to its columns; f features, t text dimensions, r columns.
 
-    relation, tail (f,) int64, sorted: a feature is an edge to this node of the training graph; rarity (f,) float32: how
-    much it counts beside others of its relation. by_feature (f, r), by_text (t, r), constant (r,) float32.
-    weights: relation name -> weight, ``text`` for the text, an inverse relation ending in ``^-1``.
-    reliability: 0 to 1, the correlation of columns that are told with the true ones, by leave-one-out.
+    Args:
+        relation, tail: (f,) int64, sorted: a feature is an edge to this node of the training graph.
+        rarity: (f,) float32: the feature's weight beside others of its relation.
+        by_feature: (f, r) float32.
+        by_text: (t, r) float32.
+        constant: (r,) float32.
+        reliability: (), 0 to 1, the leave-one-out correlation of predicted columns with the true ones.
+        weights: by relation name; ``text`` for the text, an inverse relation ending in ``^-1``.
     """
 
     relation: np.ndarray
@@ -43,11 +47,13 @@ class Content:
     weights: dict[str, float]
 
     def columns(self, item: np.ndarray, relation: np.ndarray, tail: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """(n, r) float32: columns of n items; zeros where nothing of an item is known.
+        """Predicts the columns of n items.
 
         Args:
-            item, relation, tail: (m,) the items' edges; item counts the rows 0..n-1. Unknown ones are passed over.
-            text: (n, t) text vectors, zeros where there is no text.
+            item, relation, tail: (m,) the items' edges; item counts the rows 0..n-1. Unknown edges are passed over.
+            text: (n, t) text vectors, zeros for an item without text.
+        Returns:
+            (n, r) float32; zeros for an item without known content.
         """
         features = _features(self.relation, self.tail, self.rarity, (item, relation, tail), len(text))
         known = (np.diff(features.indptr) > 0) | text.any(axis=1)
@@ -57,11 +63,15 @@ class Content:
 
 @dataclass(frozen=True)
 class NewItems:
-    """How an item without training interactions is placed: [own x its graph vector, linear x its columns] + shift.
+    """Places items without training interactions: [own x graph vector, linear x columns] + shift.
 
-    These give it the mean of other items' scores over users, and their spread times the root of the reliability: by the
-    reliability itself, the best guess, next to none would be shown; as much as others, they would crowd others out.
-    shift: (d + r,).
+    This gives them the mean of other items' scores over users, and their spread times the root of the reliability. By
+    the reliability itself, the best guess, almost none would be shown. With the full spread they would crowd others
+    out.
+
+    Args:
+        own, linear: factors.
+        shift: (d + r,).
     """
 
     own: float
@@ -69,31 +79,48 @@ class NewItems:
     shift: np.ndarray
 
     def placed(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(n, d) and (n, r) -> (n, d + r); an item of which nothing is known stays at zero."""
+        """Places items.
+
+        Args:
+            vectors: (n, d) graph vectors.
+            columns: (n, r) columns of the linear part.
+        Returns:
+            (n, d + r); an item without any known content stays at zero.
+        """
         out = np.concatenate([self.own * vectors, self.linear * columns], axis=1)
         return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
 
 
 def equally_long(items: np.ndarray, longest: float) -> np.ndarray:
-    """(n, d) -> (n, d + 1) unit vectors: the last column makes items of at most this length equally long."""
+    """Makes items equally long by a last column.
+
+    Args:
+        items: (n, d), each at most ``longest`` long.
+    Returns:
+        (n, d + 1) unit vectors.
+    """
     square = np.square(items).sum(axis=1, keepdims=True)
     return unit(np.concatenate([items, np.sqrt(np.maximum(longest**2 - square, 0))], axis=1))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """(n, d) float32, each row at length 1; zeros stay."""
+    """Scales rows to length 1: (n, d) float32. Zeros stay."""
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def fit_content(
     graph: KnowledgeGraph, text: np.ndarray, factor: np.ndarray, scale: np.ndarray, taught_by: np.ndarray
 ) -> Content | None:
-    """Learns to tell the columns of items from their content; None where items have no content that they share.
+    """Learns to predict the columns of items from their content.
 
     Args:
+        graph: the training graph.
         text: (n_items, t) text vectors; t may be 0.
-        factor: (n_items, r) the columns; scale: (r,) how much each counts in the error that the weights minimise.
+        factor: (n_items, r) the columns.
+        scale: (r,) weight of each column in the error that the weights minimise.
         taught_by: item_idx of the items whose columns are right.
+    Returns:
+        None if the items share no content.
     """
     edges = item_edges(graph)
     relation, tail, rarity = _kinds_of_edges(edges, graph)
@@ -108,8 +135,8 @@ def fit_content(
         names.append("text")
     if not parts or len(taught_by) == 0:
         return None
-    some = evenly(np.arange(len(taught_by)), WEIGHED_BY)
-    weights, reliability = _leave_one_out_weights([_kernel(part[some]) for part in parts], factor[some] * scale)
+    judges = evenly(np.arange(len(taught_by)), WEIGHED_BY)
+    weights, reliability = _leave_one_out_weights([_kernel(part[judges]) for part in parts], factor[judges] * scale)
     kernel = np.full((len(taught_by), len(taught_by)), CONSTANT)
     for weight, part in zip(weights, parts, strict=True):
         kernel += weight * _kernel(part)
@@ -132,7 +159,7 @@ def fit_content(
 
 
 def item_edges(graph: KnowledgeGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(item_idx, relation, tail node) of the items' edges other than interactions, (m,) each."""
+    """Lists the items' edges other than interactions: (item_idx, relation, tail node), (m,) each."""
     item = graph.head - graph.n_users
     mine = (item >= 0) & (item < graph.n_items) & (graph.relation % graph.n_relations != 0)
     return item[mine], graph.relation[mine], graph.tail[mine]
@@ -141,7 +168,7 @@ def item_edges(graph: KnowledgeGraph) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _kinds_of_edges(
     edges: tuple[np.ndarray, np.ndarray, np.ndarray], graph: KnowledgeGraph
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Relation, tail and rarity of the edges that at least two items share, and not all."""
+    """Lists relation, tail and rarity of the edges that at least two items share, and not all."""
     item, relation, tail = edges
     edge = np.unique((relation * graph.n_nodes + tail) * graph.n_items + item)
     kinds, count = np.unique(edge // graph.n_items, return_counts=True)
@@ -157,7 +184,15 @@ def _features(
     edges: tuple[np.ndarray, np.ndarray, np.ndarray],
     n: int,
 ) -> sparse.csr_matrix:
-    """(n, f): an item's row has the root of each feature's rarity, at length 1 within each relation."""
+    """Builds the feature matrix.
+
+    Args:
+        relation, tail, rarity: (f,) the features.
+        edges: item, relation and tail, (m,) each.
+        n: number of items.
+    Returns:
+        (n, f): the root of each feature's rarity, at length 1 within each relation.
+    """
     width = 1 + max(tail.max(initial=0), edges[2].max(initial=0))
     key, wanted = relation * width + tail, edges[1] * width + edges[2]
     place = np.searchsorted(key, wanted)
@@ -173,8 +208,14 @@ def _kernel(part: sparse.csr_matrix) -> np.ndarray:
 
 
 def _leave_one_out_weights(kernels: list[np.ndarray], target: np.ndarray) -> tuple[np.ndarray, float]:
-    """The weights (m,) > 0 of m >= 1 kernels, beside noise 1, that minimise the squared leave-one-out error of
-    target (n, r); and the correlation of what is told so with the target."""
+    """Finds kernel weights that minimise the squared leave-one-out error, beside noise 1.
+
+    Args:
+        kernels: m >= 1 matrices (n, n).
+        target: (n, r).
+    Returns:
+        (m,) weights > 0, and the correlation of the predictions with the target.
+    """
     from scipy.optimize import minimize  # a server never needs it
 
     n = len(target)
@@ -204,5 +245,5 @@ def _leave_one_out_weights(kernels: list[np.ndarray], target: np.ndarray) -> tup
 
 
 def evenly(chosen: np.ndarray, at_most: int) -> np.ndarray:
-    """At most so many of (n,) values, evenly spaced."""
+    """Takes at most ``at_most`` evenly spaced values of (n,)."""
     return chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), at_most)).astype(np.int64)]

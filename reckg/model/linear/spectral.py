@@ -2,7 +2,7 @@
 
 The graph model and a linear one err differently, and their sum is better than either. EASE's scores of unseen items are
 x F F' / diag(1 - F F') with F = V sqrt(s^2 / (s^2 + lambda)) over the right singular vectors V and singular values s of
-the binary user-item matrix; cut to the leading ones, this is an inner product, and so it fits into the vectors.
+the binary user-item matrix. Cut to the leading ones, this is an inner product, and so it fits into the vectors.
 
 Source: Steck, WWW 2019, arXiv:1905.03375 (EASE); that its scores filter the spectrum follows from its closed form.
 """
@@ -39,10 +39,13 @@ SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is tak
 
 @dataclass(frozen=True)
 class Spectral:
-    """source, target (n_items, r) float32: a history's sum of sources times an item's target is the linear score.
+    """The linear part: a history's sum of sources times an item's target is the linear score.
 
-    known (n_items,) bool: has interactions in training; the targets of others are told from their content.
-    ratio: what the targets of known items are multiplied by. longest: no item's joined vector is longer.
+    Args:
+        source, target: (n_items, r) float32.
+        known: (n_items,) bool: has interactions in training. The targets of others are predicted from their content.
+        ratio: factor of the known items' targets.
+        longest: length of the longest joined item vector.
     """
 
     source: np.ndarray
@@ -55,18 +58,25 @@ class Spectral:
 
     @property
     def joins(self) -> bool:
-        """Whether there is anything to join."""
+        """Whether the part changes any vector."""
         return self.ratio > 0 or self.new is not None
 
     def users(self, graph: KnowledgeGraph) -> np.ndarray:
-        """(n_users, r) unit rows: each user's history in this graph, weighted as there; zeros without one."""
+        """Computes users' columns: each history in this graph, weighted as there.
+
+        Returns:
+            (n_users, r) unit rows; zeros for a user without history.
+        """
         return unit(_histories(graph) @ self.source)
 
     def joined(self, embeddings: Embeddings, graph: KnowledgeGraph) -> Embeddings:
-        """Unit vectors with d + r + 1 columns, whose inner product orders items by the sum of both scores.
+        """Joins the linear part to embeddings. The inner product then orders items by the sum of both scores.
 
-        The last column makes all items equally long; users have 0 there, so that it changes no order. Entities stay
-        as they are. Where there is nothing to join, nothing changes.
+        The last column makes all items equally long. Users have 0 there, so that it changes no order. Entities stay as
+        they are. Without a linear part the embeddings are returned as they are.
+
+        Returns:
+            Unit vectors with d + r + 1 columns.
         """
         if not self.joins:
             return embeddings
@@ -75,14 +85,19 @@ class Spectral:
         return replace(embeddings, users=users, items=equally_long(self.beside(embeddings.items), self.longest))
 
     def beside(self, items: np.ndarray) -> np.ndarray:
-        """(n_items, d) graph vectors -> (n_items, d + r), each at its own length."""
+        """Puts the targets beside the items' graph vectors: (n_items, d) -> (n_items, d + r), not normalised."""
         out = np.concatenate([items, self.ratio * self.target], axis=1)
         if self.new is not None:
             out[~self.known] = self.new.placed(items[~self.known], self.target[~self.known])
         return out
 
-    def told_by(self, graph: KnowledgeGraph, text: np.ndarray | None) -> Spectral:
-        """With the columns of items without training interactions as another graph and these texts tell them."""
+    def predict_new(self, graph: KnowledgeGraph, text: np.ndarray | None) -> Spectral:
+        """Predicts the columns of items without training interactions.
+
+        Args:
+            graph: another graph of the same items.
+            text: (n_items, t) text vectors, or None.
+        """
         if self.content is None:
             return self
         text = np.zeros((len(self.target), len(self.content.by_text)), np.float32) if text is None else text
@@ -90,6 +105,7 @@ class Spectral:
         return replace(self, target=np.where(self.known[:, None], self.target, told))
 
     def save(self, path: Path) -> None:
+        """Writes the part as safetensors."""
         tensors = {"source": self.source, "target": self.target, "known": self.known}
         tensors["scales"] = np.array([self.ratio, self.longest])
         weights: dict[str, float] = {}
@@ -103,7 +119,11 @@ class Spectral:
 
 
 def load_spectral(path: Path) -> Spectral:
-    """What Spectral.save wrote. Raises ArtifactError."""
+    """Reads a file that Spectral.save wrote.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
     try:
         with safe_open(path, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -126,11 +146,11 @@ def load_spectral(path: Path) -> Spectral:
 
 
 def fit_spectral(graph: KnowledgeGraph, rank: int, text: np.ndarray | None = None) -> Spectral:
-    """The linear part of a training graph, not yet weighed.
+    """Fits the linear part of a training graph, without its shares.
 
     Args:
-        rank: r, cut to what the matrix has. lambda is the median of the squared singular values that are kept.
-        text: (n_items, t) the items' text vectors, zeros where an item has none; None: there are no texts.
+        rank: r, cut to the rank of the matrix. lambda is the median of the squared singular values that are kept.
+        text: (n_items, t) the items' text vectors, zeros for an item without; None: the data has no texts.
     """
     matrix = (_histories(graph) > 0).astype(np.float64)
     known = matrix.getnnz(axis=0) > 0
@@ -147,10 +167,10 @@ def fit_spectral(graph: KnowledgeGraph, rank: int, text: np.ndarray | None = Non
     text = np.zeros((graph.n_items, 0), dtype=np.float32) if text is None else text
     content = fit_content(graph, text, factor / longest, values, np.flatnonzero(known))
     spectral = Spectral(factor.astype(np.float32), (target / longest).astype(np.float32), known, content)
-    return spectral.told_by(graph, text)
+    return spectral.predict_new(graph, text)
 
 
-def weighed(
+def choose_shares(
     spectral: Spectral,
     embeddings: Embeddings,
     graph: KnowledgeGraph,
@@ -158,13 +178,13 @@ def weighed(
     *,
     new_items: bool = False,
 ) -> tuple[Spectral, float, float, float]:
-    """The linear part at SHARE and NEW_SHARE, unless validation clearly prefers another of the share it measures.
+    """Sets the linear part's shares to SHARE and NEW_SHARE, unless validation clearly prefers others.
 
     A share w gives the linear scores w / (1 - w) times the graph's spread over the items, on average over users.
 
     Args:
         validate: scores (n,) of n validation users, higher is better.
-        new_items: validation asks for new items alone, and so chooses their share in place of the others'.
+        new_items: validation holds only new items, so it chooses their share and not the others'.
     Returns:
         The part, the share, the share of new items, and the mean score.
     """
@@ -182,13 +202,19 @@ def weighed(
 def with_shares(
     spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph, share: float, new_share: float
 ) -> Spectral:
-    """The linear part at given shares of the score's spread, as in weighed."""
+    """Sets the linear part's shares as given, as in choose_shares."""
     return _Spread(spectral, embeddings, graph).at(share, new_share) if spectral.users(graph).any() else spectral
 
 
 def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
-    """The choice with the highest mean score if it beats the usual one by more than CLEARLY standard errors of their
-    difference over users, else the usual: one validation part is noisy. scores: (n,) of the same users each."""
+    """Chooses the highest mean score if it clearly beats the usual choice, because a validation part is noisy.
+
+    Clear is a lead of more than CLEARLY standard errors of the difference over users.
+
+    Args:
+        scores: (n,) of the same users for each choice.
+        usual: the choice without a clear winner.
+    """
     best = max(scores, key=lambda choice: float(scores[choice].mean()))
     difference = scores[best] - scores[usual]
     clear = difference.mean() > CLEARLY * difference.std() / np.sqrt(max(len(difference), 1))
@@ -196,7 +222,7 @@ def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
 
 
 class _Spread:
-    """Scores of some users, from which follows what makes the spread of both parts as wanted."""
+    """Scores of a sample of users, to set the spread of both parts."""
 
     def __init__(self, spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph) -> None:
         self.spectral, self.embeddings = spectral, embeddings
@@ -207,6 +233,7 @@ class _Spread:
         self.unseen = _histories(graph)[users][:, self.known].toarray() == 0
 
     def at(self, share: float, new_share: float) -> Spectral:
+        """Sets the shares of known and new items."""
         own, linear = self._scores(self.known)
         ratio = _ratio(share, own, linear)
         new = self._new(new_share, np.where(self.unseen, own + ratio * linear, np.nan))
@@ -214,9 +241,10 @@ class _Spread:
         return replace(out, longest=float(np.linalg.norm(out.beside(self.embeddings.items), axis=1).max()))
 
     def _new(self, share: float, wanted: np.ndarray) -> NewItems | None:
-        """From the new items' own scores, or, where there are none, as if every item were new.
+        """Places the new items by their own scores, or, without new items, as if every item were new.
 
-        wanted: the scores of others, nan where a user has the item.
+        Args:
+            wanted: the scores of known items, nan for a user's own items.
         """
         if self.spectral.content is None:
             return None
@@ -232,18 +260,19 @@ class _Spread:
         return NewItems(float(scale * weights[0]), float(scale * weights[1]), shift.astype(np.float32))
 
     def _scores(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the users' graph scores and linear scores of items."""
         own = self.users[:, : self.dim] @ self.embeddings.items[items].T
         return own, self.users[:, self.dim :] @ self.spectral.target[items].T
 
 
 def _ratio(share: float, own: np.ndarray, linear: np.ndarray) -> float:
-    """What the linear scores (users, items) are multiplied by to have a share below 1 of the spread."""
+    """Computes the factor that gives the linear scores (users, items) a share below 1 of the spread."""
     spread = linear.std(axis=1).mean()
     return 0.0 if spread == 0 or share == 1 else float(share / (1 - share) * own.std(axis=1).mean() / spread)
 
 
 def _histories(graph: KnowledgeGraph) -> sparse.csr_matrix:
-    """(n_users, n_items): the share of each interaction in its user's attention."""
+    """Gives each interaction's share in its user's attention: (n_users, n_items)."""
     edges = np.flatnonzero((graph.relation == 0) & (graph.head < graph.n_users))
     place = graph.head[edges], graph.tail[edges] - graph.n_users
     return sparse.csr_matrix((graph.prior[edges].astype(np.float64), place), shape=(graph.n_users, graph.n_items))

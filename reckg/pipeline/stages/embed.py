@@ -16,11 +16,10 @@ from reckg.inductive.files import write_inductive
 from reckg.inductive.info import TextInfo
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
-from reckg.model.joint.joint_model import JointModel
 from reckg.pipeline.run.folder import STATES, Prepared, read_prepared
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
 from reckg.pipeline.training.refresh import refreshed
-from reckg.pipeline.training.trained_model import attended, embeddings_over, joined, load_weights, untrained_model
+from reckg.pipeline.training.trained_model import TrainedModel, load_weights, untrained_model
 
 
 def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
@@ -45,16 +44,16 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if model.text is not None:
         save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
-    load_weights(model, run)
+    trained = load_weights(model, run)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
-        now = model if name == "train" else refreshed(config, run, prepared, model, name)
-        tensors = attended(now, graph)
+        now = trained if name == "train" else refreshed(config, run, prepared, trained, name)
+        tensors = now.attend(graph)
         if name == "serving":
-            if now.text is not None:
-                now.text.save(folder / ENCODER)
+            if now.model.text is not None:
+                now.model.text.save(folder / ENCODER)
             _write_inductive(config, run, prepared, now, tensors)
-        embeddings = joined(now, now.embeddings(tensors), graph)
+        embeddings = now.spectral.joined(now.model.embeddings(tensors), graph)
         save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
 
@@ -72,23 +71,25 @@ def embed_train(config: Config, run: Path) -> None:
     (run / "embeddings").mkdir(exist_ok=True)
     if model.text is not None:
         save_file({"items": model.text.vectors.cpu().numpy()}, run / "embeddings" / "text.safetensors")
-    load_weights(model, run)
-    embeddings = embeddings_over(model, graph)
+    embeddings = load_weights(model, run).embeddings(graph)
     save_file({"users": embeddings.users, "items": embeddings.items}, run / "embeddings" / "train.safetensors")
 
 
-def _write_inductive(config: Config, run: Path, prepared: Prepared, model: JointModel, tensors: GraphTensors) -> None:
+def _write_inductive(
+    config: Config, run: Path, prepared: Prepared, trained: TrainedModel, tensors: GraphTensors
+) -> None:
     """Writes embeddings/inductive/, which embeds new items and users in service."""
     counts = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))["counts"]
     numbers: dict[str, Any] = {}
     for table, prefix in (("item", ""), ("user", USER_PREFIX)):
         columns = counts.get(f"{table}_attributes", {}).get("columns", {})
         numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
+    model = trained.model
     known = prepared.known("serving", config)["item_idx"].to_numpy()
     text: TextInfo = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
     write_inductive(
         run / "embeddings" / "inductive",
-        inductive_parts(model, tensors, np.bincount(known, minlength=model.n_items)),
+        inductive_parts(model, trained.spectral, tensors, np.bincount(known, minlength=model.n_items)),
         {
             "n_users": model.n_users,
             "n_items": model.n_items,

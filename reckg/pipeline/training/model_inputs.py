@@ -15,7 +15,7 @@ from reckg.data.item_texts import item_texts as texts_of
 from reckg.errors import ArtifactError, ConfigError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.graph.recency import recency_weights
-from reckg.model.joint.joint_model import JointModel
+from reckg.model.joint.joint_model import JointModel, ModelSettings
 from reckg.model.text.encoder import TextEncoder
 from reckg.pipeline.run.folder import Prepared
 
@@ -117,9 +117,7 @@ def build_model(
             device=device,
             progress=tqdm,
         )
-    model = JointModel(
-        graph,
-        text,
+    settings = ModelSettings(
         embedding_dim=config.model.embedding_dim,
         relation_dim=config.model.relation_dim,
         layers=config.model.layers,
@@ -130,4 +128,4 @@ def build_model(
         id_dropout=config.model.id_dropout,
         user_ids=has_user_ids(config, prepared),
     )
-    return model.to(device)
+    return JointModel(graph, text, settings).to(device)

@@ -13,7 +13,7 @@ from reckg.metrics.ranking import ranking_metrics
 from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import JointModel
-from reckg.model.linear.spectral import clearly_best, fit_spectral, weighed
+from reckg.model.linear.spectral import choose_shares, clearly_best, fit_spectral
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items
 from reckg.pipeline.training.model_inputs import load_graph
@@ -57,7 +57,7 @@ def fit_linear_part(
     embeddings = model.embeddings(tensors)
     text = None if model.text is None else model.text.vectors.cpu().numpy()
     fitted = fit_spectral(tensors.graph, config.model.linear_rank, text)
-    spectral, share, new_share, valid = weighed(
+    spectral, share, new_share, valid = choose_shares(
         fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items
     )
     spectral.save(run / "model" / "spectral.safetensors")

@@ -10,7 +10,7 @@ from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.model.embeddings import Embeddings
 from reckg.model.linear.content import NewItems, equally_long, item_edges
-from reckg.model.linear.spectral import Spectral, clearly_best, fit_spectral, load_spectral, weighed
+from reckg.model.linear.spectral import Spectral, choose_shares, clearly_best, fit_spectral, load_spectral
 
 N_USERS, N_ITEMS = 40, 12
 
@@ -89,14 +89,14 @@ def test_users_follow_the_graph_they_are_asked_of(taken: np.ndarray) -> None:
 def test_validation_must_clearly_prefer_another_share(taken: np.ndarray, embeddings: Embeddings) -> None:
     graph = graph_of(taken)
     fitted = fit_spectral(graph, 5)
-    _, share, new_share, score = weighed(fitted, embeddings, graph, lambda _: np.full(4, 0.5))
+    _, share, new_share, score = choose_shares(fitted, embeddings, graph, lambda _: np.full(4, 0.5))
     assert (share, new_share, score) == (0.15, 0.8, 0.5)
     linear = fitted.users(graph) @ fitted.target.T
 
     def agreement(found: Embeddings) -> np.ndarray:
         return np.full(4, np.corrcoef((found.users @ found.items.T).ravel(), linear.ravel())[0, 1])
 
-    chosen, share, _, _ = weighed(fitted, embeddings, graph, agreement)
+    chosen, share, _, _ = choose_shares(fitted, embeddings, graph, agreement)
     assert share == 0.4
     assert chosen.ratio > 0
 
@@ -112,7 +112,7 @@ def test_nothing_to_fit(embeddings: Embeddings) -> None:
     spectral = fit_spectral(graph_of(np.ones((N_USERS, N_ITEMS), dtype=bool)), 0)
     assert spectral.target.shape == (N_ITEMS, 0)
     graph = graph_of(np.ones((N_USERS, N_ITEMS), dtype=bool))
-    assert weighed(spectral, embeddings, graph, lambda _: np.full(4, 0.1))[1] == 0.0
+    assert choose_shares(spectral, embeddings, graph, lambda _: np.full(4, 0.1))[1] == 0.0
 
 
 def with_new_items(taken: np.ndarray) -> tuple[KnowledgeGraph, np.ndarray]:
@@ -140,7 +140,7 @@ def test_new_items_stand_among_the_others(taken: np.ndarray, embeddings: Embeddi
     fitted = fit_spectral(graph, 5, text)
     assert fitted.known.tolist() == [True] * 9 + [False] * 3
     assert fitted.target[-3:].any(axis=1).all(), "told from their content"
-    weighted, *_ = weighed(fitted, embeddings, graph, lambda _: np.full(4, 0.5))
+    weighted, *_ = choose_shares(fitted, embeddings, graph, lambda _: np.full(4, 0.5))
     assert weighted.content is not None
     assert weighted.new is not None
     users = np.concatenate([embeddings.users, weighted.users(graph)], axis=1)
@@ -154,7 +154,7 @@ def test_new_items_stand_among_the_others(taken: np.ndarray, embeddings: Embeddi
 
 def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.ndarray, embeddings: Embeddings) -> None:
     graph, text = with_new_items(taken)
-    weighted, *_ = weighed(fit_spectral(graph, 5, text), embeddings, graph, lambda _: np.full(4, 0.5))
+    weighted, *_ = choose_shares(fit_spectral(graph, 5, text), embeddings, graph, lambda _: np.full(4, 0.5))
     assert weighted.content is not None
     item, relation, tail = item_edges(graph)
     last = item == N_ITEMS - 1
@@ -173,13 +173,13 @@ def test_validation_among_new_items_chooses_their_share(taken: np.ndarray, embed
     def agreement(found: Embeddings) -> np.ndarray:
         return np.full(4, np.corrcoef((found.users @ found.items[-3:].T).ravel(), own)[0, 1])
 
-    _, share, new_share, _ = weighed(fitted, embeddings, graph, agreement, new_items=True)
+    _, share, new_share, _ = choose_shares(fitted, embeddings, graph, agreement, new_items=True)
     assert (share, new_share) == (0.15, 0.0)
 
 
 def test_saved_and_refused(taken: np.ndarray, tmp_path: Path, embeddings: Embeddings) -> None:
     graph, text = with_new_items(taken)
-    spectral, *_ = weighed(fit_spectral(graph, 5, text), embeddings, graph, lambda _: np.full(4, 0.5))
+    spectral, *_ = choose_shares(fit_spectral(graph, 5, text), embeddings, graph, lambda _: np.full(4, 0.5))
     path = tmp_path / "spectral.safetensors"
     spectral.save(path)
     found = load_spectral(path)
