@@ -15,7 +15,7 @@ from reckg.model.joint.histories import Histories
 from reckg.model.joint.joint_model import JointModel, ModelSettings
 from reckg.model.joint.kgat import Layers
 from reckg.model.sparse.sampled_rows import CutRows
-from reckg.model.text.encoder import TextEncoder
+from reckg.model.text.encoder import EncoderSettings, TextEncoder
 from reckg.model.training.batches import SeenItems
 from reckg.model.training.objective import Objective
 from reckg.model.training.train import Schedule
@@ -66,16 +66,11 @@ def write_encoder(folder: Path, *, layers: int = 3, seed: int = 0) -> Path:
 
 
 def text_encoder(encoder: Path, cache: Path, policy: str = "frozen", **changed: Any) -> TextEncoder:
-    arguments: dict[str, Any] = {
-        "texts": TEXTS,
-        "policy": policy,
-        "trainable_layers": 1,
-        "lora_rank": 2,
-        "max_tokens": 32,
-        "cache": cache,
-        "device": CPU,
-    } | changed
-    return TextEncoder(str(encoder), **arguments)
+    texts = changed.pop("texts", TEXTS)
+    settings = {"policy": policy, "trainable_layers": 1, "lora_rank": 2, "max_tokens": 32}
+    given = {name: changed.pop(name) for name in settings if name in changed}
+    arguments: dict[str, Any] = {"cache": cache, "device": CPU} | changed
+    return TextEncoder(str(encoder), texts, EncoderSettings(**settings | given), **arguments)
 
 
 def plain_vectors(folder: str | Path, texts: Sequence[str], max_tokens: int = 32) -> torch.Tensor:

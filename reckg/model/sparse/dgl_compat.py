@@ -1,10 +1,10 @@
-"""Imports DGL 2.1.0, the newest on PyPI, beside a current torch and setuptools.
+"""Imports DGL 2.1.0, the newest release on PyPI, beside a current torch and setuptools.
 
-DGL wants two things that are gone: ``setuptools.extern`` (it uses the copy of ``packaging`` in there), and a GraphBolt
-library built for the very torch release (GraphBolt also wants ``torchdata.datapipes``). Its core needs neither:
-graphs, message passing, ``edge_softmax``, samplers, random walks and METIS work. So both are stood in for
-while DGL is imported: ``setuptools.extern`` only for that moment and only where it is missing, ``dgl.graphbolt``
-as an empty module inside DGL's own namespace. Every other part of reckg imports DGL from here.
+DGL needs two things that are gone: ``setuptools.extern`` (it uses the copy of ``packaging`` in there), and a GraphBolt
+library built for the very torch release (GraphBolt also needs ``torchdata.datapipes``). Its core needs neither:
+graphs, message passing, ``edge_softmax``, samplers, random walks and METIS work. So both are replaced while DGL is
+imported: ``setuptools.extern`` only during the import and only if it is missing, ``dgl.graphbolt`` by an empty module
+inside DGL's own namespace. Every other part of reckg imports DGL from here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reckg.errors import ArtifactError
 
 @contextmanager
 def _setuptools_extern() -> Iterator[None]:
-    """``setuptools.extern.packaging`` backed by ``packaging``, while the block runs."""
+    """Backs ``setuptools.extern.packaging`` by ``packaging`` while the block runs."""
     extern = ModuleType("setuptools.extern")
     extern.packaging = packaging  # type: ignore[attr-defined]
     stand_ins = {
@@ -46,7 +46,11 @@ def _setuptools_extern() -> Iterator[None]:
 
 
 def import_dgl() -> ModuleType:
-    """DGL, ready to use with torch. Raises ArtifactError that says what failed and which versions are tested."""
+    """Imports DGL, ready to use with torch.
+
+    Raises:
+        ArtifactError: the import fails; the message gives the reason and the tested versions.
+    """
     if "dgl" in sys.modules:
         return sys.modules["dgl"]
     os.environ.setdefault("DGLBACKEND", "pytorch")

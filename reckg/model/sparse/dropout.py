@@ -1,17 +1,22 @@
-"""Dropout for whole tables of node vectors, where drawing takes longer than everything else that is done to them."""
+"""Dropout for whole tables of node vectors, where drawing random numbers takes the most time."""
 
 from __future__ import annotations
 
 import torch
 
-STEPS = 1 << 16  # shares that 16 random bits can tell apart
+STEPS = 1 << 16  # number of values of 16 random bits
 
 
 def dropout(nodes: torch.Tensor, share: float, training: bool) -> torch.Tensor:
-    """In training, nodes with a share of the numbers 0 and the others scaled up, so that the mean stays.
+    """Zeroes a share of the numbers in training and scales the others up, so that the mean stays.
 
-    16 bits of torch's generator decide about a number, a quarter of what torch's own dropout draws; the share is
+    16 bits of torch's generator decide about a number, a quarter of the bits of torch's own dropout. The share is
     rounded to them. Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
+
+    Args:
+        nodes: (n, d).
+        share: 0 <= share < 1.
+        training: False: nodes as they are.
     """
     cut = round(share * STEPS)
     if not training or cut == 0:

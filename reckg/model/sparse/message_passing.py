@@ -1,9 +1,9 @@
 """The hot product: a sparse matrix with fixed weights times dense node vectors, forward and backward.
 
-A node's weighted sum over its neighbours is what torch calls an embedding bag: on CPU its kernel (FBGEMM) fetches rows
-ahead of their use and adds them in the order of the edges, so the result depends neither on the run nor on the number
-of threads. Elsewhere, and in float64, it is torch's CSR product. Both would spend most of a backward pass transposing;
-here the transpose is kept. What that gains is in docs/measurements/propagation.md.
+A node's weighted sum over its neighbours is torch's embedding bag. On CPU its kernel (FBGEMM) fetches rows ahead of
+their use and adds them in the order of the edges, so the result depends neither on the run nor on the number of
+threads. Elsewhere, and in float64, it is torch's CSR product. Both would spend most of a backward pass transposing, so
+the transpose is kept. docs/performance.md has the gain.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Adjacency:
 
     Args:
         row, col: (n_edges,) int64, ordered by row. Row = the node that receives, col = the node that sends.
-        inverse_edge: (n_edges,) int64, where each edge's inverse is. Given, the matrix is its own transpose: half the
-            memory, and ``set_weights`` wants the same weight on both.
-        stored: the type in which node vectors and weights are read; sums are float32 inside. bfloat16 halves the
-            bytes and costs precision. None: that of the weights.
+        inverse_edge: (n_edges,) int64, the inverse of each edge. Given, the matrix is its own transpose, with half the
+            memory, and ``set_weights`` needs the same weight on both.
+        stored: the type in which node vectors and weights are read; sums are float32 inside. bfloat16 halves the bytes
+            and costs precision. None: the type of the weights.
     Raises:
         ValueError: the edges are not ordered by row, there are 2**31 or more, or ``inverse_edge`` is wrong.
     """
@@ -55,12 +55,15 @@ class Adjacency:
         self.set_weights(torch.ones(len(row), device=row.device))
 
     def set_weights(self, weights: torch.Tensor, factors: Factors | None = None) -> None:
-        """weights: (n_edges,) float32, in the order of the edges given.
+        """Replaces the weights.
 
-        factors: what they are made of, of a matrix with inverse_edge; propagation then has a gradient to it.
+        Args:
+            weights: (n_edges,) float32, in the order of the edges.
+            factors: the parts that the weights are made from, for a matrix with inverse_edge. Propagation then has a
+                gradient to them.
         Raises:
-            ValueError: another number of weights, or two of an edge and its inverse that differ; factors of a matrix
-                that is not its own transpose.
+            ValueError: another number of weights; an edge and its inverse differ; factors of a matrix that is not its
+                own transpose.
         """
         if factors is not None and self._inverse_edge is None:
             raise ValueError("factors are for a symmetric matrix alone: give inverse_edge, or leave them out")
@@ -80,6 +83,7 @@ class Adjacency:
 
 
 def _offsets(row: torch.Tensor, n_nodes: int) -> torch.Tensor:
+    """Counts where each row's edges begin: (n_nodes + 1,) int32."""
     counts = torch.bincount(row, minlength=n_nodes)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
@@ -97,10 +101,16 @@ class _Propagate(torch.autograd.Function):
 
 
 def propagate(nodes: torch.Tensor, adjacency: Adjacency, rows: int | None = None) -> torch.Tensor:
-    """(n_nodes, d) -> (n_nodes, d): every node's weighted sum over its neighbours.
+    """Computes every node's weighted sum over its neighbours.
 
-    Weights get no gradient; the factors that they are made of, if there are any, do.
-    rows: those of the first nodes alone, (rows, d).
+    Weights get no gradient. The factors that they are made from, if any, do.
+
+    Args:
+        nodes: (n_nodes, d).
+        adjacency: the weights.
+        rows: number of first nodes to compute; None: all.
+    Returns:
+        (n_nodes, d) or (rows, d).
     """
     if adjacency.factors is not None:
         return adjacency.factors.propagate(nodes, adjacency.matrix, rows)

@@ -1,12 +1,12 @@
-"""Propagation whose edge weights train, a number a relation: exact gradients without a product for every edge.
+"""Propagation whose edge weights train, a number per relation: exact gradients without a product for every edge.
 
 The weight of an edge (h, t) of kind k is a constant x exp(factor[k] + scale[h] + scale[t]). With out = W nodes, where
 W is symmetric, and g the gradient of out:
 
 - the gradient of nodes is W g;
-- that of scale[n] is g[n] . out[n] + nodes[n] . (W g)[n];
-- that of factor[k] is the sum of g * (W_k nodes), W_k being the edges of kind k alone. Over all kinds these add up to
-  the sum of g * out, so that the kind with the most edges is what the others leave of it and needs no product.
+- the gradient of scale[n] is g[n] . out[n] + nodes[n] . (W g)[n];
+- the gradient of factor[k] is the sum of g * (W_k nodes), where W_k has only the edges of kind k. Over all kinds these
+  add up to the sum of g * out, so that the kind with the most edges is the remainder and needs no product.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from reckg.model.sparse.sparse_rows import SparseRows
 
 
 class EdgeKinds:
-    """A symmetric matrix's edges by kind. row, col, kind: (n_edges,) int64, ordered by row; an edge and its inverse are
-    of one kind."""
+    """A symmetric matrix's edges by kind. An edge and its inverse are the same kind.
+
+    Args:
+        row, col, kind: (n_edges,) int64, ordered by row.
+        n_kinds: number of kinds.
+    """
 
     def __init__(self, row: torch.Tensor, col: torch.Tensor, kind: torch.Tensor, n_kinds: int) -> None:
         self.n_kinds, self.most = n_kinds, int(torch.bincount(kind, minlength=n_kinds).argmax())
@@ -34,7 +38,15 @@ class EdgeKinds:
                 self._of[k] = edge, col[edge], counts.cumsum(0) - counts, rows
 
     def gradient(self, g: torch.Tensor, nodes: torch.Tensor, out: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """(n_kinds,) of the factors; g, nodes: (n_nodes, d); out: the same or its first rows; weight: (n_edges,)."""
+        """Computes the gradient of the factors.
+
+        Args:
+            g, nodes: (n_nodes, d).
+            out: (n_nodes, d), or its first rows.
+            weight: (n_edges,).
+        Returns:
+            (n_kinds,).
+        """
         found = g.new_zeros(self.n_kinds)
         for k, (edge, col, start, rows) in self._of.items():
             sums = F.embedding_bag(col, nodes, start, mode="sum", per_sample_weights=weight[edge])
@@ -45,14 +57,28 @@ class EdgeKinds:
 
 @dataclass(frozen=True)
 class Factors:
-    """What the weights of an adjacency are made of, which gets their gradient: scale (n_nodes,), factor (n_kinds,)."""
+    """The parts that an adjacency's weights are made from, which get their gradient.
+
+    Args:
+        kinds: the edges by kind.
+        scale: (n_nodes,).
+        factor: (n_kinds,).
+    """
 
     kinds: EdgeKinds
     scale: torch.Tensor
     factor: torch.Tensor
 
     def propagate(self, nodes: torch.Tensor, matrix: SparseRows, rows: int | None = None) -> torch.Tensor:
-        """(n_nodes, d) -> (n_nodes, d), or the first rows of it; matrix: the symmetric one that these factors make."""
+        """Propagates nodes with a gradient to the factors.
+
+        Args:
+            nodes: (n_nodes, d).
+            matrix: the symmetric matrix that these factors make.
+            rows: number of first rows to compute; None: all.
+        Returns:
+            (n_nodes, d), or (rows, d).
+        """
         return _Propagate.apply(nodes, self.scale, self.factor, matrix, self.kinds, rows)
 
 

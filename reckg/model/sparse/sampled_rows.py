@@ -6,27 +6,41 @@ from dataclasses import dataclass
 
 import torch
 
-ABSENT = 2**31 - 1  # the place of a node that is not there: looking it up is an error, not another node's row
+ABSENT = 2**31 - 1  # the place of an absent node: looking it up is an error, not another node's row
 
 
 @dataclass(frozen=True)
 class SampledRows:
-    """values (m, d); the row of node i stands at place[i - first], place (n,) int64."""
+    """Rows of a part of the nodes.
+
+    Args:
+        values: (m, d).
+        place: (n,) int64; the row of node i stands at place[i - first].
+        first: the node at place 0.
+    """
 
     values: torch.Tensor
     place: torch.Tensor
     first: int = 0
 
     def __getitem__(self, nodes: torch.Tensor) -> torch.Tensor:
-        """(b, d) rows of nodes (b,). Raises IndexError where one of them is absent."""
+        """Looks up the rows of nodes (b,): (b, d).
+
+        Raises:
+            IndexError: a node is absent.
+        """
         return self.values[self.place[nodes - self.first]]
 
 
 @dataclass(frozen=True)
 class CutRows:
-    """values (n, d) of users, items and others, in this order; those of the first two also apart.
+    """Rows of users, items and others, in this order, with users and items also apart.
 
-    What reads a part has a gradient of that part, not one of zeros for all.
+    A reader of a part has a gradient of that part, not a gradient with zeros for all others.
+
+    Args:
+        values: (n, d).
+        users, items: the first rows, and the next.
     """
 
     values: torch.Tensor
@@ -35,11 +49,12 @@ class CutRows:
 
     @classmethod
     def of(cls, values: torch.Tensor, n_users: int, n_items: int) -> CutRows:
+        """Cuts (n, d) values into users, items and others."""
         users, items, _ = values.split([n_users, n_items, len(values) - n_users - n_items])
         return cls(values, users, items)
 
     def __getitem__(self, nodes: torch.Tensor) -> torch.Tensor:
-        """(b, d) rows of nodes (b,)."""
+        """Looks up the rows of nodes (b,): (b, d)."""
         return self.values[nodes]
 
 
@@ -47,16 +62,21 @@ Rows = torch.Tensor | SampledRows | CutRows
 
 
 def places(nodes: torch.Tensor, n_nodes: int) -> torch.Tensor:
-    """(n_nodes,) int64: where each node stands among nodes (m,), ABSENT if it does not."""
+    """Finds each node's place among nodes (m,): (n_nodes,) int64, ABSENT for a node that is not there."""
     out = torch.full((n_nodes,), ABSENT, device=nodes.device)
     out[nodes] = torch.arange(len(nodes), device=nodes.device)
     return out
 
 
 def located(nodes: torch.Tensor, vectors: Rows, items: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """(where nodes (b,) stand, the rows among which they do): for kernels that take indices and a table.
+    """Finds indices and a table for kernels that take both.
 
-    items: all of these nodes are items.
+    Args:
+        nodes: (b,).
+        vectors: the rows to look up.
+        items: all nodes are items.
+    Returns:
+        (b,) places, and the table of rows.
     """
     if isinstance(vectors, SampledRows):
         return vectors.place[nodes - vectors.first], vectors.values
@@ -66,5 +86,5 @@ def located(nodes: torch.Tensor, vectors: Rows, items: bool = False) -> tuple[to
 
 
 def of_users(users: torch.Tensor, vectors: Rows) -> torch.Tensor:
-    """(b, d) rows of users (b,)."""
+    """Looks up the rows of users (b,): (b, d)."""
     return vectors.users.index_select(0, users) if isinstance(vectors, CutRows) else vectors[users]

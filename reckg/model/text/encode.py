@@ -1,4 +1,4 @@
-"""Vectors of texts that training has not seen, by an encoder that was saved after it."""
+"""Vectors of texts outside training, by an encoder that was saved after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ CPU = torch.device("cpu")
 
 
 class Encoder:
-    """An encoder as TextEncoder.save wrote it, on the CPU. Texts are cut to max_tokens."""
+    """A saved encoder on the CPU.
+
+    Args:
+        folder: written by TextEncoder.save.
+        max_tokens: texts are cut to this length.
+    """
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
         self.tokenizer, model = load_pretrained(str(folder))
@@ -23,7 +28,11 @@ class Encoder:
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, dim) float32 unit vectors; zeros where a text says nothing."""
+        """Encodes n texts.
+
+        Returns:
+            (n, dim) float32 unit vectors; zeros for an empty text.
+        """
         tokens = TextTokens(self.tokenizer, texts, self.max_tokens)
         out = np.zeros((len(texts), self.model.config.hidden_size), dtype=np.float32)
         for rows in tokens.by_length(range(len(tokens))):

@@ -1,7 +1,7 @@
-"""Texts to vectors by a transformers encoder, of which a part may be trained with the graph model.
+"""Text vectors by a transformers encoder. A part of it may be trained with the graph model.
 
-A training step pays only for what it trains: the hidden states that enter the first trainable layer are computed
-once and kept on disk as float16, by content hash; only some of the batch's items go through the layers above.
+A training step pays only for the trained part: the hidden states that enter the first trainable layer are computed
+once and kept on disk as float16, by content hash. Only some of the batch's items go through the layers above.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ WAYS_OUT = (
 
 
 def locate_encoder(name: str) -> str:
-    """A path or hub name for transformers: ``offline`` becomes the installed package's folder, its weights verified.
+    """Finds a path or hub name for transformers.
 
+    Args:
+        name: ``offline`` becomes the installed package's folder, its weights verified.
     Raises:
         ArtifactError: the package is not installed, or its weights are not all-MiniLM-L6-v2's.
     """
@@ -56,10 +59,14 @@ def locate_encoder(name: str) -> str:
 
 
 def load_pretrained(name: str) -> tuple[Any, Any]:
-    """(tokenizer, model) of an encoder. Only safetensors weights are read.
+    """Loads an encoder. Only safetensors weights are read.
 
+    Args:
+        name: as for locate_encoder.
+    Returns:
+        The tokenizer and the model.
     Raises:
-        ArtifactError: nothing that transformers can load is there; the message has the three ways out.
+        ArtifactError: transformers cannot load it; the message has the three ways out.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -83,7 +90,7 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """Loading and saving an encoder takes a moment: transformers' own bars would only stand in the way of ours."""
+    """Hides transformers' own progress bars, which would disturb ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -95,43 +102,59 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@dataclass(frozen=True)
+class EncoderSettings:
+    """The trained part of an encoder and the length of its texts.
+
+    Args:
+        policy: ``frozen``, ``top-k`` (the last trainable_layers), ``lora`` (low-rank updates in the same), or ``full``.
+    """
+
+    policy: str
+    trainable_layers: int
+    lora_rank: int
+    max_tokens: int
+
+
 class TextEncoder(nn.Module):
     """Mean-pooled, normalised vectors of n texts; the last layers may train.
 
-    There is no dropout within the encoder, in training neither: a vector that is encoded anew stands beside others
-    that were encoded before.
+    The encoder has no dropout, not even in training: a new vector stands beside others that were encoded before.
 
     Args:
-        texts: n texts; one that says nothing gets the zero vector.
-        policy: ``frozen``, ``top-k`` (the last trainable_layers), ``lora`` (low-rank updates in those), or ``full``.
+        encoder: as for locate_encoder.
+        texts: n texts; an empty one gets the zero vector.
+        settings: the trained part and the length of texts.
         cache: folder for the frozen part's outputs.
+        device: of the model and its vectors.
+        progress: a function like tqdm, or None.
     """
 
-    vectors: torch.Tensor  # (n, dim), each as of the last time that its text was encoded
+    vectors: torch.Tensor  # (n, dim), as of each text's last encoding
 
     def __init__(
         self,
         encoder: str,
         texts: Sequence[str],
+        settings: EncoderSettings,
         *,
-        policy: str,
-        trainable_layers: int,
-        lora_rank: int,
-        max_tokens: int,
         cache: Path,
         device: torch.device,
         progress: Any = None,
     ) -> None:
         super().__init__()
         self.tokenizer, model = load_pretrained(encoder)
+        policy, max_tokens = settings.policy, settings.max_tokens
         self.policy, self.max_tokens, self.device = policy, max_tokens, device
         self.dim: int = model.config.hidden_size
         layers = _encoder_layers(model)
-        self.first_trainable = {"frozen": len(layers), "full": 0}.get(policy, max(len(layers) - trainable_layers, 0))
+        self.first_trainable = {"frozen": len(layers), "full": 0}.get(
+            policy, max(len(layers) - settings.trainable_layers, 0)
+        )
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(policy == "full" and not name.startswith("pooler."))  # tokens are pooled here
+            parameter.requires_grad_(policy == "full" and not name.startswith("pooler."))  # this class pools the tokens
         if policy == "lora":
-            model = _add_lora(model, list(range(self.first_trainable, len(layers))), lora_rank)
+            model = _add_lora(model, list(range(self.first_trainable, len(layers))), settings.lora_rank)
         elif policy == "top-k":
             for layer in layers[self.first_trainable :]:
                 layer.requires_grad_(True)
@@ -149,31 +172,37 @@ class TextEncoder(nn.Module):
 
     @property
     def trains(self) -> bool:
+        """Whether a part of the encoder trains."""
         return self.policy != "frozen"
 
     @cached_property
     def work_per_token(self) -> int:
         """Multiplications of a token on its way through the trained layers and back; frozen: as if the last trained.
 
-        The value, the gradient of what goes in, and that of the weights; attention between tokens is not counted.
+        It counts the value, the gradient of the input, and the gradient of the weights. Attention between tokens is not
+        counted.
         """
         layers = _encoder_layers(self.model)
         first = 0 if self.trains and self._hidden is None else min(self.first_trainable, len(layers) - 1)
         return 3 * sum(p.numel() for layer in layers[first:] for n, p in layer.named_parameters() if "lora_" not in n)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that a step changes, by name."""
+        """Lists the parameters that a step changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> TextEncoder:
+        """Sets the mode of the module. The transformer stays in evaluation mode."""
         super().train(mode)
         self.model.eval()
         return self
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
-        """(b, dim) vectors of the texts at rows (b,), no row twice, with gradients to the trained part.
+        """Encodes texts with gradients to the trained part. ``vectors`` keeps the results.
 
-        ``vectors`` keeps them as well.
+        Args:
+            rows: (b,) distinct texts.
+        Returns:
+            (b, dim).
         """
         place = {row: i for i, row in enumerate(rows.tolist())}
         out = torch.zeros(len(rows), self.dim, device=self.device)
@@ -186,7 +215,11 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def refresh(self, progress: Any = None) -> None:
-        """Computes ``vectors`` of all texts anew with the current weights, batched by length."""
+        """Computes ``vectors`` of all texts anew with the current weights, batched by length.
+
+        Args:
+            progress: a function like tqdm, or None.
+        """
         for rows in _shown(self.tokens.by_length(range(len(self.tokens))), progress):
             self.vectors[torch.tensor(rows, device=self.device)] = self._encode_rows(rows)
 
@@ -202,6 +235,7 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
     def _encode_rows(self, rows: list[int]) -> torch.Tensor:
+        """Encodes a batch of texts: (b, dim)."""
         mask = self.tokens.mask(rows, self.device)
         if self._hidden is None:
             ids = self.tokens.ids(rows, self.device)
@@ -212,6 +246,7 @@ class TextEncoder(nn.Module):
         return pool(self._upper_layers(hidden, mask), mask)
 
     def _upper_layers(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Runs the trainable layers on hidden states."""
         bias = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
         for layer in _encoder_layers(self.model)[self.first_trainable :]:
             out = layer(hidden, bias)
@@ -220,9 +255,9 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def _upper_layers_stand_alone(self) -> bool:
-        """Whether the trainable layers give the model's output from hidden states and a mask alone.
+        """Tests whether the trainable layers give the model's output from hidden states and a mask alone.
 
-        They do not where layers share weights or need positions anew; then every step runs all layers.
+        They do not if layers share weights or need positions anew. Then every step runs all layers.
         """
         filled = [row for batch in self.tokens.by_length(range(len(self.tokens))) for row in batch]
         if not filled:
@@ -237,29 +272,36 @@ class TextEncoder(nn.Module):
         return torch.allclose(pool(found, mask), pool(states.last_hidden_state, mask), atol=1e-4)
 
     @torch.no_grad()
-    def _cached(self, what: str, cache: Path, progress: Any) -> np.ndarray:
-        """float16 rows of ``vectors`` (n, dim) or ``hidden`` (all tokens, dim) as they are before training."""
+    def _cached(self, content: str, cache: Path, progress: Any) -> np.ndarray:
+        """Reads the vectors or hidden states before training from the cache, or computes them.
+
+        Args:
+            content: ``vectors`` (n, dim) or ``hidden`` (all tokens, dim).
+        Returns:
+            float16 rows.
+        """
         tokens = self.tokens
-        path = cache / f"{what}-{self._content_hash(what)}.npy"
+        path = cache / f"{content}-{self._content_hash(content)}.npy"
         if not path.is_file():
             cache.mkdir(parents=True, exist_ok=True)
-            shape = (len(tokens) if what == "vectors" else int(tokens.start[-1]), self.dim)
+            shape = (len(tokens) if content == "vectors" else int(tokens.start[-1]), self.dim)
             with written_file(path) as beside:
                 out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.float16, shape=shape)
                 for rows in _shown(tokens.by_length(range(len(tokens))), progress):
                     mask, ids = tokens.mask(rows, self.device), tokens.ids(rows, self.device)
                     states = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-                    if what == "vectors":
+                    if content == "vectors":
                         out[rows] = pool(states.last_hidden_state, mask).cpu().numpy()
                     else:
                         out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
                 out.flush()
         return np.load(path, mmap_mode="r")
 
-    def _content_hash(self, what: str) -> str:
-        digest = hashlib.sha256(f"{what} {self.first_trainable} {self.max_tokens}".encode())
+    def _content_hash(self, content: str) -> str:
+        """Hashes the frozen weights and the tokens."""
+        digest = hashlib.sha256(f"{content} {self.first_trainable} {self.max_tokens}".encode())
         for name, value in self.model.state_dict().items():
-            if "lora_" not in name and "pooler." not in name:  # a pooler is not used, and random where it is not saved
+            if "lora_" not in name and "pooler." not in name:  # a pooler is not used, and random if it was not saved
                 digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for row in self.tokens.rows:
             digest.update(np.asarray([len(row), *row], dtype=np.int64).tobytes())
@@ -267,18 +309,26 @@ class TextEncoder(nn.Module):
 
 
 def _shown(batches: list[list[int]], progress: Any) -> Iterable[list[int]]:
+    """Wraps batches in a progress bar."""
     shown: Iterable[list[int]] = progress(batches, desc="encoding texts", leave=False) if progress else batches
     return shown
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens, normalised: all-MiniLM-L6-v2's own pooling. (b, t, d), (b, t) -> (b, d)."""
+    """Averages over the tokens and normalises: all-MiniLM-L6-v2's own pooling.
+
+    Args:
+        hidden: (b, t, d).
+        mask: (b, t) bool.
+    Returns:
+        (b, d).
+    """
     weights = mask.unsqueeze(2).to(hidden.dtype)
     return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=1)
 
 
 def _encoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The stack of transformer layers: the longest ModuleList of the model."""
+    """Finds the stack of transformer layers: the longest ModuleList of the model."""
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     if not stacks:
         raise ArtifactError(f"{type(model).__name__} has no stack of layers: it cannot be a text encoder. {WAYS_OUT}")
@@ -286,7 +336,7 @@ def _encoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _add_lora(model: nn.Module, layers: list[int], rank: int) -> nn.Module:
-    """LoRA on every linear part of these layers."""
+    """Adds LoRA to every linear part of the layers."""
     from peft import LoraConfig, LoraModel
 
     stack = _encoder_layers(model)

@@ -15,9 +15,17 @@ TOKENS_AT_ONCE = 8192  # padded tokens that go through an encoder together
 
 
 class TextTokens:
-    """Token ids of n texts; a text that says nothing (white space, control characters) has none.
+    """Token ids of n texts. A text of white space or control characters has none.
 
-    White space counts as one blank. ``n_cut`` texts were cut to max_tokens, ``n_empty`` say nothing.
+    White space counts as one blank.
+
+    Args:
+        tokenizer: of transformers.
+        texts: n texts.
+        max_tokens: longer texts are cut.
+    Attributes:
+        n_cut: number of cut texts.
+        n_empty: number of texts without tokens.
     """
 
     def __init__(self, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> None:
@@ -31,9 +39,13 @@ class TextTokens:
         return len(self.rows)
 
     def by_length(self, rows: Iterable[int], tokens_at_once: int = TOKENS_AT_ONCE) -> list[list[int]]:
-        """Those of the rows that have tokens, in batches of at most tokens_at_once padded tokens and similar lengths.
+        """Puts the rows that have tokens in batches of similar lengths.
 
         In a batch, the longest is at most half as long again as the shortest, plus 3.
+
+        Args:
+            rows: places of texts.
+            tokens_at_once: most padded tokens of a batch.
         """
         batches: list[list[int]] = []
         for row in sorted((row for row in rows if self.lengths[row]), key=self.lengths.__getitem__):
@@ -45,22 +57,26 @@ class TextTokens:
         return batches
 
     def ids(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """(b, t) token ids, padded."""
+        """Collects the rows' token ids, padded: (b, t)."""
         width = int(self.lengths[rows].max())
         return torch.tensor([self.rows[r] + [self.pad] * (width - len(self.rows[r])) for r in rows], device=device)
 
     def mask(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """(b, t) bool: a token, not padding."""
+        """Marks tokens, as opposed to padding: (b, t) bool."""
         lengths = torch.from_numpy(self.lengths[rows]).to(device)
         return torch.arange(int(lengths.max()), device=device)[None, :] < lengths[:, None]
 
     def places(self, rows: Sequence[int]) -> np.ndarray:
-        """The places of the rows' tokens among all tokens, row after row."""
+        """Finds the places of the rows' tokens among all tokens, row after row."""
         return np.concatenate([np.arange(self.start[row], self.start[row + 1]) for row in rows])
 
 
 def _tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
-    """Token ids of each text, and how many texts were cut. What remains of a very long text is cut before, too."""
+    """Makes token ids of each text. A very long text is cut before, too.
+
+    Returns:
+        The ids, and the number of cut texts.
+    """
     longest = max_tokens * 40
     special = tokenizer.num_special_tokens_to_add()
     rows: list[list[int]] = []
@@ -78,7 +94,11 @@ def _tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[li
 
 
 def check_positions(name: str, model: nn.Module, tokens: TextTokens, max_tokens: int) -> None:
-    """Raises ArtifactError where a text has more tokens than the encoder has positions for."""
+    """Checks that the encoder has a position for every token.
+
+    Raises:
+        ArtifactError: a text has more tokens than the encoder has positions.
+    """
     longest = int(tokens.lengths.max(initial=0))
     for key, table in model.named_modules():
         if key.endswith("position_embeddings") and isinstance(table, nn.Embedding):

@@ -16,7 +16,7 @@ from reckg.errors import ArtifactError, ConfigError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.graph.recency import recency_weights
 from reckg.model.joint.joint_model import JointModel, ModelSettings
-from reckg.model.text.encoder import TextEncoder
+from reckg.model.text.encoder import EncoderSettings, TextEncoder
 from reckg.pipeline.run.folder import Prepared
 
 
@@ -109,10 +109,12 @@ def build_model(
         text = TextEncoder(
             config.text.encoder,
             texts,
-            policy=config.text.policy,
-            trainable_layers=config.text.trainable_layers,
-            lora_rank=config.text.lora_rank,
-            max_tokens=config.text.max_tokens,
+            EncoderSettings(
+                policy=config.text.policy,
+                trainable_layers=config.text.trainable_layers,
+                lora_rank=config.text.lora_rank,
+                max_tokens=config.text.max_tokens,
+            ),
             cache=run / "text-cache",
             device=device,
             progress=tqdm,

