@@ -147,8 +147,7 @@ class Build:
             RuntimeError: the benchmark failed.
         """
         command = [str(self.python), "-m", f"tests.benchmarks.{benchmark}", *words, "--out", str(out)]
-        data = os.environ.get("RECKG_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
-        environment = os.environ | {"PYTHONPATH": str(self.root), "RECKG_SHARED_DATA": data}
+        environment = os.environ | {"PYTHONPATH": str(self.root)}
         done = subprocess.run(command, cwd=self.root, env=environment, stdout=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"{benchmark} of {self.root} ended with {done.returncode}")
@@ -177,6 +176,8 @@ def beside(
     words = command.parse_known_args(arguments)[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if (root.parent / "shared").is_dir():
+            (folder / "shared").symlink_to(root.parent / "shared")  # benchmarks look for data beside the repository
         with worktree(root, "HEAD", folder / "here") as here, worktree(root, options.beside, folder / "there") as there:
             builds = [Build(here, Path(sys.executable)), Build(there, interpreter(there, here, folder / "environment"))]
             results = take_turns(builds, benchmark, words, options.turns, folder)

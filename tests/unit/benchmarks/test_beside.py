@@ -24,6 +24,7 @@ log = Path(os.environ["TURNS"])
 log.write_text((log.read_text() if log.exists() else "") + "{module} " + os.environ["PYTHONPATH"] + chr(10))
 turn = log.read_text().count("{module}")
 figures = {{"speed": SPEED * given.size, "noisy": SPEED * turn, "{module}_only": 1.0, "none": 0.0}}
+assert (Path.cwd().parent / "shared" / "data").is_dir()
 result = {{"benchmark": "tiny", "figures": figures, "settings": {{"size": given.size}}, "machine": {{}},
           "versions": {{}}, "seed": 0, "commit": "{module}"}}
 given.out.write_text(json.dumps(result))
@@ -40,7 +41,9 @@ def commit(root: Path, module: str, speed: float, status: int = 0) -> str:
             ["git", "-C", str(root), *name, *words], check=True, capture_output=True, text=True
         ).stdout
 
+    root.mkdir(exist_ok=True)
     if not (root / ".git").is_dir():
+        (root.parent / "shared" / "data").mkdir(parents=True)
         git("init", "--quiet")
     folder = root / "tests" / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,6 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_commit_runs_its_own_copy_in_alternating_turns(tmp_path: Path, turns: Path) -> None:
     root = tmp_path / "repository"
-    root.mkdir()
     base = commit(root, "old_place", 2.0)
     commit(root, "new_place", 3.0)
     out = tmp_path / "out.json"
@@ -102,20 +104,20 @@ def test_ratios_are_paired_within_turns() -> None:
 
 
 def test_uncommitted_changes_are_refused(tmp_path: Path) -> None:
-    base = commit(tmp_path, "place", 2.0)
-    (tmp_path / "place.py").write_text("SPEED = 5\n")
+    root = tmp_path / "repository"
+    base = commit(root, "place", 2.0)
+    (root / "place.py").write_text("SPEED = 5\n")
     with pytest.raises(RuntimeError, match="commit them"):
-        compare(tmp_path, "--beside", base)
+        compare(root, "--beside", base)
 
 
 def test_a_failing_benchmark_ends_the_comparison_and_leaves_no_worktree(tmp_path: Path) -> None:
-    base = commit(tmp_path, "broken", 2.0, status=7)
-    commit(tmp_path, "place", 2.0)
+    root = tmp_path / "repository"
+    base = commit(root, "broken", 2.0, status=7)
+    commit(root, "place", 2.0)
     with pytest.raises(RuntimeError, match=r"tiny of .*there ended with 7"):
-        compare(tmp_path, "--beside", base, "--turns", "1")
-    listed = subprocess.run(
-        ["git", "-C", str(tmp_path), "worktree", "list"], capture_output=True, text=True, check=True
-    )
+        compare(root, "--beside", base, "--turns", "1")
+    listed = subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True, check=True)
     assert len(listed.stdout.splitlines()) == 1
 
 
