@@ -15,9 +15,13 @@ INTERACT = "interact"
 class KnowledgeGraph:
     """Edges of a knowledge graph over n_users + n_items + n_entities nodes, in that order.
 
-    Relation 0 is ``interact``; the inverse of relation r is r + n_relations and its edges are listed too, so that
-    ``head`` holds every node with at least one edge. head, relation, tail: (n_edges,) int64, ordered by head.
-    prior (n_edges,) float32: each edge's share of its head's attention before the model has a say; sums to 1 by head.
+    Relation 0 is ``interact``. The inverse of relation r is r + n_relations. Its edges are listed too, so that
+    ``head`` holds every node with at least one edge.
+
+    Args:
+        relations: names, without inverses.
+        head, relation, tail: (n_edges,) int64, ordered by head.
+        prior: (n_edges,) float32, summing to 1 by head: each edge's attention without a model.
     """
 
     n_users: int
@@ -31,6 +35,7 @@ class KnowledgeGraph:
 
     @property
     def n_nodes(self) -> int:
+        """Number of users, items and entities."""
         return self.n_users + self.n_items + self.n_entities
 
     @property
@@ -46,7 +51,7 @@ class KnowledgeGraph:
         return out
 
     def inverse_edge(self) -> np.ndarray:
-        """(n_edges,) int64: where the same fact stands from its tail's side."""
+        """Finds each edge's inverse: (n_edges,) int64 places."""
         inverse = (self.relation + self.n_relations) % (2 * self.n_relations)
         forward = np.lexsort((self.tail, self.relation, self.head))
         backward = np.lexsort((self.head, inverse, self.tail))
@@ -67,14 +72,14 @@ def build_knowledge_graph(
     recency: np.ndarray,
     interaction_share: float,
 ) -> KnowledgeGraph:
-    """Joins interactions and triples to one graph, adds the inverses, and sets each edge's prior share.
+    """Joins interactions and triples to a graph, adds the inverses, and sets each edge's prior share.
 
     Args:
         relations: names of the relations of ``triples``, without ``interact``; relation i of triples is relations[i].
         triples: (head, relation, tail), (m,) int each; nodes in graph order, no inverses.
         user_idx, item_idx: (n,) the interactions; repeated pairs are joined.
-        recency: (n,) > 0, how much each interaction counts in its user's neighbourhood; in its item's, each counts 1.
-        interaction_share: of a node with both, the share of its prior that is on its interactions.
+        recency: (n,) > 0, weight of each interaction in its user's neighbourhood; in its item's, each counts 1.
+        interaction_share: share of the prior on interactions, for a node that has other edges too.
     Raises:
         DataError: a node or a relation is out of range, or a recency is not a positive number.
     """
@@ -83,18 +88,11 @@ def build_knowledge_graph(
         raise DataError(f"{int(wrong.sum())} of {len(recency)} recency weights are not positive numbers.")
     n_nodes, n_relations = n_users + n_items + n_entities, len(relations) + 1
     triple_head, triple_relation, triple_tail = (np.asarray(part, dtype=np.int64) for part in triples)
-    for name, indices, end in (
-        ("user", user_idx, n_users),
-        ("item", item_idx, n_items),
-        ("head", triple_head, n_nodes),
-        ("relation", triple_relation, len(relations)),
-        ("tail", triple_tail, n_nodes),
-    ):
-        outside = indices[(indices < 0) | (indices >= end)]
-        if len(outside):
-            raise DataError(
-                f"graph: {len(outside)} {name} indices are out of range 0..{end - 1} (first: {outside[0]})."
-            )
+    _check_range("user", user_idx, n_users)
+    _check_range("item", item_idx, n_items)
+    _check_range("head", triple_head, n_nodes)
+    _check_range("relation", triple_relation, len(relations))
+    _check_range("tail", triple_tail, n_nodes)
     pair, where = np.unique(user_idx.astype(np.int64) * n_items + item_idx, return_inverse=True)
     in_history = np.bincount(where, weights=recency, minlength=len(pair))
     repeats = np.bincount(where, minlength=len(pair))
@@ -122,13 +120,24 @@ def build_knowledge_graph(
     )
 
 
+def _check_range(name: str, indices: np.ndarray, end: int) -> None:
+    outside = indices[(indices < 0) | (indices >= end)]
+    if len(outside):
+        raise DataError(f"graph: {len(outside)} {name} indices are out of range 0..{end - 1} (first: {outside[0]}).")
+
+
 def _prior(
     head: np.ndarray, is_interaction: np.ndarray, weight: np.ndarray, n_nodes: int, interaction_share: float
 ) -> np.ndarray:
-    """(n_edges,) float32 that sums to 1 by head: a share to interactions, the rest to the other edges."""
+    """Computes shares that sum to 1 by head: a share to interactions, the rest to the other edges.
+
+    Returns:
+        (n_edges,) float32.
+    """
     group = head * 2 + is_interaction
     total = np.bincount(group, weights=weight, minlength=2 * n_nodes)
     share = np.where(is_interaction, interaction_share, 1.0 - interaction_share)
     other_is_empty = total[head * 2 + ~is_interaction] == 0
     share = np.where(other_is_empty, 1.0, share)
-    return (weight / total[group] * share).astype(np.float32)
+    prior: np.ndarray = (weight / total[group] * share).astype(np.float32)
+    return prior

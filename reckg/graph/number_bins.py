@@ -1,4 +1,4 @@
-"""Numbers as names of the graph: quantile bins, or the numbers themselves where they are few."""
+"""Numbers as names of the graph: quantile bins, or the numbers themselves if they are few."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NumberBins:
-    """How a column's numbers become labels.
+    """The labels of a column's numbers. A number outside the edges is in the first or the last bin.
 
-    points: rising; the bins' edges, or with ``exact`` the only numbers that have a label. A number outside the edges
-    is in the first or the last bin.
+    Args:
+        points: rising; the bins' edges, or with ``exact`` the only numbers that have a label.
     """
 
     points: tuple[float, ...]
@@ -21,7 +21,12 @@ class NumberBins:
 
     @classmethod
     def of(cls, numbers: np.ndarray, bins: int) -> NumberBins:
-        """Quantile bins of (n,) finite numbers; a column of at most ``bins`` distinct ones keeps them as they are."""
+        """Makes quantile bins. A column with few distinct numbers keeps them as they are.
+
+        Args:
+            numbers: (n,) finite.
+            bins: number of bins, and most distinct numbers that are kept.
+        """
         distinct = np.unique(numbers)
         if len(distinct) <= bins:
             return cls(tuple(distinct.tolist()), True)
@@ -39,7 +44,7 @@ class NumberBins:
         return labels
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) place among the labels; -1 where a number is not finite or has no label."""
+        """Finds the place among the labels: (n,); -1 for a number that is not finite or has no label."""
         numbers = np.asarray(numbers, dtype=np.float64) + 0.0  # no negative zero
         points = np.array(self.points, dtype=np.float64)
         if self.exact:
@@ -52,6 +57,6 @@ class NumberBins:
 
 
 def _number_text(value: float) -> str:
-    """The shortest text that reads back as the same number."""
+    """Writes the shortest text that reads back as the same number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(float(value)).removesuffix(".0")

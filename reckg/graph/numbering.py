@@ -15,8 +15,10 @@ from reckg.graph.triples import node_names
 class NumberedTriples:
     """Triples of node indices: users 0..U-1, items U..U+I-1, then entities.
 
-    triples: head, relation, tail (int64), relation an index into ``relations``. entities: entity_idx, name; the node
-    of an entity is U + I + entity_idx.
+    Args:
+        triples: head, relation, tail (int64), relation an index into ``relations``.
+        relations: names.
+        entities: entity_idx, name; the node of an entity is U + I + entity_idx.
     """
 
     triples: pl.DataFrame
@@ -25,8 +27,11 @@ class NumberedTriples:
 
 
 def number_nodes(triples: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> NumberedTriples:
-    """Replaces names by node indices; relations and entities are numbered in the order of their names.
+    """Replaces names by node indices. Relations and entities are numbered in the order of their names.
 
+    Args:
+        triples: head, relation, tail, names.
+        user_ids, item_ids: of the run.
     Raises:
         DataError: a triple names a user or an item that is not in the maps.
     """

@@ -1,6 +1,6 @@
-"""A graph with its meaning taken out: tails change places within their relation, and every degree stays.
+"""A graph without its meaning: tails change places within their relation, and every degree stays.
 
-What a model gains from the true graph over such a one, it gains from what the triples say; the number of triples of
+The gain of the true graph over a shuffled one comes from the meaning of its triples, because the number of triples of
 every node and relation is the same in both. Source of the question: KG4RecEval, arXiv:2404.03164.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-ROUNDS = 100  # of swapping out triples that must not be; what is left after them is counted
+ROUNDS = 100  # rounds of swaps; repeats and loops that remain are counted
 
 Triples = tuple[np.ndarray, np.ndarray, np.ndarray]  # head, relation, tail, (m,) int each
 
@@ -19,24 +19,24 @@ Triples = tuple[np.ndarray, np.ndarray, np.ndarray]  # head, relation, tail, (m,
 def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Permutes the tails of every relation.
 
-    Every head keeps its number of triples of each relation, every tail its degree in it. A triple that is there
-    twice afterwards, or leads from a node to itself, swaps its tail with another one of the relation, where that helps.
+    Every head keeps its number of triples of each relation, every tail its degree in it. A triple that then repeats
+    another, or leads from a node to itself, swaps its tail with another triple of the relation, where that helps.
 
     Args:
         triples: (head, relation, tail); relation i is relations[i].
         relations: their names.
         seed: of the permutations.
     Returns:
-        The new tails (m,) in the order of the triples, and counts by relation: triples; unchanged, those that the true
-        graph has too (many where few values are common); repeated, those that the shuffled graph holds once more;
-        loops, from a node to itself.
+        The new tails (m,) in the order of the triples, and counts by relation: triples; unchanged, shared with the true
+        graph (many if few values are common); repeated, surplus copies in the shuffled graph; loops, from a node to
+        itself.
     """
     head, relation, tail = (np.asarray(part, dtype=np.int64) for part in triples)
     stride = int(max(head.max(initial=0), tail.max(initial=0))) + 1
     rng, out, counts = np.random.default_rng(seed), tail.copy(), {}
     for number, name in enumerate(relations):
         rows = np.flatnonzero(relation == number)
-        out[rows] = _shuffled(head[rows], tail[rows], stride, rng)
+        out[rows] = _permute_tails(head[rows], tail[rows], stride, rng)
         pair = head[rows] * stride + out[rows]
         counts[name] = {
             "triples": len(rows),
@@ -47,8 +47,8 @@ def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tupl
     return out, counts
 
 
-def _shuffled(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation of the tails of one relation, with as few repeated pairs and loops as the swaps can reach."""
+def _permute_tails(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """Permutes a relation's tails, with as few repeated pairs and loops as the swaps can reach."""
     tail = rng.permutation(tail)
     for _ in range(ROUNDS):
         bad = _repeated_or_loop(head, tail, stride)
@@ -68,7 +68,8 @@ def _shuffled(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.random.Ge
 
 
 def _repeated_or_loop(head: np.ndarray, tail: np.ndarray, stride: int) -> np.ndarray:
-    """(m,) bool: the pair stands further up already, or leads from a node to itself."""
+    """Marks pairs that repeat an earlier one or lead from a node to itself: (m,) bool."""
     bad = np.ones(len(head), dtype=bool)
     bad[np.unique(head * stride + tail, return_index=True)[1]] = False
-    return bad | (head == tail)
+    marks: np.ndarray = bad | (head == tail)
+    return marks

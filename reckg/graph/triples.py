@@ -1,4 +1,4 @@
-"""Attributes and outside knowledge as triples (head, relation, tail) of named nodes, and what is dropped on the way.
+"""Attributes and outside knowledge as triples (head, relation, tail) of named nodes, with counts of dropped values.
 
 Names are namespaced, so that equal strings of different origin stay apart: ``item_id:b1`` and ``user_id:u1`` (by the
 column of the id), ``author:Ann Lee`` (by the attribute column; ``prefix`` sets users' columns apart from items'),
@@ -22,7 +22,7 @@ from reckg.errors import DataError
 from reckg.graph.number_bins import NumberBins
 
 OUTSIDE = "outside"
-LINKED = "linked_to"  # relation of an item to an outside entity that stands for too many items to be replaced by them
+LINKED = "linked_to"  # relation of an item to an outside entity with too many items to be replaced by them
 RESERVED = ("item_id", "user_id", OUTSIDE)
 INVERSE_SHARE = 0.9
 NAMED = 10  # examples that counts name
@@ -31,7 +31,14 @@ Counts = dict[str, Any]
 
 
 def node_names(ids: pl.Series | Sequence[str], column: str) -> pl.Series:
-    """(n,) node names of users or items: ``column`` is ``user_id`` or ``item_id``."""
+    """Names the nodes of users or items.
+
+    Args:
+        ids: (n,) raw ids.
+        column: ``user_id`` or ``item_id``.
+    Returns:
+        (n,) names.
+    """
     return (column + ":" + pl.Series("name", ids, dtype=pl.String)).rename("name")
 
 
@@ -46,10 +53,11 @@ def attribute_triples(
     max_share: float = 0.5,
     prefix: str = "",
 ) -> tuple[pl.DataFrame, Counts]:
-    """Triples from attribute columns: (the row's node, the column, the value).
+    """Makes triples from attribute columns: (the row's node, the column, the value).
 
     Args:
         frame: one row per user or item.
+        id_column: ``user_id`` or ``item_id``.
         categorical, lists, numbers: columns of strings, of lists of strings, and of numbers.
         number_bins: numbers become quantile bins, such as ``price:[8.5,12)``; a column of at most this many distinct
             numbers keeps them as they are.
@@ -57,8 +65,8 @@ def attribute_triples(
         prefix: goes before the column in relations and values, as in ``user.country:France``.
     Returns:
         Triples, and counts: rows, triples, and for each column its kind, rows without a value, empty values, values
-        that a row repeats, distinct values, what was too common (values, triples, the first names), triples, and
-        the bins of numbers.
+        that a row repeats, distinct values, too common values (values, triples, the first names), triples, and the bins
+        of numbers.
     Raises:
         DataError: a column is absent or its name is reserved, or an id is missing.
     """
@@ -77,6 +85,7 @@ def attribute_triples(
 
 
 def _check_columns(frame: pl.DataFrame, id_column: str, relations: list[str], columns: list[str]) -> None:
+    """Raises DataError for absent columns, reserved names and missing ids."""
     missing = [column for column in (id_column, *columns) if column not in frame.columns]
     if missing:
         raise DataError(f"attribute columns {missing} are not in the table; it has {frame.columns}.")
@@ -91,12 +100,12 @@ def _check_columns(frame: pl.DataFrame, id_column: str, relations: list[str], co
 def _column_triples(
     pairs: pl.DataFrame, kind: str, relation: str, number_bins: int, max_share: float
 ) -> tuple[pl.DataFrame, Counts]:
-    """Triples of one column from (head, value), and its counts."""
+    """Makes the triples of a column from (head, value), and its counts."""
     rows = pairs.height
-    said: Counts = {}
+    bin_counts: Counts = {}
     if kind == "number":
         labels, bins = _number_labels(pairs["value"].cast(pl.Float64), number_bins)
-        pairs, said = pairs.with_columns(labels), {"bins": asdict(bins)}
+        pairs, bin_counts = pairs.with_columns(labels), {"bins": asdict(bins)}
         without = int(pairs["value"].null_count())
     elif kind == "list":
         size = pairs["value"].list.len().fill_null(0)
@@ -123,12 +132,12 @@ def _column_triples(
         "too_common_triples": distinct.height - kept.height,
         "too_common": common["value"].head(NAMED).to_list(),
         "triples": triples.height,
-        **said,
+        **bin_counts,
     }
 
 
 def _number_labels(values: pl.Series, number_bins: int) -> tuple[pl.Series, NumberBins]:
-    """Labels, null where the number is missing or not finite; and the bins that they name."""
+    """Makes labels, null for a number that is missing or not finite, and the bins that they name."""
     numbers = values.fill_null(float("nan")).to_numpy() + 0.0  # no negative zero
     bins = NumberBins.of(numbers[np.isfinite(numbers)], number_bins)
     labels = pl.Series("value", [*bins.labels, None], dtype=pl.String)
@@ -145,17 +154,19 @@ def outside_triples(
     max_hops: int | None = None,
     taken: Collection[str] = (),
 ) -> tuple[pl.DataFrame, Counts]:
-    """Triples of an outside knowledge graph, where linked entities are replaced by their items.
+    """Makes triples of an outside knowledge graph, with linked entities replaced by their items.
 
-    An entity with several items stands for each of them: its triples are repeated. One with more than
-    ``max_items_per_entity`` stays an entity, and its items get a triple ``linked_to`` it. An item with several
-    entities takes the triples of all. Of two relations that state the same pairs in opposite directions one is kept
-    (see ``fold_inverses``). Entities that no path leads to from a candidate item are dropped.
+    An entity with several items stands for each of them: its triples are repeated. An entity with more than
+    ``max_items_per_entity`` stays an entity, and its items get a triple ``linked_to`` it. An item with several entities
+    takes the triples of all. Of two relations that state the same pairs in opposite directions one is kept (see
+    ``fold_inverses``). Entities without a path from a candidate item are dropped.
 
     Args:
-        triples: head, relation, tail (names of the outside graph).   links: item_id, entity.
+        triples: head, relation, tail (names of the outside graph).
+        links: item_id, entity.
         item_ids: the candidate items; links of others are dropped.
-        max_hops: keep only what is at most this many triples away from an item; None: any distance.
+        max_items_per_entity: most items that replace an entity.
+        max_hops: keep triples at most this many triples away from an item; None: any distance.
         taken: relation names in use by attributes; an outside relation of the same name becomes ``outside.<name>``.
     Raises:
         DataError: a value of triples or links is missing or empty.
@@ -192,7 +203,7 @@ def outside_triples(
 def _usable_links(
     links: pl.DataFrame, facts: pl.DataFrame, item_ids: pl.Series | Sequence[str], max_items: int
 ) -> tuple[pl.DataFrame, pl.DataFrame, Counts]:
-    """Links that replace entities by items, triples for the entities of too many items, and counts."""
+    """Selects links that replace entities by items, triples for the entities of too many items, and counts."""
     distinct = links.unique()
     candidates = pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}).unique()
     known = distinct.join(candidates, on="item_id", how="semi")
@@ -227,7 +238,7 @@ def _usable_links(
 
 
 def _replace_by_items(facts: pl.DataFrame, links: pl.DataFrame, end: str) -> pl.DataFrame:
-    """Renames one end of every triple to nodes: items where it is linked (one row each), else the outside entity."""
+    """Renames an end of every triple to nodes: its items (one row each), or the outside entity."""
     node = pl.when(pl.col("item_id").is_not_null()).then(pl.lit("item_id:") + pl.col("item_id"))
     return facts.join(links, left_on=end, right_on="entity", how="left").select(
         node.otherwise(pl.lit(OUTSIDE + ":") + pl.col(end)).alias(name) if name == end else name
@@ -238,11 +249,14 @@ def _replace_by_items(facts: pl.DataFrame, links: pl.DataFrame, end: str) -> pl.
 def fold_inverses(triples: pl.DataFrame, share: float = INVERSE_SHARE) -> tuple[pl.DataFrame, Counts]:
     """Keeps one of two relations that state the same pairs in opposite directions.
 
-    The triples are distinct. Relation b is an inverse of a where at least ``share`` of b's pairs, reversed, are pairs
-    of a, and they are at least half of a's. Of the two the smaller goes; of two of one size the one whose heads are
-    items stays. Pairs that b alone states are reversed and kept under a, so that no fact is lost. A relation that
-    states both directions of a pair by itself stays as it is.
+    Relation b is an inverse of a if at least ``share`` of b's pairs, reversed, are pairs of a, and they are at least
+    half of a's. The smaller one goes; of two equally large ones the one whose heads are items stays. Pairs that only
+    b states are reversed and kept under a, so that no fact is lost. A relation that states both directions of a pair
+    by itself stays as it is.
 
+    Args:
+        triples: distinct.
+        share: least share of common pairs.
     Returns:
         Triples, and counts: for each dropped relation ``{"inverse_of", "share", "pairs", "moved"}``.
     """
@@ -279,7 +293,7 @@ def fold_inverses(triples: pl.DataFrame, share: float = INVERSE_SHARE) -> tuple[
 
 
 def distinct_triples(triples: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
-    """Drops self-loops and exact repeats; counts rows, both, and the triples that stay."""
+    """Drops self-loops and exact repeats. Counts rows, both, and the triples that stay."""
     proper = triples.filter(pl.col("head") != pl.col("tail"))
     out = _sorted(proper.unique())
     return out, {
@@ -291,7 +305,7 @@ def distinct_triples(triples: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
 
 
 def _drop_unreachable(triples: pl.DataFrame, max_hops: int | None) -> tuple[pl.DataFrame, Counts]:
-    """Drops what no path leads to from an item: triples both of whose ends are too far away."""
+    """Drops triples whose two ends are both too far from any item."""
     names, head, tail = _codes(triples)
     reached = names.str.starts_with("item_id:").to_numpy().copy()
     keep = np.zeros(len(head), dtype=bool)
@@ -312,10 +326,11 @@ def _drop_unreachable(triples: pl.DataFrame, max_hops: int | None) -> tuple[pl.D
 
 
 def prune_rare(triples: pl.DataFrame, keep: pl.Series | Sequence[str], min_degree: int) -> tuple[pl.DataFrame, Counts]:
-    """Drops entities with fewer than ``min_degree`` triples, repeatedly, until every entity left has that many.
+    """Drops entities with fewer than ``min_degree`` triples, until every entity left has as many.
 
     Args:
         keep: (n,) names of the nodes that are never dropped: users and items.
+        min_degree: least number of triples of an entity.
     Returns:
         Triples, and counts: rounds, dropped entities and triples, the triples by relation, and the entities that stay.
     """
@@ -343,7 +358,7 @@ def prune_rare(triples: pl.DataFrame, keep: pl.Series | Sequence[str], min_degre
 
 
 def _codes(triples: pl.DataFrame) -> tuple[pl.Series, np.ndarray, np.ndarray]:
-    """Distinct node names, sorted, and the (m,) indices into them of heads and tails."""
+    """Lists distinct node names, sorted, and the (m,) indices into them of heads and tails."""
     both = pl.concat([triples["head"], triples["tail"]])
     codes = (both.rank("dense").cast(pl.Int64) - 1).to_numpy()
     return both.unique().sort(), codes[: triples.height], codes[triples.height :]
@@ -362,6 +377,7 @@ def _no_triples() -> pl.DataFrame:
 
 
 def _refuse_empty(frame: pl.DataFrame, table: str) -> None:
+    """Raises DataError for missing or empty values."""
     for column in frame.columns:
         empty = (frame[column].is_null() | (frame[column] == "")).fill_null(True)
         if empty.any():

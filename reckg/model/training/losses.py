@@ -55,7 +55,8 @@ def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor,
     """
     sizes = F.pad(first[1:], (0, 1), value=len(target)) - first
     own = F.embedding_bag(target, items, first, mode="sum")
-    return (_LogSumExp.apply(users, items, sizes.to(users.dtype)) - (users * own).sum()) / len(target)
+    total: torch.Tensor = _LogSumExp.apply(users, items, sizes.to(users.dtype))  # type: ignore[no-untyped-call] # torch
+    return (total - (users * own).sum()) / len(target)
 
 
 def sampled_softmax_loss(
