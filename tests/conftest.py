@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny text encoder with random weights; not to be changed."""
+    """Folder of a tiny text encoder with random weights. Tests leave it unchanged."""
     from tests.small_model import write_encoder  # imports torch
 
     return write_encoder(tmp_path_factory.mktemp("encoder"))
@@ -35,7 +35,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
-    """A server that keeps what it acknowledged; not to be stopped. Each test takes a namespace of its own."""
+    """Redis server that keeps every acknowledged write. Tests do not stop it; each takes its own namespace."""
     from tests.local_redis import LocalRedis
 
     server = LocalRedis(tmp_path_factory.mktemp("redis"))

@@ -84,7 +84,7 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
     )
     model = JointModel(graph, None, settings).to(device)
     tensors, generator = GraphTensors(graph, device), torch.Generator().manual_seed(0)
-    told = Histories(np.arange(0, n + 1, 10), item, tensors, ordered=True, half_life=3.0, interaction_share=0.8)
+    known = Histories(np.arange(0, n + 1, 10), item, tensors, ordered=True, half_life=3.0, interaction_share=0.8)
     made = Objective(
         loss="sampled-softmax",
         temperature=0.2,
@@ -96,8 +96,8 @@ def train(counts: Sizes, propagation: str, device: torch.device) -> None:
         l2_weight=0.0,
         text_batch_tokens=1,
         generator=generator,
-        histories=told,
-        seen=SeenItems(told.user.cpu(), told.item.cpu(), counts.users, items),
+        histories=known,
+        seen=SeenItems(known.user.cpu(), known.item.cpu(), counts.users, items),
         popularity=torch.full((items,), 1 / items),
         sampler=NeighbourSampler(tensors, FANOUT, generator) if propagation == "sampled" else None,
     )

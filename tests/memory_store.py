@@ -1,4 +1,4 @@
-"""A state store in memory, for tests: what the interface says, and no more; it can be told not to answer."""
+"""A state store in memory, for tests. It has the interface's methods only, and can be made silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow, obvious versions of what the library does fast; the tests ask both for the same answer."""
+"""Slow, obvious versions of the library's fast functions. Tests compare the results of both."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def slow_calibrated(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What RecBole 1.2 publishes for a set of full lists (recbole/evaluator/metrics.py), one cut-off, in words of our own:
+# Metrics of RecBole 1.2 for a set of full lists (recbole/evaluator/metrics.py) at a cut-off, described independently:
 # means over users for the metrics above, which it defines alike; and the following of the lists together.
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ def doubly_robust(reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, wan
     Args:
         reward, weight: (n,) of the shown items.
         shown: (n,) the model's reward of the shown items, by a model that did not see them.
-        wanted: (n,) the model's reward of what the system would show in their stead; 0 where it shows nothing.
+        wanted: (n,) the model's reward of the items that the system would show instead, 0 without an item.
     Source: Dudik, Langford & Li 2011, arXiv:1103.4601.
     """
     return float(np.mean(wanted + weight * (reward - shown)))

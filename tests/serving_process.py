@@ -80,7 +80,7 @@ def served(bundle: Path | None, log: Path, *options: str, **environment: str) ->
 
 @dataclass
 class Load:
-    """What became of the calls of an open loop."""
+    """Results of the calls of an open loop."""
 
     failures: list[str] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""A state store of Python lists: what both stores must be equal to."""
+"""A state store of Python lists, the reference for both stores."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def combined(model: JointModel, layers: Layers[CutRows]) -> torch.Tensor:
 
 
 def histories(tensors: GraphTensors, items: Sequence[Sequence[int]] = toy.HISTORY_ITEMS, **changed: Any) -> Histories:
-    """The histories of the toy world's users, or others, oldest first; unordered unless told."""
+    """Builds histories, oldest first; by default those of the toy world's users, without an order."""
     arguments: dict[str, Any] = {"ordered": False, "half_life": 0.0, "interaction_share": 0.8} | changed
     indptr = np.cumsum([0, *(len(row) for row in items)])
     return Histories(indptr, np.array([item for row in items for item in row], dtype=np.int64), tensors, **arguments)
@@ -121,8 +121,8 @@ def histories(tensors: GraphTensors, items: Sequence[Sequence[int]] = toy.HISTOR
 
 def objective(tensors: GraphTensors, **changed: Any) -> Objective:
     """Softmax alone over the toy world's interactions; keywords replace fields."""
-    told = changed.pop("histories", None) or histories(tensors)
-    user, item = told.user.cpu(), told.item.cpu()  # what is drawn at random is drawn on the CPU
+    known = changed.pop("histories", None) or histories(tensors)
+    user, item = known.user.cpu(), known.item.cpu()  # random draws are made on the CPU
     count = torch.bincount(item, minlength=toy.N_ITEMS).float() + 1
     fields: dict[str, Any] = {
         "loss": "softmax",
@@ -135,7 +135,7 @@ def objective(tensors: GraphTensors, **changed: Any) -> Objective:
         "l2_weight": 0.0,
         "text_batch_tokens": 1024,
         "generator": torch.Generator().manual_seed(7),
-        "histories": told,
+        "histories": known,
         "seen": SeenItems(user, item, toy.N_USERS, toy.N_ITEMS),
         "popularity": count / count.sum(),
     } | changed

@@ -41,7 +41,7 @@ def result_of(level: float, seed: int) -> SystemResult:
 
 
 def figures_of(level: float) -> dict[str, Any]:
-    """What a system's ``beyond`` holds."""
+    """The section ``beyond`` of a system."""
     values = np.random.default_rng(1).random(N) * 0.1 + level
     names = ("novelty", "popularity", "popularity_lift", "tail", "diversity", "serendipity", "miscalibration")
     interval = bootstrap_interval(values, 100)
@@ -200,7 +200,7 @@ def read_page(html: str) -> Page:
 
 
 def small_run(run: Path, n_users: int = 40, n_items: int = 60) -> None:
-    """What the earlier stages leave in a run's folder: the last two interactions of each user are held out."""
+    """Writes the files of a run's earlier stages. The last two interactions of each user are held out."""
     bundle = small_bundle(n_users, n_items, ranked=False)
     history = bundle.history
     user = np.repeat(np.arange(n_users), np.diff(history.indptr))

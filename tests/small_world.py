@@ -1,4 +1,4 @@
-"""A random world with every kind of edge, a model over it, and what is embedded with: for the tests of reckg/inductive.
+"""A random world with every kind of edge, a model over it, and its inductive part, for the tests of reckg/inductive.
 
 Users have a history with repeats and a city; items a genre or two, a price, an outside entity, and some are linked to
 another item. The last NEW items have no interaction.
@@ -73,8 +73,7 @@ def interactions(seed: int = 0) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class World:
-    """embeddings: what is stored, the linear part joined, after graph_dim dimensions. history: of the interactions.
-    texts: what the encoder makes of the titles."""
+    """A model and its parts. ``embeddings``: graph_dim dimensions, then the linear part. ``texts``: vectors of titles."""
 
     inductive: Inductive
     embeddings: Embeddings
@@ -87,7 +86,7 @@ class World:
 def world(
     folder: Path, *, encoder: Path | None = None, linear: bool = False, half_life: float = HALF_LIFE, **changed: Any
 ) -> World:
-    """A model with random weights, its vectors, and what ``write_inductive`` made of it; keywords go to joint_model."""
+    """Makes a model with random weights, its vectors and its inductive part. Keywords go to joint_model."""
     frame = interactions()
     user_idx, item_idx = frame["user_idx"].to_numpy(), frame["item_idx"].to_numpy()
     arguments = {"number_bins": 4, "max_share": 1.0}
