@@ -73,7 +73,7 @@ def interactions(seed: int = 0) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class World:
-    """A model and its parts. ``embeddings``: graph_dim dimensions, then the linear part. ``texts``: vectors of titles."""
+    """A model and its parts. ``embeddings`` has graph_dim dimensions before the linear ones; ``texts`` encodes titles."""
 
     inductive: Inductive
     embeddings: Embeddings
