@@ -30,12 +30,7 @@ def check_bundle(bundle: Bundle) -> None:
         problems.append(f"items has {bundle.items.height:_} rows, item ids {n_items:_}, or does not start with item_id")
     if bundle.title_column is not None and bundle.items.schema.get(bundle.title_column) != pl.String:
         problems.append(f"items has no text column {bundle.title_column!r}, which item_columns.text names first")
-    if bundle.index.n_items != n_items:
-        problems.append(f"index has {bundle.index.n_items:_} vectors, item ids {n_items:_}")
-    elif bundle.index.dim != dim:
-        problems.append(f"index has {bundle.index.dim} dimensions, item vectors {dim}")
-    elif not problems and not np.array_equal(bundle.index.vectors(), bundle.item_vectors):
-        problems.append("index and item vectors hold different vectors")
+    problems += _index_problems(bundle, sound=not problems)
     problems += _history_problems(bundle.history, n_users, n_items)
     for name, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
         if len(table) != n:
@@ -46,6 +41,18 @@ def check_bundle(bundle: Bundle) -> None:
         raise ArtifactError(
             f"bundle {bundle.version!r}: " + "; ".join(problems) + ": built from different runs? Run 'reckg run' again."
         )
+
+
+def _index_problems(bundle: Bundle, *, sound: bool) -> list[str]:
+    """Compares the index with the item vectors, value by value if all parts before are ``sound``."""
+    n_items, dim = len(bundle.item_ids), bundle.item_vectors.shape[-1]
+    if bundle.index.n_items != n_items:
+        return [f"index has {bundle.index.n_items:_} vectors, item ids {n_items:_}"]
+    if bundle.index.dim != dim:
+        return [f"index has {bundle.index.dim} dimensions, item vectors {dim}"]
+    if sound and not np.array_equal(bundle.index.vectors(), bundle.item_vectors):
+        return ["index and item vectors hold different vectors"]
+    return []
 
 
 def _array_problems(name: str, array: np.ndarray, shape: tuple[int, ...], counted: str) -> list[str]:

@@ -39,39 +39,51 @@ def fixed_score(found: Embeddings) -> float:
     return float((found.users[toy.USER_IDX] * found.items[toy.ITEM_IDX]).sum(1).mean())
 
 
+SETTINGS: dict[str, Any] = {
+    "epochs": 4,
+    "encoder": None,
+    "policy": "frozen",
+    "ordered": False,
+    "loss": "softmax",
+    "attention": "transr",
+    "fanout": 0,
+}
+
+
 def run(
     folder: Path,
     *,
-    epochs: int = 4,
     key: str = "k",
-    encoder: Path | None = None,
-    policy: str = "frozen",
     validate: Callable[[Embeddings], float] = fixed_score,
-    ordered: bool = False,
-    loss: str = "softmax",
-    attention: str = "transr",
-    fanout: int = 0,
     progress: Any = None,
-    **planned: Any,
+    **changed: Any,
 ) -> tuple[JointModel, Progress]:
-    """A run from the seed on, or on from the checkpoint in the folder, with everything random switched on."""
+    """Trains from the seed on, or from the checkpoint in the folder, with every random part switched on.
+
+    Args:
+        changed: values in place of SETTINGS, and arguments of the schedule.
+    """
+    given = SETTINGS | changed
+    planned = {name: value for name, value in changed.items() if name not in SETTINGS}
     graph = toy_graph()
     torch.manual_seed(3)
-    text = None if encoder is None else text_encoder(encoder, folder.parent / "cache", policy)
-    model = joint_model(graph, text, seed=3, attention=attention, dropout=0.2, id_dropout=0.3)
+    text = None
+    if given["encoder"] is not None:
+        text = text_encoder(given["encoder"], folder.parent / "cache", given["policy"])
+    model = joint_model(graph, text, seed=3, attention=given["attention"], dropout=0.2, id_dropout=0.3)
     tensors = GraphTensors(graph, CPU)
-    told = histories(tensors, ordered=ordered, half_life=1.0)
+    known = histories(tensors, ordered=given["ordered"], half_life=1.0)
     drawn = torch.Generator().manual_seed(7)
     made = objective(
         tensors,
-        histories=told,
-        loss=loss,
+        histories=known,
+        loss=given["loss"],
         kg_loss="transr",
         text_weight=0.1 if text else 0.0,
         generator=drawn,
-        sampler=NeighbourSampler(tensors, fanout, drawn) if fanout else None,
+        sampler=NeighbourSampler(tensors, given["fanout"], drawn) if given["fanout"] else None,
     )
-    plan = schedule(epochs=epochs, batch_size=3, **planned)
+    plan = schedule(epochs=given["epochs"], batch_size=3, **planned)
     return model, train(model, tensors, made, plan, folder=folder, validate=validate, key=key, progress=progress)
 
 
