@@ -73,7 +73,7 @@ def interactions(seed: int = 0) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class World:
-    """A model and its parts. ``embeddings`` has graph_dim dimensions, then linear ones; ``texts`` encodes the titles."""
+    """A model and its parts. ``embeddings`` has graph_dim dimensions, then linear ones; ``texts`` encodes titles."""
 
     inductive: Inductive
     embeddings: Embeddings
