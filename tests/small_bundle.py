@@ -14,7 +14,7 @@ from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.ranking.trees.blend import Blend
 from reckg.ranking.trees.ranker import Ranker
 from reckg.retrieval.index import build_index
@@ -71,16 +71,18 @@ def small_bundle(
         history=history,
         features=build_feature_tables(
             history,
-            n_users=n_users,
-            n_items=n_items,
-            item_entities=entities,
-            user_entities=sparse.random(n_users, 5, 0.4, format="csr", random_state=seed),
-            numbers=np.random.default_rng(seed + 4).random((n_items, 2)).astype(np.float32),
-            now=1_610_000_000,
-            neighbours=10,
-            order="ahead",
-            item_vectors=item_vectors,
-            graph_dim=dim // 2,
+            TableInputs(
+                n_users=n_users,
+                n_items=n_items,
+                item_entities=entities,
+                user_entities=sparse.random(n_users, 5, 0.4, format="csr", random_state=seed),
+                numbers=np.random.default_rng(seed + 4).random((n_items, 2)).astype(np.float32),
+                now=1_610_000_000,
+                neighbours=10,
+                order="ahead",
+                item_vectors=item_vectors,
+                graph_dim=dim // 2,
+            ),
         ),
         ranker=None,
     )

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from reckg.data.history import History
 from reckg.ranking.features.extract import FEATURES, candidate_features
 from reckg.ranking.sources.user_scores import UserScores
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -52,7 +52,7 @@ def toy_tables(history: History | None = None, **changes: Any) -> FeatureTables:
         "graph_dim": 2,
         "text": TEXT,
     }
-    return build_feature_tables(history or toy_history(), **(settings | changes))
+    return build_feature_tables(history or toy_history(), TableInputs(**(settings | changes)))
 
 
 World = tuple[FeatureTables, History, ScoredItems, np.ndarray, np.ndarray]
@@ -72,17 +72,19 @@ def random_world(seed: int, order: str = "ahead", n_users: int = 30, n_items: in
     item_vectors = rng.normal(size=(n_items, 19)).astype(np.float32)
     tables = build_feature_tables(
         history,
-        n_users=n_users,
-        n_items=n_items,
-        item_entities=sp.csr_matrix(rng.random((n_items, 20)) < 0.2),
-        user_entities=sp.csr_matrix(rng.random((n_users, 6)) < 0.3),
-        numbers=np.where(rng.random((n_items, 2)) < 0.1, np.nan, rng.normal(size=(n_items, 2))),
-        now=NOW,
-        neighbours=7,
-        order=order,  # type: ignore[arg-type]
-        item_vectors=item_vectors,
-        graph_dim=13,
-        text=rng.normal(size=(n_items, 11)),
+        TableInputs(
+            n_users=n_users,
+            n_items=n_items,
+            item_entities=sp.csr_matrix(rng.random((n_items, 20)) < 0.2),
+            user_entities=sp.csr_matrix(rng.random((n_users, 6)) < 0.3),
+            numbers=np.where(rng.random((n_items, 2)) < 0.1, np.nan, rng.normal(size=(n_items, 2))),
+            now=NOW,
+            neighbours=7,
+            order=order,  # type: ignore[arg-type]
+            item_vectors=item_vectors,
+            graph_dim=13,
+            text=rng.normal(size=(n_items, 11)),
+        ),
     )
     items = np.array([rng.permutation(n_items)[:12] for _ in range(n_users)])
     score = -np.sort(-rng.normal(size=items.shape)).astype(np.float32)

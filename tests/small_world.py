@@ -27,7 +27,7 @@ from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.model.linear.spectral import choose_shares, fit_spectral
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.retrieval.index import build_index
 from tests.small_bundle import CANDIDATES, small_ranker
 from tests.small_model import CPU, joint_model, text_encoder
@@ -171,17 +171,19 @@ def bundle(made: World) -> Bundle:
         history=made.history,
         features=build_feature_tables(
             made.history,
-            n_users=USERS,
-            n_items=ITEMS,
-            item_entities=entities,
-            user_entities=sparse.random(USERS, 6, 0.4, format="csr", random_state=3),
-            numbers=items().select("price").to_numpy().astype(np.float32),
-            now=1_700_000_000,
-            neighbours=10,
-            order="ahead",
-            item_vectors=vectors,
-            graph_dim=made.graph_dim,
-            text=made.texts,
+            TableInputs(
+                n_users=USERS,
+                n_items=ITEMS,
+                item_entities=entities,
+                user_entities=sparse.random(USERS, 6, 0.4, format="csr", random_state=3),
+                numbers=items().select("price").to_numpy().astype(np.float32),
+                now=1_700_000_000,
+                neighbours=10,
+                order="ahead",
+                item_vectors=vectors,
+                graph_dim=made.graph_dim,
+                text=made.texts,
+            ),
         ),
         ranker=None,
         inductive=made.inductive,

@@ -14,7 +14,7 @@ from reckg.bundle.bundle import Bundle
 from reckg.data.schema import ColumnKinds
 from reckg.inductive.embedder import EmbeddedItems
 from reckg.live.new_item import NewItem
-from reckg.ranking.tables.columns import standardised, unit_length
+from reckg.ranking.tables.columns import standardise, unit_length
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS
 
 ROWS_AT_ONCE = 2**16  # of the catalogue's texts
@@ -75,7 +75,7 @@ class NewItemEmbedder:
             items[name].cast(pl.Float32).to_numpy() if name in items.columns else np.full(len(items), np.nan)
             for name in columns
         ]
-        return standardised(np.stack(given, axis=1).astype(np.float32), like=self._known_numbers)
+        return standardise(np.stack(given, axis=1).astype(np.float32), like=self._known_numbers)
 
     @cached_property
     def _known_numbers(self) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What happens to a list after ranking: less of the same (MMR), the user's own mix (calibration), a limit by provider.
+"""Changes of a list after ranking: less similarity (MMR), the user's own mix (calibration), a limit per provider.
 
-All three choose among the candidates of a ranked list, best first, ties by the lower rank, and give k items wherever k
-exist. A list depends on its own row alone. Scores are brought to 0..1 within each list of candidates before they are
-weighed: the best is 1, the worst 0.
+All three choose among the candidates of a ranked list, best first, ties by the lower rank, and give k items if k exist.
+A list depends on its own row alone. Scores are scaled to 0..1 within each list of candidates before they are weighted:
+the best is 1, the worst 0.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from reckg.retrieval.scored_items import ScoredItems
 
 Strategy = Literal["none", "mmr", "calibrated", "provider"]
 
-SMOOTHING = 0.01  # of the user's mix in the list's, so that the divergence is finite: Steck's alpha
+SMOOTHING = 0.01  # share of the user's mix in the list's, for a finite divergence: Steck's alpha
 CELLS_AT_ONCE = 2**22
-PADDING = -1e300  # below every objective, above the -inf of what is chosen already
+PADDING = -1e300  # below every objective, above the -inf of chosen items
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Diversity:
 
     Args:
         strategy: ``mmr`` trades scores for distance between vectors, ``calibrated`` for the user's mix of a column,
-            ``provider`` limits the items of one provider. ``none`` keeps the ranking.
+            ``provider`` limits the items of a provider. ``none`` keeps the ranking.
         weight: of the strategy against the scores, 0 to 1. 0 keeps the ranking.
         column: categorical or list column that is calibrated.
         provider_column: categorical column of providers.
-        max_per_provider: items of one provider among the first k.
+        max_per_provider: items of a provider among the first k.
 
     >>> import reckg
     >>> recommender = reckg.load("run/bundle")
@@ -53,11 +53,14 @@ class Diversity:
 
 @dataclass(frozen=True)
 class ItemTraits:
-    """What strategies need of the items.
+    """Properties of items that strategies need.
 
-    vectors (n_items, d) float32. values (n_items, v) csr: rows sum to 1, or are empty; None without ``column``.
-    provider (n_items,) int64, -1 for none; None without ``provider_column``. The names are of the values' columns and
-    of the providers' numbers.
+    Args:
+        vectors: (n_items, d) float32.
+        values: (n_items, v) csr: rows sum to 1, or are empty; None without ``column``.
+        provider: (n_items,) int64, -1 for none; None without ``provider_column``.
+        value_names: of the values' columns.
+        provider_names: of the providers' numbers.
     """
 
     vectors: Array
@@ -68,7 +71,13 @@ class ItemTraits:
 
 
 def item_traits(items: pl.DataFrame, vectors: Array, diversity: Diversity) -> ItemTraits:
-    """The traits of the catalogue ``items``, a row each. Raises ConfigError where a column is missing or unfit."""
+    """Reads the traits of a catalog.
+
+    Args:
+        items: a row for each item.
+    Raises:
+        ConfigError: a column is missing or has another type.
+    """
     values, value_names = value_matrix(items, diversity.column) if diversity.column else (None, [])
     column = diversity.provider_column
     provider, provider_names = provider_codes(items, column) if column else (None, [])
@@ -76,8 +85,11 @@ def item_traits(items: pl.DataFrame, vectors: Array, diversity: Diversity) -> It
 
 
 def value_matrix(items: pl.DataFrame, column: str) -> tuple[sparse.csr_matrix, list[str]]:
-    """(n_items, v): an item's distinct values in equal parts, sorted by name; an empty row where it has none. And the
-    names."""
+    """Splits an item's distinct values into equal parts.
+
+    Returns:
+        (n_items, v) columns sorted by name, an empty row without values; and the names.
+    """
     name = "diversity.column"
     kind = _column_type(items, column, name)
     lists = pl.col(column) if kind == pl.List(pl.String) else pl.concat_list(column)
@@ -94,7 +106,11 @@ def value_matrix(items: pl.DataFrame, column: str) -> tuple[sparse.csr_matrix, l
 
 
 def provider_codes(items: pl.DataFrame, column: str) -> tuple[np.ndarray, list[str]]:
-    """(n_items,) int64 into the sorted names of the providers, -1 for none, and the names."""
+    """Numbers the providers.
+
+    Returns:
+        (n_items,) int64 into the sorted names, -1 for none; and the names.
+    """
     name = "diversity.provider_column"
     kind = _column_type(items, column, name)
     if kind != pl.String:
@@ -112,7 +128,14 @@ def _column_type(items: pl.DataFrame, column: str, name: str) -> pl.DataType:
 
 
 def history_mix(history: History, user_idx: np.ndarray, values: sparse.csr_matrix) -> sparse.csr_matrix:
-    """(n, v): the mix of values over the interactions of (n,) users; rows sum to 1, or are empty."""
+    """Averages values over the interactions of users.
+
+    Args:
+        user_idx: (n,).
+        values: (n_items, v).
+    Returns:
+        (n, v); rows sum to 1, or are empty.
+    """
     indptr, positions = history.rows(user_idx)
     items = history.item_idx[positions]
     taken = sparse.csr_matrix((np.ones(len(items)), items, indptr), shape=(len(user_idx), values.shape[0]))
@@ -131,14 +154,14 @@ def diversify(
     history: History,
     user_idx: np.ndarray,
 ) -> ScoredItems:
-    """The first k places of n ranked lists, chosen by ``diversity`` among their first ``candidates``.
+    """Chooses the first k places of n ranked lists among their first ``candidates``.
 
-    Where k is larger, the others follow in their order. An item keeps its score, but none is above that of the item
+    If k is larger, the others follow in their order. An item keeps its score, but none is above the score of the item
     before: scores fall along a list. The first k of a longer answer are the answer for k.
 
     Args:
         found: (n, w) ranked lists.
-        history, user_idx: (n,) the row of ``history`` that each list is for.
+        history, user_idx: (n,) the row of ``history`` for each list.
     Returns:
         (n, min(k, w)) items.
     Raises:
@@ -171,7 +194,7 @@ def _order(
     history: History,
     user_idx: np.ndarray,
 ) -> np.ndarray:
-    """(n, m) columns of (n, c) candidates by the strategy. Raises ConfigError where its column is not named."""
+    """Orders (n, c) candidates by the strategy: (n, m) columns. Raises ConfigError if its column is not named."""
     if diversity.strategy == "mmr":
         return mmr_order(relevance(item_idx, score), traits.vectors[item_idx], diversity.weight, m)
     if diversity.strategy == "calibrated":
@@ -187,7 +210,7 @@ def _order(
 
 
 def _cells(width: int, diversity: Diversity, traits: ItemTraits) -> int:
-    """What a list takes at once."""
+    """Computes the memory cells of a list."""
     if diversity.strategy == "mmr":
         return width * traits.vectors.shape[1]
     if diversity.strategy == "calibrated" and traits.values is not None:
@@ -197,7 +220,7 @@ def _cells(width: int, diversity: Diversity, traits: ItemTraits) -> int:
 
 
 def relevance(item_idx: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """(n, c) float64: each list's scores, its worst 0 and its best 1; all 1 where they are equal; padding -inf."""
+    """Scales each list's scores, worst 0 and best 1: (n, c) float64; all 1 if they are equal; padding -inf."""
     real = item_idx >= 0
     value = np.where(real, score.astype(np.float64), np.nan)
     high = np.max(value, axis=1, initial=-np.inf, where=real, keepdims=True)
@@ -209,13 +232,17 @@ def relevance(item_idx: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def mmr_order(value: np.ndarray, vectors: np.ndarray, weight: float, m: int) -> np.ndarray:
-    """Maximal marginal relevance: (n, m) columns, each the best by (1 - weight) x score - weight x likeness.
+    """Computes maximal marginal relevance: each place takes the best (1 - weight) x score - weight x likeness.
 
-    Likeness is that to the most alike item that is chosen already: the cosine, brought to 0..1. An item whose vector is
-    zero is half alike to all.
+    Likeness is the cosine with the most similar chosen item, scaled to 0..1. An item with a zero vector is half alike
+    to all.
 
     Args:
-        value: (n, c) scores in 0..1, padding -inf. vectors: (n, c, d) of the candidates.
+        value: (n, c) scores in 0..1, padding -inf.
+        vectors: (n, c, d) of the candidates.
+        m: places.
+    Returns:
+        (n, m) columns.
     Source: Carbonell & Goldstein 1998, doi:10.1145/290941.291025.
     """
     length = np.sqrt(np.einsum("ncd,ncd->nc", vectors, vectors))[:, :, None]
@@ -234,14 +261,19 @@ def mmr_order(value: np.ndarray, vectors: np.ndarray, weight: float, m: int) -> 
 def calibrated_order(
     value: np.ndarray, item_idx: np.ndarray, values: sparse.csr_matrix, mix: sparse.csr_matrix, weight: float, m: int
 ) -> np.ndarray:
-    """Calibrated recommendations: (n, m) columns, each the best by (1 - weight) x score - weight x KL(mix || list).
+    """Calibrates lists: each place takes the best (1 - weight) x score - weight x KL(mix || list).
 
-    The divergence is of the user's mix of values from that of the list with the item, in nats. An item without a value
-    leaves the list's mix as it is; a user without a mix has the ranking's order.
+    The divergence is between the user's mix of values and the list with the item, in nats. An item without a value
+    leaves the list's mix as it is. A user without a mix has the ranking's order.
 
     Args:
-        value: (n, c) scores in 0..1, padding -inf. item_idx: (n, c). values: (n_items, v), rows sum to 1 or are empty.
+        value: (n, c) scores in 0..1, padding -inf.
+        item_idx: (n, c).
+        values: (n_items, v), rows sum to 1 or are empty.
         mix: (n, v) the users' own, rows sum to 1 or are empty.
+        m: places.
+    Returns:
+        (n, m) columns.
     Source: Steck 2018, doi:10.1145/3240323.3240372, with the greedy search given there.
     """
     n, rows = len(value), np.arange(len(value))
@@ -255,7 +287,7 @@ def calibrated_order(
     order = np.empty((n, m), dtype=np.int64)
 
     def fit(size: np.ndarray) -> np.ndarray:
-        """(n,) sum over the mix of p log q, q of the list so far as if it held ``size`` items with values."""
+        """Sums p log q over the mix, q of the list with ``size`` valued items: (n,)."""
         share = wanted[of_row, support]
         q = (1 - SMOOTHING) * listed[of_row, support] / size[of_row] + SMOOTHING * share
         return np.bincount(of_row, share * np.log(q), minlength=n)
@@ -274,28 +306,31 @@ def calibrated_order(
 
 
 def provider_order(item_idx: np.ndarray, provider: np.ndarray, limit: int) -> np.ndarray:
-    """(n, c) columns: the ranking, but a provider's items beyond its ``limit`` best come after all others.
+    """Keeps the ranking, but moves a provider's items beyond its ``limit`` best after all others.
 
-    So a list of k keeps the limit wherever it can, and holds k items all the same. Items without a provider are free.
+    So a list of k keeps the limit if it can, and still holds k items. Items without a provider are free.
+
+    Returns:
+        (n, c) columns.
     """
     beyond = _earlier_of_provider(item_idx, provider) >= limit
     return np.argsort(np.where(item_idx < 0, 2, beyond), axis=1, kind="stable")
 
 
 def places_over_limit(item_idx: np.ndarray, provider: np.ndarray, limit: int) -> np.ndarray:
-    """(n,) places of each list that a provider has beyond ``limit``: 0 but where there was no other candidate."""
+    """Counts each list's places beyond a provider's limit, (n,): 0 unless no other candidate existed."""
     places: np.ndarray = (_earlier_of_provider(item_idx, provider) >= limit).sum(axis=1)
     return places
 
 
 def limit_share(found: ScoredItems, k: int, provider: np.ndarray, share: float) -> tuple[ScoredItems, int]:
-    """The first k of every list, with at most ``share`` of all places of the batch for one provider.
+    """Takes the first k of every list, with at most ``share`` of all places of the batch for a provider.
 
-    Unlike all else here, a list depends on those before it: lists are filled in order, each with its best items whose
-    providers have places left. Where too few items are left, others fill up in rank order, and are counted.
+    Unlike all else here, a list depends on the lists before it. Lists are filled in order, each with its best items
+    whose providers have places left. If too few items are left, others fill up in rank order, and are counted.
 
     Returns:
-        (n, k) items, and how many places are beyond the limit.
+        (n, k) items, and the number of places beyond the limit.
     """
     n = len(found.item_idx)
     quota = int(share * n * k)
@@ -314,7 +349,7 @@ def limit_share(found: ScoredItems, k: int, provider: np.ndarray, share: float) 
 
 
 def _earlier_of_provider(item_idx: np.ndarray, provider: np.ndarray) -> np.ndarray:
-    """(n, c) how many items of the same provider stand before each place; -1 for items without one, and padding."""
+    """Counts items of the same provider before each place: (n, c); -1 without provider, and for padding."""
     n, c = item_idx.shape
     owner = np.where(item_idx >= 0, provider[item_idx], -1)
     key = np.arange(n)[:, None] * (int(provider.max(initial=-1)) + 2) + owner + 1
@@ -326,7 +361,7 @@ def _earlier_of_provider(item_idx: np.ndarray, provider: np.ndarray) -> np.ndarr
 
 
 def _start(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (n, c) scores: the scores, 0 for padding, and what bars it until nothing else is left."""
+    """Splits (n, c) scores: the scores, 0 for padding, and a penalty that bars padding until nothing else is left."""
     real = np.isfinite(value)
     return np.where(real, value, 0.0), np.where(real, 0.0, PADDING)
 
@@ -336,9 +371,14 @@ def _most_values(values: sparse.csr_matrix) -> int:
 
 
 def _padded_values(values: sparse.csr_matrix, item_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (n, c) items: (n, c, most) columns of ``values`` and their parts, padded with column 0 and part 0.
+    """Looks up the columns of ``values`` and their parts.
 
-    As wide as the catalogue's widest item, so that sums do not depend on the batch.
+    They are as wide as the catalog's widest item, so that sums do not depend on the batch.
+
+    Args:
+        item_idx: (n, c).
+    Returns:
+        (n, c, most) each, padded with column 0 and part 0.
     """
     most = _most_values(values)
     start, stop = values.indptr[item_idx], values.indptr[item_idx + 1]

@@ -27,7 +27,7 @@ from reckg.data.history import History
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import available_sources, retrieve
 from reckg.ranking.sources.user_scores import UserScores
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.item_item import Order
 from reckg.ranking.trees.blend import BLENDED, Blend
@@ -65,18 +65,20 @@ def world(args: argparse.Namespace) -> tuple[FeatureTables, History, ItemIndex, 
     places = np.repeat(np.arange(args.items), 8), entity.ravel()
     tables = build_feature_tables(
         told,
-        n_users=args.users,
-        n_items=args.items,
-        item_entities=sp.csr_matrix((ones, places), shape=(args.items, 500)),
-        user_entities=sp.random(args.users, 30, 0.1, format="csr", random_state=args.seed, dtype=np.float32),
-        numbers=rng.random((args.items, 3)),
-        now=NOW,
-        neighbours=200,
-        order=args.order,
-        item_vectors=items,
-        graph_dim=GRAPH_DIM,
-        text=items[:, :TEXT_DIM] + 0.1 * rng.standard_normal((args.items, TEXT_DIM)),
-        threads=1,
+        TableInputs(
+            n_users=args.users,
+            n_items=args.items,
+            item_entities=sp.csr_matrix((ones, places), shape=(args.items, 500)),
+            user_entities=sp.random(args.users, 30, 0.1, format="csr", random_state=args.seed, dtype=np.float32),
+            numbers=rng.random((args.items, 3)),
+            now=NOW,
+            neighbours=200,
+            order=args.order,
+            item_vectors=items,
+            graph_dim=GRAPH_DIM,
+            text=items[:, :TEXT_DIM] + 0.1 * rng.standard_normal((args.items, TEXT_DIM)),
+            threads=1,
+        ),
     )
     return tables, told, build_index(items), users, items
 

@@ -22,7 +22,7 @@ from reckg.pipeline.ranking.index_choice import index_of
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.ranking.trees.blend import Blend
 from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.golden import save_with_golden
@@ -65,16 +65,18 @@ def write_bundle(
     entities = entities if attributes else sparse.csr_matrix((items, 0), dtype=np.float32)
     features = build_feature_tables(
         history,
-        n_users=users,
-        n_items=items,
-        item_entities=entities,
-        user_entities=sparse.csr_matrix((users, 0), dtype=np.float32),
-        numbers=rng.random((items, 2)).astype(np.float32),
-        now=START + SECONDS,
-        neighbours=50,
-        order="ahead",
-        item_vectors=item_vectors,
-        graph_dim=DIM,
+        TableInputs(
+            n_users=users,
+            n_items=items,
+            item_entities=entities,
+            user_entities=sparse.csr_matrix((users, 0), dtype=np.float32),
+            numbers=rng.random((items, 2)).astype(np.float32),
+            now=START + SECONDS,
+            neighbours=50,
+            order="ahead",
+            item_vectors=item_vectors,
+            graph_dim=DIM,
+        ),
     )
     item_ids = pl.Series("item_id", [f"i{number:06d}" for number in range(items)])
     bundle = Bundle(

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from reckg.config.run_config import Config
 from reckg.errors import ArtifactError
 from reckg.pipeline.run.folder import Prepared, graph_dim, n_threads, read_embeddings, read_text_vectors
-from reckg.ranking.tables.build import build_feature_tables
+from reckg.ranking.tables.build import TableInputs, build_feature_tables
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.item_item import Order
 
@@ -35,19 +35,21 @@ def feature_tables(
     item_vectors = read_embeddings(run, state)[1] if vectors is None else vectors
     return build_feature_tables(
         prepared.history(state, config),
-        n_users=len(prepared.users),
-        n_items=len(prepared.items),
-        item_entities=items,
-        user_entities=users,
-        numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
-        now=int(known["timestamp"].to_numpy().max()) if timed else None,
-        neighbours=config.rank.neighbours,
-        order=order,
-        item_vectors=item_vectors,
-        graph_dim=min(graph_dim(config), item_vectors.shape[1]),
-        text=read_text_vectors(run),
-        seed=config.run.seed,
-        threads=n_threads(config),
+        TableInputs(
+            n_users=len(prepared.users),
+            n_items=len(prepared.items),
+            item_entities=items,
+            user_entities=users,
+            numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
+            now=int(known["timestamp"].to_numpy().max()) if timed else None,
+            neighbours=config.rank.neighbours,
+            order=order,
+            item_vectors=item_vectors,
+            graph_dim=min(graph_dim(config), item_vectors.shape[1]),
+            text=read_text_vectors(run),
+            seed=config.run.seed,
+            threads=n_threads(config),
+        ),
     )
 
 

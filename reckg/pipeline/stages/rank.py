@@ -16,7 +16,7 @@ from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import n_threads, read_embeddings, read_prepared
 from reckg.pipeline.run.held_out import held_out_part
 from reckg.ranking.trees.labels import LabelSet, label_queries
-from reckg.ranking.trees.train import RankerResult, train_ranker
+from reckg.ranking.trees.train import RankerResult, TreeSettings, train_ranker
 
 NO_LABELS = (
     "not trained: the labels of a cold-items split are new items alone, and a ranker would learn that an item without "
@@ -62,11 +62,13 @@ def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
     result = train_ranker(
         queries,
         depths,
+        TreeSettings(
+            trees=settings.trees,
+            leaves=settings.leaves,
+            learning_rate=settings.learning_rate,
+            min_data_in_leaf=settings.min_data_in_leaf,
+        ),
         seed=config.run.seed,
-        trees=settings.trees,
-        leaves=settings.leaves,
-        learning_rate=settings.learning_rate,
-        min_data_in_leaf=settings.min_data_in_leaf,
         folds=settings.folds,
         threads=n_threads(config),
     )

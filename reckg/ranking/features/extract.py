@@ -1,8 +1,8 @@
 """Ranking features of (user, candidate item) pairs: the only extractor, for training, batch and server alike.
 
-Everything is computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. What
-does not exist (an item without entities, a time feature without times) is NaN, which LightGBM handles itself;
-``causes.missing_causes`` says why.
+All features are computed from a history as it stood at one time (``FeatureTables``) and the retrieved candidates. A
+feature without a value (an item without entities, a time feature without times) is NaN, which LightGBM handles itself.
+``missing_values.missing_causes`` gives the reason.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, USER_COLUMNS, Feat
 from reckg.ranking.tables.row_sums import row_entries
 from reckg.retrieval.scored_items import ScoredItems
 
-# Scores of the candidate by one source each: they enter as they are, and standardised over the user's candidates.
+# Scores of the candidate by a source each, as they are and standardised over the user's candidates.
 SOURCE_SCORES: tuple[str, ...] = (
     "retrieval_score",  # inner product of the vectors
-    "graph_score",  # the graph model's part of it
+    "graph_score",  # the graph model's part
     "cooccurrence",  # summed over the history
     "cooccurrence_recent",  # the same, the latest items counting most; histories that are ahead only
     "cooccurrence_last",  # the same, the last item counting most; histories that are ahead only
     "walk",  # two steps: item, user, item
     "linear",  # EASE; small catalogues only
     "factors",  # weighted matrix factorisation
-    "profile_similarity",  # of the graph's vectors: the candidate with the history's sum, the latest counting most
+    "profile_similarity",  # graph vectors: the candidate with the history's sum, the latest counting most
     "profile_similarity_last",  # the same, the last item counting most; histories that are ahead only
     "closest_similarity",  # cosine with the three closest of the latest items of the history
     "shared_entities",  # mean rarity-weighted entities shared with an item of the history
     "shared_entities_recent",  # the same, the latest items counting most; histories that are ahead only
     "entity_similarity",  # cosine of the entities' weights, summed over the history
-    "text_similarity",  # of the text vectors: the candidate with the history's sum, the latest counting most
+    "text_similarity",  # text vectors: the candidate with the history's sum, the latest counting most
     "text_similarity_last",  # the same, the last item counting most; histories that are ahead only
-    "popular_score",  # log popularity by which the most popular items are given: recent where times are known
+    "popular_score",  # log popularity that orders the most popular items: recent if times are known
 )
 FEATURES: tuple[str, ...] = (
     *SOURCE_SCORES,
@@ -44,11 +44,11 @@ FEATURES: tuple[str, ...] = (
     "retrieval_rank",  # 0 is the best candidate
     *ITEM_COLUMNS,
     *USER_COLUMNS,
-    "popularity_near",  # log ratio of the item's rate about the time of the history to its overall one; "between" only
+    "popularity_near",  # log ratio of the item's rate near the history's time to its overall rate; "between" only
     "attribute_affinity",  # mean log lift of the item among users with the user's attributes
     "number_distance",  # standardised number columns: mean distance from the user's mean
 )
-CLOSEST_OF, CLOSEST = 50, 3  # the latest items that are looked at, and how many of them count
+CLOSEST_OF, CLOSEST = 50, 3  # latest items that are compared, and number of closest ones that count
 NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
 
@@ -56,13 +56,20 @@ Columns = Iterable[np.ndarray | float]
 
 
 def block_users(tables: FeatureTables, candidates: int) -> int:
-    """Users whose scores are held at once."""
+    """Computes the number of users whose scores are held at once."""
     widest = max(len(tables.items), tables.entities.shape[1], candidates * len(FEATURES), 1)
     return max(1, CELLS_AT_ONCE // widest)
 
 
 def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
-    """(n, c, F) float32 of the users of ``scores`` and their (n, c) candidates in retrieval order."""
+    """Extracts the features of users and their candidates.
+
+    Args:
+        scores: of n users.
+        candidates: (n, c) in retrieval order.
+    Returns:
+        (n, c, F) float32.
+    """
     n, c = candidates.item_idx.shape
     columns = np.full((len(FEATURES), n, c), np.nan, dtype=np.float32)
     if columns.size and len(scores.tables.items):
@@ -78,9 +85,13 @@ def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarra
 
 
 def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """(s, n, c): each of (s, n, c) scores less the mean over its user's real candidates, over the standard deviation.
+    """Subtracts the mean over a user's real candidates from scores and divides by the standard deviation.
 
-    0 where all are equal; NaN counts for nothing and stays NaN.
+    Args:
+        values: (s, n, c) scores.
+        real: (n, c) bool: no padding.
+    Returns:
+        (s, n, c); 0 if all are equal. NaN does not count and stays NaN.
     """
     unknown = ~(np.isfinite(values) & real)
     count = np.maximum(values.shape[2] - unknown.sum(axis=2, keepdims=True), 1)
@@ -95,15 +106,16 @@ def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _total(values: np.ndarray) -> np.ndarray:
-    """(s, n, 1): sums over the candidates, added one by one, so that zeros of padding change no bit."""
+    """Sums over the candidates one by one, so that zeros of padding change no bit: (s, n, 1)."""
     return values.cumsum(axis=2)[:, :, -1:]
 
 
-# What follows gives features that stand next to each other in FEATURES, the first of which _COLUMNS names: each (n, c)
-# or what broadcasts to it. Where there are none it is empty.
+# Each function below gives features that stand side by side in FEATURES, from the name in _COLUMNS on. A feature
+# broadcasts to (n, c). Without its inputs the result is empty.
 
 
 def retrieval_score(pairs: Pairs) -> Columns:
+    """Inner product of the vectors."""
     return [pairs.score]
 
 
@@ -114,63 +126,77 @@ def graph_score(pairs: Pairs) -> Columns:
 
 
 def cooccurrence(pairs: Pairs) -> Columns:
-    """Over the whole history; and, where it is ahead, with the recent and the last items counting most."""
+    """Sums co-occurrence over the history; if it is ahead, also with the recent and the last items counting most."""
     return pairs.scores.cooccurrence.at(pairs.item_idx)
 
 
 def walk(pairs: Pairs) -> Columns:
+    """Sums two-step walks over the history."""
     return pairs.scores.walk.at(pairs.item_idx)
 
 
 def linear(pairs: Pairs) -> Columns:
+    """Sums the linear model's weights over the history."""
     return () if pairs.tables.linear is None else pairs.scores.linear.at(pairs.item_idx)
 
 
 def factors(pairs: Pairs) -> Columns:
+    """Inner product of the factors."""
     if not pairs.tables.factors.shape[1]:
         return ()
     return [_products(pairs.scores.factors, pairs.tables.factors.take(pairs.item_idx, axis=0))]
 
 
 def profile_similarity(pairs: Pairs) -> Columns:
+    """Compares the candidate with the history's graph vectors."""
     return _profile_products(pairs, pairs.scores.profiles, pairs.vectors)
 
 
 def text_similarity(pairs: Pairs) -> Columns:
+    """Compares the candidate with the history's text vectors."""
     if not pairs.tables.text.shape[1]:
         return ()
     return _profile_products(pairs, pairs.scores.text_profiles, pairs.texts)
 
 
 def _profile_products(pairs: Pairs, profiles: np.ndarray, candidates: np.ndarray) -> Columns:
-    """By the recent weights; where the history is ahead, also by the last ones."""
+    """Multiplies profiles with candidates by the recent weights; if the history is ahead, also by the last."""
     return [_products(profile, candidates) for profile in profiles[: 2 if pairs.scores.ahead else 1]]
 
 
 def _products(users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """(n, c): inner products of (n, d) users' vectors and (n, c, d) candidates'."""
+    """Computes inner products of users' vectors and candidates'.
+
+    Args:
+        users: (n, d).
+        candidates: (n, c, d).
+    Returns:
+        (n, c).
+    """
     products: np.ndarray = np.einsum("bd,bcd->bc", users, candidates)
     return products
 
 
 def closest_similarity(pairs: Pairs) -> Columns:
-    """Mean cosine of the candidate and the CLOSEST most similar of the latest CLOSEST_OF items; NaN without."""
+    """Averages the cosines of the candidate with the CLOSEST most similar of the latest CLOSEST_OF items."""
     scores = pairs.scores
     result = np.full(pairs.item_idx.shape, np.nan, dtype=np.float32)
     for user in np.flatnonzero(scores.length).tolist():
         start, end = scores.start[user], scores.ends[user]
         own = scores.history_vectors[max(start, end - CLOSEST_OF) : end]
         few = slice(None) if pairs.all_real else pairs.real[user]
-        # the product's shape, and with it its bits, is the user's own
+        # the product's shape, and with it its bits, depends on the user alone
         cosines = np.sort(pairs.vectors[user, few] @ own.T, axis=1)[:, -CLOSEST:]
         result[user, few] = np.add.reduce(cosines, axis=1) / np.float32(cosines.shape[1])
     return [result]
 
 
 def shared_entities(pairs: Pairs) -> Columns:
-    """Rarity of the entities that the candidate shares with an item of the history, in the mean over all and over the
-    recent; and the cosine of the weights of the candidate's and an item's entities, summed over the history. NaN
-    without entities or history."""
+    """Measures the entities that the candidate shares with the history's items.
+
+    The rarity of shared entities is averaged over all items and over the recent ones. The cosine of the entities'
+    weights is summed over the history. All are NaN without entities or history.
+    """
     n, c = pairs.item_idx.shape
     scores, tables = pairs.scores, pairs.tables
     length, entity, rarity = row_entries(tables.entities, pairs.item_idx.ravel())
@@ -187,24 +213,28 @@ def shared_entities(pairs: Pairs) -> Columns:
 
 
 def popular_score(pairs: Pairs) -> Columns:
+    """Log popularity by which the most popular items are ordered."""
     return [pairs.tables.popular_score.take(pairs.item_idx)]
 
 
 def retrieval_rank(pairs: Pairs) -> Columns:
+    """Rank among the candidates, from 0."""
     return [np.arange(pairs.item_idx.shape[1])]
 
 
 def item_columns(pairs: Pairs) -> Columns:
+    """The tables' item columns."""
     return pairs.tables.items.take(pairs.item_idx, axis=0).transpose(2, 0, 1)
 
 
 def user_columns(pairs: Pairs) -> Columns:
+    """The tables' user columns."""
     columns: np.ndarray = pairs.tables.users[pairs.scores.user_idx].T[:, :, None]
     return columns
 
 
 def popularity_near(pairs: Pairs) -> Columns:
-    """Log of the item's interactions within 30 days of the history against what its popularity promises."""
+    """Compares the item's interactions within 30 days of the history with its overall popularity, as a log ratio."""
     keys, scores = pairs.tables.event_keys, pairs.scores
     if not len(keys):
         return ()
@@ -224,7 +254,7 @@ def popularity_near(pairs: Pairs) -> Columns:
 
 
 def attribute_affinity(pairs: Pairs) -> Columns:
-    """Mean log lift of the item among users with one of the user's attributes; NaN without any."""
+    """Averages the log lift of the item over the user's attributes; NaN without any."""
     lift, total = pairs.tables.attribute_lift, np.zeros(pairs.item_idx.shape)
     indptr, indices, data = lift.indptr, lift.indices, lift.data
     wanted = pairs.item_idx.astype(indices.dtype)
@@ -240,7 +270,7 @@ def attribute_affinity(pairs: Pairs) -> Columns:
 
 
 def number_distance(pairs: Pairs) -> Columns:
-    """|candidate - mean of the user's history| of the standardised numbers, averaged over the known columns."""
+    """Averages |candidate - mean of the history| over the known standardised number columns."""
     scores, numbers = pairs.scores, pairs.tables.numbers
     some = np.flatnonzero(scores.length)
     if not numbers.shape[1] or not len(some):

@@ -1,4 +1,4 @@
-"""Why a feature is missing: one table of what each feature needs."""
+"""Causes of missing features: a table of the needs of each feature."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, USER_COLUMNS
 
-# absent: the item, or the data set, has no such thing. unknown user: no history, or no attribute, of the user is known.
-# too old: nothing of the time that the feature looks at is known, or the data has no times or order to judge it by.
+# absent: the item or the data set lacks the property. unknown user: the user has no known history or attribute.
+# too old: the time of the feature is before the known data, or the data has no times or order.
 Cause = Literal["", "absent", "unknown user", "too old"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -56,13 +56,15 @@ NEEDED: dict[str, tuple[str, ...]] = {
 
 
 def missing_causes(scores: UserScores, features: np.ndarray) -> np.ndarray:
-    """(n, c, F) int8: of every missing value the place of its cause in CAUSES, 0 of every value that is there.
+    """Finds the cause of every missing value: the first need of the feature that is not met.
 
-    The first thing that a feature needs and that is not there is the cause; where all is there, the item lacks what
-    the feature looks at: "absent".
+    If all needs are met, the item lacks the property that the feature measures: "absent".
 
     Args:
-        features: (n, c, F) of the users of ``scores``, as candidate_features gives them.
+        scores: of the users.
+        features: (n, c, F) of the same users, from candidate_features.
+    Returns:
+        (n, c, F) int8: places in CAUSES, 0 for a present value.
     """
     missing = np.isnan(features)
     cause = np.zeros(features.shape, dtype=np.int8)

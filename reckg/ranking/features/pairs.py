@@ -1,4 +1,4 @@
-"""Pairs of users and their candidates, and what several features need of them: gathered once."""
+"""Pairs of users and their candidates, with inputs that several features share, gathered once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from reckg.retrieval.scored_items import ScoredItems
 class Pairs:
     """The users of ``scores`` and their candidates in retrieval order.
 
-    item_idx (n, c): padding is taken for item 0, real (n, c) says what is none, all_real
-    that there is none; score (n, c), 0 for padding.
+    Attributes:
+        item_idx: (n, c); padding is 0.
+        real: (n, c) bool: no padding.
+        all_real: whether the candidates have no padding.
+        score: (n, c), 0 for padding.
     """
 
     def __init__(self, scores: UserScores, candidates: ScoredItems) -> None:
@@ -27,10 +30,10 @@ class Pairs:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """(n, c, graph_dim) float32: unit vectors of the graph."""
+        """Unit vectors of the graph: (n, c, graph_dim) float32."""
         return float32_rows(self.tables.vectors, self.item_idx)
 
     @cached_property
     def texts(self) -> np.ndarray:
-        """(n, c, t) float32: unit vectors of the texts."""
+        """Unit vectors of the texts: (n, c, t) float32."""
         return float32_rows(self.tables.text, self.item_idx)

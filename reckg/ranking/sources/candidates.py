@@ -15,15 +15,15 @@ from reckg.retrieval.exact import pair_scores, search_checked, write_best
 from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
-# What each gives: docs/ranking.md; in the report's words: evaluation/comparison.py, SYSTEMS.
+# docs/ranking.md describes the sources, evaluation/comparison.py (SYSTEMS) has their names in reports.
 SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 
-CandidateCounts = Mapping[str, int]  # source -> candidates that it gives; "vectors" always gives some
+CandidateCounts = Mapping[str, int]  # number of candidates by source; "vectors" always has some
 
 
 def available_sources(tables: FeatureTables) -> tuple[str, ...]:
-    """The sources that these tables can answer from."""
+    """Lists the sources that these tables support."""
     lacking = {
         "entities": not tables.entity_neighbours.nnz,
         "text": tables.text_neighbours is None,
@@ -36,12 +36,15 @@ def available_sources(tables: FeatureTables) -> tuple[str, ...]:
 def source_top(
     name: str, scores: UserScores, index: ItemIndex, k: int, seen: Rows | None, allowed: np.ndarray | None = None
 ) -> ScoredItems:
-    """(n, k): the best k items of one source for the users of ``scores``; fewer where it knows of fewer.
+    """Finds the best items of a source.
 
     Args:
-        name: one of ``available_sources``.
+        name: a value of ``available_sources``.
+        scores: of n users.
         seen: compressed rows of the items that each user leaves out.
-        allowed: (n_items,) bool: the only items that may be given.
+        allowed: (n_items,) bool: the only candidates.
+    Returns:
+        (n, k); short lists are padded.
     """
     tables = scores.tables
     if name == "vectors":
@@ -52,7 +55,7 @@ def source_top(
         return without_items(index.search(profile, k, seen, allowed), scores.length == 0, None)
     if name == "factors":
         factors = tables.factors
-        if isinstance(factors, ExtendedArray):  # what was added has none
+        if isinstance(factors, ExtendedArray):  # added items have no factors
             factors = factors.base
             seen = None if seen is None else kept_entries(seen, seen[1] < len(factors))
         found = search_checked(scores.factors, factors, k, seen, longest=tables.longest_factor)
@@ -71,9 +74,13 @@ def retrieve(
     allowed: np.ndarray | None = None,
     kept: dict[str, ScoredItems] | None = None,
 ) -> ScoredItems:
-    """(n, c): each user's candidates, the union over the sources, in the order of the vectors' scores.
+    """Finds each user's candidates: the union over the sources, ordered by the vectors' scores.
 
-    c is what the longest union needs; shorter rows are padded. kept: gets what each source gave.
+    Args:
+        depths: number of candidates by source.
+        kept: receives the lists of each source.
+    Returns:
+        (n, c), as wide as the longest union; shorter rows are padded.
     """
     parts = {name: source_top(name, scores, index, k, seen, allowed) for name, k in depths.items() if k}
     if kept is not None:
@@ -91,10 +98,13 @@ def retrieve(
 def first_of_order(
     order: np.ndarray, score: np.ndarray, n: int, k: int, seen: Rows | None, allowed: np.ndarray | None
 ) -> ScoredItems:
-    """(n, k): the first k allowed items of one order for n users, less those that each has seen.
+    """Takes the first k allowed items of an order for n users, without those that each has seen.
 
     Args:
-        order: (n_items,) item_idx by falling score (n_items,).
+        order: (n_items,) item_idx by falling score.
+        score: (n_items,).
+    Returns:
+        (n, k).
     """
     order = order if allowed is None else order[allowed[order]]
     found = empty_result(n, k)
@@ -110,7 +120,11 @@ def first_of_order(
 
 
 def without_items(found: ScoredItems, users: np.ndarray, allowed: np.ndarray | None) -> ScoredItems:
-    """Without the items that are not allowed, and with nothing for some (n,) users; the gaps stay."""
+    """Removes the items that are not allowed, and all items of some users. The gaps stay.
+
+    Args:
+        users: (n,) bool: users that keep their items.
+    """
     if allowed is None and not users.any():
         return found
     out = np.broadcast_to(users[:, None], found.item_idx.shape)

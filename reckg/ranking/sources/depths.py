@@ -1,4 +1,4 @@
-"""Depths: how many candidates each source gives, chosen on users whose relevant items are known."""
+"""Number of candidates of each source, chosen on users whose relevant items are known."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 
 from reckg.arrays.ragged_rows import Rows
 
-STEP = 20  # candidates by which a source is extended at a time
-DEEPEST = 200  # candidates of a source other than the vectors at most
+STEP = 20  # candidates of an extension
+DEEPEST = 200  # most candidates of a source other than the vectors
 
 
 @dataclass(frozen=True)
 class Choice:
-    """depths: by source. recall: the share of the relevant items that each source's whole depth finds alone, and that
-    the union ("union") and the vectors with the whole budget ("vectors alone") find. candidates: of a user, on average.
-    cuts: what was given up for the latency, in this order, each with the milliseconds and the recall that it cost.
+    """A choice of depths and its effect.
+
+    Args:
+        depths: by source.
+        recall: share of the relevant items found by each source's whole depth alone, by the union ("union"), and by the
+            vectors with the whole budget ("vectors alone").
+        candidates: of a user, on average.
+        cuts: steps given up for the latency, in order, each with the saved milliseconds and the lost recall.
     """
 
     depths: dict[str, int]
@@ -29,9 +34,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class RequestCosts:
-    """Milliseconds of processor time of a request: what every request needs, each source beside that, and a candidate.
+    """Milliseconds of processor time of a request.
 
-    What is measured is rounded, so that the same machine mostly tells the same.
+    Measured values are rounded, so that the same machine mostly gives the same.
+
+    Args:
+        shared: of every request.
+        sources: of each source beside it.
+        candidate: of each candidate.
     """
 
     shared: float
@@ -39,16 +49,16 @@ class RequestCosts:
     candidate: float
 
     def of(self, choice: Choice) -> float:
-        """Of a request with these depths."""
+        """Adds up the costs of a request with these depths."""
         return self.shared + sum(self.sources[name] for name in choice.depths) + self.candidate * choice.candidates
 
 
 class LabelledLists:
-    """What every source lists for n users, and what they took.
+    """The lists of every source for n users, and the items that they took.
 
     Args:
-        lists: of each source (n, DEEPEST) item_idx, best first, -1 is padding; "vectors" (n, at least the budget).
-        relevant: compressed rows of the n users' relevant items.
+        lists: by source (n, DEEPEST) item_idx, best first, -1 is padding; "vectors" (n, at least the budget).
+        relevant: compressed rows of the users' relevant items.
     """
 
     def __init__(self, lists: Mapping[str, np.ndarray], relevant: Rows) -> None:
@@ -57,13 +67,15 @@ class LabelledLists:
         self._users, self._relevant = len(lists["vectors"]), len(relevant[1])
 
     def choose(self, budget: int, names: Sequence[str] | None = None) -> Choice:
-        """How many candidates each source should give, so that their union has at most ``budget`` on average.
+        """Chooses each source's number of candidates, so that the union averages at most ``budget``.
 
-        Greedy: as long as the budget lasts, the source is extended that finds most further relevant items for every
-        candidate that it adds. Where no source finds any more, the rest goes to the vectors.
+        Greedy: while the budget lasts, the source is extended that finds most further relevant items per added
+            candidate. If
+        no source finds any more, the rest goes to the vectors.
 
         Args:
-            names: the sources that may give some, the vectors among them; None: all.
+            budget: candidates of a user, on average.
+            names: the sources to choose from, the vectors among them; None: all.
         """
         names = self.names if names is None else names
         rank = {name: self._ranks[:, self.names.index(name)] for name in names}
@@ -96,10 +108,15 @@ class LabelledLists:
         )
 
     def choose_within(self, budget: int, costs: RequestCosts, latency_ms: float) -> Choice:
-        """As ``choose``, for requests of at most ``latency_ms`` by these costs, where that can be had.
+        """Chooses as ``choose`` does, for requests of at most ``latency_ms`` if possible.
 
-        As long as a request costs more, a source is left out or the budget lowered by STEP, whichever loses least
-        recall for a millisecond of the excess; of equal ones, the one that gives up less.
+        While a request costs more, a source is left out or the budget lowered by STEP, whichever loses least recall per
+        millisecond of the excess. Of equal steps, the smaller is taken.
+
+        Args:
+            budget: candidates of a user, on average.
+            costs: of a request.
+            latency_ms: most milliseconds.
         """
         names, cuts = list(self.names), []
         choice = self.choose(budget)
@@ -127,8 +144,11 @@ class LabelledLists:
 
 
 def _ranks(lists: Mapping[str, np.ndarray], relevant: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Of every (user, item) pair of any list: (p, sources) its rank in each, a large number where it is in none; (p,)
-    whether it is relevant."""
+    """Ranks every (user, item) pair of any list.
+
+    Returns:
+        (p, sources) its rank in each list, a large number if absent; (p,) whether it is relevant.
+    """
     widths = [items.shape[1] for items in lists.values()]
     n_items = max(int(items.max(initial=0)) for items in lists.values()) + 1
     every = np.concatenate(list(lists.values()), axis=1)

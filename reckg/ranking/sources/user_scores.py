@@ -1,4 +1,4 @@
-"""What a block of users' histories say of the items: computed once for the candidate sources and the features."""
+"""Scores of items by a block of users' histories, computed once for the candidate sources and the features."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from reckg.ranking.tables.factors import history_factors
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.row_sums import RowSums, row_sums
 
-RECENT, LAST = 0.7, 0.4  # weight of an item of the history against the one after it
-LATEST = 500  # items of a history that count at most, the latest
+RECENT, LAST = 0.7, 0.4  # weight of an item of the history relative to its successor
+LATEST = 500  # latest items of a history that count
 RECENT_WEIGHTS, LAST_WEIGHTS = RECENT ** np.arange(LATEST), LAST ** np.arange(LATEST)  # by age
 
 
 class UserScores:
-    """Scores of items for n users. Each is computed when first asked for; none depends on the other users.
+    """Scores of items for n users. Each is computed on first use; none depends on the other users.
 
-    Where what is asked for comes after the history (``tables.order`` is "ahead"), the latest items count most.
+    If the predicted items come after the history (``tables.order`` is "ahead"), the latest items count most.
 
     Args:
-        history: the same that the tables were built of, or of folded-in users.
+        tables: of a state.
+        history: the tables' own, or of folded-in users.
         user_idx: (n,) rows of history and of ``tables.users``.
         vectors: (n, d) float32 of these users.
         item_vectors: (n_items, d) float32.
@@ -62,18 +63,18 @@ class UserScores:
 
     @cached_property
     def history_vectors(self) -> np.ndarray:
-        """(h, graph_dim) float32: the graph's unit vectors of the histories' items."""
+        """The graph's unit vectors of the histories' items: (h, graph_dim) float32."""
         return float32_rows(self.tables.vectors, self.item)
 
     @cached_property
     def cooccurrence(self) -> RowSums:
-        """Summed over the history; where it is ahead also with the recent and the last counting most."""
+        """Sums over the history; if it is ahead, also with the recent and the last items counting most."""
         weights = [self.ones, self.recent, self.last] if self.ahead else [self.ones]
         return row_sums(self.tables.cooccurrence, self.query, self.item, weights, self.n)
 
     @cached_property
     def walk(self) -> RowSums:
-        """Two-step walks from the history; where it is ahead, the recent counting most."""
+        """Two-step walks from the history; if it is ahead, recent items count most."""
         return self._sums("walk")
 
     @cached_property
@@ -86,7 +87,7 @@ class UserScores:
 
     @cached_property
     def linear(self) -> RowSums:
-        """The linear model's scores; every item of the history counts alike."""
+        """The linear model's scores. Every item of the history counts alike."""
         return row_sums(self.tables.linear, self.query, self.item, [self.ones], self.n)
 
     def _sums(self, name: str) -> RowSums:
@@ -95,33 +96,37 @@ class UserScores:
 
     @cached_property
     def entities(self) -> RowSums:
-        """Of an entity: its rarity times the weights of the history's items that have it, by three weightings: all
-        alike, the recent most, and as the profile of unit rows that entity_similarity takes."""
+        """Rarity of an entity times the weights of the history's items that have it.
+
+        The three weightings are: all alike, the recent most, and the profile of unit rows for entity_similarity.
+        """
         profile = (self.recent if self.ahead else self.ones) / self.tables.entity_length[self.item]
         weights = [self.ones, self.recent, profile]
         return row_sums(self.tables.entities, self.query, self.item, weights, self.n)
 
     @cached_property
     def n_attributes(self) -> np.ndarray:
-        """(n,) how many attributes the users have."""
+        """Number of attributes of each user, (n,)."""
         indptr = self.tables.user_entities.indptr
         counts: np.ndarray = indptr[self.user_idx + 1] - indptr[self.user_idx]
         return counts
 
     @cached_property
     def factors(self) -> np.ndarray:
-        """(n, f) float32: the factor vectors of the histories."""
+        """The factor vectors of the histories: (n, f) float32."""
         return history_factors(self.history_rows, self.tables.factors, self.tables.factor_gram)
 
     @cached_property
     def profiles(self) -> np.ndarray:
-        """(2, n, graph_dim): sums of the history's unit vectors, by the recent weights (all alike unless ahead) and the
-        last ones."""
+        """Sums of the history's unit vectors, (2, n, graph_dim).
+
+        The first is by the recent weights (all alike unless ahead), the second by the last weights.
+        """
         return self._profiles(self.history_vectors)
 
     @cached_property
     def text_profiles(self) -> np.ndarray:
-        """(2, n, t): the same of the vectors of the history's texts."""
+        """Sums of the history's text vectors, (2, n, t), weighted as profiles."""
         return self._profiles(float32_rows(self.tables.text, self.item))
 
     def _profiles(self, rows: np.ndarray) -> np.ndarray:

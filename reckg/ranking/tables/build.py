@@ -1,6 +1,8 @@
-"""The feature tables of a history as it stands."""
+"""Building the feature tables of a history as it stands."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,7 +17,7 @@ from reckg.ranking.tables.columns import (
     popular_items,
     rarity,
     row_lengths,
-    standardised,
+    standardise,
     unit_length,
     user_recency,
 )
@@ -30,65 +32,77 @@ from reckg.ranking.tables.item_item import (
     vector_neighbours,
 )
 
-LINEAR_ITEMS = 5_000  # catalogues above this have no linear score: its inverse costs n_items^3
+LINEAR_ITEMS = 5_000  # larger catalogs have no linear score: its inverse costs n_items^3
 LINEAR_REGULARISATION = 300.0
-LINEAR_ENTRIES = 2_000_000  # the linear model's pruning costs accuracy; small catalogues keep it whole
-FACTOR_EVENTS = 20_000_000  # histories of more interactions have no factors: they take minutes of each state
-TEXT_ITEMS = 200_000  # catalogues above this have no neighbours by text: an exact search costs n_items^2
+LINEAR_ENTRIES = 2_000_000  # pruning the linear model costs accuracy, so small catalogs keep it whole
+FACTOR_EVENTS = 20_000_000  # longer histories have no factors, which take minutes of each state
+TEXT_ITEMS = 200_000  # larger catalogs have no neighbours by text: an exact search costs n_items^2
 
 
-def build_feature_tables(
-    history: History,
-    *,
-    n_users: int,
-    n_items: int,
-    item_entities: sp.csr_matrix,
-    user_entities: sp.csr_matrix,
-    numbers: np.ndarray,
-    now: int | None,
-    neighbours: int,
-    order: Order,
-    item_vectors: np.ndarray,
-    graph_dim: int,
-    text: np.ndarray | None = None,
-    linear_items: int = LINEAR_ITEMS,
-    seed: int = 0,
-    threads: int = 1,
-) -> FeatureTables:
-    """The tables of a history as it stands.
+@dataclass(frozen=True)
+class TableInputs:
+    """Inputs of the feature tables beside the history.
 
     Args:
-        history: of n_users users; nothing later than ``now``.
-        item_entities, user_entities: (n_items, E), (n_users, A): non-zero where the item or user has the entity.
-        numbers: (n_items, Fn) float: number columns, NaN where unknown; Fn may be 0.
-        now: epoch seconds, the time of the state; None where the data has no times, or only an order.
+        n_users, n_items: U and I.
+        item_entities, user_entities: (I, E), (U, A): non-zero if the item or user has the entity.
+        numbers: (I, Fn) float: number columns, NaN for unknown values; Fn may be 0.
+        now: epoch seconds, the time of the state; None for data without times, or with an order only.
         neighbours: entries kept of a row of the item-item matrices.
         order: see item_item.Order.
-        item_vectors: (n_items, d), of the same state, graph_dim of them the graph model's.
-        text: (n_items, t) vectors of the items' texts, zeros where an item has none; None: there are no texts.
-        linear_items: the linear model is left out (its feature is NaN) in larger catalogues.
+        item_vectors: (I, d), of the same state.
+        graph_dim: leading dimensions of the vectors that are the graph model's.
+        text: (I, t) vectors of the items' texts, zeros for an item without; None: the data has no texts.
+        linear_items: larger catalogs have no linear model (its feature is NaN).
         seed, threads: of the factorisation.
+    """
+
+    n_users: int
+    n_items: int
+    item_entities: sp.csr_matrix
+    user_entities: sp.csr_matrix
+    numbers: np.ndarray
+    now: int | None
+    neighbours: int
+    order: Order
+    item_vectors: np.ndarray
+    graph_dim: int
+    text: np.ndarray | None = None
+    linear_items: int = LINEAR_ITEMS
+    seed: int = 0
+    threads: int = 1
+
+
+def build_feature_tables(history: History, inputs: TableInputs) -> FeatureTables:
+    """Builds the tables of a history as it stands.
+
+    Args:
+        history: of the inputs' users, without interactions later than ``inputs.now``.
+        inputs: vectors, entities, numbers and settings.
     Raises:
         DataError: shapes do not fit, or an interaction is later than ``now``.
     """
-    numbers = np.asarray(numbers, dtype=np.float32)
-    _check_shapes(history, n_users, n_items, item_entities, user_entities, numbers, item_vectors)
-    _check_times(history, now)
-    entities, traits = _of_ones(item_entities), _of_ones(user_entities)
+    _check_shapes(history, inputs)
+    _check_times(history, inputs.now)
+    n_items, now = inputs.n_items, inputs.now
+    entities, traits = _indicators(inputs.item_entities), _indicators(inputs.user_entities)
     few = len(history.item_idx) <= FACTOR_EVENTS
-    factors = fit_factors(history, n_items, seed, threads) if few else np.zeros((n_items, 0), dtype=np.float32)
-    text = np.zeros((n_items, 0), dtype=np.float16) if text is None else unit_length(text)
+    no_factors = np.zeros((n_items, 0), dtype=np.float32)
+    factors = fit_factors(history, n_items, inputs.seed, inputs.threads) if few else no_factors
+    text = np.zeros((n_items, 0), dtype=np.float16) if inputs.text is None else unit_length(inputs.text)
     items = [*item_popularity(history, n_items, now), item_age(history, n_items, now)]
-    rare, timed = rarity(entities), order == "between" and now is not None
+    rare, timed = rarity(entities), inputs.order == "between" and now is not None
     popular, popular_score = popular_items(history, n_items, now)
+    linear = _linear_table(history, n_items, inputs.neighbours) if n_items <= inputs.linear_items else None
+    by_text = vector_neighbours(text, inputs.neighbours) if text.shape[1] and n_items <= TEXT_ITEMS else None
     return FeatureTables(
-        order=order,
+        order=inputs.order,
         now=now,
-        graph_dim=graph_dim,
+        graph_dim=inputs.graph_dim,
         users=np.column_stack([np.log1p(np.diff(history.indptr)), user_recency(history, now)]).astype(np.float32),
         items=np.column_stack([*items, np.log1p(np.diff(entities.indptr))]).astype(np.float32),
-        numbers=standardised(numbers),
-        vectors=unit_length(item_vectors[:, :graph_dim]),
+        numbers=standardise(np.asarray(inputs.numbers, dtype=np.float32)),
+        vectors=unit_length(inputs.item_vectors[:, : inputs.graph_dim]),
         text=text,
         factors=factors,
         factor_gram=factor_gram(factors),
@@ -98,13 +112,13 @@ def build_feature_tables(
         popular_score=popular_score,
         entity_length=row_lengths(rare),
         entities=rare,
-        cooccurrence=cooccurrence(history, n_items, neighbours, order),
-        walk=two_step_walk(history, n_items, neighbours),
-        entity_neighbours=entity_neighbours(rare, neighbours),
+        cooccurrence=cooccurrence(history, n_items, inputs.neighbours, inputs.order),
+        walk=two_step_walk(history, n_items, inputs.neighbours),
+        entity_neighbours=entity_neighbours(rare, inputs.neighbours),
         user_entities=traits,
         attribute_lift=attribute_lift(history, traits, n_items),
-        linear=_linear_table(history, n_items, neighbours) if n_items <= linear_items else None,
-        text_neighbours=vector_neighbours(text, neighbours) if text.shape[1] and n_items <= TEXT_ITEMS else None,
+        linear=linear,
+        text_neighbours=by_text,
     )
 
 
@@ -124,8 +138,8 @@ def _check_times(history: History, now: int | None) -> None:
         )
 
 
-def _of_ones(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """A copy with 1 where the matrix is not zero."""
+def _indicators(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Copies a matrix with 1 in place of every value other than zero."""
     ones = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
     ones.eliminate_zeros()
     ones.sort_indices()
@@ -133,21 +147,16 @@ def _of_ones(matrix: sp.csr_matrix) -> sp.csr_matrix:
     return ones
 
 
-def _check_shapes(
-    history: History,
-    n_users: int,
-    n_items: int,
-    item_entities: sp.csr_matrix,
-    user_entities: sp.csr_matrix,
-    numbers: np.ndarray,
-    item_vectors: np.ndarray,
-) -> None:
-    if item_vectors.ndim != 2 or len(item_vectors) != n_items:
-        raise DataError(f"features of {n_items} items: their vectors have the shape {item_vectors.shape}.")
-    found = (history.n_users, user_entities.shape[0], item_entities.shape[0], numbers.ndim, len(numbers))
+def _check_shapes(history: History, inputs: TableInputs) -> None:
+    n_users, n_items, numbers = inputs.n_users, inputs.n_items, np.asarray(inputs.numbers)
+    vectors = inputs.item_vectors
+    if vectors.ndim != 2 or len(vectors) != n_items:
+        raise DataError(f"features of {n_items} items: their vectors have the shape {vectors.shape}.")
+    users, items = inputs.user_entities.shape[0], inputs.item_entities.shape[0]
+    found = (history.n_users, users, items, numbers.ndim, len(numbers))
     if found != (n_users, n_users, n_items, 2, n_items):
         raise DataError(
-            f"features of {n_users} users and {n_items} items: the history has {found[0]} users, the entities' "
-            f"matrices {found[1]} users and {found[2]} items, the numbers the shape {numbers.shape}. "
+            f"features of {n_users} users and {n_items} items: the history has {history.n_users} users, the entities' "
+            f"matrices {users} users and {items} items, the numbers the shape {numbers.shape}. "
             "Run 'reckg build-graph' again."
         )

@@ -1,4 +1,4 @@
-"""Columns of the feature tables that follow from the interactions and the catalogue, one small function each."""
+"""Columns of the feature tables that follow from the interactions and the catalog, one small function each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import scipy.sparse as sp
 from reckg.data.history import History
 from reckg.ranking.tables.ease import user_item_matrix
 
-RECENT_SHARES = (0.1, 0.02)  # of the interactions, the latest: what recent and latest popularity look at
-POPULAR_SHARE = 0.2  # what the popular items are taken from: fewer are noise where an item has a handful of takers
+RECENT_SHARES = (0.1, 0.02)  # latest shares of the interactions, for recent and latest popularity
+POPULAR_SHARE = 0.2  # latest share for the popular items. Fewer are noise for items with a handful of users
 DAY = 86_400.0
 EVENT_SPAN = 2**34  # above every time in epoch seconds; item_idx x this fits int64 up to 500 million items
-FEWEST_OWNERS = 5  # an attribute of fewer users tells nothing of what they like
-SHRINK = 10.0  # interactions of the whole catalogue's taste that are added to an attribute's own
+FEWEST_OWNERS = 5  # an attribute of fewer users is ignored
+SHRINK = 10.0  # interactions at the catalog's shares, added to an attribute's own
 
 
 def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, ...]:
-    """(I,) each: log popularity overall, in the latest tenth and fiftieth of the interactions, and the log ratio of the
-    rate in the latest tenth to the overall one."""
+    """Computes the items' popularity.
+
+    Args:
+        now: time of the state; None: data without times has the overall popularity only.
+    Returns:
+        (I,) each: log popularity overall, in the latest tenth and fiftieth of the interactions, and the log ratio of
+        the rate in the latest tenth to the overall rate.
+    """
     overall = np.bincount(history.item_idx, minlength=n_items)
     nothing = np.full(n_items, np.nan)
     if now is None or not len(history.item_idx):
@@ -29,8 +35,11 @@ def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np
 
 
 def popular_items(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(I,) item_idx by falling popularity, equal ones by popularity overall; (I,) float32 the log popularity itself: of
-    the latest fifth of the interactions, or of all without times."""
+    """Orders items by popularity in the latest fifth of the interactions, or in all without times.
+
+    Returns:
+        (I,) item_idx by falling popularity, equal ones by popularity overall; (I,) float32 log popularity.
+    """
     count = overall = np.bincount(history.item_idx, minlength=n_items)
     if now is not None and len(history.item_idx):
         count, _ = _latest(history, n_items, POPULAR_SHARE)
@@ -38,34 +47,41 @@ def popular_items(history: History, n_items: int, now: int | None) -> tuple[np.n
 
 
 def _latest(history: History, n_items: int, share: float) -> tuple[np.ndarray, float]:
-    """(I,) interactions of each item among the latest; the share that these are, more where times are equal."""
+    """Counts each item's latest interactions: (I,), and their share, which grows with equal times."""
     latest = history.timestamp >= np.quantile(history.timestamp, 1 - share)
     return np.bincount(history.item_idx[latest], minlength=n_items), float(latest.mean())
 
 
 def item_age(history: History, n_items: int, now: int | None) -> np.ndarray:
-    """(I,) log(1 + days since the item's first interaction); NaN without one, or without times."""
+    """Computes log(1 + days since the item's first interaction): (I,); NaN without interaction or times."""
     if now is None:
         return np.full(n_items, np.nan)
-    first = np.full(n_items, now + 1, dtype=history.timestamp.dtype)  # of the times' own type: else it is far slower
+    first = np.full(n_items, now + 1, dtype=history.timestamp.dtype)  # the times' own type: another type is far slower
     np.minimum.at(first, history.item_idx, history.timestamp)
     return np.where(first <= now, np.log1p((now - np.minimum(first, now)) / DAY), np.nan)
 
 
 def user_recency(history: History, now: int | None) -> np.ndarray:
-    """(U,) log(1 + days since the user's last interaction), 0 where that is after ``now``; NaN without one, or without
-    times."""
+    """Computes log(1 + days since the user's last interaction).
+
+    Returns:
+        (U,); 0 for an interaction after ``now``, NaN without interaction or times.
+    """
     result = np.full(history.n_users, np.nan)
     if now is not None:
-        some = np.diff(history.indptr) > 0
-        result[some] = np.log1p(np.maximum(now - history.timestamp[history.indptr[1:][some] - 1], 0) / DAY)
+        active = np.diff(history.indptr) > 0
+        result[active] = np.log1p(np.maximum(now - history.timestamp[history.indptr[1:][active] - 1], 0) / DAY)
     return result
 
 
-def standardised(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """(I, Fn) float32: every column with mean 0 and standard deviation 1 over its known values; NaN stays NaN.
+def standardise(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """Scales every column to mean 0 and standard deviation 1 over its known values. NaN stays NaN.
 
-    like: (m, Fn) numbers whose mean and deviation are taken in place of these.
+    Args:
+        numbers: (I, Fn).
+        like: (m, Fn) numbers to take mean and deviation from; None: ``numbers``.
+    Returns:
+        (I, Fn) float32.
     """
     like = numbers if like is None else like
     known = np.isfinite(like)
@@ -78,30 +94,39 @@ def standardised(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndar
 
 
 def rarity(entities: sp.csr_matrix) -> sp.csr_matrix:
-    """(I, E) csr: log(I / items with the entity) in place of every entry. Source: Sparck Jones 1972 (idf)."""
+    """Puts log(I / items with the entity) in place of every entry. Source: Sparck Jones 1972 (idf).
+
+    Args:
+        entities: (I, E) csr.
+    """
     owners = np.bincount(entities.indices, minlength=entities.shape[1])
     weight = np.log(max(1, entities.shape[0]) / np.maximum(owners, 1)).astype(np.float32)
     return sp.csr_matrix((weight[entities.indices], entities.indices, entities.indptr), shape=entities.shape)
 
 
 def row_lengths(entities: sp.csr_matrix) -> np.ndarray:
-    """(I,) float32: the length of every row; 1 where it is 0."""
+    """Computes the length of every row: (I,) float32; 1 for an empty row."""
     row = np.repeat(np.arange(entities.shape[0]), np.diff(entities.indptr))
     length = np.sqrt(np.bincount(row, np.square(entities.data, dtype=np.float64), minlength=entities.shape[0]))
     return np.where(length > 0, length, 1).astype(np.float32)
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """(I, d) float16: every row at length 1; rows of zeros stay."""
+    """Scales every row to length 1: (I, d) float16. Rows of zeros stay."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(length > 0, length, 1)).astype(np.float16)
 
 
 def attribute_lift(history: History, user_entities: sp.csr_matrix, n_items: int) -> sp.csr_matrix:
-    """(E, I) csr, columns sorted: log of how much likelier users with an attribute have the item than all users; 0 is
-    left out.
+    """Computes log of (chance of the item among users with an attribute / chance among all users).
 
-    With SHRINK interactions at the catalogue's own shares added, so that a few of them say little.
+    SHRINK interactions at the catalog's own shares are added, so that a few interactions have little effect.
+
+    Args:
+        history: of U users.
+        user_entities: (U, E).
+    Returns:
+        (E, I) csr, columns sorted; zeros are left out.
     """
     owners = np.bincount(user_entities.indices, minlength=user_entities.shape[1])
     frequent = user_entities @ sp.diags((owners >= FEWEST_OWNERS).astype(np.float32))
@@ -117,5 +142,5 @@ def attribute_lift(history: History, user_entities: sp.csr_matrix, n_items: int)
 
 
 def event_keys(history: History) -> np.ndarray:
-    """(n,) int64, sorted: item_idx x EVENT_SPAN + timestamp of every interaction, to count an item's in a window."""
+    """Encodes every interaction as item_idx x EVENT_SPAN + timestamp, sorted: (n,) int64, to count in windows."""
     return np.sort(history.item_idx * EVENT_SPAN + history.timestamp)

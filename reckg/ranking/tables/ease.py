@@ -1,4 +1,4 @@
-"""The user-item matrix, and EASE over it: the linear model that ranking uses and evaluation compares with.
+"""The user-item matrix, and EASE over it: the linear model of ranking and a baseline of the evaluation.
 
 Interactions are binary: repeats and weights are ignored.
 """
@@ -18,11 +18,15 @@ DOUBLE_PRECISION_ITEMS = 6_000  # the inverse is in float64 up to here, above in
 def user_item_matrix(
     history: History, n_items: int, *, user_idx: np.ndarray | None = None, latest: int | None = None
 ) -> sparse.csr_matrix:
-    """(b, n_items) float32 matrix of ones where the user has the item.
+    """Makes the matrix of ones for the items that users have.
 
     Args:
-        user_idx: (b,) users, in this order; None: all of them.
-        latest: look at this many of each user's interactions only, the last ones.
+        history: of all users.
+        n_items: columns.
+        user_idx: (b,) users, in this order; None: all users.
+        latest: number of latest interactions of each user to use; None: all.
+    Returns:
+        (b, n_items) float32.
     """
     users = np.arange(history.n_users) if user_idx is None else user_idx
     indptr, positions = history.rows(users)
@@ -39,7 +43,7 @@ def user_item_matrix(
 
 
 def ease_weights(matrix: sparse.csr_matrix, regularisation: float) -> np.ndarray:
-    """EASE in closed form: with P = (X'X + lambda I)^-1, the weights are -P_ij / P_jj off the diagonal.
+    """Fits EASE in closed form: with P = (X'X + lambda I)^-1, the weights are -P_ij / P_jj off the diagonal.
 
     The inverse replaces X'X in place (a Cholesky factor, then LAPACK's potri), so that the peak is one dense matrix:
     m^2 x 4 bytes in float32 (0.6 GB at 12,000 items), x 8 in float64 with at most DOUBLE_PRECISION_ITEMS.
@@ -50,7 +54,8 @@ def ease_weights(matrix: sparse.csr_matrix, regularisation: float) -> np.ndarray
     Returns:
         (m, m) float32; a user's scores are their row of X times it.
     Raises:
-        ValueError: regularisation <= 0.   DataError: X'X + lambda I has no inverse in this precision.
+        ValueError: regularisation <= 0.
+        DataError: X'X + lambda I has no inverse in this precision.
     Source: Steck 2019, arXiv:1905.03375.
     """
     if regularisation <= 0:
@@ -80,12 +85,12 @@ def ease_weights(matrix: sparse.csr_matrix, regularisation: float) -> np.ndarray
 
 
 def inverse_precision(n_items: int) -> type:
-    """What EASE inverts in at so many items."""
+    """Chooses the type that EASE inverts in."""
     return np.float64 if n_items <= DOUBLE_PRECISION_ITEMS else np.float32
 
 
 def _gram(matrix: sparse.csr_matrix, dtype: type) -> np.ndarray:
-    """X'X, dense (m, m), filled in blocks of rows so that no sparse copy of all of it exists."""
+    """Computes X'X, dense (m, m), in blocks of rows so that no sparse copy of all of X'X exists."""
     n = matrix.shape[1]
     columns = matrix.T.tocsr()
     out = np.empty((n, n), dtype=dtype)

@@ -16,15 +16,18 @@ from reckg.ranking.tables.ease import user_item_matrix
 
 DIMENSIONS = 64
 REGULARISATION = 35.0
-CONFIDENCE = 5.0  # of an interaction, against 1 of every other pair
+CONFIDENCE = 5.0  # confidence of an interaction; every other pair has 1
 ITERATIONS = 15
 FEWEST = 4  # dimensions stay below the smaller side of the matrix
 
 
 def fit_factors(history: History, n_items: int, seed: int, threads: int) -> np.ndarray:
-    """(n_items, f) float32 item factors; f is 0 where there is too little to factorise.
+    """Fits item factors.
 
     Source: Hu, Koren & Volinsky 2008, doi:10.1109/ICDM.2008.22, by the library `implicit`.
+
+    Returns:
+        (n_items, f) float32; f is 0 if the matrix is too small to factorise.
     """
     matrix = user_item_matrix(history, n_items)
     dimensions = min(DIMENSIONS, min(matrix.shape) - 1)
@@ -37,11 +40,13 @@ def fit_factors(history: History, n_items: int, seed: int, threads: int) -> np.n
 def fit_implicit_als(
     matrix: sparse.csr_matrix, factors: int, regularisation: float, confidence: float, seed: int, threads: int
 ) -> Any:
-    """The library's model of an (n, m) matrix of ones; zeros for items that nobody has.
+    """Fits the library's model of an (n, m) matrix of ones. Items without users get zeros.
 
     Args:
-        regularisation: lambda, not scaled by the number of interactions. confidence: of an interaction; that of all
-            other pairs is 1.
+        matrix: (n, m) of ones.
+        factors: f.
+        regularisation: lambda, not scaled by the number of interactions.
+        confidence: of an interaction; all other pairs have 1.
         threads: 0: one per core. The result does not depend on it.
     """
     from implicit.cpu.als import AlternatingLeastSquares
@@ -57,21 +62,25 @@ def fit_implicit_als(
             random_state=seed,
         )
         model.fit(matrix, show_progress=False)
-    model.item_factors[matrix.getnnz(axis=0) == 0] = 0.0  # the solution, of which the solver leaves some random start
+    model.item_factors[matrix.getnnz(axis=0) == 0] = 0.0  # the exact solution; the solver leaves a random start
     return model
 
 
 def factor_gram(factors: np.ndarray) -> np.ndarray:
-    """(f, f) float64: what every history's equations have in common."""
+    """Computes the part that every history's equations share: (f, f) float64."""
     wide = factors.astype(np.float64)
     return wide.T @ wide + REGULARISATION * np.eye(factors.shape[1])
 
 
 def history_factors(rows: Rows, factors: Array, gram: np.ndarray) -> np.ndarray:
-    """(n, f) float32: the least-squares vectors of n histories, each as it would be alone; zeros of an empty one.
+    """Solves for the least-squares vectors of n histories, each independently of the others.
 
     Args:
         rows: compressed rows of item_idx; an item counts once.
+        factors: (n_items, f).
+        gram: of factor_gram.
+    Returns:
+        (n, f) float32; zeros for an empty history.
     """
     n, dimensions = len(rows[0]) - 1, factors.shape[1]
     out = np.zeros((n, dimensions), dtype=np.float32)

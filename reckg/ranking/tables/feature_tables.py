@@ -1,4 +1,4 @@
-"""Feature tables: what ranking needs beside a history and the candidates, as of one state of the history."""
+"""Feature tables: the inputs of ranking beside a history and the candidates, as of a state of the history."""
 
 from __future__ import annotations
 
@@ -49,20 +49,30 @@ OPTIONAL = ("linear.", "text_neighbours.")
 
 @dataclass(frozen=True)
 class FeatureTables:
-    """What features need beside the history: everything as of one state of the history. U users, I items, E entities.
+    """The inputs of features beside the history, as of a state. U users, I items, E entities.
 
-    order: whether histories have an order, and whether what is asked for comes after them (item_item.Order). now: epoch
-    seconds of the state; None where the data has no times, and in tables of an older reckg that are not "between".
-    graph_dim: how many of the vectors' leading dimensions are the graph model's; the others are its linear part.
-    users (U, 2) and items (I, 6) float32: USER_COLUMNS and ITEM_COLUMNS. numbers (I, Fn) float32: standardised, NaN
-    where unknown. vectors (I, graph_dim) float16: the graph's part of the items' vectors at unit length. text (I, t)
-    float16 at unit length or zeros, t = 0 without texts. factors (I, f) float32, f = 0 where there are none;
-    factor_gram (f, f) float64. event_keys (n,) as columns.event_keys and event_times (n,) sorted, int64; empty unless
-    order is "between" and times are known. popular (I,) int64: item_idx by falling popularity, recent where times are
-    known, equal ones by popularity overall; popular_score (I,) float32: by what. entities (I, E) csr: the rarity weight
-    of each of an item's entities; entity_length (I,) float32: the length of its row, 1 where that is 0. cooccurrence,
-    walk, entity_neighbours and, where there is one, linear and text_neighbours (I, I) csr. user_entities (U, E) csr of
-    ones and attribute_lift (E, I) csr.
+    Args:
+        order: order of histories and of the predicted items (item_item.Order).
+        now: epoch seconds of the state; None for data without times, and in tables of an older reckg whose order is not
+            "between".
+        graph_dim: leading dimensions of the vectors that are the graph model's; the others are its linear part.
+        users, items: (U, 2) and (I, 6) float32: USER_COLUMNS and ITEM_COLUMNS.
+        numbers: (I, Fn) float32: standardised, NaN for unknown values.
+        vectors: (I, graph_dim) float16: the graph's part of the items' vectors at unit length.
+        text: (I, t) float16 at unit length or zeros; t = 0 without texts.
+        factors: (I, f) float32; f = 0 without.
+        factor_gram: (f, f) float64.
+        event_keys, event_times: (n,) int64, as columns.event_keys, and sorted times; empty unless order is "between"
+            and times are known.
+        popular: (I,) int64: item_idx by falling popularity, recent if times are known, equal ones by popularity
+            overall.
+        popular_score: (I,) float32: the popularity behind the order.
+        entities: (I, E) csr: the rarity weight of each of an item's entities.
+        entity_length: (I,) float32: the length of its row, 1 for an empty row.
+        cooccurrence, walk, entity_neighbours: (I, I) csr.
+        linear, text_neighbours: (I, I) csr, or None.
+        user_entities: (U, E) csr of ones.
+        attribute_lift: (E, I) csr.
     """
 
     order: Order
@@ -91,7 +101,7 @@ class FeatureTables:
 
     @cached_property
     def longest_factor(self) -> float:
-        """The length of the longest item factor, for the search over them."""
+        """Length of the longest item factor, for the search over them."""
         return longest_vector(self.factors.base if isinstance(self.factors, ExtendedArray) else self.factors)
 
     def save(self, folder: Path) -> None:
@@ -126,10 +136,10 @@ class FeatureTables:
 
 
 def load_feature_tables(folder: Path, *, checked: bool = False) -> FeatureTables:
-    """Reads what ``FeatureTables.save`` wrote; the arrays are memory-mapped.
+    """Reads tables that ``FeatureTables.save`` wrote. The arrays are memory-mapped.
 
     Args:
-        checked: the caller has checked the folder's files; else the hash of the arrays is checked here.
+        checked: the caller has checked the folder's files; otherwise the hash of the arrays is checked here.
     Raises:
         ArtifactError: a file is missing, was changed, or is of another version.
     """
@@ -146,7 +156,7 @@ def load_feature_tables(folder: Path, *, checked: bool = False) -> FeatureTables
         if not checked and (found := file_sha256(path)) != description["sha256"]:
             raise ArtifactError(f"{path} is damaged: its sha256 is {found[:12]}, features.json says otherwise. {again}")
         tensors = mapped_tensors(path)
-        n_users, n_items, n_entities = (description[f"n_{what}"] for what in ("users", "items", "entities"))
+        n_users, n_items, n_entities = (description[f"n_{name}"] for name in ("users", "items", "entities"))
         shapes = {name: (n_items, n_items) for name in MATRICES} | {
             "entities": (n_items, n_entities),
             "user_entities": (n_users, description["n_user_entities"]),
@@ -166,7 +176,7 @@ def load_feature_tables(folder: Path, *, checked: bool = False) -> FeatureTables
 def _check_layout(
     path: Path, tensors: dict[str, np.ndarray], n_users: int, n_items: int, shapes: dict[str, tuple[int, int]]
 ) -> None:
-    """Raises ArtifactError where a tensor's name, dtype or shape is not as ``save`` writes it."""
+    """Raises ArtifactError for a tensor whose name, dtype or shape is not as ``save`` writes it."""
     layout = dict(LAYOUT)
     for name, (rows, _) in shapes.items():
         layout[f"{name}.indptr"] = "int64", (rows + 1,)

@@ -16,25 +16,25 @@ Order = Literal["none", "between", "ahead"]
 
 AHEAD = 1 / np.arange(1.0, 6.0)  # weight of a pair by its distance; chosen on validation of two data sets each
 BETWEEN = np.exp(-np.arange(20.0) / 3)
-BLOCK_ENTRIES = 20_000_000  # of a product's rows that are held at once, at most: about 240 MB
+BLOCK_ENTRIES = 20_000_000  # most entries of a product's rows that are held at once: about 240 MB
 LINEAR_ITEMS = 20_000
-BASKET_ITEMS = 500  # the latest items of an unordered history that are paired; bounds the work to this squared per user
+BASKET_ITEMS = 500  # latest items of an unordered history that are paired, which bounds the work per user
 
 
 def cooccurrence(history: History, n_items: int, neighbours: int, order: Order) -> sp.csr_matrix:
-    """How often two items occur in the same histories, by the cosine of their counts; of row i: what goes with i.
+    """Measures how often two items occur in the same histories, by the cosine of their counts.
 
-    none: c(i, j) users have both, similarity c(i, j) / sqrt(c(i, i) c(j, j)). ahead: only j that comes after i counts,
-    by 1 / distance, at most 5 steps; between: both ways, by exp(-(distance - 1) / 3), at most 20 steps. The same
-    normalisation over item counts.
+    none: c(i, j) users have both, similarity c(i, j) / sqrt(c(i, i) c(j, j)). ahead: only items j after i count, by
+    1 / distance, at most 5 steps. between: both ways, by exp(-(distance - 1) / 3), at most 20 steps. The normalisation
+    over item counts is the same.
 
     Args:
-        history: users' items, oldest first; repeats of an item by a user count once where the order is none.
+        history: users' items, oldest first; with order none, repeats of an item by a user count once.
         n_items: rows and columns of the result.
-        neighbours: entries kept of a row at most, the largest.
-        order: none: histories have no order; ahead: what is asked for comes after the history; between: within it.
+        neighbours: most entries of a row, the largest.
+        order: none: histories have no order; ahead: the predicted items come after the history; between: within it.
     Returns:
-        (n_items, n_items) float32, empty diagonal, values > 0.
+        (n_items, n_items) float32, empty diagonal, values > 0; row i has the items that go with i.
     Raises:
         DataError: an item_idx is not in 0..n_items-1.
     Source: Sarwar et al. 2001, doi:10.1145/371920.372071 (cosine item-item similarity).
@@ -55,7 +55,7 @@ def cooccurrence(history: History, n_items: int, neighbours: int, order: Order) 
 
 
 def _pairs_in_order(history: History, n_items: int, weights: np.ndarray) -> sp.csr_matrix:
-    """(n_items, n_items) float32: of each pair (earlier, later) the sum of weights[distance - 1]."""
+    """Sums weights[distance - 1] of each pair (earlier, later): (n_items, n_items) float32."""
     user = np.repeat(np.arange(history.n_users), np.diff(history.indptr))
     total = sp.csr_matrix((n_items, n_items), dtype=np.float32)
     for distance, weight in enumerate(weights, start=1):
@@ -67,16 +67,16 @@ def _pairs_in_order(history: History, n_items: int, weights: np.ndarray) -> sp.c
 
 
 def _pairs_in_baskets(history: History, n_items: int) -> sp.csr_matrix:
-    """(n_items, n_items) float32: users that have both items."""
+    """Counts the users that have both items: (n_items, n_items) float32."""
     matrix = user_item_matrix(history, n_items, latest=BASKET_ITEMS)
     return (matrix.T @ matrix).tocsr()
 
 
 def two_step_walk(history: History, n_items: int, neighbours: int) -> sp.csr_matrix:
-    """Where a walk item -> one of its users -> one of their items ends, over the square root of the end's popularity.
+    """Computes the ends of walks item -> one of its users -> one of their items, over root popularity of the end.
 
     Args:
-        neighbours: entries kept of a row at most, the largest.
+        neighbours: most entries of a row, the largest.
     Returns:
         (n_items, n_items) float32, empty diagonal, values > 0.
     Source: Paudel et al. 2017, RP3beta, doi:10.1145/2955101, with beta 1/2.
@@ -90,11 +90,13 @@ def two_step_walk(history: History, n_items: int, neighbours: int) -> sp.csr_mat
 
 
 def entity_neighbours(entities: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
-    """Items by the cosine of their entities' weights: (I, I) float32, empty diagonal, values > 0.
+    """Compares items by the cosine of their entities' weights.
 
     Args:
         entities: (I, E) weights >= 0.
-        neighbours: entries kept of a row at most, the largest.
+        neighbours: most entries of a row, the largest.
+    Returns:
+        (I, I) float32, empty diagonal, values > 0.
     """
     length = np.sqrt(np.asarray(entities.multiply(entities).sum(axis=1)).ravel())
     unit = (sp.diags(1 / np.where(length > 0, length, 1)) @ entities).astype(np.float32).tocsr()
@@ -102,7 +104,14 @@ def entity_neighbours(entities: sp.csr_matrix, neighbours: int) -> sp.csr_matrix
 
 
 def vector_neighbours(vectors: np.ndarray, neighbours: int) -> sp.csr_matrix:
-    """Items by the inner product of their (I, d) unit vectors, exactly: (I, I) float32, empty diagonal, values > 0."""
+    """Compares items by the inner product of their unit vectors, exactly.
+
+    Args:
+        vectors: (I, d).
+        neighbours: most entries of a row, the largest.
+    Returns:
+        (I, I) float32, empty diagonal, values > 0.
+    """
     n = len(vectors)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     itself = np.arange(n + 1), np.arange(n)
@@ -113,7 +122,7 @@ def vector_neighbours(vectors: np.ndarray, neighbours: int) -> sp.csr_matrix:
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
-    """left @ right without its diagonal, cut to the largest of a row, in blocks of rows that bound the memory."""
+    """Multiplies left @ right without its diagonal, cut to a row's largest, in blocks that bound the memory."""
     n = left.shape[0]
     work = np.concatenate([[0], np.cumsum(np.minimum(left @ np.diff(right.indptr), right.shape[1]))])
     parts, start = [], 0
@@ -128,13 +137,13 @@ def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix, neighbours: int) -> s
 
 
 def linear_weights(history: History, n_items: int, regularisation: float, neighbours: int) -> sp.csr_matrix:
-    """EASE's item-item weights (see ``ease_weights``), cut to the largest.
+    """Fits EASE's item-item weights (see ``ease_weights``), cut to the largest.
 
     Args:
         history: the users' items.
         n_items: at most 20,000: the inverse costs n_items^3 operations and 4 n_items^2 bytes.
         regularisation: > 0; 200 to 500 suits most data.
-        neighbours: entries kept of a column at most, those of the largest absolute value.
+        neighbours: most entries of a column, by absolute value.
     Returns:
         (n_items, n_items) float32 csr; a user's scores are the sum of the rows of their items.
     Raises:
@@ -151,7 +160,7 @@ def linear_weights(history: History, n_items: int, regularisation: float, neighb
 
 
 def keep_largest(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
-    """Every row's ``neighbours`` entries of the largest absolute value; equal ones by the lower column."""
+    """Keeps every row's ``neighbours`` entries of largest absolute value; equal ones by the lower column."""
     if neighbours < 1:
         raise ValueError(f"neighbours must be >= 1, got {neighbours}")
     matrix.eliminate_zeros()

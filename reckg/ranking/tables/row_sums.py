@@ -1,4 +1,4 @@
-"""Sums of rows of a sparse matrix, one sum a query, with the same bits for a query alone and in a batch."""
+"""Sums of rows of a sparse matrix, a sum per query, with the same bits for a query alone and in a batch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,40 @@ from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 Matrix: TypeAlias = sp.csr_matrix | ExtendedMatrix
 
-FEW_ENTRIES = 2**16  # up to here NumPy beats scipy's product, which has a price per call
+FEW_ENTRIES = 2**16  # up to here NumPy beats SciPy's product, which costs more per call
 ABOVE_ZERO = np.nextafter(0.0, 1.0)
-SPARSE = 16  # columns an entry from which on only those that occur are held
+SPARSE = 16  # columns per entry from which on only occurring columns are held
 
 
 @dataclass(frozen=True)
 class RowSums:
-    """values (w, n, u) float64 of n queries under w weightings; columns (u,): which of all n_columns, sorted; None: all
-    of them."""
+    """The sums of n queries under w weightings.
+
+    Args:
+        values: (w, n, u) float64.
+        columns: (u,) the columns of the values, sorted; None: all n_columns.
+    """
 
     values: np.ndarray
     columns: np.ndarray | None
     n_columns: int
 
     def at(self, columns: np.ndarray) -> np.ndarray:
-        """(w, n, c): the sums of each query at its (n, c) columns."""
+        """Looks up the sums of each query at its columns.
+
+        Args:
+            columns: (n, c).
+        Returns:
+            (w, n, c).
+        """
         return self.of(np.arange(self.values.shape[1])[:, None], columns)
 
     def of(self, query: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """(w, ...): the sums of pairs of a query and a column, in the shape of the columns."""
+        """Looks up the sums of pairs of a query and a column.
+
+        Returns:
+            (w, ...), in the shape of the columns.
+        """
         w, n, width = self.values.shape
         flat = self.values.reshape(w, n * width)
         start: Any = query * width if n > 1 else 0
@@ -48,9 +62,14 @@ class RowSums:
         return np.where(self.columns[place] == column, flat.take(start + place, axis=1), 0.0)
 
     def top(self, weighting: int, k: int, blocked: Rows | None, allowed: np.ndarray | None = None) -> ScoredItems:
-        """(n, k): the columns of the largest sums above 0, equal ones by the lower column.
+        """Finds the columns of the largest sums above 0, equal ones by the lower column.
 
-        blocked: compressed rows of the columns that each query leaves out. allowed: (columns,) bool, the only ones.
+        Args:
+            weighting: index of a weighting.
+            blocked: compressed rows of the columns that each query leaves out.
+            allowed: (columns,) bool, the only candidates.
+        Returns:
+            (n, k).
         """
         sums = self.values[weighting]
         n, width = sums.shape
@@ -71,7 +90,7 @@ class RowSums:
 
 
 def _floor(sums: np.ndarray, k: int) -> np.ndarray:
-    """(n, 1): no more than the k-th largest of every row: the k-th of the largest of at least k groups of columns."""
+    """Bounds every row's k-th largest sum from below: the k-th of the largest sums of k or more groups. (n, 1)."""
     n, width = sums.shape
     if k >= width:
         return np.zeros((n, 1))
@@ -82,11 +101,13 @@ def _floor(sums: np.ndarray, k: int) -> np.ndarray:
 
 
 def row_sums(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int) -> RowSums:
-    """Of each of n queries the sum of its rows of a (m, columns) matrix, each times its weight.
+    """Sums rows of a matrix for each query, each times its weight.
 
     Args:
-        query, row: (h,) which query takes which row, queries rising.
-        weights: w weightings (h,), each of which gives sums of its own.
+        matrix: (m, columns).
+        query, row: (h,) the row that a query takes, queries rising.
+        weights: w weightings (h,), each with sums of its own.
+        n: number of queries.
     """
     columns = matrix.shape[1]
     if isinstance(matrix, ExtendedMatrix):
@@ -111,7 +132,7 @@ def row_sums(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
 
 
 def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequence[np.ndarray], n: int) -> np.ndarray:
-    """(w, n, columns) the sums by a sparse product; what a matrix has grown by is added last, as its entries are."""
+    """Sums by a sparse product: (w, n, columns). Entries of an extension are added last, like its rows."""
     if isinstance(matrix, ExtendedMatrix):
         out = np.zeros((len(weights), n, matrix.shape[1]))
         old = row < matrix.base.shape[0]
@@ -130,7 +151,13 @@ def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
 
 
 def row_entries(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries of (r,) rows, one row after the other: how many each has (r,), columns and values, each (e,)."""
+    """Lists the entries of rows, one row after the other.
+
+    Args:
+        rows: (r,).
+    Returns:
+        Number of entries of each row (r,), columns and values, each (e,).
+    """
     if isinstance(matrix, ExtendedMatrix):
         place, column, value = matrix.entries(rows)
         order = np.argsort(place, kind="stable")

@@ -10,10 +10,10 @@ from reckg.errors import DataError
 from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES
 
 BLENDED: tuple[str, ...] = tuple(f"{name}_z" for name in SOURCE_SCORES)
-SMALLEST_WEIGHT = 0.05  # of the retrieval score
+SMALLEST_WEIGHT = 0.05  # least weight of the retrieval score
 RIDGE = 1e-3
-HEAD = 50  # first candidates of a query from which the weights are learnt
-ROUNDS = 3  # the head is first that of the retrieval order, then that of the blend so far
+HEAD = 50  # first candidates of a query, which the weights are fitted on
+ROUNDS = 3  # the first head is in retrieval order, later ones in the order of the blend
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Blend:
     weights: dict[str, float]
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """(r,) float64 of (r, F) features; a score that does not exist counts 0."""
+        """Scores (r, F) features: (r,) float64. A missing score counts 0."""
         values = features.T[[FEATURES.index(name) for name in self.weights]].astype(np.float64)
         np.copyto(values, 0, where=~np.isfinite(values))
         values *= np.array(list(self.weights.values()))[:, None]
@@ -34,17 +34,19 @@ class Blend:
 
 
 def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend:
-    """The blend under which the hits are the likeliest choices among their query's candidates.
+    """Fits the blend that makes the hits likeliest among their query's candidates.
 
-    Maximises the likelihood of a conditional logit over the source scores, with weights >= 0. This gives the
+    It maximises the likelihood of a conditional logit over the source scores, with weights >= 0. This gives the
     retrieval score a scale on which trees can build, and the other scores their weights beside it. Only the head of
-    each list counts: that is where the places are decided, and there the retrieval score tells less than over the
-    whole list, whose far end it has well sorted. Which candidates are the head is the blend's own doing, so that it is
-    fitted ROUNDS times: where popularity orders better than the vectors, their head would teach too little of it.
+    each list counts, because the head decides the places, and there the retrieval score separates less than over the
+    whole list. The blend
+    itself decides on the head, so that it is fitted ROUNDS times: if popularity orders better than the vectors, the
+    vectors' head would hold too little of it.
 
     Args:
         features: (n, c, F), in retrieval order.
-        hits, real: (n, c) bool: the relevant candidates, and those that are no padding.
+        hits: (n, c) bool: the relevant candidates.
+        real: (n, c) bool: no padding.
     Raises:
         DataError: no query has a hit in its head, or the retrieval scores do not differ within any query.
     Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
@@ -79,7 +81,14 @@ def _fit_head(features: np.ndarray, hits: np.ndarray, real: np.ndarray, head: np
 def _choice_weights(
     sources: np.ndarray, hits: np.ndarray, real: np.ndarray, retrieval: int, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """(s,) weights >= 0 of the (s, n, c) sources that maximise the likelihood of the hits; start: None: all equal."""
+    """Maximises the likelihood of the hits.
+
+    Args:
+        sources: (s, n, c).
+        start: (s,) first weights of the search; None: all equal.
+    Returns:
+        (s,) weights >= 0.
+    """
     import scipy.optimize  # a server never needs it
 
     n = len(hits)

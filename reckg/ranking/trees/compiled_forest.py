@@ -1,7 +1,7 @@
 """The ranker's trees as bit vectors that a few lines of machine code walk over, eight rows at a time.
 
-QuickScorer (Lucchese et al. 2015, doi:10.1145/2766462.2767733): every node that a row leaves to the right strikes the
-leaves on its left from the row's bits; the first bit that is left is the row's leaf. The code is the same for all trees
+QuickScorer (Lucchese et al. 2015, doi:10.1145/2766462.2767733): every node that a row leaves to the right clears the
+leaves on its left from the row's bits. The first remaining bit is the row's leaf. The code is the same for all trees
 and is made by LLVM in memory, in a few hundredths of a second. The sums are LightGBM's to the last bit: the same
 leaves, added in the same order.
 """
@@ -23,13 +23,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 LANES = 8  # rows at a time
 BLOCK = 256  # rows whose bits stay in the first cache
-MOST_LEAVES = 64  # of a tree: bits of a word
-ZERO = np.float32(1e-35)  # LightGBM reads what is not further from 0 as 0
+MOST_LEAVES = 64  # most leaves of a tree: bits of a word
+ZERO = np.float32(1e-35)  # LightGBM reads values up to this distance from 0 as 0
 CHECKED_ROWS = 512  # random rows on which the compiled trees must equal LightGBM's
 MISSING = 0.1  # share of their values that are NaN
 WITHOUT = "the ranker's trees are evaluated by LightGBM, not compiled: %s"
 
-# nodes, leaves: where each tree's begin, with one more at the end. x: a row of values a feature. bits: of the rows.
+# nodes, leaves: where each tree's begin, and the end. x: a row of values per feature. bits: of the rows.
 CODE = """
 declare {word} @llvm.cttz.{word}({word}, i1)
 
@@ -123,10 +123,12 @@ class UnsupportedTreesError(Exception):
 
 @dataclass(frozen=True)
 class Forest:
-    """The trees as arrays: of all their nodes, of the leaves from left to right, and where each tree's begin.
+    """The trees as arrays over all nodes, and over the leaves from left to right.
 
-    ``feature``: the row of the values, F further down where a missing value goes right. ``kept``: the leaves that are
-    left where a row goes right.
+    Args:
+        nodes, leaves: where each tree's begin.
+        feature: the row of the values, F further down if a missing value goes right.
+        kept: the leaves that remain if a row goes right.
     """
 
     n_features: int
@@ -139,14 +141,20 @@ class Forest:
 
 
 class CompiledForest:
-    """Trees as a function; safe to call from several threads."""
+    """Trees as a function, safe to call from several threads."""
 
     def __init__(self, forest: Forest) -> None:
         self._forest = forest
         self._add_trees = _machine_code(8 * forest.kept.itemsize)
 
     def sums(self, features: np.ndarray, threads: int = 1) -> np.ndarray:
-        """(r,) float64: the sum of the trees' values for (r, F) float32 features, finite or NaN."""
+        """Sums the trees' values.
+
+        Args:
+            features: (r, F) float32, finite or NaN.
+        Returns:
+            (r,) float64.
+        """
         sums = np.zeros(len(features))
         starts = range(0, len(features), BLOCK)
         if threads == 1 or len(starts) < 2:
@@ -173,12 +181,15 @@ class CompiledForest:
 
 
 def compiled_forest(text: str, reference: Predict) -> CompiledForest | None:
-    """The trees of a LightGBM text model as machine code; None, and one line in the log that says why, where they are
-    not to be had: the extra 'compiled' is not installed, the trees are of another kind, or something failed.
+    """Compiles the trees of a LightGBM text model.
 
     Args:
         text: LightGBM's text model, from a file whose hash was checked.
         reference: LightGBM's own sums for (r, F) float32 features.
+    Returns:
+        None, with a line in the log that gives the reason: the extra 'compiled' is not installed, the trees are of
+            another
+        kind, or the compilation failed.
     """
     began = time.perf_counter()
     try:
@@ -188,7 +199,7 @@ def compiled_forest(text: str, reference: Predict) -> CompiledForest | None:
     except ImportError as error:
         logger.info(WITHOUT, f"{error}; pip install 'reckg[compiled]' makes them several times faster")
         return None
-    except Exception as error:  # whatever fails there, LightGBM answers as well
+    except Exception as error:  # LightGBM answers in any case
         logger.warning(WITHOUT, f"{type(error).__name__}: {error}")
         return None
     seconds = time.perf_counter() - began
@@ -197,11 +208,11 @@ def compiled_forest(text: str, reference: Predict) -> CompiledForest | None:
 
 
 def read_forest(text: str) -> Forest:
-    """The trees of a LightGBM text model.
+    """Reads the trees of a LightGBM text model.
 
     Raises:
         UnsupportedTreesError: trees with categories, zeros that mean missing, linear leaves, more than MOST_LEAVES
-            leaves, or whose mean is the answer.
+            leaves, or with averaged output.
     """
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     header = _fields(head)
@@ -229,7 +240,7 @@ def _fields(block: str) -> dict[str, str]:
 
 
 def _tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...]:
-    """Features, thresholds and kept leaves of a tree's nodes; the values of its leaves from left to right."""
+    """Reads features, thresholds and kept leaves of a tree's nodes, and its leaves' values from left to right."""
     n_leaves = int(fields["num_leaves"])
     if n_leaves > MOST_LEAVES or fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
         raise UnsupportedTreesError(f"a tree has categories, linear leaves or {n_leaves} > {MOST_LEAVES} leaves")
@@ -240,15 +251,13 @@ def _tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...]:
     missing_is, default_left = kinds.astype(int) >> 2 & 3, kinds.astype(int) & 2 > 0
     if (missing_is == 1).any():
         raise UnsupportedTreesError("zeros mean missing values")
-    missing_left = np.where(
-        missing_is == 2, default_left, threshold >= 0
-    )  # where none was learnt from, NaN counts as 0
+    missing_left = np.where(missing_is == 2, default_left, threshold >= 0)  # if training had no NaN, NaN counts as 0
     order, left_leaves = _leaf_order(_numbers(fields["left_child"]), _numbers(fields["right_child"]))
     return feature + n_features * ~missing_left, threshold, ~left_leaves, values[order]
 
 
 def _leaf_order(left: np.ndarray, right: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The leaves from left to right, and of each node the bits of the places on its left side."""
+    """Orders the leaves from left to right, and marks each node's left side in bits."""
     order: list[int] = []
     bits = np.zeros(len(left), dtype=np.uint64)
 
@@ -270,18 +279,18 @@ def _numbers(text: str) -> np.ndarray:
 
 
 def _rounded_down(threshold: np.ndarray) -> np.ndarray:
-    """The largest finite float32 values that the same finite float32 values do not exceed, as LightGBM reads them."""
+    """Rounds thresholds to the largest float32 values that keep every finite comparison, as LightGBM reads them."""
     below = np.nextafter(-ZERO, np.float32(-np.inf))
     threshold = np.where(np.abs(threshold) <= ZERO, np.where(threshold < 0, below, ZERO), threshold)
     with np.errstate(over="ignore"):
         rounded = threshold.astype(np.float32)
     rounded = np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-    return np.minimum(rounded, np.finfo(np.float32).max)  # no more than that: a missing value may go right of infinity
+    return np.minimum(rounded, np.finfo(np.float32).max)  # finite: a missing value may go right of infinity
 
 
 @functools.cache
 def _machine_code(bits: int) -> Callable[..., None]:
-    """CODE for words of so many bits, for this machine's processor."""
+    """Compiles CODE for words of a number of bits, for this machine's processor."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -293,13 +302,13 @@ def _machine_code(bits: int) -> Callable[..., None]:
     engine.finalize_object()
     numbers, pointers = [ctypes.c_int64] * 2, [ctypes.c_void_p] * 9
     function: Any = ctypes.CFUNCTYPE(None, *numbers, *pointers)(engine.get_function_address("add_trees"))
-    function.engine = engine  # whose memory the code is in
+    function.engine = engine  # the engine owns the code's memory
     add_trees: Callable[..., None] = function
     return add_trees
 
 
 def _check(forest: CompiledForest, reference: Predict, n_features: int) -> None:
-    """Raises ArithmeticError where the sums are not LightGBM's for random rows, some of their values missing."""
+    """Raises ArithmeticError if the sums differ from LightGBM's for random rows, some of their values missing."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((CHECKED_ROWS, n_features), dtype=np.float32) * rng.choice([0.1, 1, 10], n_features)
     rows = np.where(rng.random(rows.shape) < MISSING, np.nan, rows).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Labels: what users took after a state of the data, and the lists that a ranker learns from."""
+"""Labels: items that users took after a state of the data, and the lists that train a ranker."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ from reckg.retrieval.index import ItemIndex
 
 Progress = Callable[[int], object]
 
-LABEL_USERS = 4000  # over whom the depths are chosen, at most
+LABEL_USERS = 4000  # most users that the depths are chosen on
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A state, as of which candidates and features are made, and what users took after it.
+    """A state to make candidates and features from, and the items that users took after it.
 
-    tables, history, index, vectors (n_users, d): of the state, and by a model that has not seen the labels. users (n,)
-    user_idx, each with at least one label; relevant and excluded: compressed rows of the labels and of the items that
-    the lists leave out, in their order.
+    Args:
+        tables, history, index: of the state, by a model without the labels.
+        vectors: (n_users, d) of the same model.
+        users: (n,) user_idx, each with at least one label.
+        relevant, excluded: compressed rows of the labels and of the items that the lists leave out, in the users'
+            order.
     """
 
     tables: FeatureTables
@@ -46,7 +49,7 @@ class LabelSet:
     excluded: Rows
 
     def scores(self, rows: np.ndarray) -> tuple[UserScores, Rows]:
-        """Of the label users at ``rows``, and the items that their lists leave out."""
+        """Makes the scores of the label users at ``rows``, and the items that their lists leave out."""
         users = self.users[rows]
         scores = UserScores(self.tables, self.history, users, self.vectors[users], self.index.vectors())
         return scores, take_rows(self.excluded, rows)
@@ -55,9 +58,12 @@ class LabelSet:
 def depths_for(
     labels: LabelSet, budget: int, seed: int, costs: RequestCosts | None = None, latency_ms: float = 0.0
 ) -> Choice:
-    """How many candidates each source gives, chosen over at most LABEL_USERS users.
+    """Chooses the number of candidates of each source over at most LABEL_USERS users.
 
-    costs, latency_ms: of a request, and at most; None: what it costs does not count.
+    Args:
+        budget: candidates of a user.
+        costs: of a request; None: without a bound.
+        latency_ms: most milliseconds of a request.
     """
     n = len(labels.users)
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:LABEL_USERS])
@@ -75,9 +81,10 @@ def depths_for(
 
 
 def label_queries(sets: Sequence[LabelSet], depths: CandidateCounts, progress: Progress | None = None) -> Queries:
-    """The lists of all label users, candidates and features as of each set's state.
+    """Makes the lists of all label users, with candidates and features as of each set's state.
 
-    progress: called with the number of users after each block.
+    Args:
+        progress: called with the number of users after each block.
     """
     parts: list[Queries] = []
     for labels in sets:
@@ -105,7 +112,7 @@ def label_queries(sets: Sequence[LabelSet], depths: CandidateCounts, progress: P
 
 
 def _queries(labels: LabelSet, rows: np.ndarray, depths: CandidateCounts) -> Queries:
-    """The lists of the label users at ``rows``; features of those with a relevant candidate alone."""
+    """Makes the lists of the label users at ``rows``, with features only for users with a relevant candidate."""
     scores, seen = labels.scores(rows)
     found = retrieve(scores, labels.index, depths, seen)
     relevant = take_rows(labels.relevant, rows)

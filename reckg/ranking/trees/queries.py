@@ -17,10 +17,15 @@ K = 10  # cut-off of the NDCG that training maximises and the guard compares
 
 @dataclass(frozen=True)
 class Queries:
-    """n lists of candidates of label users, each with at least one relevant item, and how many lists had none.
+    """n lists of candidates of label users, each with at least one relevant item.
 
-    user (n,): whose list it is; item_idx (n, c), -1 is padding; features (n, c, F) float32; hits (n, c) bool: the
-    relevant candidates; relevant: compressed rows of all relevant items. without: lists without a relevant candidate.
+    Args:
+        user: (n,) the list's user.
+        item_idx: (n, c), -1 is padding.
+        features: (n, c, F) float32.
+        hits: (n, c) bool: the relevant candidates.
+        relevant: compressed rows of all relevant items.
+        without: number of further lists without a relevant candidate.
     """
 
     user: np.ndarray
@@ -32,22 +37,27 @@ class Queries:
 
     @property
     def cold(self) -> np.ndarray:
-        """(n,) bool: lists of users without history."""
+        """Lists of users without history, (n,) bool."""
         length = self.features[:, :, FEATURES.index("history_length")]
         cold: np.ndarray = length.max(axis=1, initial=-1, where=self.real) == 0
         return cold
 
     @property
     def real(self) -> np.ndarray:
-        """(n, c) bool: what is no padding."""
+        """Candidates, as opposed to padding: (n, c) bool."""
         return self.item_idx >= 0
 
     def take(self, rows: np.ndarray) -> Queries:
+        """Selects lists."""
         parts = self.user[rows], self.item_idx[rows], self.features[rows], self.hits[rows]
         return Queries(*parts, take_rows(self.relevant, rows))
 
     def dataset(self, blend: Blend, sampled: np.ndarray) -> lgb.Dataset:
-        """For LightGBM: one row per sampled candidate, (n, c) bool, the blend as ``init_score``."""
+        """Makes LightGBM's data: a row per sampled candidate, the blend as ``init_score``.
+
+        Args:
+            sampled: (n, c) bool.
+        """
         rows, length = self.features[sampled], sampled.sum(axis=1)
         return lgb.Dataset(
             rows,
@@ -58,14 +68,14 @@ class Queries:
         )
 
     def sample(self, negatives: int, seed: int) -> np.ndarray:
-        """(n, c) bool: all hits, and of the other candidates at most so many at random."""
+        """Draws all hits and at most ``negatives`` other candidates of each list: (n, c) bool."""
         draw = np.random.default_rng(seed).random(self.hits.shape)
         draw[self.hits | ~self.real] = 2
         place = np.argsort(np.argsort(draw, axis=1), axis=1)
         return self.hits | (self.real & (place < negatives))
 
     def ndcg(self, score: np.ndarray) -> np.ndarray:
-        """(n,) NDCG@10 of the lists in the order of (n, c) scores."""
+        """Computes NDCG@10 of the lists in the order of (n, c) scores: (n,)."""
         order = np.argsort(-np.where(self.real, score, -np.inf), axis=1, kind="stable")[:, :K]
         lists = np.take_along_axis(self.item_idx, order, axis=1)
         return ranking_metrics(lists, self.relevant, (K,))[f"ndcg@{K}"]

@@ -21,10 +21,10 @@ FORMAT_VERSION = 2
 
 
 class Ranker:
-    """A trained ranker; safe to call from several threads."""
+    """A trained ranker, safe to call from several threads."""
 
     def __init__(self, model: str, blend: Blend, depths: CandidateCounts, info: dict[str, Any]) -> None:
-        self.depths = depths  # of the sources whose candidates it was trained for
+        self.depths = depths  # number of candidates by source in training
         self.ranks_cold = bool(info.get("cold_users", {}).get("served", False))  # users without a history too
         self._model = model
         self._booster = lgb.Booster(model_str=model)
@@ -33,22 +33,23 @@ class Ranker:
         self.info = info
 
     def compile(self) -> bool:
-        """Makes machine code of the trees, which gives the same bits in less time; whether that could be done.
+        """Makes machine code of the trees, which gives the same bits in less time.
 
-        Where not, the log says why, and LightGBM evaluates them as before.
+        Returns:
+            Whether it worked. If not, the log gives the reason, and LightGBM evaluates the trees as before.
         """
         if self._compiled is None and self._booster.num_trees():
             self._compiled = compiled_forest(self._model, self._tree_sums)
         return self._compiled is not None
 
     def _tree_sums(self, features: np.ndarray, threads: int = 1) -> np.ndarray:
-        """(r,) float64: what the trees add."""
+        """Sums the trees' values: (r,) float64."""
         if self._compiled is not None:
             return self._compiled.sums(features, threads)
         return np.asarray(self._booster.predict(features, raw_score=True, num_threads=threads))
 
     def rerank(self, candidates: ScoredItems, features: np.ndarray, threads: int = 1) -> ScoredItems:
-        """Orders the candidates anew; equal scores stay in retrieval order.
+        """Orders the candidates anew. Equal scores stay in retrieval order.
 
         Args:
             candidates: (n, c), in retrieval order.
@@ -88,12 +89,14 @@ class Ranker:
 
 
 def load_ranker(folder: Path, *, checked: bool = False) -> Ranker | None:
-    """Reads what ``save`` wrote; None where the ranker was refused.
+    """Reads a ranker that ``save`` wrote.
 
     The hash is checked before LightGBM reads the text: a damaged model can end the process.
 
     Args:
-        checked: the caller has checked the hashes of the folder's files; else the model's is checked here.
+        checked: the caller has checked the hashes of the folder's files; otherwise the model's is checked here.
+    Returns:
+        None if the ranker was refused in training.
     Raises:
         ArtifactError: a file is missing, was changed, or is of another version.
     """

@@ -1,4 +1,4 @@
-"""What the parts of one request cost on this machine: sources, features and trees, measured user by user."""
+"""Costs of a request's parts on this machine: sources, features and trees, measured user by user."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from reckg.ranking.sources.candidates import available_sources, source_top
 from reckg.ranking.sources.depths import STEP, RequestCosts
 from reckg.ranking.trees.labels import LabelSet
 
-REQUESTS = 60  # users over which the medians are taken
+REQUESTS = 60  # users of the medians
 WARM_UP = 5  # requests before that
 SHARED = ("cooccurrence", "walk", "entities", "profiles", "text_profiles", "factors", "linear")
 
 
 def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: int) -> RequestCosts:
-    """Medians of processor time by one thread, rounded to two digits.
+    """Measures medians of processor time with one thread, rounded to two digits.
 
-    A source costs what it takes beside what the features need anyway. The trees are as many as there may be, of noise:
-    the ranker that is trained later has no more.
+    A source's cost excludes the work that the features need anyway. The trees are noise of the largest allowed size:
+    the trained ranker has no more.
 
     Args:
         labels: the users whose requests are measured; without any, all costs are 0.
         budget: candidates of a user.
-        trees, leaves: of the ranker at most.
+        trees, leaves: most of the ranker.
+        seed: of the noise.
     """
     names = available_sources(labels.tables)
     rows = np.random.default_rng(seed).permutation(len(labels.users))[: REQUESTS + WARM_UP]
@@ -59,19 +60,19 @@ def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: 
             shared.append(common)
     candidate = max(0.0, _median(several) - _median(one_step)) / max(1, budget - STEP)
     fixed = _median(shared) + max(0.0, _median(one_step) - STEP * candidate)
-    by_source = {name: _rounded(_median(ms)) for name, ms in sources.items()}
-    return RequestCosts(_rounded(fixed), by_source, _rounded(candidate))
+    by_source = {name: _round(_median(ms)) for name, ms in sources.items()}
+    return RequestCosts(_round(fixed), by_source, _round(candidate))
 
 
 def one_thread() -> Any:
-    """A block in which BLAS and OpenMP have one thread, so that its processor time is all there is."""
+    """Limits BLAS and OpenMP to one thread, so that its processor time is the whole cost."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 
 
 def _noise_forest(labels: LabelSet, row: int, budget: int, trees: int, leaves: int, seed: int) -> lgb.Booster:
-    """As large as the ranker's may be."""
+    """Grows a forest of the ranker's largest size."""
     scores, seen = labels.scores(np.array([row]))
     features = candidate_features(scores, labels.index.search(scores.vectors, budget, seen))[0]
     rng = np.random.default_rng(seed)
@@ -81,7 +82,7 @@ def _noise_forest(labels: LabelSet, row: int, budget: int, trees: int, leaves: i
 
 
 class _Clock:
-    """Milliseconds of this thread's processor time since it was last asked."""
+    """A clock of this thread's processor time, in milliseconds since the last reading."""
 
     def __init__(self) -> None:
         self._last = time.thread_time()
@@ -96,6 +97,6 @@ def _median(values: list[float]) -> float:
     return float(np.median(values[WARM_UP:] or values or [0.0]))
 
 
-def _rounded(value: float) -> float:
-    """To two digits."""
+def _round(value: float) -> float:
+    """Rounds to two digits."""
     return float(f"{value:.2g}")

@@ -21,21 +21,36 @@ from reckg.ranking.trees.queries import K, Queries
 from reckg.ranking.trees.ranker import Ranker, write_description
 
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
-GUARD_P = 0.4  # the guard asks for a better mean, with a two-sided p below this: in 8 of 10 samples
-NEGATIVES = 60  # a query's candidates without hit that trees are trained on, at random
-TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two looks at the folds' NDCG; beyond the chosen number at most
+GUARD_P = 0.4  # the guard needs a better mean, with a two-sided p below this: in 8 of 10 samples
+NEGATIVES = 60  # random candidates without hit of a query that trees are trained on
+TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two evaluations; most trees beyond the chosen number
 SMALLEST_FOLD = 2  # queries with a hit
 
 
 @dataclass(frozen=True)
+class TreeSettings:
+    """Size of the ranker and speed of its training.
+
+    Args:
+        trees: most trees.
+        leaves, learning_rate, min_data_in_leaf: of LightGBM.
+    """
+
+    trees: int = 200
+    leaves: int = 15
+    learning_rate: float = 0.05
+    min_data_in_leaf: int = 50
+
+
+@dataclass(frozen=True)
 class RankerResult:
-    """``ranker`` is None where the guard refused it; ``info`` says why, and by how much it was better or worse."""
+    """A ranker, or None if the guard refused it. ``info`` has the reason and the compared figures."""
 
     ranker: Ranker | None
     info: dict[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Writes the ranker, or only that it was refused and why."""
+        """Writes the ranker, or the refusal and its reason."""
         if self.ranker is not None:
             self.ranker.save(folder)
         else:
@@ -47,26 +62,23 @@ class RankerResult:
 def train_ranker(
     queries: Queries,
     depths: CandidateCounts,
+    settings: TreeSettings = TreeSettings(),
     *,
     seed: int = 0,
-    trees: int = 200,
-    leaves: int = 15,
-    learning_rate: float = 0.05,
-    min_data_in_leaf: int = 50,
     folds: int = 5,
     threads: int = 1,
 ) -> RankerResult:
-    """Trains a ranker, and refuses it unless users outside its training get better lists than retrieval gives them.
+    """Trains a ranker, and refuses it unless users outside its training get better lists than from retrieval.
 
-    Users are dealt into folds. Each fold is ranked by a model of the others, with as many trees as suit the others;
-    NDCG@10 of these lists against retrieval order, all label users counted, decides. The ranker that is returned is
-    trained on all of them, with as many trees as suit the folds together, which may be none: the blend alone. Lists
-    without a relevant candidate teach nothing; both orders score 0 on them.
+    Users are dealt into folds. Each fold is ranked by a model of the other folds, with as many trees as suit the
+    others. NDCG@10 of these lists is compared with retrieval order over all label users. The returned ranker is trained
+    on all users, with as many trees as suit the folds together, possibly none (the blend alone). Lists without a
+    relevant candidate teach nothing; both orders score 0 on them.
 
     Args:
         queries: the label users' lists.
-        depths: of the sources of their candidates.
-        trees: at most; learning_rate, leaves, min_data_in_leaf: of LightGBM.
+        depths: number of candidates by source.
+        settings: of the trees.
         folds: >= 2.
         threads: of LightGBM; the result does not depend on it.
     Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
@@ -80,12 +92,12 @@ def train_ranker(
             f"candidates; {folds} folds need {SMALLEST_FOLD * folds}"
         )
         return RankerResult(None, info)
-    parameters = _parameters(seed, leaves, learning_rate, min_data_in_leaf, threads)
+    parameters = _parameters(settings, seed, threads)
     users = np.unique(queries.user)
     fold = (np.random.default_rng(seed).permutation(len(users)) % folds)[np.searchsorted(users, queries.user)]
-    blended, ranked, best = _cross_fit(queries, fold, parameters, trees, seed)
+    blended, ranked, best = _cross_fit(queries, fold, parameters, settings.trees, seed)
     if not best:
-        ranked = blended  # what would be served is the blend, so the blend is what the guard judges
+        ranked = blended  # the blend would be served, so the guard judges the blend
     lists = {"retrieval": unranked_scores(queries), "blend": blended, "ranker": ranked}
     ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
     info |= guard_verdict(ndcg, seed) | {"trees": best}
@@ -103,7 +115,7 @@ def train_ranker(
 
 
 def _label_counts(queries: Queries) -> dict[str, Any]:
-    """Returns the label users and labels that the report shows."""
+    """Counts the label users and labels, for the report."""
     n = len(queries.hits)
     return {
         "label_users": n + queries.without,
@@ -113,14 +125,14 @@ def _label_counts(queries: Queries) -> dict[str, Any]:
     }
 
 
-def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: int, threads: int) -> dict[str, Any]:
-    """LightGBM's parameters."""
+def _parameters(settings: TreeSettings, seed: int, threads: int) -> dict[str, Any]:
+    """Makes LightGBM's parameters."""
     return {
         "objective": "lambdarank",
         "metric": "none",
-        "num_leaves": leaves,
-        "learning_rate": learning_rate,
-        "min_data_in_leaf": min_data_in_leaf,
+        "num_leaves": settings.leaves,
+        "learning_rate": settings.learning_rate,
+        "min_data_in_leaf": settings.min_data_in_leaf,
         "feature_fraction": 0.5,
         "lambdarank_truncation_level": K,
         "seed": seed,
@@ -134,10 +146,16 @@ def _parameters(seed: int, leaves: int, learning_rate: float, min_data_in_leaf: 
 def _cross_fit(
     queries: Queries, fold: np.ndarray, parameters: dict[str, Any], trees: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Out-of-fold scores (n, c) of the blend and of the ranker, and the number of trees that suits all folds best.
+    """Scores every list by models of the other folds.
 
-    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees`` or until PATIENCE of them have
+    The folds' models grow side by side, TREES_AT_ONCE at a time, until ``trees``, or until PATIENCE further trees have
     not changed the choice.
+
+    Args:
+        fold: (n,) fold of each list.
+        trees: most trees.
+    Returns:
+        (n, c) scores of the blend and of the ranker, and the number of trees that suits all folds best.
     """
     sampled = queries.sample(NEGATIVES, seed)
     models = [_Fold(queries, fold == number, sampled, parameters) for number in range(fold.max() + 1)]
@@ -154,10 +172,15 @@ def _cross_fit(
 
 
 class _Fold:
-    """A ranker that grows over the users outside a fold, and the lists of those inside."""
+    """A ranker that grows over the users outside a fold, and the lists of the users inside."""
 
     def __init__(self, queries: Queries, inside: np.ndarray, sampled: np.ndarray, parameters: dict[str, Any]) -> None:
-        """inside (n,) bool: the fold's queries; sampled (n, c) bool: the candidates that trees may learn from."""
+        """Splits the queries.
+
+        Args:
+            inside: (n,) bool: the fold's queries.
+            sampled: (n, c) bool: the candidates that trees may learn from.
+        """
         blend = fit_blend(queries.features[~inside], queries.hits[~inside], queries.real[~inside])
         self.booster = lgb.Booster(parameters, queries.dataset(blend, sampled & ~inside[:, None]))
         self.held = queries.take(np.flatnonzero(inside))
@@ -165,7 +188,7 @@ class _Fold:
         self.blended = self.sums = blend.scores(self.rows)
 
     def grow(self, trees: int) -> float:
-        """The sum of the held users' NDCG with so many trees more."""
+        """Adds trees. Returns the sum of the held users' NDCG."""
         start = self.booster.current_iteration()
         for _ in range(trees):
             self.booster.update()
@@ -173,7 +196,7 @@ class _Fold:
         return float(self.held.ndcg(self._lists(self.sums)).sum())
 
     def scores(self, trees: int) -> np.ndarray:
-        """(n, c): of the held lists with the blend and the first trees."""
+        """Scores the held lists with the blend and the first trees: (n, c)."""
         return self._lists(self.blended + self._trees(0, trees))
 
     def _trees(self, start: int, trees: int) -> Any:
@@ -187,11 +210,15 @@ class _Fold:
 
 
 def _fewest_trees(curves: np.ndarray) -> int:
-    """The place of the fewest trees that are no worse than the best by more than a standard error over the folds.
+    """Finds the fewest trees that are at most a standard error over the folds worse than the best number.
 
-    curves (folds, counts): the sum of a fold's NDCG with none and more and more trees. Few labels make the top of the
-    curve a matter of chance, and fewer trees are the safer choice. Source: Breiman et al. 1984, the one-standard-error
-    rule.
+    With few labels the top of the curve is a matter of chance, and fewer trees are the safer choice. Source: Breiman et
+    al. 1984, the one-standard-error rule.
+
+    Args:
+        curves: (folds, counts): the sum of a fold's NDCG with no trees, and with more and more.
+    Returns:
+        A place among the counts.
     """
     behind = curves[:, [curves.sum(axis=0).argmax()]] - curves
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(curves.shape[1])
@@ -199,13 +226,13 @@ def _fewest_trees(curves: np.ndarray) -> int:
 
 
 def unranked_scores(queries: Queries) -> np.ndarray:
-    """(n, c): the scores of the order without a ranker: the vectors', or popularity for users without a history."""
+    """Scores lists without a ranker: retrieval score, or popularity for users without history. (n, c)."""
     vectors, popular = (queries.features[:, :, FEATURES.index(name)] for name in ("retrieval_score", "popular_score"))
     return np.where(queries.cold[:, None], popular, vectors)
 
 
 def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
-    """The guard's verdict on out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
+    """Judges out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
     difference = paired_difference(ndcg["ranker"], ndcg["retrieval"], GUARD_SAMPLES, seed)
     served = difference["mean"] > 0 and difference["p"] < GUARD_P
     means = {name: float(values.mean()) for name, values in ndcg.items()}

@@ -16,7 +16,7 @@ from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.trees.blend import Blend, fit_blend
 from reckg.ranking.trees.queries import Queries
 from reckg.ranking.trees.ranker import Ranker, load_ranker
-from reckg.ranking.trees.train import PATIENCE, RankerResult, train_ranker
+from reckg.ranking.trees.train import PATIENCE, RankerResult, TreeSettings, train_ranker
 from reckg.retrieval.scored_items import ScoredItems
 
 N, C = 120, 20
@@ -56,7 +56,9 @@ class World:
 
 
 def train(queries: Queries, **settings: object) -> RankerResult:
-    return train_ranker(queries, DEPTHS, **(SETTINGS | settings))  # type: ignore[arg-type]
+    given = SETTINGS | settings
+    trees = TreeSettings(**{name: given.pop(name) for name in vars(TreeSettings()) if name in given})  # type: ignore[arg-type]
+    return train_ranker(queries, DEPTHS, trees, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
