@@ -40,8 +40,8 @@ def run(bundle: Path, out: Path, asked: Path, rerank: bool) -> None:
         counts = jobs.commands.recommend.recommend_all(bundle, out, k=K, users=asked, rerank=rerank, overwrite=True)
     finally:
         jobs.commands.recommend.open_bundle = load
-    told = [loading, counts["seconds"] - loading, time.process_time(), peak_gb(), counts["rows"]]
-    np.save(out.with_suffix(".npy"), np.array(told))
+    measured = [loading, counts["seconds"] - loading, time.process_time(), peak_gb(), counts["rows"]]
+    np.save(out.with_suffix(".npy"), np.array(measured))
 
 
 def main(arguments: list[str] | None = None) -> Result:

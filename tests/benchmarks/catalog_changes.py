@@ -1,7 +1,7 @@
-"""New items in a running server: what a worker pays to take them, what its answers cost then, and after how long they
-are recommended.
+"""New items in a running server: a worker's cost to add them, the cost of its answers afterwards, and the delay until
+they are recommended.
 
-The catalogue is made of random vectors of 64 dimensions and rows of 20 neighbours. ``apply_N_cpu_ms`` is the processor
+The catalog is made of random vectors of 64 dimensions and rows of 20 neighbours. ``apply_N_cpu_ms`` is the processor
 time of taking N upserts that are embedded already (median of --rounds), ``answer_ratio`` how many times as long an
 answer takes with 551 items added as without (median over interleaved rounds). ``visible_s`` is the time from the reply
 to UpsertItems until two servers over one SQLite store recommend the item, median and worst of --items-sent items, with
@@ -47,7 +47,7 @@ ITEM = {"title": "a title", "genre": "3", "price": 1.0}
 
 
 def random_bundle(n: int, rng: np.random.Generator) -> Bundle:
-    """n items without a ranker; nothing of it means anything but its size."""
+    """Makes a bundle of n random items without a ranker; only its size matters."""
     vectors = rng.standard_normal((n, DIM), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids, entities = [f"i{number}" for number in range(n)], n // 10 + 100
@@ -121,7 +121,7 @@ def _embedded(n: int, rng: np.random.Generator) -> bytes:
 
 
 def measure_workers(n: int, rounds: int, seed: int) -> dict[str, float]:
-    """What one worker pays."""
+    """Measures the cost for a worker."""
     rng = np.random.default_rng(seed)
     bundle = random_bundle(n, rng)
     overlay, number, figures = Overlay.of(bundle), 0, {}
@@ -143,7 +143,7 @@ def measure_workers(n: int, rounds: int, seed: int) -> dict[str, float]:
 
 
 def measure_latency(folder: Path, encoder: Path | None, sent: int) -> dict[str, float]:
-    """Seconds from the reply until every server recommends the item, and what the embedder takes."""
+    """Measures the seconds from the reply until every server recommends the item, and the embedder's cost."""
     from serving.settings import ServerSettings, StoreSettings
 
     encoder = encoder or write_encoder(folder / "encoder")

@@ -1,7 +1,7 @@
 """Ten million generated events of a million users through the feature jobs: seconds, memory, and the same in pandas.
 
 The work of both: of repeated events the last one, the 5-core, the split by global time, interactions by index in order
-of user and time, the training histories, and of them popularity overall and in the latest tenth, its trend, the age of
+of user and time, the training histories, and their features: popularity overall and in the latest tenth, its trend, age of
 items, the length and the recency of histories. Both read one CSV file, by Polars' and pandas' readers. In pandas the
 ids stay the strings that they are (speedup_vs_pandas), or are made categories first (speedup_vs_pandas_categories).
 Every run is a process of its own, so that a peak is that run's; the events come from another one. Results are compared
@@ -142,8 +142,8 @@ def _timed(work: Callable[[], Features], out: Path, keep: Path | None) -> None:
     """Leaves seconds, CPU seconds and GiB in ``out``, and, where they are to be kept, the features."""
     began, cpu = time.perf_counter(), time.process_time()
     found = work()
-    told = [time.perf_counter() - began, time.process_time() - cpu, peak_gb()]
-    np.savez(out, told=told, **(found if keep else {}))
+    measured = [time.perf_counter() - began, time.process_time() - cpu, peak_gb()]
+    np.savez(out, measured=measured, **(found if keep else {}))
 
 
 def write_csv(folder: Path) -> None:
@@ -158,7 +158,7 @@ def check_equal(folder: Path) -> None:
     for rival in RIVALS:
         theirs = np.load(folder / f"{rival}.npz")
         for name in ours.files:
-            if name != "told":
+            if name != "measured":
                 np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, err_msg=name)
     print(f"the same in pandas: {len(ours['user_idx']):,} interactions, {len(ours['indptr']) - 1:,} users")
 
@@ -166,25 +166,27 @@ def check_equal(folder: Path) -> None:
 def measured(folder: Path, rounds: int) -> dict[str, float]:
     """Figures over rounds in which reckg and pandas take turns."""
     runs = {"reckg": run_reckg, "pandas": run_pandas, "pandas_categories": run_pandas_categories}
-    told: dict[str, list[np.ndarray]] = {name: [] for name in (*runs, "stage")}
+    measured: dict[str, list[np.ndarray]] = {name: [] for name in (*runs, "stage")}
 
     def run(name: str, work: Callable[..., None]) -> None:
         in_a_process(work, folder, None)
-        told[name].append(np.load(folder / f"{name}.npz")["told"])
-        print("{:18} {:7.2f} s, {:7.2f} CPU s, {:.2f} GB".format(name, *told[name][-1]), flush=True)
+        measured[name].append(np.load(folder / f"{name}.npz")["measured"])
+        print("{:18} {:7.2f} s, {:7.2f} CPU s, {:.2f} GB".format(name, *measured[name][-1]), flush=True)
 
     for turn in range(rounds):
         for name in list(runs)[:: -1 if turn % 2 else 1]:
             run(name, runs[name])
     run("stage", run_stage)
     figures: dict[str, float] = {}
-    for name, each in told.items():
-        for what, values in zip(("seconds", "cpu_seconds", "peak_rss_gb"), zip(*each, strict=True), strict=True):
-            figures[f"{name}_{what}"] = max(values) if what == "peak_rss_gb" else statistics.median(values)
+    for name, each in measured.items():
+        for measure, values in zip(("seconds", "cpu_seconds", "peak_rss_gb"), zip(*each, strict=True), strict=True):
+            figures[f"{name}_{measure}"] = max(values) if measure == "peak_rss_gb" else statistics.median(values)
     for rival in RIVALS:
-        for what, column in (("", 0), ("_cpu", 1)):
-            ratios = [theirs[column] / ours[column] for ours, theirs in zip(told["reckg"], told[rival], strict=True)]
-            figures[f"speedup_vs_{rival}{what}"] = statistics.median(ratios)
+        for suffix, column in (("", 0), ("_cpu", 1)):
+            ratios = [
+                theirs[column] / ours[column] for ours, theirs in zip(measured["reckg"], measured[rival], strict=True)
+            ]
+            figures[f"speedup_vs_{rival}{suffix}"] = statistics.median(ratios)
     figures["peak_rss_gb"] = max(figures["reckg_peak_rss_gb"], figures["stage_peak_rss_gb"])
     return {name: float(value) for name, value in figures.items()}
 

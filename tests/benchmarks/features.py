@@ -1,11 +1,11 @@
-"""What one request costs beside the network: candidates of every source, their features, and reranking.
+"""The cost of a request without the network: candidates of every source, their features, and reranking.
 
 A synthetic world: users of groups with tastes, items with rare and common entities, texts, numbers, users with
-attributes. Requests of single users on one thread, as a server answers them; every part is timed on its own, in
-processor time of the thread, which other work on the machine does not lengthen as it does a clock's; medians over the
-requests are told. ``features_ms`` is of the request's candidates alone: what the sources and the features share is
-computed when the sources ask for it. ``extract_ms`` is of all that the features need, with a list of candidates given:
-what evaluation and training do. ``compiled_ms`` is reranking with compiled trees, where the extra 'compiled' is
+attributes. Requests of single users run on one thread, as in a server. Every part is timed on its own in processor time
+of the thread, because other work on the machine lengthens wall clock more. Figures are medians over the requests.
+``features_ms`` is for the request's candidates alone: values shared by sources and features are computed for the
+sources. ``extract_ms`` is for all inputs of the features of a given list, as in evaluation and training.
+``compiled_ms`` is reranking with compiled trees, where the extra 'compiled' is
 installed. ``search_ms`` is FAISS's own search for the candidates by the vectors, which retrieval does twice.
 retrieve_ms, features_ms, rerank_ms, compiled_ms, extract_ms, search_ms, candidates (mean).
 """
@@ -54,17 +54,17 @@ def history(args: argparse.Namespace, rng: np.random.Generator) -> History:
 def world(args: argparse.Namespace) -> tuple[FeatureTables, History, ItemIndex, np.ndarray, np.ndarray]:
     """Tables, history, index and vectors."""
     rng = np.random.default_rng(args.seed)
-    told = history(args, rng)
+    past = history(args, rng)
     items = rng.standard_normal((args.items, DIM), dtype=np.float32)
     items += 2 * rng.standard_normal((20, DIM), dtype=np.float32)[np.arange(args.items) % 20]
     items /= np.linalg.norm(items, axis=1, keepdims=True)
-    users = np.stack([items[told.items(user)].sum(axis=0) for user in range(args.users)])
+    users = np.stack([items[past.items(user)].sum(axis=0) for user in range(args.users)])
     users /= np.linalg.norm(users, axis=1, keepdims=True)
     entity = (500 * rng.random((args.items, 8)) ** 2).astype(np.int64)
     ones = np.ones(entity.size, dtype=np.float32)
     places = np.repeat(np.arange(args.items), 8), entity.ravel()
     tables = build_feature_tables(
-        told,
+        past,
         TableInputs(
             n_users=args.users,
             n_items=args.items,
@@ -80,7 +80,7 @@ def world(args: argparse.Namespace) -> tuple[FeatureTables, History, ItemIndex, 
             threads=1,
         ),
     )
-    return tables, told, build_index(items), users, items
+    return tables, past, build_index(items), users, items
 
 
 def ranker(features: np.ndarray, depths: dict[str, int], args: argparse.Namespace) -> Ranker:
@@ -92,15 +92,15 @@ def ranker(features: np.ndarray, depths: dict[str, int], args: argparse.Namespac
 
 
 def measured(args: argparse.Namespace) -> dict[str, float]:
-    tables, told, index, users, items = world(args)
+    tables, past, index, users, items = world(args)
     depths = dict.fromkeys(available_sources(tables), args.depth) | {"vectors": args.vectors}
 
     def of(user: int) -> UserScores:
         rows = np.array([user])
-        return UserScores(tables, told, rows, users[rows], items)
+        return UserScores(tables, past, rows, users[rows], items)
 
     def request(user: int, seconds: dict[str, list[float]]) -> int:
-        seen = np.array([0, len(told.items(user))]), told.items(user)
+        seen = np.array([0, len(past.items(user))]), past.items(user)
         began = time.thread_time()
         scores = of(user)
         found = retrieve(scores, index, depths, seen)
@@ -128,7 +128,7 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
     for turn, user in enumerate(
         np.random.default_rng(args.seed).permutation(args.users)[: args.requests + 20].tolist()
     ):
-        if turn == 20:  # what came before warmed up
+        if turn == 20:  # the turns before warmed up
             seconds = {part: [] for part in PARTS}
         sizes.append(request(user, seconds))
     if args.profile:

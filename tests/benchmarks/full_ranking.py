@@ -1,8 +1,8 @@
 """The best 100 of 100,000 items for each of 100,000 users at 64 dimensions: exact search, implicit and FAISS.
 
 The whole ranking is run by reckg alone, before a rival is imported: peak_rss_gb is the most memory (GiB) the process
-had by then. product_share: of the threads' processor time in that run, what went into the matrix products; processor
-time, because a share of wall clock counts what else the machine does. The rivals rank ``--rival-users`` of the users,
+had by then. product_share: the matrix products' share of the threads' processor time in that run; a share of
+wall clock would count other work of the machine. The rivals rank ``--rival-users`` of the users,
 and so does reckg, in interleaved rounds with the same threads: speedup_vs_implicit (`implicit.cpu.topk.topk`) and
 speedup_vs_faiss (`faiss.IndexFlatIP.search`) are the medians of the ratios of their times within a round. The lists
 must agree: only where two scores are closer than the product's rounding may the order differ.

@@ -1,4 +1,4 @@
-"""A large bundle made of arrays, for benchmarks: what its lists are worth is not the subject.
+"""A large bundle made of random arrays, for benchmarks of speed; the quality of its lists is meaningless.
 
 Vectors of 64 dimensions around cluster centres, ten items a user, attributes and numbers at random, and a ranker of
 trees of 31 leaves that learned noise.

@@ -3,7 +3,7 @@
 Generates the bookshop at 0.1, 0.3 and 1 times 1,000,000 users, 200,000 items, 10 interactions a user and 2,000,000
 triples, builds the graph, and runs the stage ``train`` for one epoch at 64 dimensions without a text encoder: every
 scale in a process of its own, so that a peak is that scale's. Data is kept in ``--folder`` and used again.
-loss, beside what guessing has, and NDCG@10 of the graph's vectors, beside popularity's, say whether it learned.
+loss, beside that of guessing, and NDCG@10 of the graph's vectors, beside popularity's, say whether it learned.
 epoch_s: seconds of the epoch's steps at the largest scale; peak_rss_gb: the most memory (GiB) that its process had.
 """
 
@@ -35,12 +35,12 @@ from reckg.pipeline.training.model_inputs import load_graph
 from reckg.pipeline.training.validation import validation_score
 from tests.benchmarks.measure import ROOT, Result, beside, finish, parser
 
-USERS, ITEMS, INTERACTIONS_PER_USER = 1_000_000, 200_000, 10.23  # of which 10.2 are left where a reader takes no more
+USERS, ITEMS, INTERACTIONS_PER_USER = 1_000_000, 200_000, 10.23  # 10.2 are left after readers that take no more
 COLUMNS = ("scale", "users", "items", "interactions", "triples", "epoch_s", "peak_rss_gb", "plan")
 
 
 def config(args: argparse.Namespace) -> Config:
-    """Everything at its default but for what the docstring says. Attribute values that over 13% of the books or readers
+    """All settings are defaults but for those in the docstring. Attribute values that over 13% of the books or readers
     have are no entities: that leaves 2,000,000 triples of 3,700,000. Nearly all interactions are training's."""
     return parse_config(
         {
@@ -78,7 +78,7 @@ def prepare(args: argparse.Namespace, scale: float) -> None:
 
 
 def measure(args: argparse.Namespace, scale: float) -> None:
-    """Trains for an epoch and leaves what it took in the run's folder."""
+    """Trains for an epoch and leaves its time and memory in the run's folder."""
     data, run = args.folder / f"data-{scale:g}", args.folder / f"run-{scale:g}"
     shutil.rmtree(run / "model", ignore_errors=True)
     settings = config(args)
@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace, scale: float) -> None:
 
 
 def popularity_ndcg(settings: Config, run: Path) -> float:
-    """What the most popular items score on the part that the epoch is validated on."""
+    """Scores the most popular items on the validation part."""
     prepared = read_prepared(run)
     counts = np.bincount(prepared.history("train", settings).item_idx, minlength=len(prepared.items))
     users, items = np.ones((len(prepared.users), 1), np.float32), counts[:, None].astype(np.float32)
@@ -121,7 +121,7 @@ def popularity_ndcg(settings: Config, run: Path) -> float:
 
 def bandwidth(tensors: GraphTensors, dim: int, rounds: int = 5) -> dict[str, float]:
     """propagation_share: the bytes a second that one product over the graph moves at least (a row read for every edge,
-    with its index and weight; a row written for every node), as a share of what a plain copy moves."""
+    with its index and weight; a row written for every node), as a share of a plain copy's rate."""
     device, n = tensors.head.device, tensors.graph.n_nodes
     nodes = torch.randn(n, dim, device=device)
     moved = len(tensors.head) * (4 * dim + 8) + n * 4 * dim

@@ -1,6 +1,6 @@
-"""What every benchmark shares: paired timing in interleaved rounds, the machine, and the JSON line it ends with.
+"""The common parts of all benchmarks: paired timing in interleaved rounds, the machine, and the JSON line at the end.
 
-A benchmark is run as ``python -m tests.benchmarks.NAME``. It prints what a person reads and, as its last line, one
+A benchmark is run as ``python -m tests.benchmarks.NAME``. It prints a table and, as its last line, one
 JSON object with the keys of ``Result``; ``--out FILE`` writes that object too.
 
 ``--beside COMMIT`` compares the commit that is checked out with another one. Each gets a git worktree and runs its own
@@ -36,7 +36,7 @@ Times = dict[str, list[float]]
 
 
 class Result(TypedDict):
-    """The JSON line. figures: names to numbers; settings: what was run; seed: of everything random in it."""
+    """The JSON line: figures by name, the settings of the run, and the seed of everything random."""
 
     benchmark: str
     figures: dict[str, float]
@@ -67,8 +67,8 @@ def interleaved(
 ) -> Times:
     """Seconds of every contender in every round, after warm-up rounds that are not counted.
 
-    A round runs each contender once, so that what else the machine does meets all of them alike; every round starts
-    with another one. On CUDA a run ends when the device has finished.
+    A round runs each contender once, so that other work of the machine affects all contenders alike. Every round
+    starts with another contender. On CUDA a run ends when the device has finished.
     """
     names = list(contenders)
     seconds: Times = {name: [] for name in names}
@@ -254,7 +254,7 @@ def ratios(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> 
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores this process may use, torch's threads, memory, and the CUDA device if that is what ran."""
+    """Processor, cores this process may use, torch's threads, memory, and the CUDA device if it was used."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -279,7 +279,7 @@ def in_a_process(work: Callable[..., None], *arguments: Any, **named: Any) -> No
 
 
 def peak_gb() -> float:
-    """The most memory (GiB) that this process had. ru_maxrss would start from the size of what started it."""
+    """The most memory (GiB) that this process had. ru_maxrss would start from the parent's size."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
 

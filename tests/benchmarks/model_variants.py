@@ -3,7 +3,7 @@
     python -m tests.benchmarks.model_variants --on jobs/configs/bookshop.toml build/dataset --out build/variants
 
 Every variant is the configuration with a few settings replaced, trained with the same seeds over the same prepared
-data. What is finished in the folder is not trained again. A variant that the configuration refuses, or that is what
+data. Finished trainings in the folder are kept. A variant that the configuration refuses, or that is the one
 the configuration says already, is skipped with its reason.
 """
 
@@ -83,7 +83,7 @@ def variants_table(
     wanted: Sequence[str],
     overwrite: bool,
 ) -> list[str]:
-    """Trains what is not trained yet and returns the table's lines."""
+    """Runs the missing trainings and returns the table's lines."""
     build_base(config, data, base, overwrite, print)
     prepared = read_prepared(base)
     held = ablation_part(prepared, "valid")

@@ -1,4 +1,4 @@
-"""What each kind of index costs: build time, memory, and recall@200 against the latency of one query.
+"""The cost of each kind of index: build time, memory, and recall@200 against the latency of a query.
 
 Items and queries are normal vectors whose variance falls from dimension to dimension as 1 / rank, as a spectrum does,
 brought to unit length. Each kind is built with reckg's defaults, its effort raised until it reaches the recall target,
@@ -6,7 +6,7 @@ and then one query is searched at a time, on one thread, as a server does. ``--f
 instead, over the allowed items exactly and through FAISS's selector, for several shares of allowed items: from that
 comes SELECTIVE of reckg.retrieval.index.
 <kind>_ms, _recall, _mb, _build_s: the median milliseconds of a query, recall, FAISS's file, seconds of the build;
-_batch_ms: milliseconds a query where ``--batch`` of them are searched at once, on the threads of the build.
+_batch_ms: milliseconds a query if ``--batch`` queries are searched at once, on the threads of the build.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def vectors(n: int, dim: int, seed: int) -> np.ndarray:
 
 
 def milliseconds(index: ItemIndex, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> float:
-    """The median time of one query."""
+    """Returns the median time of a query."""
     index.search(queries[:1], k, allowed=allowed)
     seconds = []
     for query in queries:

@@ -1,4 +1,4 @@
-"""What the server gives: latency, capacity of one core, what it adds to the bare stages, and what TLS and tokens cost.
+"""The server's latency, capacity of one core, overhead over the bare stages, and the cost of TLS and tokens.
 
 The reference load: 100,000 items of 64 dimensions, the 200 best by the vectors, all features, a forest of 300 trees of
 31 leaves over the 200, replies of 20. One worker has a core to itself and the client the other. The server is the one
@@ -42,7 +42,7 @@ SERVER_CORE, CLIENT_CORE = 0, 1
 
 @dataclass(frozen=True)
 class Server:
-    """A server of one worker: where it listens, and how long it took to be ready."""
+    """A server with a single worker: its address, and the seconds until it was ready."""
 
     address: str
     process: subprocess.Popen[str]
@@ -65,7 +65,7 @@ def server(bundle: Path, *words: str, env: dict[str, str] | None = None) -> Iter
         line = process.stdout.readline()
         found = re.search(r" at (\S+:\d+)$", line.strip())
         if found is None:
-            raise RuntimeError(f"the server did not start; it said {line!r}")
+            raise RuntimeError(f"the server did not start; its first line is {line!r}")
         yield Server(found[1], process, time.perf_counter() - began)
     finally:
         process.terminate()
@@ -98,8 +98,8 @@ class Client:
         self.pool.close()
         self.pool.join()
 
-    def ask(self, what: Any, address: str, **named: Any) -> Any:
-        return self.pool.apply(what, (address, self.user_ids, self.seconds), {**named, "connection": self.connection})
+    def ask(self, work: Any, address: str, **named: Any) -> Any:
+        return self.pool.apply(work, (address, self.user_ids, self.seconds), {**named, "connection": self.connection})
 
 
 def one_by_one(address: str, user_ids: list[str], seconds: float, *, connection: dict[str, Any]) -> dict[str, float]:
@@ -156,7 +156,7 @@ def open_loop(
 
 
 def bare(folder: Path, out: Path, seconds: float) -> None:
-    """Leaves the processor milliseconds of one request in process, alone on the server's core, in ``out``."""
+    """Writes the processor milliseconds of a request in process, alone on the server's core, to ``out``."""
     os.sched_setaffinity(0, {SERVER_CORE})
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -187,7 +187,7 @@ def capacity(client: Client, running: Server) -> tuple[float, float]:
 
 
 def secured(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """The environment of a server with TLS and tokens, and the client's side of it."""
+    """Returns the environment of a server with TLS and tokens, and the client's arguments for it."""
     import trustme
 
     from serving.access.tokens import create_token
@@ -253,7 +253,7 @@ def _figures(given: Any, folder: Path, ids: list[str], client: Client) -> dict[s
 def main(arguments: list[str] | None = None) -> Result:
     words = parser("Latency and capacity of the server.")
     words.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    words.add_argument("--parts", nargs="*", default=["reference", "tls", "sources", "1m"], help="what is measured")
+    words.add_argument("--parts", nargs="*", default=["reference", "tls", "sources", "1m"], help="parts to measure")
     words.add_argument("--folder", type=Path, help="keeps the bundles there, and uses what is there")
     given = words.parse_args(arguments)
     if given.beside:

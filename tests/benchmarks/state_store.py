@@ -1,4 +1,4 @@
-"""The state stores side by side: what a request pays to read a user's events, and what storing takes.
+"""The state stores side by side: the cost to read a user's events in a request, and to store events.
 
     python -m tests.benchmarks.state_store
 
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> Result:
             for store in stores.values():
                 filled(stack.enter_context(closing(store)), users, 10)
                 store.record_events([StoredEvent(f"many {number}", "many", "item", TIME) for number in range(200)])
-            for what, read, user_id in (
+            for figure, read, user_id in (
                 ("read_0_us", read_s, "nobody"),
                 ("read_10_us", read_s, "user-000007"),
                 ("read_200_us", read_s, "many"),
@@ -128,8 +128,8 @@ def main(arguments: list[str] | None = None) -> Result:
                     for name, store in stores.items():
                         calls[name] += read(store, user_id, n)
                 for name, took in calls.items():
-                    figures[f"{what}_{name}"] = statistics.median(took) * 1e6
-                    figures[f"{what.replace('_us', '_p95_us')}_{name}"] = statistics.quantiles(took, n=20)[-1] * 1e6
+                    figures[f"{figure}_{name}"] = statistics.median(took) * 1e6
+                    figures[f"{figure.replace('_us', '_p95_us')}_{name}"] = statistics.quantiles(took, n=20)[-1] * 1e6
             for size in (1, 100, 1000):
                 times = max(1, n // 10 // (1 if size < 100 else 5))
                 seconds = medians(interleaved({k: Writes(s, times, size, "w") for k, s in stores.items()}, rounds))

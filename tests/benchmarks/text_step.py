@@ -1,9 +1,9 @@
-"""What does training the text encoder cost? A training step of each policy beside one with the frozen encoder.
+"""The cost of training the text encoder: a training step of each policy beside a step with the frozen encoder.
 
 On the generated bookshop and, where the data are there, on ml-100k's titles: whole steps (loss, gradients, optimiser)
 of each data set's configuration with all-MiniLM-L6-v2, interleaved in one process. ``step_ratio_*``: the largest of
-the data sets' medians over rounds of (step / step with the frozen encoder). ``refresh_share_*``: what encoding all
-texts anew takes of an epoch that does it, likewise. On CUDA also ``peak_cuda_gb_*``: the most memory of a step, in GiB,
+the data sets' medians over rounds of (step / step with the frozen encoder). ``refresh_share_*``: the share of an
+epoch spent on encoding all texts anew, likewise. On CUDA also ``peak_cuda_gb_*``: the most memory of a step, in GiB,
 all policies' models being there.
 """
 
@@ -34,7 +34,7 @@ POLICIES = {"frozen": "frozen", "top_1": "top-k", "lora": "lora", "full": "full"
 
 
 class Trained:
-    """A model of one policy, ready for steps."""
+    """A model with a policy, ready for steps."""
 
     def __init__(
         self, policy: str, name: str, run: Path, batch_tokens: int | None, device: torch.device, bf16: bool

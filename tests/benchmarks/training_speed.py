@@ -3,8 +3,8 @@
     python -m tests.benchmarks.training_speed [--kgat recbole|authors] [--min-entity-degree N]
 
 Both train in one process on the same graph, split and candidates, with 64 dimensions, taking turns epoch by epoch. KGAT
-has ``--threads`` threads, by default one per core; reckg as many, by default what ``run.threads = 0`` gives it. reckg
-trains by the stage ``train`` with jobs/configs/ml-100k.toml; kgat_loop.py says what KGAT is. Validation (NDCG@10 over
+has ``--threads`` threads, by default one per core; reckg as many, by default by ``run.threads = 0``. reckg
+trains by the stage ``train`` with jobs/configs/ml-100k.toml; kgat_loop.py describes KGAT. Validation (NDCG@10 over
 full rankings, training items left out) is in neither's time. The data is ``ml-100k-split``; where that is not there,
 the generated bookshop.
 """
@@ -61,7 +61,7 @@ LIKE_KGAT: Changes = {
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch's training took (wall clock, and CPU time of all threads), and the NDCG@10 after it."""
+    """Times of an epoch's training (wall clock, and CPU time of all threads), and the NDCG@10 after it."""
 
     seconds: float
     cpu_seconds: float
@@ -150,7 +150,7 @@ class Rival:
         self.name, self.loop, self.validate, self.limit = name, loop, validate, limit
         self.threads = torch.get_num_threads()
         self.epochs: list[Epoch] = []
-        self.parts: list[dict[str, float]] = []  # what the loop says of each epoch
+        self.parts: list[dict[str, float]] = []  # the loop's figures for each epoch
 
     @property
     def finished(self) -> bool:
@@ -168,8 +168,8 @@ class Rival:
         self.epochs.append(Epoch(seconds, cpu, self.validate(*self.loop.model.vectors())))
         self._use(ours)
         parts = ", ".join(f"{name} {value:.3g}" for name, value in self.parts[-1].items())
-        what = f"{seconds:.2f} s, {cpu:.2f} CPU s, valid NDCG@10 {self.epochs[-1].score:.4f} ({parts})"
-        print(f"    KGAT ({self.name}) epoch {len(self.epochs)}: {what}", flush=True)
+        times = f"{seconds:.2f} s, {cpu:.2f} CPU s, valid NDCG@10 {self.epochs[-1].score:.4f} ({parts})"
+        print(f"    KGAT ({self.name}) epoch {len(self.epochs)}: {times}", flush=True)
 
     @staticmethod
     def _use(threads: int) -> None:
@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         other = rival(work, names[1], settings[1], SHORT)
         figures = measure(work, kgat, other)
         graph = kgat.loop.model.graph
-        told = {
+        settings_used = {
             "data": read_prepared(work.run).info["name"],
             "nodes": graph.num_nodes(),
             "edges": graph.num_edges(),
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     for name, value in figures.items():
         print(f"{name:40} {value:10.4g}")
     packages = ("dgl", "numpy", "torch")
-    return finish("training_speed", figures, told, packages=packages, seed=options.seed, out=options.out)
+    return finish("training_speed", figures, settings_used, packages=packages, seed=options.seed, out=options.out)
 
 
 def _parser() -> argparse.ArgumentParser:
