@@ -146,7 +146,7 @@ def valid_precedes_test(interactions: pl.DataFrame) -> bool:
     return bool((both["timestamp"] <= both["timestamp_test"]).all())
 
 
-def evaluate_system(
+def evaluate_system(  # noqa: PLR0913 - one call measures one system
     recommend: Recommend,
     users: np.ndarray,
     relevant: Rows,

@@ -123,7 +123,7 @@ def _along(grid: Grid, place: tuple[float, ...], axis: int, direction: int) -> I
         at += direction
 
 
-def tune(
+def tune(  # noqa: PLR0913 - shared by four baselines
     name: str,
     fit: Callable[[Setting], Baseline],
     train: History,

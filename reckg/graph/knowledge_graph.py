@@ -60,7 +60,7 @@ class KnowledgeGraph:
         return out
 
 
-def build_knowledge_graph(
+def build_knowledge_graph(  # noqa: PLR0913 - the graph's parts
     *,
     n_users: int,
     n_items: int,

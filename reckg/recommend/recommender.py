@@ -61,7 +61,7 @@ class Recommender:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
 
-    def recommend(
+    def recommend(  # noqa: PLR0913 - the options of a request, by keyword
         self,
         user_id: str | None = None,
         k: int = 10,

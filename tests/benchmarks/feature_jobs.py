@@ -1,8 +1,8 @@
 """Ten million generated events of a million users through the feature jobs: seconds, memory, and the same in pandas.
 
 The work of both: of repeated events the last one, the 5-core, the split by global time, interactions by index in order
-of user and time, the training histories, and their features: popularity overall and in the latest tenth, its trend, age of
-items, the length and the recency of histories. Both read one CSV file, by Polars' and pandas' readers. In pandas the
+of user and time, the training histories, and their features: popularity overall and in the latest tenth, trend, age
+of items, length and the recency of histories. Both read one CSV file, by Polars' and pandas' readers. In pandas the
 ids stay the strings that they are (speedup_vs_pandas), or are made categories first (speedup_vs_pandas_categories).
 Every run is a process of its own, so that a peak is that run's; the events come from another one. Results are compared
 before anything is timed. The stage build-graph, which reads Parquet and checks, writes and makes the graph besides, is

@@ -40,7 +40,7 @@ def exposure_section(
     ]
 
 
-def protocol_section(
+def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     held: HeldOut,
     parts: Sequence[str],
     split: str,
