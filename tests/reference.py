@@ -201,3 +201,76 @@ def doubly_robust(reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, wan
     Source: Dudik, Langford & Li 2011, arXiv:1103.4601.
     """
     return float(np.mean(wanted + weight * (reward - shown)))
+
+
+def recall_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Share of one user's held-out items that are in the first k places.
+
+    Args:
+        ranked: (n,) int item_idx, best first, no repeats; -1 is padding.
+        relevant: (m,) int held-out item_idx, distinct, m >= 1.
+        k: cut-off, k >= 1.
+    Returns:
+        hits / m, in [0, 1]. It stays below 1 where m > k.
+    Raises:
+        ValueError: m == 0 or k < 1.
+    """
+    return float(_hits(ranked, relevant, k).sum() / len(relevant))
+
+
+def ndcg_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Binary NDCG@k of one user's ranked list.
+
+    Args:
+        ranked: (n,) int item_idx, best first, no repeats; -1 is padding.
+        relevant: (m,) int held-out item_idx, distinct, m >= 1.
+        k: cut-off, k >= 1.
+    Returns:
+        Value in [0, 1]. The ideal list has min(k, m) hits: every held-out item counts, not only the retrieved.
+    Raises:
+        ValueError: m == 0 or k < 1.
+    Source: Järvelin & Kekäläinen 2002, doi:10.1145/582415.582418.
+    """
+    hits = _hits(ranked, relevant, k)
+    discount = _log_discount(k)
+    return float(hits @ discount[: len(hits)] / discount[: min(k, len(relevant))].sum())
+
+
+def mrr_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """1 / rank of the first hit in the first k places, 0 without one. Arguments and errors as in `recall_at_k`."""
+    places = np.flatnonzero(_hits(ranked, relevant, k))
+    return 1.0 / float(places[0] + 1) if len(places) else 0.0
+
+
+def hit_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """1 where the first k places hold a held-out item, else 0. Arguments and errors as in `recall_at_k`."""
+    return float(_hits(ranked, relevant, k).any())
+
+
+def map_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Average precision at k: precision at the rank of every hit, summed and divided by min(k, m).
+
+    The ideal list has average precision 1, also where more items are held out than the list has places. (TREC divides
+    by m alone; the mean over users is MAP.) Arguments and errors as in `recall_at_k`.
+    """
+    hits = _hits(ranked, relevant, k)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float((precision * hits).sum() / min(k, len(relevant)))
+
+
+def precision_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """hits / k, also where the list is shorter than k. Arguments and errors as in `recall_at_k`."""
+    return float(_hits(ranked, relevant, k).sum() / k)
+
+
+def _hits(ranked: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    if len(relevant) == 0:
+        raise ValueError("no held-out item: the metric is undefined for this user")
+    top = np.asarray(ranked)[:k]
+    return np.isin(top, relevant) & (top >= 0)
+
+
+def _log_discount(k: int) -> np.ndarray:
+    return 1 / np.log2(np.arange(2, k + 2))

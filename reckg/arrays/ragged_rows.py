@@ -74,3 +74,37 @@ def not_listed(listed: Rows, row: np.ndarray, value: np.ndarray, n_values: int) 
     table = np.zeros(n * n_values, dtype=bool)
     table[listed_key] = True
     return np.asarray(~table[key])
+
+
+def hit_matrix(item_idx: np.ndarray, rows: Rows) -> np.ndarray:
+    """Marks the places of lists that hold an item of the list's own row. -1 never does.
+
+    Args:
+        item_idx: (n, K).
+        rows: compressed rows of n sets.
+    Returns:
+        (n, K) bool.
+    Raises:
+        ValueError: an item repeats within a list or within a row.
+
+    >>> import numpy as np
+    >>> from reckg.arrays.ragged_rows import hit_matrix
+    >>> hit_matrix(np.array([[3, 1, -1]]), (np.array([0, 2]), np.array([1, 5]))).tolist()
+    [[False, True, False]]
+    """
+    n, width = item_idx.shape
+    indptr, members = rows
+    highest = max(int(item_idx.max(initial=0)), int(members.max(initial=0)))
+    stride = highest + 2  # more than n_items, so that a row's padding meets no item of the row before
+    lists = item_idx + np.arange(n, dtype=np.int64)[:, None] * stride
+    real = item_idx >= 0
+    ordered = np.sort(np.where(real, lists, -1 - np.arange(width)), axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ValueError("a ranked list holds an item twice")
+    keys = np.sort(np.repeat(np.arange(n, dtype=np.int64), np.diff(indptr)) * stride + members)
+    if (keys[1:] == keys[:-1]).any():
+        raise ValueError("a row of items holds an item twice")
+    if not len(keys):
+        return np.zeros((n, width), dtype=bool)
+    place = np.minimum(np.searchsorted(keys, lists), len(keys) - 1)
+    return keys[place] == lists

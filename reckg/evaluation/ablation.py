@@ -14,15 +14,18 @@ from reckg.evaluation.slices import popularity_groups
 from reckg.metrics.ranking import ranking_metrics
 from reckg.metrics.significance import bootstrap_interval, paired_difference
 
-METRIC = "ndcg@10"  # decides; the others are told beside it
+METRIC = "ndcg@10"  # decides; the other metrics are shown beside it
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the held-out users, and the held-out items of theirs that count.
+    """A part of the held-out users and items.
 
-    rows (n,) places among the users of a HeldOut; relevant: a row for each of these, none empty.
+    Args:
+        name, does: for the report.
+        rows: (n,) places among the users of a HeldOut.
+        relevant: held-out items that count, a row for each user, none empty.
     """
 
     name: str
@@ -31,13 +34,17 @@ class Slice:
     relevant: Rows
 
     def metrics(self, lists: np.ndarray) -> dict[str, np.ndarray]:
-        """NDCG@10 and Recall@20, (n,) each, from the lists (users of the HeldOut, >= 20) of one system."""
+        """Computes NDCG@10 and Recall@20, (n,) each.
+
+        Args:
+            lists: (users of the HeldOut, >= 20) of a system.
+        """
         found = ranking_metrics(lists[self.rows], self.relevant, (10, 20))
         return {name: found[name] for name in (METRIC, "recall@20")}
 
 
 def slices(held: HeldOut, history_length: np.ndarray, train_users: np.ndarray) -> list[Slice]:
-    """All users, users with short histories, and long-tail and cold items; empty ones are left out.
+    """Makes slices of all users, users with short histories, and long-tail and cold items. Empty ones are left out.
 
     Args:
         history_length: (n,) training interactions of each user of ``held``.
@@ -68,7 +75,7 @@ def slices(held: HeldOut, history_length: np.ndarray, train_users: np.ndarray) -
 
 
 def _item_slice(name: str, does: str, held: HeldOut, wanted: np.ndarray) -> Slice:
-    """The users with a wanted (n_items,) bool held-out item, these items alone."""
+    """Makes a slice of the users with a wanted held-out item, and of these items. wanted: (n_items,) bool."""
     indptr, items = held.relevant
     row = np.repeat(np.arange(len(held.users)), np.diff(indptr))
     mine = wanted[items]
@@ -78,9 +85,13 @@ def _item_slice(name: str, does: str, held: HeldOut, wanted: np.ndarray) -> Slic
 
 
 def system_figures(part: Slice, by_seed: Sequence[np.ndarray], samples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Metric -> {"mean", "low", "high", "by_seed"} of one system's lists with each training seed.
+    """Computes a system's metrics, with a bootstrap interval over users of their means over the seeds.
 
-    The interval is a bootstrap over users of their means over the seeds.
+    Args:
+        by_seed: lists of each training seed.
+        samples: bootstrap samples.
+    Returns:
+        metric -> {"mean", "low", "high", "by_seed"}.
     """
     metrics = [part.metrics(lists) for lists in by_seed]
     return {
@@ -93,10 +104,15 @@ def system_figures(part: Slice, by_seed: Sequence[np.ndarray], samples: int, see
 def difference(
     part: Slice, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], samples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Metric -> ours minus theirs, lists with the same training seeds in the same order.
+    """Compares two systems by their metrics.
 
-    {"mean", "low", "high", "p"} are paired over users, whose values are averaged over the seeds first; by_seed has each
-    seed's mean difference; lift is the difference over the other's mean, None where that is 0.
+    Args:
+        ours, theirs: lists with the same training seeds in the same order.
+        samples: bootstrap samples.
+    Returns:
+        metric -> ours minus theirs. {"mean", "low", "high", "p"} are paired over users, whose values are averaged over
+        the seeds first. by_seed has each seed's mean difference. lift is the difference over the other's mean, None if
+        the mean is 0.
     """
     out: dict[str, dict[str, Any]] = {}
     pairs = [(part.metrics(a), part.metrics(b)) for a, b in zip(ours, theirs, strict=True)]
@@ -110,7 +126,7 @@ def difference(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for as many comparisons as there are. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
+    """Corrects p-values for their number. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
     order, out, highest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
     for place, i in enumerate(order):
         highest = max(highest, min(1.0, (len(p) - place) * p[i]))
@@ -119,9 +135,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def judge(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Adds ``p_holm`` and ``judgement`` to comparisons that are made together, each with a difference under METRIC.
+    """Adds ``p_holm`` and ``judgement`` to comparisons that are made together.
 
-    better or worse: the corrected p is below LEVEL and every seed's difference has the sign; else no clear difference.
+    better or worse: the corrected p is below LEVEL and every seed's difference has the sign; otherwise no clear
+        difference.
+
+    Args:
+        comparisons: each with a difference under METRIC.
     """
     for comparison, p in zip(comparisons, holm([c[METRIC]["p"] for c in comparisons]), strict=True):
         found = comparison[METRIC]
@@ -133,7 +153,7 @@ def judge(comparisons: Sequence[dict[str, Any]]) -> None:
 
 
 def sentences(subject: str, other: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was judged, in words: "The true graph is better than a shuffled one for all users (+0.0120 [...])."
+    """Describes judged comparisons: "The true graph is better than a shuffled one for all users (+0.0120 [...])."
 
     Args:
         subject, other: "the true graph", "a shuffled one".
@@ -152,7 +172,7 @@ def sentences(subject: str, other: str, comparisons: Sequence[Mapping[str, Any]]
 
 
 def interval(found: Mapping[str, float]) -> str:
-    """A difference with its interval: "+0.0120 [+0.0080, +0.0160]"."""
+    """Formats a difference with its interval: "+0.0120 [+0.0080, +0.0160]"."""
     return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
 
 

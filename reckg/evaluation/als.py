@@ -14,7 +14,7 @@ from reckg.ranking.tables.factors import fit_implicit_als
 
 @dataclass(frozen=True)
 class Als:
-    """Score: inner product of the item's factors and the user's, which are solved for the history that is given."""
+    """The inner product of the item's factors and the user's, which are solved for the given history."""
 
     model: Any
     count: np.ndarray
@@ -41,11 +41,13 @@ def fit_als(
     seed: int = 0,
     threads: int = 0,
 ) -> Als:
-    """ALS over binary interactions.
+    """Fits ALS over binary interactions.
 
     Args:
-        regularisation: lambda, not scaled by the number of interactions. alpha: confidence of an interaction; that of
-            all other pairs is 1.
+        train: training interactions.
+        factors: dimensions.
+        regularisation: lambda, not scaled by the number of interactions.
+        alpha: confidence of an interaction; all other pairs have 1.
         threads: 0: one per core. The result does not depend on it.
     Source: Hu, Koren & Volinsky 2008, doi:10.1109/ICDM.2008.22; solved as by Takács et al. 2011.
     """

@@ -1,8 +1,8 @@
-"""The baselines that every report shows beside the model: popularity, item-kNN and EASE; ALS is in ``als.py``.
+"""The baselines beside the model in every report: popularity, item-kNN and EASE; ALS is in ``als.py``.
 
-Each is fitted on training interactions and scores the items for a history given when it is asked, so that the same
-fit serves validation and test; what is popular of late is counted in all that is known. Interactions are binary:
-repeats and weights are ignored. A user without history gets the order of popularity from all of them.
+Each is fitted on training interactions and scores the items for a history that is given later, so that the same fit
+serves validation and test. Recent popularity is counted in all known interactions. Interactions are binary: repeats and
+weights are ignored. A user without history gets the order of popularity from all baselines.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ from reckg.evaluation.protocol import HeldOut, Recommend
 from reckg.ranking.tables.ease import ease_weights, inverse_precision, user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
-BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with what orders them
-PAIRS_AT_ONCE = 4_000_000  # item pairs held at once while neighbours are looked for: about 200 MB
+BLOCK_VALUES = 8_000_000  # scores held at once: 32 MB of float32, about 200 MB with their order
+PAIRS_AT_ONCE = 4_000_000  # item pairs held at once in the search of neighbours: about 200 MB
 Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # item, neighbour, cosine, rank from 0
 
 
 class Baseline(Protocol):
-    """A fitted baseline. ``settings`` is what the report prints."""
+    """A fitted baseline. The report prints ``settings``."""
 
     @property
     def settings(self) -> dict[str, Any]: ...
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
-        """(b, n_items) float32 scores for (b,) users with the given history; higher is better."""
+        """Scores all items for (b,) users with the given history: (b, n_items) float32, higher is better."""
 
 
 @dataclass(frozen=True)
 class Popularity:
-    """Score of an item: how many users have it in training. count (n_items,) float32."""
+    """Number of an item's users in training.
+
+    Args:
+        count: (n_items,) float32.
+    """
 
     count: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
@@ -47,9 +51,10 @@ class Popularity:
 
 @dataclass(frozen=True)
 class ItemKnn:
-    """Score of item i: the sum of its cosines with those of the user's items that are among i's nearest neighbours.
+    """Sum of an item's cosines with those of the user's items that are its nearest neighbours.
 
-    transition (n_items, n_items) sparse float32: row j, column i holds the cosine where j is a neighbour of i.
+    Args:
+        transition: (n_items, n_items) sparse float32: row j, column i holds the cosine if j is a neighbour of i.
     """
 
     transition: sparse.csr_matrix
@@ -63,9 +68,11 @@ class ItemKnn:
 
 @dataclass(frozen=True)
 class Ease:
-    """Score: the user's binary row times a dense item-item matrix with zero diagonal.
+    """The user's binary row times a dense item-item matrix with zero diagonal.
 
-    modelled (m,) int64: the items of the matrix, (m, m) float32. Every other item scores 0.
+    Args:
+        weights: (m, m) float32.
+        modelled: (m,) int64: the items of the matrix. Every other item scores 0.
     """
 
     weights: np.ndarray
@@ -90,11 +97,11 @@ def fit_popularity(train: History, n_items: int) -> Popularity:
 
 
 def fit_recent_popularity(known: History, n_items: int, *, share: float = 0.1) -> Popularity:
-    """Popularity among the latest interactions alone; equal items are ordered by their popularity in all.
+    """Counts popularity among the latest interactions. Equal items are ordered by their overall popularity.
 
     Args:
         known: with times that are comparable between users.
-        share: of the interactions that count, in (0, 1]; those at the first one's very time count too.
+        share: of the interactions that count, in (0, 1]; interactions at the time of the first one count too.
     Raises:
         ValueError: share is not in (0, 1].
     """
@@ -112,8 +119,11 @@ def fit_recent_popularity(known: History, n_items: int, *, share: float = 0.1) -
 
 
 def fit_item_knn(train: History, n_items: int, *, neighbours: int = 100, shrink: float = 0.0) -> ItemKnn:
-    """Item-kNN with the cosine c_ij / (sqrt(c_i c_j) + shrink), the best ``neighbours`` kept for each item.
+    """Fits item-kNN with the cosine c_ij / (sqrt(c_i c_j) + shrink).
 
+    Args:
+        neighbours: number of neighbours of an item.
+        shrink: lowers the cosines of rare items.
     Source: Sarwar et al. 2001, doi:10.1145/371920.372071; the shrink term as in Bell & Koren 2007.
     """
     table = nearest(user_item_matrix(train, n_items), neighbours, shrink)
@@ -121,13 +131,13 @@ def fit_item_knn(train: History, n_items: int, *, neighbours: int = 100, shrink:
 
 
 def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max_items: int = 20_000) -> Ease:
-    """EASE (see ``ease_weights``) over the catalogue, or its most popular items.
+    """Fits EASE (see ``ease_weights``) over the catalog, or its most popular items.
 
     Args:
         train: training interactions.
-        n_items: items of the catalogue.
+        n_items: items of the catalog.
         regularisation: lambda, > 0.
-        max_items: above this many items, only the most popular are modelled; the others score 0.
+        max_items: with more items, only the most popular are modelled; the others score 0.
     Raises:
         ValueError: regularisation <= 0 or max_items < 1.
     """
@@ -149,9 +159,13 @@ def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max
 
 
 def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_items: int, k: int) -> Recommend:
-    """A baseline as a system to evaluate: top k of its scores for held.users, without held.excluded.
+    """Makes a baseline a system to evaluate: the top k of its scores without held.excluded.
 
     Users are scored in sub-blocks, so that no more than `BLOCK_VALUES` scores exist at once.
+
+    Args:
+        history: as of the time of the lists.
+        held: the users.
     """
     indptr, items = held.excluded
     block = max(1, BLOCK_VALUES // max(1, n_items))
@@ -172,13 +186,13 @@ def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_item
 
 
 def top_items(scores: np.ndarray, k: int) -> ScoredItems:
-    """The k best columns of every row, best first, ties by the lower item_idx.
+    """Finds the k best columns of every row, best first, ties by the lower item_idx.
 
     Args:
         scores: (b, n_items) float32; -inf marks an item that must not be listed.
         k: places of the lists.
     Returns:
-        (b, k); padded with -1 and -inf where a row has fewer than k items.
+        (b, k); padded with -1 and -inf if a row has fewer than k items.
     Raises:
         DataError: a score is NaN.
     """
@@ -208,7 +222,15 @@ def _popularity_without_history(scores: np.ndarray, matrix: sparse.csr_matrix, c
 
 
 def nearest(matrix: sparse.csr_matrix, neighbours: int, shrink: float) -> Neighbours:
-    """The nearest neighbours of every item: (item, neighbour, cosine), by item, then falling cosine, then neighbour."""
+    """Finds the nearest neighbours of every item.
+
+    Args:
+        matrix: (users, items) of ones.
+        neighbours: number for each item.
+        shrink: as in fit_item_knn.
+    Returns:
+        item, neighbour, cosine and rank, by item, then falling cosine, then neighbour.
+    """
     n_items = matrix.shape[1]
     columns = matrix.T.tocsr()
     norm = np.sqrt(np.diff(columns.indptr).astype(np.float64))

@@ -1,7 +1,7 @@
-"""What accuracy does not tell of lists: how much of the catalogue they show, how popular, alike, new and balanced.
+"""Properties of lists beside accuracy: coverage of the catalog, popularity, similarity, novelty and balance.
 
-Lists are (n, k) item_idx, best first, padded with -1. Figures of a user are (n,) float64, NaN where they are not
-defined for the user. Users' blocks bound the memory.
+Lists are (n, k) item_idx, best first, padded with -1. Figures of a user are (n,) float64, NaN if they are not defined
+for the user. Users' blocks bound the memory.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.data.history import History
-from reckg.metrics.ranking import hit_matrix
 from reckg.ranking.tables.ease import user_item_matrix
 
 BLOCK_USERS = 4096
-SMOOTHING = 0.01  # of the history's distribution in the list's, so that the divergence is finite (Steck 2018)
+SMOOTHING = 0.01  # share of the history's mix in the list's, for a finite divergence (Steck 2018)
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """What the figures need of the items.
+class Catalog:
+    """Properties of the items that the figures need.
 
-    users_of (n_items,) float: users of each item in training, of ``n_users``. vectors (n_items, d) sparse or dense:
-    two items' likeness is their cosine; a zero row is an item of which nothing is known. values (n_items, v) sparse:
-    the calibration column, each row summing to 1, or empty where the item has none; None: there is no such column. tail
-    (n_items,) bool: the items of the long tail.
+    Args:
+        users_of: (n_items,) float: users of each item in training, out of ``n_users``.
+        vectors: (n_items, d) sparse or dense: the likeness of two items is their cosine; a zero row is an unknown item.
+        values: (n_items, v) sparse: the calibration column, each row summing to 1, or empty; None: without a column.
+        tail: (n_items,) bool: the items of the long tail.
     """
 
     users_of: np.ndarray
@@ -40,15 +40,15 @@ class Catalogue:
 
 
 def user_figures(
-    lists: np.ndarray, users: np.ndarray, relevant: Rows, history: History, catalogue: Catalogue, expected: np.ndarray
+    lists: np.ndarray, users: np.ndarray, relevant: Rows, history: History, catalog: Catalog, expected: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The figures of every user.
+    """Computes the figures of every user.
 
     Args:
         lists: (n, k) of the (n,) users.
         relevant: their held-out items, a row for each.
         history: as of the time of the lists.
-        expected: (n, j) what a system without any insight shows the same users, here the most popular items.
+        expected: (n, j) obvious items for the same users, here the most popular ones.
     Returns:
         novelty: mean -log2 of an item's share of the training users, in bits (Vargas & Castells 2011). popularity: mean
         training users of the items (RecBole's AveragePopularity). popularity_lift: this against the mean over the
@@ -60,33 +60,36 @@ def user_figures(
     """
     n = len(lists)
     names = ["novelty", "popularity", "popularity_lift", "tail", "diversity", "serendipity"]
-    names += ["miscalibration"] if catalogue.values is not None else []
+    names += ["miscalibration"] if catalog.values is not None else []
     out = {name: np.full(n, np.nan) for name in names}
-    bits = -np.log2((catalogue.users_of + 1) / (catalogue.n_users + 1))  # one more of each: an unseen item is finite
-    unit = _unit_rows(catalogue.vectors)
+    bits = -np.log2((catalog.users_of + 1) / (catalog.n_users + 1))  # plus one each: an unseen item stays finite
+    unit = _unit_rows(catalog.vectors)
     for block in _blocks(n):
         top = lists[block].astype(np.int64)
         listed, taken = _membership(top, len(bits)), user_item_matrix(history, len(bits), user_idx=users[block])
         out["novelty"][block] = _mean(listed, bits)
-        out["popularity"][block] = _mean(listed, catalogue.users_of)
-        before = _mean(taken, catalogue.users_of)
+        out["popularity"][block] = _mean(listed, catalog.users_of)
+        before = _mean(taken, catalog.users_of)
         with np.errstate(invalid="ignore", divide="ignore"):
             out["popularity_lift"][block] = np.where(before > 0, out["popularity"][block] / before - 1, np.nan)
-        out["tail"][block] = _mean(listed, catalogue.tail.astype(np.float64))
+        out["tail"][block] = _mean(listed, catalog.tail.astype(np.float64))
         out["diversity"][block] = intra_list_diversity(listed, unit)
         hits = hit_matrix(top, take_rows(relevant, block))
         known = _rows_of_lists(expected[block].astype(np.int64))
         out["serendipity"][block] = (hits & ~hit_matrix(top, known)).sum(axis=1) / top.shape[1]
-        if catalogue.values is not None:
-            out["miscalibration"][block] = miscalibration(taken @ catalogue.values, listed @ catalogue.values)
+        if catalog.values is not None:
+            out["miscalibration"][block] = miscalibration(taken @ catalog.values, listed @ catalog.values)
     return out
 
 
 def intra_list_diversity(listed: sparse.csr_matrix, unit: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-    """(n,) mean of 1 - cosine over the pairs of a list; NaN with fewer than two items that have a vector.
+    """Averages 1 - cosine over the pairs of a list.
 
     Args:
-        listed: (n, n_items) of ones. unit: (n_items, d) rows of length 1, or 0.
+        listed: (n, n_items) of ones.
+        unit: (n_items, d) rows of length 1, or 0.
+    Returns:
+        (n,); NaN with fewer than two items that have a vector.
     """
     known = _squared_length(unit) > 0
     m = listed @ known.astype(np.float64)
@@ -98,9 +101,14 @@ def intra_list_diversity(listed: sparse.csr_matrix, unit: sparse.csr_matrix | np
 
 
 def miscalibration(wanted: sparse.csr_matrix, given: sparse.csr_matrix) -> np.ndarray:
-    """(n,) KL(p || (1 - SMOOTHING) q + SMOOTHING p) of the rows' shares p of (n, v) wanted and q of given.
+    """Computes KL(p || (1 - SMOOTHING) q + SMOOTHING p).
 
-    NaN where a row is empty. Source: Steck 2018, Calibrated Recommendations, doi:10.1145/3240323.3240372.
+    Source: Steck 2018, Calibrated Recommendations, doi:10.1145/3240323.3240372.
+
+    Args:
+        wanted, given: (n, v) rows of shares p and q.
+    Returns:
+        (n,); NaN for an empty row.
     """
     mass = [np.asarray(part.sum(axis=1)).ravel() for part in (wanted, given)]
     p, q = (sparse.diags_array(1 / np.where(m > 0, m, 1)) @ part for m, part in zip(mass, (wanted, given), strict=True))
@@ -113,27 +121,35 @@ def miscalibration(wanted: sparse.csr_matrix, given: sparse.csr_matrix) -> np.nd
 
 
 def item_exposure(lists: np.ndarray, n_items: int) -> np.ndarray:
-    """(n_items,) int64: the places that every item has in the lists."""
+    """Counts the places of every item in the lists: (n_items,) int64."""
     return np.bincount(lists[lists >= 0], minlength=n_items)
 
 
 def gini_index(exposure: np.ndarray) -> float:
-    """0: every item has as many places; towards 1: one item has all. RecBole's GiniIndex; 0 without any place."""
+    """Computes the Gini index of places: 0: all items have as many; towards 1: one item has all.
+
+    RecBole's GiniIndex; 0 without any place.
+    """
     n, ordered = len(exposure), np.sort(exposure)
     total = ordered.sum()
     return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total)) if total else 0.0
 
 
 def shannon_entropy(exposure: np.ndarray) -> float:
-    """Entropy of the places over the items, in nats. RecBole's ShannonEntropy divides it by the items shown."""
+    """Computes the entropy of places over items, in nats. RecBole's ShannonEntropy divides it by the items shown."""
     share = exposure[exposure > 0] / max(exposure.sum(), 1)
     return float(-(share * np.log(share)).sum()) + 0.0
 
 
 def gini_interval(lists: np.ndarray, n_items: int) -> dict[str, float]:
-    """The Gini index with a 95% interval over users: {"mean", "low", "high"}.
+    """Computes the Gini index with a 95% interval over users.
 
-    The standard error is the infinitesimal jackknife's: of each user's influence on the index (Efron 1982, chapter 6).
+    The standard error is the infinitesimal jackknife's: each user's influence on the index (Efron 1982, chapter 6).
+
+    Args:
+        lists: (n, k).
+    Returns:
+        {"mean", "low", "high"}.
     """
     exposure = item_exposure(lists, n_items)
     gini, total = gini_index(exposure), max(int(exposure.sum()), 1)
@@ -146,10 +162,14 @@ def gini_interval(lists: np.ndarray, n_items: int) -> dict[str, float]:
 
 
 def value_exposure(lists: np.ndarray, code: np.ndarray, n_values: int) -> np.ndarray:
-    """(n, n_values) float64: the share of a list's places that the items of each value have.
+    """Computes the share of a list's places that the items of each value have.
 
     Args:
+        lists: (n, k).
         code: (n_items,) int, the value of every item, -1 for none.
+        n_values: number of values.
+    Returns:
+        (n, n_values) float64.
     """
     value = np.where(lists >= 0, code[lists], -1)
     row, place = np.nonzero(value >= 0)
@@ -169,13 +189,13 @@ def _rows_of_lists(lists: np.ndarray) -> Rows:
 
 
 def _membership(lists: np.ndarray, n_items: int) -> sparse.csr_matrix:
-    """(n, n_items) of ones where the list holds the item."""
+    """Marks the items of each list: (n, n_items)."""
     indptr, items = _rows_of_lists(lists)
     return sparse.csr_matrix((np.ones(len(items)), items, indptr), shape=(len(lists), n_items))
 
 
 def _mean(rows: sparse.csr_matrix, value: np.ndarray) -> np.ndarray:
-    """(n,) mean value of the items of each row; NaN where it has none."""
+    """Averages values over the items of each row: (n,); NaN for an empty row."""
     length = np.diff(rows.indptr)
     return np.where(length > 0, (rows @ value) / np.maximum(length, 1), np.nan)
 
@@ -189,6 +209,6 @@ def _unit_rows(vectors: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix | n
 
 
 def _squared_length(rows: Any) -> np.ndarray:
-    """(n,) float64 of (n, d) sparse or dense."""
+    """Computes the squared length of (n, d) sparse or dense rows: (n,) float64."""
     squared = rows.multiply(rows) if sparse.issparse(rows) else np.asarray(rows, dtype=np.float64) ** 2
     return np.asarray(squared.sum(axis=1)).ravel()

@@ -1,8 +1,8 @@
-"""New items: rankings among them alone, their share of what is shown, and the baselines that can place them.
+"""New items: rankings among them alone, their share of places, and the baselines that can place them.
 
-Where whole items are kept from training, systems that know an item by its users alone cannot tell the new ones
-apart. Such ties are broken by chance, another for every user: who knows nothing does as well as the random order, and
-no better for the luck of a place in the catalogue.
+If whole items are kept from training, systems that know an item by its users alone cannot tell the new ones apart. Ties
+of this kind are broken by chance, differently for every user: a system without knowledge does as well as the random
+order, and no better for the luck of a place in the catalog.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Scores = Callable[[np.ndarray], np.ndarray]  # (b,) user_idx to (b, n_items) flo
 
 @dataclass(frozen=True)
 class RandomOrder:
-    """A baseline: n_items in an order by chance for every user, the same whoever else is asked about."""
+    """A baseline: n_items in a random order for every user, independent of the other users."""
 
     n_items: int
     seed: int
@@ -42,10 +42,11 @@ class RandomOrder:
 
 @dataclass(frozen=True)
 class TextKnn:
-    """A baseline: the cosine of an item's text vector with the mean of those of the user's distinct items.
+    """A baseline: the cosine of an item's text vector with the mean over the user's distinct items.
 
-    vectors (n_items, d) float32, unit length, zero where an item has no text. The user's mean is left unscaled: that
-    changes no order.
+    Args:
+        vectors: (n_items, d) float32, unit length, zero for an item without text. The user's mean is left unscaled,
+            which changes no order.
     """
 
     vectors: np.ndarray
@@ -58,14 +59,14 @@ class TextKnn:
 
 
 def fit_text_knn(vectors: np.ndarray) -> TextKnn:
-    """From (n_items, d) text vectors of any length, zero where an item has no text."""
+    """Scales (n_items, d) text vectors to unit length. Zero rows have no text."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
     return TextKnn(unit, {"encoder": "pretrained", "items_without_text": int((length == 0).sum())})
 
 
 def order_as_scores(recommend: Recommend, n_items: int) -> Scores:
-    """A system's lists as scores that fall from place to place; -inf for the items that are not in them."""
+    """Turns a system's lists into scores that fall from place to place; -inf for unlisted items."""
 
     def scores(user_idx: np.ndarray) -> np.ndarray:
         lists = recommend(user_idx).item_idx
@@ -78,7 +79,12 @@ def order_as_scores(recommend: Recommend, n_items: int) -> Scores:
 
 
 def rank_among(scores: Scores, candidates: np.ndarray, k: int, chance: RandomOrder) -> Recommend:
-    """Lists of at most k of the candidates (c,) item_idx, by falling score, equal ones in the user's random order."""
+    """Ranks the candidates by falling score, equal ones in the user's random order.
+
+    Args:
+        candidates: (c,) item_idx.
+        k: most places.
+    """
 
     def recommend(user_idx: np.ndarray) -> ScoredItems:
         mine = scores(user_idx)[:, candidates]
@@ -93,7 +99,12 @@ def rank_among(scores: Scores, candidates: np.ndarray, k: int, chance: RandomOrd
 def evaluate_among(
     scores: Scores, candidates: np.ndarray, held: HeldOut, ks: Sequence[int], chance: RandomOrder
 ) -> SystemResult:
-    """Measures one system among the candidates (c,) alone, over blocks of users that bound the scores held at once."""
+    """Measures a system among the candidates alone, over blocks of users that bound the scores held at once.
+
+    Args:
+        candidates: (c,) item_idx.
+        ks: cut-offs.
+    """
     return evaluate_system(
         rank_among(scores, candidates, max(ks), chance),
         held.users,
@@ -114,12 +125,12 @@ def cold_items_section(
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's ``cold_items``: like the report itself systems and comparisons, over rankings among new items.
+    """Makes the report's ``cold_items``: systems and comparisons over rankings among new items.
 
     Args:
         among: system -> its result among the test part's new items.
         everywhere: system -> its result over all items, with the exposure of the new ones.
-        settings: system -> what the report prints of it.
+        settings: system -> the settings that the report prints.
         counts: new_items, other_new_items (of the validation part), items, new_interactions, interactions.
     Returns:
         Each system's ``test`` holds the metrics among the new items, ``all`` recall and exposure at every cut-off in

@@ -34,16 +34,16 @@ SYSTEMS = {
     "text_knn": ("text kNN", "cosine of the item's text with the mean of the texts of the user's items, not trained"),
 }
 BASELINES = ("popularity", "popularity_recent", "item_knn", "ease", "als", "random", "text_knn")
-CLEAR = 0.05  # corrected p below which a difference is said to be one
+CLEAR = 0.05  # corrected p of a clear difference
 
 
 def system_section(
     name: str, result: SystemResult, settings: dict[str, Any], samples: int, seed: int, drawn: Resampled | None = None
 ) -> dict[str, Any]:
-    """One system's entry: ``test`` holds {"mean", "low", "high"} of every metric.
+    """Makes a system's entry: ``test`` holds {"mean", "low", "high"} of every metric.
 
     Args:
-        drawn: of the result's per_user, where it has been resampled.
+        drawn: the result's per_user, if it was resampled already.
     """
     label, does = SYSTEMS.get(name, (name.replace("_", " "), ""))
     drawn = drawn or resample(result.per_user, samples, seed)
@@ -61,11 +61,15 @@ def system_section(
 def systems_and_comparisons(
     results: Mapping[str, SystemResult], settings: Mapping[str, dict[str, Any]], metric: str, samples: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sections ``systems`` and ``comparisons``: each system is resampled once, the same users for all.
+    """Makes the sections ``systems`` and ``comparisons``. Each system is resampled once, with the same users.
 
-    ``p`` is the bootstrap's, as in significance.paired_differences; ``p_holm``, for ``metric`` alone, Student's paired
-    t-test with Holm's correction over all comparisons: the bootstrap's own p has a floor that the correction would
-    multiply.
+    ``p`` is the bootstrap's, as in significance.paired_differences. ``p_holm``, for ``metric`` alone, is Student's
+    paired t-test with Holm's correction over all comparisons, because the bootstrap's own p has a floor that the
+    correction would multiply.
+
+    Args:
+        results, settings: by system.
+        metric: the primary one.
     """
     systems, drawn = {}, {}
     for name, result in results.items():
@@ -90,17 +94,17 @@ def _minus(a: Resampled, b: Resampled, metric: str) -> dict[str, float]:
 
 
 def primary_metric(ks: Sequence[int]) -> str:
-    """The metric of the verdict: NDCG@10, or at the lowest cut-off where 10 is none of them."""
+    """Chooses the metric of the verdict: NDCG@10, or at the lowest cut-off if 10 is not among them."""
     return f"ndcg@{10 if 10 in ks else min(ks)}"
 
 
 def best_baseline(systems: Mapping[str, Any], metric: str) -> str:
-    """The name of the baseline with the highest mean."""
+    """Finds the baseline with the highest mean."""
     return max((name for name in BASELINES if name in systems), key=lambda name: systems[name]["test"][metric]["mean"])
 
 
 def judgement(difference: Mapping[str, float]) -> int:
-    """1: clearly better, -1: clearly worse, 0: neither, by the interval and, where there is one, the corrected p."""
+    """Judges a difference by its interval and corrected p: 1 clearly better, -1 clearly worse, 0 neither."""
     if difference.get("p_holm", 0.0) >= CLEAR:
         return 0
     return 1 if difference["low"] > 0 else -1 if difference["high"] < 0 else 0

@@ -1,4 +1,4 @@
-"""What the index misses, and how long a search takes: recall against exact search, by search effort."""
+"""Recall and time of the index: recall against exact search, by search effort."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from reckg.retrieval.exact import exact_search
 from reckg.retrieval.index import ItemIndex
 
 QUERIES = 300
-EFFORTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the configured one
+EFFORTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the configured effort
 EFFORT_SETTINGS = ("ef_search", "nprobe")
 
 
 def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k: int, seed: int = 0) -> dict[str, Any]:
-    """The run's own index at its effort and at a few others; queries come one by one, as in service.
+    """Measures the run's own index at its effort and at a few others. Queries come one by one, as in service.
 
     Args:
-        queries: (n, d) user vectors, of which at most QUERIES are asked, by chance. vectors: (n_items, d).
+        queries: (n, d) user vectors; at most QUERIES random ones are used.
+        vectors: (n_items, d).
+        k: places of a search.
     Returns:
         {"kind", "k", "queries", "items", "points": [{"effort", "own", "recall", "p50_ms", "p95_ms"}]}; effort is
-        {setting: value}, empty where the index has none, and own says whether it is the run's. Recall@k: share of the k
-        best by exact search that are found, the mean over the queries; items that score as well as the k-th count.
+        {setting: value}, empty for an index without; own marks the run's. Recall@k: share of the k best by exact search
+        that are found, the mean over the queries; items that score as well as the k-th count.
     """
     k = min(k, len(vectors))
     chosen = np.random.default_rng(seed).permutation(len(queries))[:QUERIES]
@@ -38,7 +40,7 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
         if effort is not None and value is not None:
             searched = copy.copy(index)
             searched.settings = index.settings | {effort: value}
-        recall, seconds = _measured(searched, chosen_queries, vectors, k, exact.score[:, -1])
+        recall, seconds = _measure(searched, chosen_queries, vectors, k, exact.score[:, -1])
         points.append(
             {
                 "effort": {} if effort is None else {effort: value},
@@ -51,10 +53,10 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
     return {"kind": index.kind, "k": k, "queries": len(chosen_queries), "items": len(vectors), "points": points}
 
 
-def _measured(
+def _measure(
     index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k: int, worst: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Recall, and the seconds of every search. worst (n,): the k-th best exact score."""
+    """Measures recall, and the seconds of every search. worst (n,): the k-th best exact score."""
     index.search(queries[:1], k)  # warm
     found, seconds = 0, np.empty(len(queries))
     for row, query in enumerate(queries):

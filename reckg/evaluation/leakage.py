@@ -1,4 +1,4 @@
-"""Checks that nothing of the test part was known before the test; the report shows each with its numbers."""
+"""Checks that nothing from the test part was known before the test. The report shows each with its numbers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def leakage_checks(
     n_users: int,
     n_items: int,
 ) -> list[Check]:
-    """All checks that can be made from the prepared data and the lists.
+    """Makes all checks that the prepared data and the lists allow.
 
     Args:
-        interactions: columns user_idx, item_idx, split and, where times exist, timestamp.
+        interactions: columns user_idx, item_idx, split and, if known, timestamp.
         triples: columns head, tail of the knowledge graph (users 0..n_users-1, then the items), or None.
         held: the test part.
         parts: split parts in a user's history at test time.
@@ -52,7 +52,7 @@ def leakage_checks(
 
 
 def checks_from_preparation(checks: Any) -> list[Check]:
-    """What the preparation stage recorded under ``checks``, in the report's form.
+    """Converts the checks that the preparation stage recorded to the report's form.
 
     Args:
         checks: name -> {"passed": bool or None, "bad": int, "of": int, "says": str}; or None.
@@ -93,7 +93,7 @@ def _triples(triples: pl.DataFrame, targets: np.ndarray, n_users: int, n_items: 
 
 
 def _times(interactions: pl.DataFrame, parts: Sequence[str]) -> list[Check]:
-    """Whether what a user's history holds at test time is older than what he is tested on."""
+    """Checks that a user's history at test time is older than the test items."""
     if "timestamp" not in interactions.columns:
         remark = "the interactions have no times: the order of training and test is unknown"
         return [{"name": "Histories are older than the test", "passed": None, "detail": remark}]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.errors import DataError
-from reckg.metrics.ranking import hit_matrix, ranking_metrics
+from reckg.metrics.ranking import ranking_metrics
 from reckg.metrics.significance import coverage_interval
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -20,11 +20,13 @@ Recommend = Callable[[np.ndarray], ScoredItems]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What one split part asks of a system.
+    """The users of a split part with their held-out items.
 
-    users (n,) int64 user_idx, each with at least one held-out item; relevant and excluded: compressed rows in the order
-    of ``users``, items sorted and distinct. counts says what became of the part's interactions. excluded_parts: the
-    split parts whose items are never listed.
+    Args:
+        users: (n,) int64 user_idx, each with at least one held-out item.
+        relevant, excluded: compressed rows in the order of ``users``, items sorted and distinct.
+        counts: of the part's interactions, by use.
+        excluded_parts: the split parts whose items are never listed.
     """
 
     users: np.ndarray
@@ -34,7 +36,7 @@ class HeldOut:
     excluded_parts: tuple[str, ...] = ("train", "valid")
 
     def sample(self, n: int, seed: int) -> HeldOut:
-        """At most n of the users, drawn without replacement."""
+        """Draws at most n users, without replacement."""
         if len(self.users) <= n:
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False))
@@ -44,7 +46,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class ItemGroups:
-    """A partition of the items: names, and group (n_items,) int64 with a place in names for every item."""
+    """A partition of the items.
+
+    Args:
+        names: of the groups.
+        group: (n_items,) int64, a place in names for every item.
+    """
 
     names: tuple[str, ...]
     group: np.ndarray
@@ -52,13 +59,17 @@ class ItemGroups:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """How one system did.
+    """The measured figures of a system.
 
-    per_user: metric -> (n,) float64. coverage: "coverage@10" -> {"mean", "low", "high"}. per_group: group -> metric ->
-    (n,) float64 over the held-out items of that group alone, NaN for users without any. excluded_items: how often a
-    list held an item that it must not hold. short_lists: lists with fewer places filled than asked. exposure:
-    "exposure@10" -> (n,) float64, the share of a list's places that the watched items have. lists: (n, keep) int32, the
-    first places, where they were asked for.
+    Args:
+        per_user: metric -> (n,) float64.
+        coverage: "coverage@10" -> {"mean", "low", "high"}.
+        per_group: group -> metric -> (n,) float64 over the held-out items of that group alone, NaN for users without
+            any.
+        excluded_items: number of forbidden items in lists.
+        short_lists: lists with fewer filled places than wanted.
+        exposure: "exposure@10" -> (n,) float64, the share of a list's places that the watched items have.
+        lists: (n, keep) int32, the first places, if wanted.
     """
 
     per_user: dict[str, np.ndarray]
@@ -72,7 +83,13 @@ class SystemResult:
 
 
 def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
-    """Compressed rows of distinct (user, item) pairs, items sorted: (indptr (n_users + 1,), item_idx)."""
+    """Compresses pairs to rows of distinct items, sorted.
+
+    Args:
+        user_idx, item_idx: (m,).
+    Returns:
+        (indptr (n_users + 1,), item_idx).
+    """
     stride = int(np.max(item_idx, initial=0)) + 1
     keys = np.unique(np.asarray(user_idx, dtype=np.int64) * stride + item_idx)
     counts = np.bincount(keys // stride, minlength=n_users)
@@ -86,7 +103,7 @@ def held_out(
     n_users: int,
     history_parts: Sequence[str] | None = None,
 ) -> HeldOut:
-    """The users of one split part, what they are to be shown, and what their lists must not hold.
+    """Selects the users of a split part, their held-out items, and the items that their lists must not hold.
 
     Args:
         interactions: columns user_idx, item_idx, split.
@@ -94,7 +111,7 @@ def held_out(
         excluded_parts: a user's items in these parts are never recommended. A held-out item that the user already has
             there cannot be recommended either; it is no target, and counted.
         n_users: users of the run.
-        history_parts: users without an interaction in these parts are not asked about; None: all are.
+        history_parts: users without an interaction in these parts are left out; None: all stay.
     Returns:
         HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target; and with
         ``history_parts`` users_without_history and their interactions_without_history, which no other count holds.
@@ -137,7 +154,7 @@ def held_out(
 
 
 def valid_precedes_test(interactions: pl.DataFrame) -> bool:
-    """Whether no user has a validation interaction later than a test interaction of theirs; False without times."""
+    """Tells whether no user has a validation interaction after a test interaction; False without times."""
     if "timestamp" not in interactions.columns:
         return False
     valid = interactions.filter(pl.col("split") == "valid").group_by("user_idx").agg(pl.col("timestamp").max())
@@ -161,19 +178,19 @@ def evaluate_system(  # noqa: PLR0913 - one call measures one system
     block_users: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> SystemResult:
-    """Measures one system over full rankings, a block of users at a time.
+    """Measures a system over full rankings, a block of users at a time.
 
     Args:
         recommend: user_idx (b,) -> ScoredItems with K >= max(ks) places (fewer only if fewer items exist).
         users: (n,) user_idx to evaluate.
         relevant: held-out items, a row for each of ``users``, none empty.
         ks: cut-offs.
-        n_items: candidates; the share of them that appears in any list is the coverage.
+        n_items: candidates; the share that appears in any list is the coverage.
         excluded: items that a list must not hold, a row for each of ``users``; violations are counted.
         groups: also measure recall and NDCG at ``group_k`` over each group's held-out items alone.
         watched: (w,) item_idx whose share of the places is measured.
-        keep: the first so many places of every list are part of the result.
-        block_users: users asked for at once.
+        keep: number of first places of every list to return.
+        block_users: users of a block.
         progress: called with the number of users after each block.
     Raises:
         DataError: the system returns a list for a wrong number of users, or an item that does not exist.

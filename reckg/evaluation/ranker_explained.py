@@ -1,4 +1,4 @@
-"""What the ranker looks at: the contributions of its features to the scores of a sample of candidates.
+"""Contributions of the ranker's features to the scores of a sample of candidates.
 
 SHAP values of trees are exact, and LightGBM computes them itself. Source: Lundberg et al. 2020,
 doi:10.1038/s42256-019-0138-9.
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-ROWS = 4_000  # candidates that are explained, by chance
-POINTS = 160  # of them that the plot shows
-FEATURES = 12  # shown, the most telling
+ROWS = 4_000  # random candidates that are explained
+POINTS = 160  # candidates that the plot shows
+FEATURES = 12  # strongest features, which are shown
 
 
 class RecordingRanker:
-    """Stands in for a ranker, and keeps the features of the candidates that it reranks; all else is the ranker's."""
+    """A ranker that keeps the features of the candidates that it reranks. All else is the original's."""
 
     def __init__(self, ranker: Any) -> None:
         self._ranker = ranker
@@ -31,14 +31,15 @@ class RecordingRanker:
 
 
 def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """SHAP values of a LightGBM model over a sample of candidates.
+    """Computes SHAP values of a LightGBM model over a sample of candidates.
 
     Args:
-        model: LightGBM's text. features: (r, F) float32; rows of NaN alone are padding, and left out.
+        model: LightGBM's text.
+        features: (r, F) float32; rows of NaN alone are padding, and left out.
     Returns:
-        {"rows", "trees", "features": [{"name", "mean_abs", "points": [[shap, place]]}]}, the most telling first: the
-        mean of |SHAP| in units of the score, and for some candidates the value with the feature's place among them,
-        from 0 to 1 (null where the feature is missing). Empty where the model has no trees, or there is no candidate.
+        {"rows", "trees", "features": [{"name", "mean_abs", "points": [[shap, place]]}]}, the strongest first: the mean
+        of |SHAP| in units of the score, and for some candidates the value with the feature's place among them, from 0
+        to 1 (null for a missing feature). Empty for a model without trees, or without candidates.
     """
     import lightgbm as lgb
 

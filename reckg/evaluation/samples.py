@@ -1,4 +1,4 @@
-"""Sample users of the report: who had what, and what the systems show them."""
+"""Sample users of the report: their history, their held-out items, and the lists of the systems."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reckg.arrays.ragged_rows import take_rows
 from reckg.data.history import History
 from reckg.evaluation.protocol import HeldOut
 
-LATEST = 8  # items of a history that are shown, the latest
+LATEST = 8  # latest items of a history, which are shown
 
 
 def sample_rows(held: HeldOut, users: int, seed: int) -> np.ndarray:
-    """Rows of ``held`` by chance, in the order of drawing; nobody is chosen for what the lists hold."""
+    """Draws rows of ``held`` at random, independent of the lists."""
     return np.random.default_rng((seed, 1)).permutation(len(held.users))[:users]
 
 
@@ -27,11 +27,13 @@ def sample_section(
     titles: Callable[[np.ndarray], list[str]],
     names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The sample users.
+    """Describes the sample users.
 
     Args:
-        rows: (s,) of ``held``. lists: system -> (s, k) item_idx. names: (s,) what the users are called.
+        rows: (s,) of ``held``.
+        lists: system -> (s, k) item_idx.
         titles: of (n,) item_idx.
+        names: (s,) of the users.
     Returns:
         A dictionary each: name, history_length, history (titles, the latest last), held_out (titles), lists: system ->
         [{"title", "hit"}].

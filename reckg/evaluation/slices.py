@@ -1,4 +1,4 @@
-"""The report's slices: every system over parts of the users or of the held-out items, and where it fails worst."""
+"""The report's slices: every system over parts of the users or of the held-out items, and the worst parts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from reckg.metrics.significance import Resampled, resample
 HISTORY_EDGES = (0, 1, 5, 10, 20, 50, 100)
 DAY_EDGES = (0, 1, 7, 30, 90, 365)
 DAY_NAMES = ("same day", "1 to 6 days", "7 to 29 days", "30 to 89 days", "90 to 364 days", "a year or more")
-VALUES = 8  # of an attribute: the most frequent
-WORST_USERS = 30  # users of a slice at least, to be among the worst
+VALUES = 8  # most frequent values of an attribute
+WORST_USERS = 30  # least users of a slice among the worst
 WORST = 8
 
 Slice = dict[str, Any]  # title, explanation, rows: name, users, systems, difference (reckg minus the best baseline)
@@ -33,12 +33,12 @@ def user_slices(
     title: str,
     explanation: str,
 ) -> Slice:
-    """Every system over groups of users, which may overlap.
+    """Measures every system over groups of users, which may overlap.
 
     Args:
         best: the baseline that reckg is compared with.
         groups: name, and (n,) bool over the users of the results. Groups without a user are left out.
-        metrics: the first one is that of the comparison.
+        metrics: the first decides the comparison.
     """
     rows = []
     for name, inside in groups:
@@ -58,11 +58,11 @@ def item_slices(
     title: str,
     explanation: str,
 ) -> Slice:
-    """Every system over groups of held-out items.
+    """Measures every system over groups of held-out items.
 
     Args:
         per_group: system -> group -> metric -> (n,) float64, NaN for users without a held-out item of the group.
-        names: group -> what the report calls it. Groups without a held-out item are left out.
+        names: group -> its name in the report. Groups without a held-out item are left out.
     """
     rows = []
     for group, name in names.items():
@@ -91,7 +91,7 @@ def _difference(drawn: Resampled, best: str, metric: str) -> dict[str, float]:
 
 
 def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: float) -> list[dict[str, Any]]:
-    """The rows of all slices where reckg does worst beside the best baseline, by the lower end of the interval.
+    """Finds the rows of all slices where reckg does worst beside the best baseline, by the interval's lower end.
 
     Slices of fewer than WORST_USERS users are left out.
     """
@@ -114,7 +114,7 @@ def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: f
 
 
 def by_history(length: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Groups of users by the (n,) length of their history."""
+    """Groups users by the (n,) length of their history."""
     groups = []
     for place, low in enumerate(HISTORY_EDGES):
         above = HISTORY_EDGES[place + 1] if place + 1 < len(HISTORY_EDGES) else None
@@ -125,13 +125,13 @@ def by_history(length: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def by_days(days: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Groups of users by the (n,) days since their last event; NaN: a user without any is in no group."""
+    """Groups users by the (n,) days since their last event. NaN: in no group."""
     place = np.where(np.isnan(days), -1, np.digitize(np.nan_to_num(days), DAY_EDGES) - 1)
     return [(name, place == number) for number, name in enumerate(DAY_NAMES)]
 
 
 def by_value(column: pl.Series) -> list[tuple[str, np.ndarray]]:
-    """Groups of rows by a column: the most frequent values of texts and lists, quarters of numbers; and the unknown.
+    """Groups rows by a column: the most frequent values of texts and lists, quarters of numbers, and the unknown.
 
     Rows of a list are in the group of each of its values. A number on the edge of two quarters is in the lower one.
     """
@@ -161,10 +161,13 @@ def by_value(column: pl.Series) -> list[tuple[str, np.ndarray]]:
 def value_metrics(
     lists: np.ndarray, relevant: Rows, groups: Sequence[tuple[str, np.ndarray]], metrics: Sequence[str], k: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Metrics at k of (n, k) lists over each group's held-out items alone: group -> metric -> (n,), NaN without any.
+    """Computes metrics over each group's held-out items alone.
 
     Args:
+        lists: (n, k).
         groups: name, and (n_items,) bool; groups may overlap.
+    Returns:
+        group -> metric -> (n,), NaN without any.
     """
     n = len(lists)
     row = np.repeat(np.arange(n), np.diff(relevant[0]))
@@ -184,7 +187,7 @@ def value_metrics(
 
 
 def popularity_groups(train_users: np.ndarray) -> ItemGroups:
-    """Items as head, middle, tail and cold by their users in training.
+    """Groups items as head, middle, tail and cold by their users in training.
 
     head: the most popular items that together hold the first half of all training interactions; middle: the next
     three tenths; tail: the last fifth; cold: items without any.

@@ -28,13 +28,13 @@ from reckg.evaluation.baselines import (
 from reckg.evaluation.protocol import HeldOut, evaluate_system
 from reckg.ranking.tables.ease import user_item_matrix
 
-SMALL_CATALOGUE = 4_000  # items up to which the larger budget is the usual one
+SMALL_CATALOG = 4_000  # most items for the larger default budget
 SETTINGS, SETTINGS_LARGE = 10, 6
-TUNING_USERS = 5_000  # validation users that choose the settings, at most
+TUNING_USERS = 5_000  # most validation users that choose the settings
 
 Setting = dict[str, float]
 Grid = Mapping[str, Sequence[float]]
-Track = Callable[[str, int], object]  # called with the baseline's name before each setting, and how many there are
+Track = Callable[[str, int], object]  # called before each setting with the baseline's name and the number of settings
 
 GRIDS: dict[str, tuple[Grid, Setting]] = {
     "popularity_recent": (
@@ -67,18 +67,21 @@ LARGE: dict[str, tuple[Grid, Setting]] = {
 
 
 def usual_budget(n_items: int) -> int:
-    """Settings that every baseline may try where the configuration does not say: fewer in large catalogues."""
-    return SETTINGS if n_items <= SMALL_CATALOGUE else SETTINGS_LARGE
+    """Chooses the number of settings that every baseline may try by default: fewer in large catalogs."""
+    return SETTINGS if n_items <= SMALL_CATALOG else SETTINGS_LARGE
 
 
 def search(
     grid: Grid, start: Setting, budget: int, score: Callable[[Setting], float], seed: int = 0
 ) -> list[tuple[Setting, float]]:
-    """Tries settings of a grid, each once, until so many are tried or none is left; in the order of trial.
+    """Tries settings of a grid, each once, until the budget is spent or none is left; in the order of trial.
 
-    From the start it goes along one axis after another, up and down, as long as that is better. When no neighbour is
-    better, the rest of the budget goes to the settings with the fewest steps to the best one, among equals by chance.
+    From the start it goes along one axis after another, up and down, as long as the score improves. If no neighbour is
+    better, the rest of the budget goes to the settings with the fewest steps to the best one, ties broken at random.
 
+    Args:
+        budget: settings to try.
+        score: higher is better.
     Raises:
         ValueError: budget < 1, or the start is not in the grid.
     """
@@ -110,12 +113,12 @@ def search(
 
 
 def _steps(grid: Grid, a: tuple[float, ...], b: tuple[float, ...]) -> int:
-    """Steps along the axes from one place to another."""
+    """Counts steps along the axes from one place to another."""
     return sum(abs(values.index(x) - values.index(y)) for values, x, y in zip(grid.values(), a, b, strict=True))
 
 
 def _along(grid: Grid, place: tuple[float, ...], axis: int, direction: int) -> Iterator[tuple[float, ...]]:
-    """The places after one, in one direction of an axis."""
+    """Lists the places after a place, in one direction of an axis."""
     values = list(grid.values())[axis]
     at = list(values).index(place[axis]) + direction
     while 0 <= at < len(values):
@@ -134,10 +137,10 @@ def tune(  # noqa: PLR0913 - shared by four baselines
     track: Track | None,
     large: bool = False,
 ) -> tuple[Setting, dict[str, Any]]:
-    """The setting of GRIDS[name] with the best NDCG@10 on validation, and what the report prints of the choice.
+    """Finds the setting of GRIDS[name] with the best NDCG@10 on validation, and the report's words on the choice.
 
     Args:
-        large: take LARGE[name], which large catalogues have in place of it.
+        large: use LARGE[name], the grid of large catalogs.
     """
     sample = valid.sample(TUNING_USERS, seed)
     grid, start = LARGE[name] if large else GRIDS[name]
@@ -167,7 +170,7 @@ def tune_recent_popularity(
     seed: int = 0,
     track: Track | None = None,
 ) -> Popularity:
-    """Popularity among the latest interactions of ``known``; which share counts is chosen on validation, from train."""
+    """Fits popularity among the latest interactions of ``known``, their share chosen on validation."""
     if valid is None:
         return fit_recent_popularity(known, n_items)
     best, trials = tune(
@@ -194,7 +197,7 @@ def tune_item_knn(
     seed: int = 0,
     track: Track | None = None,
 ) -> ItemKnn:
-    """Item-kNN over ``known``, with its settings chosen on validation from train; without any, the defaults."""
+    """Fits item-kNN over ``known``, its settings chosen on validation; without validation, the defaults."""
     if valid is None:
         return fit_item_knn(known, n_items)
     matrix, count = user_item_matrix(train, n_items), fit_popularity(train, n_items).count
@@ -223,7 +226,7 @@ def tune_ease(
     seed: int = 0,
     track: Track | None = None,
 ) -> Ease:
-    """EASE over ``known``, with lambda chosen on validation from train; one model is in memory at a time."""
+    """Fits EASE over ``known``, lambda chosen on validation. One model is in memory at a time."""
     if valid is None:
         return fit_ease(known, n_items, max_items=max_items)
 
@@ -246,7 +249,7 @@ def tune_als(
     threads: int = 0,
     track: Track | None = None,
 ) -> Als:
-    """ALS over ``known``, with its settings chosen on validation from train; without any, the defaults."""
+    """Fits ALS over ``known``, its settings chosen on validation; without validation, the defaults."""
     if valid is None:
         return fit_als(known, n_items, seed=seed, threads=threads)
 
@@ -261,14 +264,14 @@ def tune_als(
             threads=threads,
         )
 
-    large = n_items > SMALL_CATALOGUE
+    large = n_items > SMALL_CATALOG
     best, trials = tune("als", fit, train, n_items, valid, budget, seed, track, large)
     model = fit(best, known)
     return replace(model, settings=model.settings | trials)
 
 
 def validation_ndcg(model: Baseline, history: History, held: HeldOut, n_items: int) -> float:
-    """Mean NDCG@10 of a baseline over held-out users."""
+    """Computes the mean NDCG@10 of a baseline over held-out users."""
     recommend = recommend_by_scores(model, history, held, n_items, 10)
     result = evaluate_system(recommend, held.users, held.relevant, (10,), n_items=n_items)
     return float(result.per_user["ndcg@10"].mean())

@@ -12,7 +12,7 @@ CHUNK_VALUES = 2_000_000  # resampling counts held at once: 64 MB with the draws
 
 
 def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Means of bootstrap samples of users.
+    """Computes means of bootstrap samples of users.
 
     Every column sees the same resampled users, and so does every call with the same n, samples and seed: differences
     between systems stay paired. Memory is bounded: the resampling is done in chunks of samples.
@@ -26,6 +26,11 @@ def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> n
     Raises:
         ValueError: no users, a value that is not finite, or samples < 1.
     Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapters 6 and 13.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import bootstrap_means
+    >>> bootstrap_means(np.ones((4, 2)), samples=3).tolist()
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
     """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
@@ -46,17 +51,22 @@ def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> n
 
 @dataclass(frozen=True)
 class Resampled:
-    """Means of named values over the same users, and over bootstrap samples of them: name -> (samples,) float64."""
+    """Means of named values over the same users, and over bootstrap samples of the users.
+
+    Args:
+        mean: by name.
+        samples: name -> (samples,) float64.
+    """
 
     mean: dict[str, float]
     samples: dict[str, np.ndarray]
 
     def intervals(self) -> dict[str, dict[str, float]]:
-        """{"mean", "low", "high"} of every name: the 95% percentile interval."""
+        """Lists {"mean", "low", "high"} of every name: the 95% percentile interval."""
         return {name: self.difference(name) for name in self.mean}
 
     def difference(self, a: str, b: str | None = None) -> dict[str, float]:
-        """The interval of the mean of a, or of a - b over the same users."""
+        """Computes the interval of the mean of a, or of a - b over the same users."""
         samples = self.samples[a] - (self.samples[b] if b is not None else 0.0)
         low, high = np.quantile(samples, [0.025, 0.975])
         mean = self.mean[a] - (self.mean[b] if b is not None else 0.0)
@@ -64,7 +74,20 @@ class Resampled:
 
 
 def resample(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0) -> Resampled:
-    """Bootstraps named (n,) arrays of the same users. Errors as in `bootstrap_means`."""
+    """Bootstraps named arrays of the same users.
+
+    Args:
+        values: (n,) float each.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Raises:
+        ValueError: as in `bootstrap_means`.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import resample
+    >>> resample({"a": np.array([0.0, 1.0])}, samples=10).mean
+    {'a': 0.5}
+    """
     if not values:
         return Resampled({}, {})
     matrix = np.column_stack([np.asarray(column, dtype=np.float64) for column in values.values()])
@@ -77,25 +100,64 @@ def resample(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 
 def bootstrap_intervals(
     values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """For each named (n,) array of the same users: {"mean", "low", "high"}, the 95% percentile interval."""
+    """Computes the 95% percentile interval of each mean over the same users.
+
+    Args:
+        values: (n,) float each.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Returns:
+        name -> {"mean", "low", "high"}.
+    Raises:
+        ValueError: as in `bootstrap_means`.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import bootstrap_intervals
+    >>> bootstrap_intervals({"a": np.ones(3)}, samples=10)
+    {'a': {'mean': 1.0, 'low': 1.0, 'high': 1.0}}
+    """
     return resample(values, samples, seed).intervals()
 
 
 def bootstrap_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
-    """The 95% percentile interval of the mean of (n,) values: {"mean", "low", "high"}."""
+    """Computes the 95% percentile interval of a mean.
+
+    Args:
+        values: (n,) float.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Returns:
+        {"mean", "low", "high"}.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import bootstrap_interval
+    >>> bootstrap_interval(np.ones(3), samples=10)
+    {'mean': 1.0, 'low': 1.0, 'high': 1.0}
+    """
     return bootstrap_intervals({"value": values}, samples, seed)["value"]
 
 
 def paired_differences(
     a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """For each metric of both systems, a minus b over the same users: {"mean", "low", "high", "p"}.
+    """Compares two systems over the same users, for each metric of both.
 
-    ``p`` is two-sided, from the share of resampled differences on the other side of zero; with S samples it is never
+    ``p`` is two-sided, from the share of resampled differences on the other side of zero. With S samples it is never
     below 2 / (S + 1).
 
+    Args:
+        a, b: metric -> (n,) float.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Returns:
+        metric -> {"mean", "low", "high", "p"} of a minus b.
     Raises:
         ValueError: the arrays of a metric differ in length.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import paired_differences
+    >>> paired_differences({"x": np.ones(3)}, {"x": np.zeros(3)}, samples=99)["x"]
+    {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'p': 0.02}
     """
     names = [name for name in a if name in b]
     for name in names:
@@ -116,16 +178,39 @@ def paired_differences(
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Mean of a - b over the same (n,) users: {"mean", "low", "high", "p"}, as in `paired_differences`."""
+    """Compares two arrays of the same users, as `paired_differences` does.
+
+    Args:
+        a, b: (n,) float.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Returns:
+        {"mean", "low", "high", "p"} of a minus b.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import paired_difference
+    >>> paired_difference(np.ones(3), np.zeros(3), samples=99)["p"]
+    0.02
+    """
     return paired_differences({"value": a}, {"value": b}, samples, seed)["value"]
 
 
 def known_intervals(
     values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """As `bootstrap_intervals`, each over the users for whom it is known (not NaN), with their number as "users".
+    """Computes intervals as `bootstrap_intervals`, each over its known values (not NaN).
 
-    A name that is known of nobody is left out.
+    Args:
+        values: (n,) float each. A name without known values is left out.
+        samples: bootstrap samples, >= 1.
+        seed: of the resampling.
+    Returns:
+        name -> {"mean", "low", "high", "users"}.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import known_intervals
+    >>> known_intervals({"a": np.array([1.0, np.nan])}, samples=10)["a"]["users"]
+    1
     """
     found: dict[str, dict[str, float]] = {}
     known = {name: ~np.isnan(value) for name, value in values.items()}
@@ -138,9 +223,18 @@ def known_intervals(
 
 
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of Student's t-test of the mean of a - b over the same (n,) users; 1 where all are equal.
+    """Computes two-sided p of Student's t-test of the mean of a - b over the same users.
 
+    Args:
+        a, b: (n,) float.
+    Returns:
+        p; 1 if all differences are equal.
     Source: Student 1908; for rankings, Smucker et al. 2007, doi:10.1145/1321440.1321528.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import paired_t_test
+    >>> paired_t_test(np.ones(3), np.ones(3))
+    1.0
     """
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     mean, n = difference.mean(), len(difference)
@@ -151,9 +245,15 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """p-values of several comparisons, corrected so that 0.05 bounds the chance of any false one among them.
+    """Corrects p-values of several comparisons, so that 0.05 bounds the chance of any false one among them.
 
+    Args:
+        p: by comparison.
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+
+    >>> from reckg.metrics.significance import holm
+    >>> holm({"a": 0.01, "b": 0.04})
+    {'a': 0.02, 'b': 0.04}
     """
     corrected: dict[str, float] = {}
     highest = 0.0
@@ -164,18 +264,23 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def coverage_interval(times: np.ndarray, some_user: np.ndarray, n_users: int) -> dict[str, float]:
-    """Catalogue coverage with a 95% jackknife interval over users.
+    """Computes catalog coverage with a 95% jackknife interval over users.
 
-    A bootstrap sample holds only about 63% of the users, so its coverage is too low by construction; leaving out one
-    user at a time has no such bias, and only items that a single user was shown matter for it.
+    A bootstrap sample holds only about 63% of the users, so its coverage is too low by construction. Leaving out one
+    user at a time has no bias of this kind, and only items that a single user was shown matter for it.
 
     Args:
-        times: (n_items,) int, how many of the lists hold the item.
-        some_user: (n_items,) int, the row of one user whose list holds it (any value where times is 0).
-        n_users: lists in all, >= 1.
+        times: (n_items,) int, number of lists that hold the item.
+        some_user: (n_items,) int, the row of a user whose list holds it (any value if times is 0).
+        n_users: number of lists, >= 1.
     Returns:
         {"mean", "low", "high"}: mean is the coverage itself.
     Source: Efron & Tibshirani 1993, chapter 11.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import coverage_interval
+    >>> coverage_interval(np.array([2, 2, 0, 0]), np.zeros(4, dtype=np.int64), n_users=2)["mean"]
+    0.5
     """
     coverage = float((times > 0).mean())
     only = np.bincount(some_user[times == 1], minlength=n_users).astype(np.float64)

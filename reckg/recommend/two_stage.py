@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from reckg.arrays.ragged_rows import take_rows
+from reckg.arrays.ragged_rows import hit_matrix, take_rows
 from reckg.bundle.bundle import Bundle
-from reckg.metrics.ranking import hit_matrix
 from reckg.ranking.diversity import diversify
 from reckg.ranking.features.extract import block_users, candidate_features
 from reckg.ranking.sources.candidates import retrieve

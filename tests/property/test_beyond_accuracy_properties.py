@@ -11,7 +11,7 @@ from scipy import sparse
 
 from reckg.data.history import History
 from reckg.evaluation.beyond_accuracy import (
-    Catalogue,
+    Catalog,
     gini_index,
     gini_interval,
     item_exposure,
@@ -65,10 +65,10 @@ def test_figures_of_a_user(lists: list[list[int]], data: st.DataObject) -> None:
     pairs = np.array([(user, item) for user in range(n) for item in wanted[user]])
     relevant = rows_of_pairs(pairs[:, 0], pairs[:, 1], n)
     tail = count < 5
-    catalogue = Catalogue(count, 20, shares(values), shares(values), tail)
+    catalog = Catalog(count, 20, shares(values), shares(values), tail)
     expected = np.tile(np.argsort(-count, kind="stable")[:K], (n, 1))
     array = np.array(lists, dtype=np.int32)
-    found = user_figures(array, np.arange(n), relevant, History.from_interactions(rows, n), catalogue, expected)
+    found = user_figures(array, np.arange(n), relevant, History.from_interactions(rows, n), catalog, expected)
     dense = shares(values).toarray()
     for user, ranked in enumerate(lists):
         popularity = count[ranked].mean()

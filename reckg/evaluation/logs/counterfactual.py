@@ -1,9 +1,9 @@
-"""What a system would have earned, estimated from what another one showed: IPS, SNIPS and doubly robust.
+"""Rewards of a system, estimated from a log of another system's lists: IPS, SNIPS and doubly robust.
 
-A row is one shown item. Its weight is the probability that the evaluated system would have put it there, divided by
-the logged probability (propensity). All values are rewards per shown item. They hold under two conditions: what a row
-earns does not depend on the other items of the list, and the log could have shown whatever the system would show. Where
-both hold and the propensities are right, the mean weight is 1: its interval is the check of the second.
+A row is one shown item. Its weight is the probability that the evaluated system shows the item there, divided by the
+logged probability (propensity). All values are rewards per shown item. They hold under two conditions: the reward of a
+row does not depend on the other items of the list, and the log could have shown everything that the system would show.
+If both hold and the propensities are right, the mean weight is 1: its interval checks the second condition.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from reckg.metrics.significance import bootstrap_means
 
 
 def importance_weights(target: np.ndarray, propensity: np.ndarray, clip: float | None = None) -> np.ndarray:
-    """(n,) weights: target / propensity, at most ``clip``. A bound lowers the variance and biases towards less.
+    """Computes target / propensity, at most ``clip``. A bound lowers the variance and biases towards less.
 
     Args:
         target: (n,) probability that the evaluated system shows the row's item there, in [0, 1].
         propensity: (n,) probability with which the log's system did, in (0, 1].
+        clip: greatest weight; None: no bound.
+    Returns:
+        (n,) weights.
     Raises:
         ValueError: a propensity is not in (0, 1], a target not in [0, 1], or clip <= 0.
     """
@@ -36,8 +39,10 @@ def importance_weights(target: np.ndarray, propensity: np.ndarray, clip: float |
 
 
 def effective_sample_size(weight: np.ndarray) -> float:
-    """How many rows of equal weight are worth as much: (sum w)^2 / sum w^2, in [1, n]; 0 without any weight.
+    """Computes the number of equally weighted rows with the same information: (sum w)^2 / sum w^2.
 
+    Returns:
+        A value in [1, n]; 0 without any weight.
     Source: Kish 1965, Survey Sampling, section 8.2.
     """
     largest = float(np.max(weight, initial=0.0))
@@ -48,7 +53,7 @@ def effective_sample_size(weight: np.ndarray) -> float:
 
 
 def top_weight_share(weight: np.ndarray, share: float = 0.01) -> float:
-    """The part of all weight that the heaviest ``share`` of the rows has (at least one row); 0 without any weight."""
+    """Computes the share of all weight on the heaviest ``share`` of the rows (at least one); 0 without weight."""
     n, total = max(1, round(len(weight) * share)), float(np.sum(weight))
     return float(np.sort(weight)[-n:].sum()) / total if total > 0 else 0.0
 
@@ -62,15 +67,17 @@ def estimate(
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float | None]]:
-    """All estimates with 95% bootstrap intervals over clusters, which are drawn whole.
+    """Computes all estimates with 95% bootstrap intervals over clusters, which are drawn whole.
 
     Args:
-        reward, weight, shown, wanted: (n,) rewards and weights of the shown items, and a reward model's values of the
-            shown items and of the items that the system would show in their stead.
+        reward, weight: (n,) of the shown items.
+        shown, wanted: (n,) a reward model's values of the shown items, and of the items that the system would show
+            instead.
         cluster: (n,) int from 0, the request or the user of each row, without gaps.
+        samples: bootstrap samples.
     Returns:
         logged (the mean reward of the log), ips, snips, dr, ips_minus_logged, snips_minus_logged, dr_minus_logged and
-        mean_weight, each {"mean", "low", "high"}; None where no row has a weight.
+        mean_weight, each {"mean", "low", "high"}; None if no row has a weight.
     Source: cluster bootstrap, Davison & Hinkley 1997, section 3.8.
     """
     parts = (np.ones(len(reward)), weight, reward, weight * reward, wanted + weight * (reward - shown))
@@ -80,7 +87,7 @@ def estimate(
 
 
 def _ratios(sums: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Of (s, 5) means over clusters: rows, weight, reward, weight x reward, corrected reward."""
+    """Computes the estimates from (s, 5) means: rows, weight, reward, weight x reward, corrected reward."""
     rows, weight, reward, weighted, corrected = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {"logged": reward / rows, "ips": weighted / rows, "snips": weighted / weight, "dr": corrected / rows}

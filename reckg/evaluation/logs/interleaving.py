@@ -1,4 +1,4 @@
-"""Two rankings compared on the same users: team-draft interleaving, and what it says about who is preferred."""
+"""Two rankings compared on the same users: team-draft interleaving, and the preferred team."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reckg.metrics.significance import bootstrap_means
 def team_draft(
     a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, rng: np.random.Generator, k: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One list of two: in every round both rankings put in their best item that is not there yet, in order by chance.
+    """Merges two rankings: in every round both put in their best item that is not there yet, in random order.
 
     Args:
         a, b: ranked item_idx, best first, without repeats; -1 is padding.
         k: length of the list; None: the longer of the two.
     Returns:
-        item_idx (m,) int64, all distinct, and team (m,) int8, 0 for a and 1 for b; m is k where the two rankings hold
-        k distinct items. When one ranking has no item left, the other goes on alone.
+        item_idx (m,) int64, all distinct, and team (m,) int8, 0 for a and 1 for b; m is k if the two rankings hold k
+        distinct items. When one ranking has no item left, the other goes on alone.
     Raises:
         ValueError: k < 1, or a ranking holds an item twice.
     Source: Radlinski, Kurup & Joachims 2008, doi:10.1145/1458082.1458092.
@@ -51,14 +51,18 @@ def team_draft(
 def draft_propensities(
     a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, k: int
 ) -> dict[tuple[int, int], float]:
-    """With which probability `team_draft` puts an item at a place: (item_idx, place from 0) to probability.
+    """Computes the probability with which `team_draft` puts an item at a place.
 
-    Exact: the sets of items that may be there after each round are followed with their probabilities. There are two at
-    most: where both rankings want the same item, the next of the one or the other joins it, and whichever did not is
-    in the round after.
+    Exact: the sets of items that may be there after each round are followed with their probabilities. At most two sets
+        are
+    possible: if both rankings put forward the same item, the next item of either joins it, and the other joins in the
+        round
+    after.
 
     Args:
         a, b, k: as of team_draft.
+    Returns:
+        (item_idx, place from 0) -> probability.
     """
     lists = [[int(item) for item in ranking if item >= 0] for ranking in (a, b)]
     found: dict[tuple[int, int], float] = {}
@@ -83,15 +87,16 @@ def draft_propensities(
 def preference(
     request: np.ndarray, team: np.ndarray, reward: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Which of two teams users prefer: of each request, the one whose items earned more.
+    """Measures the preferred team of users: of each request, the team whose items earned more.
 
     Args:
         request: (n,) int from 0 without gaps, the request of each shown item.
         team: (n,) int, 0 or 1.
         reward: (n,) of each shown item.
-        cluster: (n,) int from 0 without gaps: the user of each row where users have several requests, else the request.
+        cluster: (n,) int from 0 without gaps: the user of each row if users have several requests, else the request.
+        samples: bootstrap samples.
     Returns:
-        requests; wins (of team 0), losses, ties and of these nothing_taken (no reward at all); preference: the share of
+        requests; wins (of team 0), losses, ties and nothing_taken (ties without any reward); preference: the share of
         requests won by team 0, ties half, with a 95% bootstrap interval over clusters; decided_share: wins among the
         requests that are no ties (None without any); clusters_for, clusters_against; p: of the two-sided sign test over
         the clusters that won more or fewer than they lost.
@@ -128,14 +133,16 @@ def preference(
 def rewards_apart(
     reward: np.ndarray, second: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """The mean reward of the requests of two variants that served different requests, and the second minus the first.
+    """Compares two variants that served different requests by their mean reward.
 
     Args:
         reward: (n,) of each request.
         second: (n,) bool, the requests that the second variant served.
         cluster: (n,) int from 0 without gaps: the user of each request, or the request.
+        samples: bootstrap samples.
     Returns:
-        first, second and difference, each {"mean", "low", "high"}: 95% bootstrap intervals over clusters.
+        first, second and difference (second minus first), each {"mean", "low", "high"}: 95% bootstrap intervals over
+        clusters.
     Raises:
         ValueError: a variant served nothing.
     """

@@ -1,28 +1,28 @@
-"""A reward model for the doubly robust estimate: small, linear, and never asked about rows that it was fitted to."""
+"""A reward model for the doubly robust estimate: small, linear, and never applied to rows that it was fitted on."""
 
 from __future__ import annotations
 
 import numpy as np
 
-PENALTY = 1.0  # of the squared coefficients of standardised features
-STEPS = 25  # Newton's at most
+PENALTY = 1.0  # on the squared coefficients of standardised features
+STEPS = 25  # most Newton steps
 TOLERANCE = 1e-8
 
 
 def cross_fitted(
     shown: np.ndarray, reward: np.ndarray, wanted: np.ndarray, cluster: np.ndarray, folds: int = 5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of shown and of wanted items, by models that saw no row of the same cluster.
+    """Predicts rewards of shown and of wanted items, by models that saw no row of the same cluster.
 
-    Logistic regression where every reward is 0 or 1, else least squares; ridge, on standardised features. What is
-    predicted stays within the range of the rewards.
+    Logistic regression if every reward is 0 or 1, else least squares; ridge, on standardised features. Predictions stay
+    within the range of the rewards.
 
     Args:
         shown: (n, f) features of the shown items, finite.
         reward: (n,) of the shown items.
-        wanted: (n, f) features of what the system would show in their stead.
+        wanted: (n, f) features of the items that the system would show instead.
         cluster: (n,) int from 0 without gaps, at least two.
-        folds: at most so many; fewer where there are fewer clusters.
+        folds: most folds; fewer with fewer clusters.
     Returns:
         (n,) and (n,) predicted rewards.
     Raises:
@@ -48,7 +48,7 @@ def cross_fitted(
 
 
 def _fit(features: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(f + 1,) coefficients, the last of the constant; and whether they are of a logistic regression."""
+    """Fits (f + 1,) coefficients, the last of the constant, and tells whether the regression is logistic."""
     x = _with_one(features)
     penalty = np.full(x.shape[1], PENALTY)
     penalty[-1] = 0.0

@@ -1,7 +1,7 @@
 """The log of served recommendations: its columns, and the reading of files that may break them.
 
-One row is one shown item. A log is one file, or a folder of parts of the same shape; rewards may come from a second
-table of events instead of the log's own column.
+A row is a shown item. A log is a file, or a folder of parts of the same shape. Rewards may come from a second table of
+events in place of the log's own column.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from reckg.data.timestamps import conform_timestamp
 from reckg.data.value_checks import Check, check_values, id_checks, id_column
 from reckg.errors import DataError
 
-# What the server writes and the reader gives back; see docs/evaluation-from-logs.md.
+# Columns that the server writes and the reader returns; see docs/evaluation-from-logs.md.
 SCHEMA: dict[str, pl.DataType] = {
     "request_id": pl.String(),
     "user_id": pl.String(),  # absent or null: not known
     "timestamp": pl.Int64(),  # epoch seconds
-    "variant": pl.String(),  # what put the item there: of the request, or of the item where two were interleaved
+    "variant": pl.String(),  # variant of the request, or of the item if two were interleaved
     "position": pl.Int64(),  # 1 is the first place
     "item_id": pl.String(),
     "propensity": pl.Float64(),  # 0..1; null: not logged
     "score": pl.Float64(),
     "reward": pl.Float64(),  # 0 or 1: taken; or any number
     "bundle_version": pl.String(),
-    "placement": pl.String(),  # where it was shown
+    "placement": pl.String(),  # place in the product
 }
 REQUIRED = ("request_id", "timestamp", "position", "item_id")
 EVENT_COLUMNS = ("request_id", "item_id", "timestamp")
@@ -40,10 +40,13 @@ _FILE = "__file__"
 
 @dataclass(frozen=True)
 class ServedLog:
-    """A log as read: ``rows`` has the columns of SCHEMA, in the order of the files and their rows.
+    """A log as read.
 
-    counts: files, rows, repeated (rows that repeat another word for word; left out), requests, and with events events,
-    events_unmatched (no such item was shown), events_outside_window. notes: decisions, a sentence each.
+    Args:
+        rows: the columns of SCHEMA, in the order of the files and their rows.
+        counts: files, rows, repeated (exact repeats, left out), requests, and with events events, events_unmatched (of
+            an item that was not shown), events_outside_window.
+        notes: decisions, a sentence each.
     """
 
     rows: pl.DataFrame
@@ -55,10 +58,10 @@ def read_served_log(path: Path, events: Path | None = None, window_s: int = 86_4
     """Reads a log of served recommendations: a Parquet, CSV, TSV or JSON Lines file, or a folder of such parts.
 
     Args:
-        path: the file or folder. Files of a folder that begin with a dot or an underscore are being written: left out.
-        events: a table of request_id, item_id, timestamp and, optional, reward: what was taken. The log's own rewards
-            are left out then. An item's reward is the sum of its events' rewards; 1 where the table has no such column.
-        window_s: an event counts from the moment of the request until so many seconds later.
+        path: the file or folder. Files of a folder that begin with a dot or an underscore are unfinished, and left out.
+        events: a table of request_id, item_id, timestamp and, optionally, reward. The log's own rewards are then left
+            out. An item's reward is the sum of its events' rewards; 1 if the table has no such column.
+        window_s: seconds after the request within which an event counts.
     Raises:
         DataError: anything that breaks the contract, with the file, the column, the count and the first row.
     """
@@ -79,7 +82,7 @@ def read_served_log(path: Path, events: Path | None = None, window_s: int = 86_4
 
 
 def _files(path: Path, notes: list[str]) -> list[Path]:
-    """The parts in order of their names."""
+    """Lists the parts by name."""
     if not path.is_dir():
         return [path]
     there = sorted(path.iterdir())
@@ -93,7 +96,7 @@ def _files(path: Path, notes: list[str]) -> list[Path]:
 
 
 def _read_part(path: Path, with_reward: bool, notes: list[str]) -> pl.DataFrame | None:
-    """One file with the columns of SCHEMA, _FILE and ROW; None where it holds no rows."""
+    """Reads a file with the columns of SCHEMA, _FILE and ROW; None for a file without rows."""
     table = open_table(path, notes)
     if path.suffix.lower() == ".parquet" and not collect(table.frame.select(pl.len()), table.label).item():
         notes.append(f"{path.name} holds no rows.")
@@ -112,7 +115,7 @@ def _read_part(path: Path, with_reward: bool, notes: list[str]) -> pl.DataFrame 
 
 
 def _checked(table: Table, there: Sequence[str], notes: list[str]) -> pl.DataFrame:
-    """The columns ``there`` with the contract's types. Raises DataError where a value has none."""
+    """Converts columns to the contract's types. Raises DataError for a value that does not convert."""
     types = table.frame.collect_schema()
     ids = [name for name in there if SCHEMA[name] == pl.String]
     numbers = [name for name in there if SCHEMA[name] == pl.Float64 or name == "position"]
@@ -135,7 +138,7 @@ def _checked(table: Table, there: Sequence[str], notes: list[str]) -> pl.DataFra
 
 
 def _number_checks(numbers: Sequence[str]) -> list[Check]:
-    """No number is broken; a place is a whole number from 1, a propensity a probability, a reward is there."""
+    """Checks that numbers are valid: a place is a whole number from 1, a propensity a probability."""
     checks = []
     for name in numbers:
         value, given = pl.col(name), pl.col(f"given {name}")
@@ -151,7 +154,7 @@ def _number_checks(numbers: Sequence[str]) -> list[Check]:
 
 
 def _check_requests(rows: pl.DataFrame) -> None:
-    """Raises DataError where a request shows two items at one place, an item twice, or to two users."""
+    """Raises DataError for a request with two items at a place, an item twice, or two users."""
     for name, what in (("position", "a place"), ("item_id", "an item")):
         twice = rows.filter(pl.struct("request_id", name).is_duplicated())
         if len(twice):
@@ -180,7 +183,7 @@ def _first(rows: pl.DataFrame, name: str) -> str:
 def _with_events(
     log: pl.DataFrame, path: Path, window_s: int, counts: dict[str, int], notes: list[str]
 ) -> pl.DataFrame:
-    """The log with the rewards of an event table; adds to ``counts``."""
+    """Adds the rewards of an event table to the log, and counts to ``counts``."""
     if window_s < 0:
         raise DataError(f"an event's window must be 0 seconds or more, got {window_s}.")
     table = open_table(path, notes)

@@ -1,4 +1,4 @@
-"""What an ablation found, in words and in Markdown tables."""
+"""Findings of an ablation, in words and in Markdown tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADINGS = {
 
 
 def verdicts(report: Mapping[str, Any]) -> list[str]:
-    """A sentence for every comparison and judgement: where graph, texts and relations help, and where they do not."""
+    """Writes a sentence for every comparison and judgement: where graph, texts and relations help, and where not."""
     out: list[str] = []
     for subject, other in dict.fromkeys((c["subject"], c["other"]) for c in report["comparisons"]):
         mine = [c for c in report["comparisons"] if (c["subject"], c["other"]) == (subject, other)]
@@ -38,7 +38,11 @@ def verdicts(report: Mapping[str, Any]) -> list[str]:
 
 
 def cautions(report: Mapping[str, Any]) -> list[str]:
-    """What a reader of the verdict must know: what was left out and why, and where the figures mislead."""
+    """Writes cautions for the reader of the verdict: omissions and their reasons, and misleading figures.
+
+    Args:
+        report: as ablate returns it.
+    """
     reasons = report["skipped"].values()
     names = {why: [name for name, other in report["skipped"].items() if other == why] for why in reasons}
     words = [f"Left out: {', '.join(some)}: {why}." for why, some in names.items()]
@@ -61,7 +65,11 @@ def cautions(report: Mapping[str, Any]) -> list[str]:
 
 
 def ablation_markdown(report: Mapping[str, Any]) -> str:
-    """The page ablation.md."""
+    """Renders the page ablation.md.
+
+    Args:
+        report: as ablate returns it.
+    """
     lines = [f"# What the graph is worth: {report['name'] or 'ablation'}", ""]
     lines += [f"- {sentence}" for sentence in report["verdict"]]
     lines += [f"- {sentence}" for sentence in cautions(report)]
@@ -80,7 +88,7 @@ def ablation_markdown(report: Mapping[str, Any]) -> str:
 
 
 def measured(report: Mapping[str, Any]) -> list[str]:
-    """How the figures were made."""
+    """Describes how the figures were made."""
     seeds, samples = report["seeds"], report["bootstrap_samples"]
     words = [
         f"{report['users']:,} users, {report['items']:,} items, {report['triples']:,} triples; training seeds "
@@ -104,7 +112,13 @@ def measured(report: Mapping[str, Any]) -> list[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """A Markdown table; the first ``left`` columns are aligned to the left, the others to the right."""
+    """Renders a Markdown table.
+
+    Args:
+        head: column names.
+        rows: cells.
+        left: number of first columns aligned to the left; the others are aligned to the right.
+    """
     marks = ["---" if place < left else "---:" for place in range(len(head))]
     return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
 
@@ -174,7 +188,7 @@ def _trainings(report: Mapping[str, Any]) -> list[str]:
 
 
 def _shuffle(report: Mapping[str, Any]) -> list[str]:
-    """The counts of the first seed's shuffle, relations with most triples first."""
+    """Lists the counts of the first seed's shuffle, relations with most triples first."""
     head = ["relation", "triples", "the true graph has them too", "there twice", "loops"]
     counts = sorted(report["shuffle"].items(), key=lambda entry: -entry[1]["triples"])
     rows = [[f"`{name}`", *(f"{c[k]:,}" for k in ("triples", "unchanged", "repeated", "loops"))] for name, c in counts]

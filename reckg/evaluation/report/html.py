@@ -1,4 +1,4 @@
-"""report.html: one page without anything from the network, for light and dark screens, for phones and for paper."""
+"""report.html: a page without network access, for light and dark screens, for phones and for paper."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ SECTIONS = (
 
 
 def render_html(report: Report) -> str:
-    """The page of a report as `report.write_report` completes it; sections that it lacks are left out."""
+    """Renders the page of a report. Sections that the report lacks are left out.
+
+    Args:
+        report: as `report.write_report` completes it.
+    """
     name = escape(str(report.get("name", "")))
     made = " · ".join(escape(str(report[key])) for key in ("created", "version") if report.get(key))
     written = [(title, section(report)) for title, section in SECTIONS]

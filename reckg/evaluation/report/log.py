@@ -1,12 +1,12 @@
-"""What a log of served recommendations says of a system, in words and in Markdown tables."""
+"""Findings from a log of served recommendations, in words and in Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-MIN_SAMPLE = 200  # effective rows below which the estimates are not to be relied on: a rule of thumb
-TOP_SHARE = 0.5  # of all weight on the heaviest hundredth of the rows: as much
+MIN_SAMPLE = 200  # effective rows below which the estimates are unreliable: a rule of thumb
+TOP_SHARE = 0.5  # share of all weight on the heaviest hundredth of the rows, above which they are unreliable too
 
 ASSUMPTIONS = {
     "place": "What a shown item earns depends on the request, the item and its place, not on the other items of the "
@@ -45,7 +45,11 @@ _COUNTS = {
 
 
 def log_warnings(report: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the figures, a sentence each."""
+    """Writes warnings that a reader needs before believing the figures, a sentence each.
+
+    Args:
+        report: as evaluate_log returns it.
+    """
     counts, found = report["counts"], report["counterfactual"]
     words = []
     if counts.get("requests_without_propensity"):
@@ -103,7 +107,7 @@ def _weights_fit(found: Mapping[str, Any]) -> bool:
 
 
 def log_verdict(report: Mapping[str, Any]) -> str:
-    """One sentence: whether the system would earn more than what was served."""
+    """Writes a sentence: whether the system would earn more than the served lists."""
     found = report["counterfactual"]
     if found is None:
         return f"No counterfactual estimate: {report['no_estimate']}."
@@ -123,7 +127,11 @@ def log_verdict(report: Mapping[str, Any]) -> str:
 
 
 def log_markdown(report: Mapping[str, Any]) -> str:
-    """The whole report as Markdown."""
+    """Renders the whole report as Markdown.
+
+    Args:
+        report: as evaluate_log returns it.
+    """
     lines = [f"# From the log: {report['name'] or report['bundle_version']}", "", report["verdict"], ""]
     if report["warnings"]:
         lines += ["## Warnings", "", *(f"- {warning}" for warning in report["warnings"]), ""]
@@ -145,7 +153,7 @@ def log_markdown(report: Mapping[str, Any]) -> str:
 
 
 def estimates_table(found: Mapping[str, Any]) -> list[str]:
-    """Rewards per shown item, as lines of a Markdown table."""
+    """Lists rewards per shown item, as lines of a Markdown table."""
     lines = ["| reward per shown item | estimate [95% interval] |", "|---|---|"]
     return lines + [f"| {words} | {value(found['estimates'][name])} |" for name, words in ESTIMATES.items()]
 
@@ -162,7 +170,7 @@ def _weights(found: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
-    """The comparison of two variants, a sentence each."""
+    """Describes the comparison of two variants, a sentence each."""
     first, second = found["names"]
     if "preference" not in found:
         return [
@@ -183,7 +191,7 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def value(entry: Mapping[str, Any]) -> str:
-    """An estimate with its interval."""
+    """Formats an estimate with its interval."""
     if entry["mean"] is None:
         return "none (no weight)"
     return f"{entry['mean']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"

@@ -19,7 +19,11 @@ Report = Mapping[str, Any]
 
 
 def render_markdown(report: Report) -> str:
-    """The verdict first, then a section for whatever the report has."""
+    """Renders the verdict first, then the report's sections.
+
+    Args:
+        report: as `report.write_report` completes it.
+    """
     made = ", ".join(str(report[key]) for key in ("created", "version") if report.get(key))
     name = report.get("name", "")
     parts = [
@@ -49,7 +53,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: Any) -> str:
-    """A text that no table and no formatting breaks on."""
+    """Escapes a text so that no table and no formatting breaks."""
     for sign in "\\`*_[]<>|#":
         text = str(text).replace(sign, "\\" + sign)
     return " ".join(str(text).split())

@@ -1,4 +1,4 @@
-"""The sections of report.html that say how the figures came about: each takes the report and returns HTML, or ""."""
+"""The sections of report.html on how the figures were made. Each takes the report and returns HTML, or ""."""
 
 from __future__ import annotations
 

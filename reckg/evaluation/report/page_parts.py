@@ -1,4 +1,4 @@
-"""Parts of which the report's page is made: tables, cells, grids of plots, legends."""
+"""Parts of the report's page: tables, cells, grids of plots, legends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ Report = Mapping[str, Any]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = False, ours: int | None = None) -> str:
-    """An HTML table that scrolls sideways where it is too wide; of words: aligned left, else numbers, aligned right.
+    """Renders an HTML table that scrolls sideways if it is too wide.
 
-    Cells are HTML: a cell may be a whole <td>. ``ours``: the row that is set off.
+    Args:
+        head: column names.
+        rows: cells, HTML each. A cell may be a whole <td>.
+        words: align left, for words; numbers are aligned right.
+        ours: the highlighted row.
     """
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
@@ -28,18 +32,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = Fals
 
 
 def facts(values: Mapping[str, str]) -> str:
-    """A table of names and texts."""
+    """Renders a table of names and texts."""
     rows = [[escape(name.replace("_", " ")), f'<td class="text">{escape(text)}</td>'] for name, text in values.items()]
     return table(["", "value"], rows, words=True) if rows else ""
 
 
 def folded(summary: str, content: str) -> str:
-    """Returns content that unfolds on a click, and is shown in print; empty without content."""
+    """Renders content that unfolds on a click, and is shown in print; empty without content."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>" if content else ""
 
 
 def plots(drawn: Iterable[str]) -> str:
-    """A grid of plots; empty where there is none."""
+    """Renders a grid of plots; empty without any."""
     cards = "".join(f"<div>{plot}</div>" for plot in drawn if plot)
     return f'<div class="plots">{cards}</div>' if cards else ""
 
@@ -49,7 +53,11 @@ def listed(words: Iterable[str]) -> str:
 
 
 def legend(entries: Iterable[tuple[str, str, bool]]) -> str:
-    """(colour's name, text, square) of every kind of mark."""
+    """Renders the kinds of marks.
+
+    Args:
+        entries: (colour's name, text, square) of each.
+    """
     keys = "".join(
         f'<span class="key"><i{" class=square" if square else ""} style="background:var(--{colour})"></i>'
         f"{escape(text)}</span>"
@@ -70,7 +78,13 @@ def mark(values: Mapping[str, float], colour: str, name: str = "") -> Mark:
 
 
 def cell(values: Mapping[str, float] | None, best: bool = False, form: str = "{:.4f}") -> str:
-    """A mean with its interval below it."""
+    """Renders a mean with its interval below it.
+
+    Args:
+        values: an interval; None: an empty cell.
+        best: highlighted.
+        form: of the numbers.
+    """
     if values is None:
         return "<td></td>"
     low, high = form.format(values["low"]), form.format(values["high"])

@@ -1,4 +1,4 @@
-"""The sections of report.html that say how good the lists are: each takes the report and returns HTML, or ""."""
+"""The sections of report.html on the quality of the lists. Each takes the report and returns HTML, or ""."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from reckg.evaluation.report.words import (
 
 
 def tiles(report: Report) -> str:
-    """The few figures that a hurried reader takes along."""
+    """Renders the few main figures."""
     part = report.get("cold_items", report)
     systems, metric = part["systems"], report["protocol"]["primary_metric"]
     best = max(
@@ -85,7 +85,7 @@ def systems_section(report: Report) -> str:
 
 
 def new_items_section(report: Report) -> str:
-    """Systems among the new items alone, and what place these have in the ranking of all."""
+    """Renders the systems among the new items alone, and the new items' places in the ranking of all."""
     part = report.get("cold_items")
     if part is None:
         return ""
@@ -116,7 +116,7 @@ def new_items_section(report: Report) -> str:
 def differences_section(report: Report) -> str:
     systems, comparisons = report["systems"], report["comparisons"]
     metrics, primary = plotted_metrics(report), report["protocol"]["primary_metric"]
-    # What is so far below that its row would squeeze the others is left to the table.
+    # A system far below the others would squeeze their rows, and is left to the table.
     level = systems["reckg"]["test"][primary]["mean"]
     plotted = [
         n for n in comparisons if systems[n]["test"][primary]["mean"] > level / 2 or n == report["best_baseline"]
@@ -146,7 +146,7 @@ def differences_section(report: Report) -> str:
 
 
 def beyond_section(report: Report) -> str:
-    """Coverage, popularity, diversity and the like; the exposure of providers."""
+    """Renders coverage, popularity, diversity and similar figures, and the exposure of providers."""
     systems = {name: s for name, s in report["systems"].items() if "beyond" in s}
     if not systems:
         return ""
@@ -219,7 +219,7 @@ def _exposure(report: Report) -> str:
 
 
 def diversity_section(report: Report) -> str:
-    """What reranking for diversity gives, and what it costs."""
+    """Renders the effect and the price of reranking for diversity."""
     section = report.get("diversity")
     if not section:
         return ""
@@ -300,7 +300,7 @@ def worst_section(report: Report) -> str:
 
 
 def _group(row: Report) -> str:
-    """A group in few words."""
+    """Describes a group in few words."""
     name = row["name"].split(" (")[0]
     short = {"history_length": f"{name} in history", "item_popularity": f"{name} items", "last_event": f"{name} ago"}
     return short.get(row["key"], f"{row['key'].partition(':')[2]}: {row['name']}")

@@ -1,4 +1,4 @@
-"""Sections that describe how the figures were made, and the exposure of providers."""
+"""Sections on how the figures were made, and on the exposure of providers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from reckg.metrics.significance import known_intervals
 def exposure_section(
     shares: Mapping[str, np.ndarray],
     values: Sequence[str],
-    catalogue: np.ndarray,
+    catalog: np.ndarray,
     wanted: np.ndarray,
     samples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """A row for each provider: its share of the places of every system's lists.
+    """Makes a row for each provider: its share of the places of every system's lists.
 
     Args:
         shares: system -> (n, v), of beyond_accuracy.value_exposure.
-        values: (v,) names. catalogue, wanted: (v,) their share of the items, and of the held-out items.
+        values: (v,) names.
+        catalog, wanted: (v,) their share of the items, and of the held-out items.
+        samples: bootstrap samples.
     """
     named = {s: {str(i): share[:, i] for i in range(len(values))} for s, share in shares.items()}
     found = {system: known_intervals(share, samples, seed) for system, share in named.items()}
     return [
         {
             "name": name,
-            "catalogue": float(catalogue[i]),
+            "catalogue": float(catalog[i]),
             "held_out": float(wanted[i]),
             "systems": {system: intervals[str(i)] for system, intervals in found.items()},
         }
@@ -53,12 +55,16 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     systems: int = 0,
     filters: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """How the figures were made, in words and in numbers.
+    """Describes how the figures were made, in words and in numbers.
 
     Args:
-        budget: settings that every baseline could try; 0: none was tuned.
-        systems: that reckg is compared with.
-        filters: sentences on what cleaning left out.
+        held: the test part.
+        parts: split parts in a user's history.
+        ks: cut-offs.
+        samples: bootstrap samples.
+        budget: settings that every baseline could try; 0: no tuning.
+        systems: number of systems that reckg is compared with.
+        filters: sentences on the rows that cleaning left out.
     """
     words = [
         f"Full ranking: every system orders all {n_items:,} candidate items for each user; nothing is sampled.",

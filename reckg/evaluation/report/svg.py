@@ -1,7 +1,7 @@
-"""The report's plots as inline SVG, drawn by hand: colours come from the page's style sheet, so that they follow light
-and dark, and every plot is narrow enough to be read on a phone without shrinking.
+"""The report's plots as inline SVG, drawn by hand.
 
-The classes of marks are ``ours``, ``own`` (the product's other stages) and ``base``.
+Colours come from the page's style sheet, so that they follow light and dark. Every plot is narrow enough to be read on
+a phone without shrinking. The classes of marks are ``ours``, ``own`` (the product's other stages) and ``base``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 380
-LETTER = 7.6  # width of a letter of a label, about
-LABEL = (92, 160)  # width of the labels' column, at least and at most
+LETTER = 7.6  # approximate width of a letter
+LABEL = (92, 160)  # least and greatest width of the labels' column
 VALUE = 60  # width of the values' column
 ROW = 26
 TOP = 22
@@ -32,7 +32,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one line, x rising; ``best``: the place of a point to be marked."""
+    """Points of a line.
+
+    Args:
+        x, y: x rising.
+        kind: class of the line.
+        best: place of a marked point.
+    """
 
     x: Sequence[float]
     y: Sequence[float]
@@ -48,7 +54,7 @@ def dot_plot(
     zero: bool = False,
     say: Callable[[float], str] | None = None,
 ) -> str:
-    """Means with intervals, a row for each label; several marks of a row lie above each other.
+    """Draws means with intervals, a row for each label. Several marks of a row lie above each other.
 
     Args:
         title: above the plot.
@@ -90,7 +96,13 @@ def dot_plot(
 
 
 def line_chart(title: str, lines: Sequence[Line], x_label: str) -> str:
-    """Lines over a common x axis; the marked point, or else the last one, carries its value."""
+    """Draws lines over a common x axis. The marked point, or else the last one, carries its value.
+
+    Args:
+        title: above the plot.
+        lines: the lines.
+        x_label: below the axis.
+    """
     lines = [line for line in lines if len(line.x)]
     if not lines:
         return ""
@@ -124,8 +136,12 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str) -> str:
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], say: Callable[[float], str]) -> str:
-    """Horizontal bars from zero, each with its value at the end.
+    """Draws horizontal bars from zero, each with its value at the end.
 
+    Args:
+        title: above the plot.
+        rows: label and value.
+        say: writes a value.
     Raises:
         ValueError: a value is negative.
     """
@@ -149,9 +165,10 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], say: Callable[[floa
 
 
 def beeswarm(title: str, rows: Sequence[tuple[str, Sequence[tuple[float, float | None]]]]) -> str:
-    """Single values as dots, a row for each label, beside each other where they would lie on one another.
+    """Draws single values as dots, a row for each label, side by side if they would overlap.
 
     Args:
+        title: above the plot.
         rows: label, and (value, shade): a shade from 0 to 1 is one of five colours, None a colour of its own.
     """
     values = [value for _, points in rows for value, _ in points]
@@ -179,12 +196,18 @@ def beeswarm(title: str, rows: Sequence[tuple[str, Sequence[tuple[float, float |
 
 
 def label_width(labels: Sequence[str]) -> float:
-    """Width of a column of labels; those that are too long are cut."""
+    """Computes the width of a column of labels. Long labels are cut."""
     return min(max(LABEL[0], max((len(label) for label in labels), default=0) * LETTER), LABEL[1])
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4, whole: bool = False) -> list[float]:
-    """Round numbers, about ``wanted`` of them, the first and last of which enclose low..high."""
+    """Chooses round numbers that enclose an interval.
+
+    Args:
+        low, high: the interval.
+        wanted: about the number of ticks.
+        whole: only whole numbers.
+    """
     if high - low < 1e-12:
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad, high + pad
@@ -234,7 +257,7 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str, tip: str = "") 
 
 
 def _tick(value: float, say: Callable[[float], str] | None) -> str:
-    """A tick as a number, or in per cent where the values are."""
+    """Formats a tick as a number, or in per cent if the values are."""
     return f"{_short(value * 100)}%" if say is not None and say(value).endswith("%") else _short(value)
 
 

@@ -1,4 +1,4 @@
-"""Words of the report that its pages share: what a metric is called, and what the figures beside accuracy mean."""
+"""Words of the report that its pages share: names of metrics, and the meaning of the figures beside accuracy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UPPER = ("ndcg", "mrr", "map")
-TITLES = 9  # of the items that a sample user took later, at most
+TITLES = 9  # most titles of a sample user's later items
 
-# figure -> its name, what it says, whether more is usually wanted (0: neither), and how a value is written.
+# figure -> its name, its meaning, whether more is usually better (0: neither), and the format of a value.
 BEYOND: dict[str, tuple[str, str, int, str]] = {
     "coverage": ("coverage", "share of the catalogue that is in anybody's list", 1, "{:.1%}"),
     "gini": ("Gini index", "0: all items have equally many places; 1: one item has all", -1, "{:.3f}"),
@@ -28,20 +28,20 @@ BEYOND: dict[str, tuple[str, str, int, str]] = {
 
 
 def metric_label(metric: str) -> str:
-    """ "ndcg@10" -> "NDCG@10", "recall@10" -> "Recall@10"."""
+    """Formats a metric: "ndcg@10" -> "NDCG@10", "recall@10" -> "Recall@10"."""
     name, _, k = metric.partition("@")
     return f"{name.upper() if name in UPPER else name.capitalize()}@{k}"
 
 
 def plotted_metrics(report: Mapping[str, Any]) -> list[str]:
-    """NDCG and recall at the two cut-offs that are shown first."""
+    """Lists NDCG and recall at the first two cut-offs."""
     ks = report["protocol"]["k"]
     wanted = [k for k in (10, 20) if k in ks] or sorted(ks)[:2]
     return [f"{name}@{k}" for k in wanted for name in ("ndcg", "recall")]
 
 
 def headline_metrics(report: Mapping[str, Any]) -> list[str]:
-    """The few metrics of the first table: the primary one, and those that most readers look for."""
+    """Lists the few metrics of the first table: the primary one, and the most common ones."""
     primary = str(report["protocol"]["primary_metric"])
     k, ks = primary.split("@")[1], report["protocol"]["k"]
     longer = 20 if 20 in ks else max(ks)
@@ -49,7 +49,7 @@ def headline_metrics(report: Mapping[str, Any]) -> list[str]:
 
 
 def settings_words(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A system's settings for reading: what was tried is a number, and why a ranker is served is said elsewhere."""
+    """Shortens a system's settings for readers: the tried settings as a number, without the ranker's reasons."""
     words: dict[str, Any] = {}
     for name, value in settings.items():
         if name == "tried":
@@ -61,7 +61,7 @@ def settings_words(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_titles(titles: Sequence[str]) -> list[str]:
-    """A few titles, and how many more there are."""
+    """Lists a few titles, and the number of others."""
     more = len(titles) - TITLES
     return [*titles[:TITLES], f"and {more:,} more"] if more > 1 else list(titles)
 
@@ -71,7 +71,7 @@ def p_words(p: float) -> str:
 
 
 def value_words(value: Any) -> str:
-    """A setting or a count as text."""
+    """Formats a setting or a count as text."""
     if isinstance(value, Mapping):
         return "; ".join(f"{str(k).replace('_', ' ')} {value_words(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):

@@ -5,22 +5,22 @@ The dictionary, as `write_report` takes it; every interval is {"mean", "low", "h
     systems       name -> label, does, baseline, settings, seconds, short_lists; test: metric@k -> interval;
                   beyond: figure -> interval with "users" (see beyond_accuracy.user_figures), gini, coverage, entropy
     comparisons   name -> metric@k -> interval of reckg minus the system, p; p_holm for the primary metric
-    protocol      of `protocol_section`
-    beyond        k, likeness, column; exposure: of `exposure_section`, where there is a provider column
-    slices        name -> of report_slices; worst: of report_slices.worst_slices
-    cold_items    of cold_items.cold_items_section, where the items are split
-    samples       of samples.sample_section
-    ranker        the ranker's info; shap: of ranker_explained.explain_ranker
-    index         of index_curve.index_section
+    protocol      from `protocol_section`
+    beyond        k, likeness, column; exposure: from `exposure_section`, with a provider column
+    slices        name -> slice of evaluation.slices; worst: from slices.worst_slices
+    cold_items    from cold_items.cold_items_section, if the items are split
+    samples       from samples.sample_section
+    ranker        the ranker's info; shap: from ranker_explained.explain_ranker
+    index         from index_curve.index_section
     leakage_checks, data, training, timing, configuration
 
-    diversity     optional: what reranking for diversity costs. words: list of sentences; k; rows: a list of
+    diversity     optional: the price of reranking for diversity. words: list of sentences; k; rows: a list of
                   {"strategy", "settings": text or {name: value}, "ndcg": interval, "price": interval of the strategy's
                   NDCG minus that of the list as ranked (paired), "diversity": interval, "miscalibration": interval or
                   None, "exposure": interval or None (of the providers' Gini index, or the share that the limit is on)},
-                  in the order in which they are to be shown; the first is the list as ranked.
+                  in the order of display; the first is the list as ranked.
 
-``systems`` and ``protocol`` and ``comparisons`` must be there, all else where it is known.
+``systems``, ``protocol`` and ``comparisons`` are required, all else is optional.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ FORMAT = 2
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """One plain sentence: does reckg beat the best baseline? A failed leakage check comes first.
+    """Writes a plain sentence: does reckg beat the best baseline? A failed leakage check comes first.
 
-    Where the items are split, it is about the ranking among new items.
+    If the items are split, it is about the ranking among new items.
     """
     metric = report["protocol"]["primary_metric"]
     part = report.get("cold_items", report)
@@ -71,7 +71,7 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 
 def mood(report: Mapping[str, Any]) -> int:
-    """The judgement that the verdict is about; -1 where a leakage check failed."""
+    """Gives the judgement of the verdict; -1 after a failed leakage check."""
     if any(check["passed"] is False for check in report.get("leakage_checks") or []):
         return -1
     part, metric = report.get("cold_items", report), report["protocol"]["primary_metric"]

@@ -13,7 +13,7 @@ from scipy import sparse
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
 from reckg.evaluation.beyond_accuracy import (
-    Catalogue,
+    Catalog,
     gini_interval,
     item_exposure,
     shannon_entropy,
@@ -56,12 +56,12 @@ def beyond_sections(
     column = calibration_column(config, test)
     values = None if column is None else value_shares(test.prepared.items[column])
     tail = np.isin(groups.group, [place for place, name in enumerate(groups.names) if name in ("tail", "cold")])
-    catalogue = Catalogue(train_users, test.n_users, entities if entities.nnz else item_vectors, values, tail)
+    catalog = Catalog(train_users, test.n_users, entities if entities.nnz else item_vectors, values, tail)
     samples, seed, held = config.evaluate.bootstrap_samples, config.run.seed, test.held
     figures: dict[str, dict[str, Any]] = {}
     for name, result in results.items():
         expected = results["popularity"].lists
-        per_user = user_figures(result.lists, held.users, held.relevant, test.history, catalogue, expected)
+        per_user = user_figures(result.lists, held.users, held.relevant, test.history, catalog, expected)
         entropy = shannon_entropy(item_exposure(result.lists, test.n_items))
         figures[name] = {
             "coverage": result.coverage[f"coverage@{k}"],
@@ -86,9 +86,9 @@ def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]
     code = np.array([-1 if value is None else place.get(value, len(shown)) for value in text.to_list()])
     shares = {name: value_exposure(result.lists, code, len(labels)) for name, result in results.items()}
     wanted = code[test.held.relevant[1]]
-    catalogue, taken = (np.bincount(c[c >= 0], minlength=len(labels)) / max(len(c), 1) for c in (code, wanted))
+    catalog, taken = (np.bincount(c[c >= 0], minlength=len(labels)) / max(len(c), 1) for c in (code, wanted))
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
-    return exposure_section(shares, labels, catalogue, taken, samples, seed)
+    return exposure_section(shares, labels, catalog, taken, samples, seed)
 
 
 def check_columns(config: Config, test: RunData) -> None:
@@ -104,7 +104,7 @@ def check_columns(config: Config, test: RunData) -> None:
         name = getattr(config.evaluate, setting)
         if name and name not in columns:
             raise ConfigError(
-                f"evaluate.{setting}: the catalogue has no column {name!r}; it has {', '.join(columns) or 'none'}."
+                f"evaluate.{setting}: the catalog has no column {name!r}; it has {', '.join(columns) or 'none'}."
             )
     name = config.evaluate.provider_column
     if name and test.prepared.items[name].dtype == pl.List:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reckg.arrays.ragged_rows import Rows, take_rows
+from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.data.history import History
-from reckg.metrics.ranking import hit_matrix
 from reckg.ranking.features.extract import FEATURES, block_users, candidate_features
 from reckg.ranking.sources.candidates import (
     CandidateCounts,

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from reckg.evaluation import beyond_accuracy
 from reckg.evaluation.beyond_accuracy import (
-    Catalogue,
+    Catalog,
     gini_index,
     gini_interval,
     intra_list_diversity,
@@ -27,8 +27,8 @@ GENRES = sparse.csr_matrix(np.array([[0.5, 0.5, 0], [0, 0, 1], [0, 0, 1], [1, 0,
 
 def figures(vectors: object = GENRES, **changed: object) -> dict[str, np.ndarray]:
     settings = {"values": GENRES, "tail": np.array([False, False, False, True, True])} | changed
-    catalogue = Catalogue(toy.POPULARITY.astype(float), 4, vectors, **settings)  # type: ignore[arg-type]
-    return user_figures(LISTS, USERS, RELEVANT, toy.history(), catalogue, EXPECTED)
+    catalog = Catalog(toy.POPULARITY.astype(float), 4, vectors, **settings)  # type: ignore[arg-type]
+    return user_figures(LISTS, USERS, RELEVANT, toy.history(), catalog, EXPECTED)
 
 
 def test_values_worked_out_by_hand() -> None:
@@ -49,9 +49,9 @@ def test_values_worked_out_by_hand() -> None:
 
 
 def test_a_hit_that_is_not_expected_is_serendipity() -> None:
-    catalogue = Catalogue(toy.POPULARITY.astype(float), 4, GENRES, None, np.zeros(5, dtype=bool))
+    catalog = Catalog(toy.POPULARITY.astype(float), 4, GENRES, None, np.zeros(5, dtype=bool))
     expected = np.array([[1, 0], [3, 4], [-1, -1]])
-    found = user_figures(LISTS, USERS, RELEVANT, toy.history(), catalogue, expected)
+    found = user_figures(LISTS, USERS, RELEVANT, toy.history(), catalog, expected)
     np.testing.assert_allclose(found["serendipity"], [0.5, 0, 0])  # ann's solaris; cyd is not shown his heidi
     assert "miscalibration" not in found
 

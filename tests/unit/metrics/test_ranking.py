@@ -5,18 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from reckg.metrics.ranking import (
-    METRICS,
-    coverage_at_k,
-    hit_at_k,
-    hit_matrix,
-    map_at_k,
-    mrr_at_k,
-    ndcg_at_k,
-    precision_at_k,
-    ranking_metrics,
-    recall_at_k,
-)
+from reckg.arrays.ragged_rows import hit_matrix
+from reckg.metrics.ranking import METRICS, coverage_at_k, ranking_metrics
+from tests.reference import hit_at_k, map_at_k, mrr_at_k, ndcg_at_k, precision_at_k, recall_at_k
 
 RANKED = np.array([7, 3, 9, 1, 4])
 RELEVANT = np.array([3, 4, 8])  # hits at places 2 and 5, item 8 is missed

@@ -232,7 +232,7 @@ def test_columns_that_do_not_exist_or_fit_are_refused(tmp_path: Path) -> None:
     small_run(tmp_path)
     for setting in ("provider_column", "calibration_column"):
         config = Config(evaluate=EvaluateConfig(bootstrap_samples=100, tuning_settings=1, **{setting: "brand"}))
-        with pytest.raises(ConfigError, match=f"evaluate.{setting}: the catalogue has no column 'brand'; it has title"):
+        with pytest.raises(ConfigError, match=f"evaluate.{setting}: the catalog has no column 'brand'; it has title"):
             evaluate(config, tmp_path, tmp_path)
 
 
