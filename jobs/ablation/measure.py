@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from reckg.config.run_config import Config
 from reckg.evaluation.protocol import HeldOut, held_out
+from reckg.files.mapped_tensors import write_tensors
 from reckg.model.embeddings import Embeddings
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
@@ -52,7 +53,7 @@ def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
         masked = replace(trained, spectral=trained.spectral.predict_new(graph, text))
         lists[name] = _lists(masked.embeddings(graph), held)
     (run / "masked").mkdir(parents=True, exist_ok=True)
-    save_file(lists, run / "masked" / "test.safetensors")
+    write_tensors(run / "masked" / "test.safetensors", lists)
     return {"masked": len(groups)}
 
 
@@ -124,7 +125,7 @@ def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
     graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
     embeddings = trained.embeddings(graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)
-    save_file({"lists": _lists(embeddings, held)}, run / "measured" / f"{part}.safetensors")
+    write_tensors(run / "measured" / f"{part}.safetensors", {"lists": _lists(embeddings, held)})
     unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long
     return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
 

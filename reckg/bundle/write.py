@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
 from reckg.bundle.bundle import Bundle
 from reckg.bundle.check import check_bundle
@@ -22,6 +20,7 @@ from reckg.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, manifest_tex
 from reckg.bundle.read import read_checked
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import describe_files, written_folder
+from reckg.files.mapped_tensors import write_tensors
 from reckg.version import __version__
 
 OWN_FILES = (MANIFEST, GOLDEN, "users.parquet", "items.parquet", "embeddings.safetensors", "history.safetensors")
@@ -93,13 +92,16 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
     history = bundle.history
     pl.DataFrame({"user_id": bundle.user_ids.ids}).write_parquet(folder / "users.parquet")
     bundle.items.write_parquet(folder / "items.parquet")
-    _write_tensors(folder / "embeddings.safetensors", users=bundle.user_vectors, items=bundle.item_vectors)
-    _write_tensors(
+    vectors = {"users": bundle.user_vectors, "items": bundle.item_vectors}
+    write_tensors(folder / "embeddings.safetensors", vectors)
+    write_tensors(
         folder / "history.safetensors",
-        indptr=history.indptr,
-        item_idx=history.item_idx,
-        timestamp=history.timestamp,
-        weight=history.weight,
+        {
+            "indptr": history.indptr,
+            "item_idx": history.item_idx,
+            "timestamp": history.timestamp,
+            "weight": history.weight,
+        },
     )
     bundle.index.save(folder / "index")
     bundle.features.save(folder / "features")
@@ -107,10 +109,6 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
         bundle.ranker.save(folder / "ranker")
     if bundle.inductive is not None and bundle.inductive.folder is not None:
         shutil.copytree(bundle.inductive.folder, folder / "inductive")
-
-
-def _write_tensors(path: Path, **tensors: np.ndarray) -> None:
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
 
 
 def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

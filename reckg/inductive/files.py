@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import describe_files, files_sha256
-from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors
+from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors, write_tensors
 from reckg.inductive.embedder import ENCODER, Inductive
 from reckg.inductive.info import InductiveInfo
 
@@ -63,7 +62,7 @@ def write_inductive(
         sha256 = files_sha256(describe_files(encoder))
         info = {**info, "text": {**info["text"], "encoder_sha256": sha256}}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(arrays), folder / "inductive.safetensors")
+    write_tensors(folder / "inductive.safetensors", arrays)
     pl.DataFrame({"name": pl.Series(entities, dtype=pl.String)}).write_parquet(folder / "entities.parquet")
     text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
     (folder / "inductive.json").write_text(text + "\n", encoding="utf-8")

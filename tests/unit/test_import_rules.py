@@ -49,7 +49,7 @@ ROOMS = (
     Room("reckg.version"),
     Room("reckg.v1"),
     Room("reckg.arrays", ("numpy", "scipy")),
-    Room("reckg.files", ("numpy",)),
+    Room("reckg.files", ("numpy", "safetensors")),
     Room("reckg.config", ("pydantic",)),
     Room("reckg.data", ("numpy", "polars"), apart=("reckg.config",)),
     Room("reckg.data.bookshop", ("numpy", "polars"), apart=("reckg.config",)),

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from reckg.errors import ArtifactError
+from reckg.files.mapped_tensors import write_tensors
 from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.embeddings import Embeddings
 from reckg.model.linear.content import Content, NewItems, equally_long, evenly, fit_content, item_edges, unit
@@ -114,8 +114,7 @@ class Spectral:
             tensors |= {f"content.{name}": array for name, array in vars(self.content).items() if name != "weights"}
         if self.new is not None:
             tensors |= {"new.scales": np.array([self.new.own, self.new.linear]), "new.shift": self.new.shift}
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(contiguous, path, metadata={"weights": json.dumps(weights)})
+        write_tensors(path, tensors, {"weights": json.dumps(weights)})
 
 
 def load_spectral(path: Path) -> Spectral:

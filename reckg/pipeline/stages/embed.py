@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
 from reckg.config.run_config import Config
+from reckg.files.mapped_tensors import write_tensors
 from reckg.inductive.embedder import ENCODER, USER_PREFIX
 from reckg.inductive.files import write_inductive
 from reckg.inductive.info import TextInfo
@@ -43,7 +43,7 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
     if model.text is not None:
-        save_file({"items": model.text.vectors.cpu().numpy()}, folder / "text.safetensors")
+        write_tensors(folder / "text.safetensors", {"items": model.text.vectors.cpu().numpy()})
     trained = load_weights(model, run)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
@@ -54,7 +54,7 @@ def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
                 now.model.text.save(folder / ENCODER)
             _write_inductive(config, run, prepared, now, tensors)
         embeddings = now.spectral.joined(now.model.embeddings(tensors), graph)
-        save_file({"users": embeddings.users, "items": embeddings.items}, folder / f"{name}.safetensors")
+        write_tensors(folder / f"{name}.safetensors", {"users": embeddings.users, "items": embeddings.items})
     return {"users": model.n_users, "items": model.n_items, "dimensions": embeddings.items.shape[1]}
 
 
@@ -70,9 +70,9 @@ def embed_train(config: Config, run: Path) -> None:
     model = untrained_model(config, run, prepared, graph)
     (run / "embeddings").mkdir(exist_ok=True)
     if model.text is not None:
-        save_file({"items": model.text.vectors.cpu().numpy()}, run / "embeddings" / "text.safetensors")
+        write_tensors(run / "embeddings" / "text.safetensors", {"items": model.text.vectors.cpu().numpy()})
     embeddings = load_weights(model, run).embeddings(graph)
-    save_file({"users": embeddings.users, "items": embeddings.items}, run / "embeddings" / "train.safetensors")
+    write_tensors(run / "embeddings" / "train.safetensors", {"users": embeddings.users, "items": embeddings.items})
 
 
 def _write_inductive(

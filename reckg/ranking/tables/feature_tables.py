@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors.numpy import save_file
 
 from reckg.arrays.extended_array import Array, ExtendedArray
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
-from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors
+from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors, write_tensors
 from reckg.ranking.tables.item_item import Order
 from reckg.ranking.tables.row_sums import Matrix
 from reckg.retrieval.exact import longest_vector
@@ -119,7 +118,7 @@ class FeatureTables:
                     f"{field.name}.data": value.data.astype(np.float32),
                 }
         path = folder / "features.safetensors"
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+        write_tensors(path, tensors)
         description = {
             "format_version": FORMAT_VERSION,
             "columns": [*USER_COLUMNS, *ITEM_COLUMNS],

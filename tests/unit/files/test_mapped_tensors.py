@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from reckg.errors import ArtifactError
-from reckg.files.mapped_tensors import DTYPES, mapped_tensors
+from reckg.files.mapped_tensors import DTYPES, mapped_tensors, write_tensors
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -81,3 +81,13 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
             mapped_tensors(path)
     with pytest.raises(ArtifactError, match=r"nowhere\.safetensors cannot be read \(FileNotFoundError"):
         mapped_tensors(tmp_path / "nowhere.safetensors")
+
+
+def test_arrays_of_any_memory_order_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    orders = {"rows": rows, "fortran": np.asfortranarray(rows), "transposed": rows.T, "every second": rows[:, ::2]}
+    write_tensors(tmp_path / "orders.safetensors", orders)
+    found = mapped_tensors(tmp_path / "orders.safetensors")
+    assert found.keys() == orders.keys()
+    for name, array in orders.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
