@@ -75,3 +75,7 @@ def test_the_exit_status_says_whether_the_text_is_within_the_limits(
     (tmp_path / "other.py").write_text("# what is this\n")
     assert main([str(tmp_path)]) == 1
     assert "over" in capsys.readouterr().out
+
+
+def test_the_text_of_the_packages_is_within_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0, capsys.readouterr().out
