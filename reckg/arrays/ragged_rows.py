@@ -107,4 +107,5 @@ def hit_matrix(item_idx: np.ndarray, rows: Rows) -> np.ndarray:
     if not len(keys):
         return np.zeros((n, width), dtype=bool)
     place = np.minimum(np.searchsorted(keys, lists), len(keys) - 1)
-    return keys[place] == lists
+    hits: np.ndarray = keys[place] == lists
+    return hits

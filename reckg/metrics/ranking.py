@@ -90,4 +90,5 @@ def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> 
 
 
 def _discount(k: int) -> np.ndarray:
-    return 1.0 / np.log2(np.arange(k) + 2.0)
+    discount: np.ndarray = 1.0 / np.log2(np.arange(k) + 2.0)
+    return discount

@@ -104,7 +104,8 @@ class JointModel(nn.Module):
 
     def projected_text(self, vectors: torch.Tensor) -> torch.Tensor:
         """Projects text vectors (n, text dim) to (n, embedding_dim)."""
-        return torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
+        projected: torch.Tensor = torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
+        return projected
 
     def node_input(self, text: torch.Tensor | None = None) -> torch.Tensor:
         """Computes the nodes before propagation. In training, ID parts of some describable nodes are dropped.
@@ -184,7 +185,8 @@ class JointModel(nn.Module):
             (b, 2 * n_relations).
         """
         h, t = nodes[head], nodes[tail]
-        return self.relation_product(h * t) + self.relation_difference(h - t)
+        logits: torch.Tensor = self.relation_product(h * t) + self.relation_difference(h - t)
+        return logits
 
     def update_attention(self, tensors: GraphTensors) -> None:
         """Refreshes the edge weights of a graph from the current parameters.

@@ -81,4 +81,5 @@ def attention(graph: Any, prior: torch.Tensor, logits: torch.Tensor | None) -> t
     if logits is None:
         return prior
     scores = (logits.cpu() + prior.cpu().log()).unsqueeze(1)
-    return dgl.nn.functional.edge_softmax(graph, scores).squeeze(1).to(logits.device)
+    shares: torch.Tensor = dgl.nn.functional.edge_softmax(graph, scores).squeeze(1).to(logits.device)
+    return shares

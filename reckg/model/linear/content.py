@@ -105,7 +105,8 @@ def equally_long(items: np.ndarray, longest: float) -> np.ndarray:
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Scales rows to length 1: (n, d) float32. Zeros stay."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    scaled: np.ndarray = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return scaled
 
 
 def fit_content(
@@ -204,7 +205,8 @@ def _features(
 
 
 def _kernel(part: sparse.csr_matrix) -> np.ndarray:
-    return (part @ part.T).toarray()
+    kernel: np.ndarray = (part @ part.T).toarray()
+    return kernel
 
 
 def _leave_one_out_weights(kernels: list[np.ndarray], target: np.ndarray) -> tuple[np.ndarray, float]:

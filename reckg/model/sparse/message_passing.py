@@ -114,4 +114,5 @@ def propagate(nodes: torch.Tensor, adjacency: Adjacency, rows: int | None = None
     """
     if adjacency.factors is not None:
         return adjacency.factors.propagate(nodes, adjacency.matrix, rows)
-    return _Propagate.apply(nodes, adjacency, rows)
+    out: torch.Tensor = _Propagate.apply(nodes, adjacency, rows)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out

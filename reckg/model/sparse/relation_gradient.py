@@ -79,7 +79,8 @@ class Factors:
         Returns:
             (n_nodes, d), or (rows, d).
         """
-        return _Propagate.apply(nodes, self.scale, self.factor, matrix, self.kinds, rows)
+        out: torch.Tensor = _Propagate.apply(nodes, self.scale, self.factor, matrix, self.kinds, rows)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return out
 
 
 class _Propagate(torch.autograd.Function):

@@ -295,7 +295,8 @@ class TextEncoder(nn.Module):
                     else:
                         out[tokens.places(rows)] = states.hidden_states[self.first_trainable][mask].cpu().numpy()
                 out.flush()
-        return np.load(path, mmap_mode="r")
+        rows_on_disk: np.ndarray = np.load(path, mmap_mode="r")
+        return rows_on_disk
 
     def _content_hash(self, content: str) -> str:
         """Hashes the frozen weights and the tokens."""

@@ -89,7 +89,8 @@ class SeenItems:
         """Tells for (b,) users and (b,) items whether each pair is a training interaction: (b,) bool."""
         pair = user * self.n_items + item
         where = torch.searchsorted(self._pairs, pair).clamp(max=len(self._pairs) - 1)
-        return self._pairs[where] == pair
+        seen: torch.Tensor = self._pairs[where] == pair
+        return seen
 
     def sample_negatives(self, user: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws an item for each user, uniformly from the items without an interaction of the user.

@@ -121,7 +121,8 @@ class Objective:
         tokens = self.text_batch_tokens or self._affordable_tokens(model, model.text, len(batch.groups.first))
         fits = lengths[items].cumsum(0) <= tokens
         fits[:1] = True
-        return items[fits].to(batch.item.device)
+        chosen: torch.Tensor = items[fits].to(batch.item.device)
+        return chosen
 
     def _affordable_tokens(self, model: JointModel, text: TextEncoder, n_rows: int) -> int:
         """Counts the tokens that take as many multiplications as the graph's part of a step.
