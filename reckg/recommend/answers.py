@@ -25,7 +25,7 @@ class RecommendedItem:
 
     Args:
         item_id: raw item id.
-        title: text of the catalogue's first text column; empty if it has none.
+        title: text of the catalog's first text column; empty if it has none.
         score: higher is better.
         features: by name, the ranker's view of the item, if requested; empty if the ranker did not see it.
         sources: candidate sources that found the item, if requested.

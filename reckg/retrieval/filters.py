@@ -1,4 +1,4 @@
-"""Filters on the items of a request by id and by attribute, as one bitmap over the catalogue."""
+"""Filters on the items of a request by id and by attribute, as one bitmap over the catalog."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Filters:
     Args:
         allow: raw ids of the only items that may be recommended. None: any. An empty list allows none.
         deny: raw ids of items that are not recommended.
-        where: column of the catalogue to condition, or pairs if a column has several conditions. A condition is a
+        where: column of the catalog to condition, or pairs if a column has several conditions. A condition is a
             value, a list of values that match alternatively, or, for a number column, a mapping from ``>``, ``>=``,
             ``<``, ``<=`` to numbers. A list column matches if it contains the value, or one of the values. An item
             without a value matches nothing.
@@ -48,7 +48,7 @@ class Filters:
 
 
 class ItemFilters:
-    """Evaluates filters over a catalogue. Safe to share between threads.
+    """Evaluates filters over a catalog. Safe to share between threads.
 
     A column is indexed when it is first used: its items are sorted by value, so that a value or a range is one slice.
     """

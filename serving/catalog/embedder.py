@@ -47,7 +47,7 @@ class Embedder:
     """An embedder of the store's upserted items for one bundle. Without an inductive part it embeds none.
 
     Attributes:
-        revision: catalogue revision up to which everything is embedded.
+        revision: catalog revision up to which everything is embedded.
         items: number of embedded items, those of earlier processes included.
     """
 
@@ -90,7 +90,7 @@ class Embedder:
             found = [item.to_bytes() for item in self.new_items.embed(table)]
         except DataError:
             if len(changes) == 1:
-                logger.warning("this bundle cannot embed an item of catalogue revision %d", changes[0].revision)
+                logger.warning("this bundle cannot embed an item of catalog revision %d", changes[0].revision)
                 return [EmbeddedItem(changes[0].item_id, changes[0].revision, b"")]
             return [item for change in changes for item in self._embed([change])]
         return [EmbeddedItem(c.item_id, c.revision, data) for c, data in zip(changes, found, strict=True)]
@@ -190,7 +190,7 @@ def read_lines(source: TextIO, lines: queue.Queue[dict[str, Any] | None]) -> Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Embeds the items that are added to a server's catalogue.")
+    parser = argparse.ArgumentParser(description="Embeds the items that are added to a server's catalog.")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder to begin with")
     parser.add_argument("--config", type=Path, help="the server's settings")
     parser.add_argument("--nice", action="store_true", help="give way to other processes")

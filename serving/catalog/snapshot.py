@@ -17,14 +17,14 @@ from reckg.recommend.recommender import Recommender
 from serving.errors import StartingError
 from serving.store import StateStore, StoreError
 
-REFRESH_S = 0.5  # seconds between two looks of a worker for catalogue changes
+REFRESH_S = 0.5  # seconds between two looks of a worker for catalog changes
 
 logger = logging.getLogger("reckg.serving")
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A served bundle with the catalogue changes up to ``catalog_revision``.
+    """A served bundle with the catalog changes up to ``catalog_revision``.
 
     Attributes:
         stale_catalog: whether the store did not answer the latest call.
@@ -52,7 +52,7 @@ class ServingState:
     """The state of a worker. A request reads ``current`` once, and so answers from one version.
 
     Args:
-        store: the state store with catalogue changes; None: no changes.
+        store: the state store with catalog changes; None: no changes.
     """
 
     def __init__(self, store: StateStore | None = None) -> None:
@@ -73,7 +73,7 @@ class ServingState:
         return current
 
     def serve(self, recommender: Recommender) -> None:
-        """Answers from a recommender from now on, with the store's catalogue changes."""
+        """Answers from a recommender from now on, with the store's catalog changes."""
         if self.store is None:
             self._current = Served(recommender)
         else:
@@ -113,7 +113,7 @@ class ServingState:
         self._prepared = None
 
     def follow(self, every_s: float = REFRESH_S) -> None:
-        """Follows the catalogue in a thread of its own until ``stop``.
+        """Follows the catalog in a thread of its own until ``stop``.
 
         Args:
             every_s: seconds between two looks.
@@ -130,7 +130,7 @@ class ServingState:
             self._thread = None
 
     def refresh(self) -> None:
-        """Applies the catalogue changes that the store holds now."""
+        """Applies the catalog changes that the store holds now."""
         with self._changing:
             before = self._overlay
             if before is None or self.store is None:
@@ -145,7 +145,7 @@ class ServingState:
             try:
                 self.refresh()
             except Exception as error:
-                logger.exception("changes of the catalogue could not be applied: %s", type(error).__name__)
+                logger.exception("changes of the catalog could not be applied: %s", type(error).__name__)
 
     def _take(self, overlay: Overlay, recommender: Recommender | None) -> None:
         """Serves another bundle with the store's latest changes."""

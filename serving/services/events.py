@@ -23,7 +23,7 @@ class EventService(event_pb2_grpc.EventServiceServicer):
 
     Args:
         store: the state store; None: every event is refused.
-        knows: returns whether the bundle or the catalogue changes hold an item.
+        knows: returns whether the bundle or the catalog changes hold an item.
         clock: epoch seconds.
     """
 

@@ -43,7 +43,7 @@ def tiles(report: Report) -> str:
     tiles = [
         (f"{ours[metric]['mean']:.4f}", f"{metric_label(metric)}: how good the first {k} places are, 1 is perfect"),
         (f"{ours[f'hit@{k}']['mean']:.1%}", f"of the users find something they later took in the first {k} places"),
-        (f"{report['protocol']['test']['users']:,}", "users were asked about"),
+        (f"{report['protocol']['test']['users']:,}", "users were evaluated"),
     ]
     if gain is not None:
         tiles.insert(

@@ -29,7 +29,7 @@ from reckg.model.linear.content import Content, NewItems, equally_long, evenly, 
 Choice = TypeVar("Choice", bound=Hashable)
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
-NEW_SHARE = 0.8  # the same of items without interactions, whose columns are told from their content
+NEW_SHARE = 0.8  # the same of items without interactions, whose columns are predicted from their content
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
 # Validation flatters a share of 0: the graph alone chose the epoch, on the same users. With one standard error in place
 # of two that cost .0004 NDCG@10 on ml-100k, judged on the half of the users that did not choose; two lose nothing.
@@ -101,8 +101,8 @@ class Spectral:
         if self.content is None:
             return self
         text = np.zeros((len(self.target), len(self.content.by_text)), np.float32) if text is None else text
-        told = self.content.columns(*item_edges(graph), text)
-        return replace(self, target=np.where(self.known[:, None], self.target, told))
+        predicted = self.content.columns(*item_edges(graph), text)
+        return replace(self, target=np.where(self.known[:, None], self.target, predicted))
 
     def save(self, path: Path) -> None:
         """Writes the part as safetensors."""

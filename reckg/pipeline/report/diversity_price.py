@@ -61,26 +61,26 @@ def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, 
         index of the providers' places; both None without the column), each {"mean", "low", "high"}, 95% over users;
         "places_over_limit" of a provider limit that had to give way, else None. The first row is the ranking as it is.
     """
-    asked = held.sample(MAX_USERS, config.run.seed)
+    sample = held.sample(MAX_USERS, config.run.seed)
     columns = _columns(bundle, config)
     traits = item_traits(bundle.items, bundle.item_vectors, columns)
-    lists = _all_lists(bundle, asked, config, columns, traits)
-    rows, plain = [], ranking_metrics(lists[0].item_idx, asked.relevant, (K,))[f"ndcg@{K}"]
+    lists = _all_lists(bundle, sample, config, columns, traits)
+    rows, plain = [], ranking_metrics(lists[0].item_idx, sample.relevant, (K,))[f"ndcg@{K}"]
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
     for entry in lists:
-        ndcg = ranking_metrics(entry.item_idx, asked.relevant, (K,))[f"ndcg@{K}"]
+        ndcg = ranking_metrics(entry.item_idx, sample.relevant, (K,))[f"ndcg@{K}"]
         rows.append(
             {
                 "strategy": entry.strategy,
                 "settings": entry.settings,
                 "ndcg": bootstrap_interval(ndcg, samples, seed),
                 "price": paired_difference(ndcg, plain, samples, seed),
-                **_bought(entry.item_idx, bundle, asked.users, traits, config),
+                **_bought(entry.item_idx, bundle, sample.users, traits, config),
                 "places_over_limit": entry.over,
                 "served": entry.served,
             }
         )
-    return {"k": K, "words": _words(len(asked.users), len(held.users), bundle, columns), "rows": rows}
+    return {"k": K, "words": _words(len(sample.users), len(held.users), bundle, columns), "rows": rows}
 
 
 def _columns(bundle: Bundle, config: Config) -> Diversity:
@@ -100,13 +100,13 @@ def _columns(bundle: Bundle, config: Config) -> Diversity:
 
 def _settings(columns: Diversity, traits: ItemTraits) -> list[Diversity]:
     """Every strategy that the items allow, at every strength; the configured one last, where it is none of these."""
-    asked = [NO_DIVERSITY, *(Diversity("mmr", weight) for weight in WEIGHTS)]
+    settings = [NO_DIVERSITY, *(Diversity("mmr", weight) for weight in WEIGHTS)]
     if traits.values is not None:
-        asked += [Diversity("calibrated", weight, columns.column) for weight in WEIGHTS]
+        settings += [Diversity("calibrated", weight, columns.column) for weight in WEIGHTS]
     if traits.provider is not None:
-        asked += [Diversity("provider", 0.0, "", columns.provider_column, limit) for limit in LIMITS]
-    served = [_shown(each) for each in asked]
-    return asked if _shown(columns) in served else [*asked, columns]
+        settings += [Diversity("provider", 0.0, "", columns.provider_column, limit) for limit in LIMITS]
+    served = [_shown(each) for each in settings]
+    return settings if _shown(columns) in served else [*settings, columns]
 
 
 def _shown(diversity: Diversity) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _shown(diversity: Diversity) -> dict[str, Any]:
 
 def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity, traits: ItemTraits) -> list[_Lists]:
     """The lists of every setting, and of a limit on the share that one provider has of all lists."""
-    asked = _settings(columns, traits)
+    strategies = _settings(columns, traits)
     n, width = len(held.users), min(bundle.candidates, len(bundle.item_ids))
     found = ScoredItems(np.empty((n, width), dtype=np.int64), np.empty((n, width), dtype=np.float32))
     for start in range(0, n, config.evaluate.block_users):
@@ -133,14 +133,14 @@ def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity
         )
         found.item_idx[block], found.score[block] = ranked.item_idx, ranked.score
     out = []
-    for how in asked:
-        lists = diversify(found, K, width, how, traits, bundle.history, held.users).item_idx
+    for strategy in strategies:
+        lists = diversify(found, K, width, strategy, traits, bundle.history, held.users).item_idx
         over = None
-        if how.strategy == "provider":
+        if strategy.strategy == "provider":
             assert traits.provider is not None
-            over = int(places_over_limit(lists, traits.provider, how.max_per_provider).sum())
-        settings = {name: value for name, value in _shown(how).items() if name != "strategy"}
-        out.append(_Lists(how.strategy, settings, lists, over, _shown(how) == _shown(columns)))
+            over = int(places_over_limit(lists, traits.provider, strategy.max_per_provider).sum())
+        settings = {name: value for name, value in _shown(strategy).items() if name != "strategy"}
+        out.append(_Lists(strategy.strategy, settings, lists, over, _shown(strategy) == _shown(columns)))
     if traits.provider is not None:
         exposure = _exposure(out[0].item_idx, traits.provider)
         share = round(float(exposure.max(initial=0)) / (2 * n * K), 4)

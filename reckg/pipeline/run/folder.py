@@ -34,7 +34,7 @@ class Prepared:
         """Whether validation and test follow training in each user's time: then a history's order says something.
 
         Never where the items are split: a new item may be taken at any time, before or after the known ones, so that
-        a training example, too, is best asked of all the rest of its user's history.
+        a training example, too, is best predicted from all the rest of its user's history.
         """
         return bool(self.info["split"]["valid_before_test"])
 

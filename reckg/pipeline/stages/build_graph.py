@@ -118,10 +118,10 @@ def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
     return ids.gather(np.flatnonzero(np.bincount(codes.to_numpy()))).to_frame()
 
 
-def _items(dataset: Dataset, taken: pl.DataFrame, catalogue: str) -> pl.DataFrame:
+def _items(dataset: Dataset, taken: pl.DataFrame, catalog: str) -> pl.DataFrame:
     """The candidates, by item_id; a dataset has a row for every item that occurs in its interactions."""
     listed = dataset.items.collect()
-    if catalogue == "interacted":
+    if catalog == "interacted":
         listed = listed.join(taken, on="item_id", how="semi")
     return listed.select("item_id", pl.exclude("item_id")).sort("item_id")
 
