@@ -323,6 +323,7 @@ def test_an_added_item_is_recommended_by_a_variant_of_another_bundle(store: Path
 
 @pytest.mark.long
 def test_an_embedder_that_is_killed_comes_back(client: RecommenderClient, server: ServerProcess) -> None:
+    wait_until(lambda: bool(server.children("serving.catalog.embedder")))
     (killed,) = server.children("serving.catalog.embedder")
     os.kill(killed, signal.SIGKILL)
     upsert(client, "n3")
