@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,7 +16,32 @@ EFFORTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the configured effort
 EFFORT_SETTINGS = ("ef_search", "nprobe")
 
 
-def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k: int, seed: int = 0) -> dict[str, Any]:
+class IndexPoint(TypedDict):
+    """Recall and time at an effort.
+
+    Args:
+        effort: {setting: value}, empty for an index without.
+        own: the run's effort.
+    """
+
+    effort: dict[str, int | None]
+    own: bool
+    recall: float
+    p50_ms: float
+    p95_ms: float
+
+
+class IndexSection(TypedDict):
+    """The report's section ``index``."""
+
+    kind: str
+    k: int
+    queries: int
+    items: int
+    points: list[IndexPoint]
+
+
+def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k: int, seed: int = 0) -> IndexSection:
     """Measures the run's own index at its effort and at a few others. Queries come one by one, as in service.
 
     Args:
@@ -34,7 +59,7 @@ def index_section(index: ItemIndex, queries: np.ndarray, vectors: np.ndarray, k:
     exact = exact_search(chosen_queries, vectors, k)
     effort = next((name for name in EFFORT_SETTINGS if name in index.settings), None)
     values = [None] if effort is None else sorted({max(1, round(index.settings[effort] * f)) for f in EFFORTS})
-    points = []
+    points: list[IndexPoint] = []
     for value in values:
         searched = index
         if effort is not None and value is not None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 
 from reckg.evaluation.protocol import HeldOut, SystemResult, valid_precedes_test
 
-Check = dict[str, Any]  # name: str, passed: bool or None (a remark, nothing to pass), detail: str
+
+class Check(TypedDict):
+    """A check of the report.
+
+    Args:
+        passed: None: a remark, without a verdict.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
 
 
 def leakage_checks(

@@ -6,7 +6,7 @@ doi:10.1038/s42256-019-0138-9.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -30,16 +30,35 @@ class RecordingRanker:
         return getattr(self._ranker, name)
 
 
-def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> dict[str, Any]:
+class FeatureShap(TypedDict):
+    """SHAP values of a feature.
+
+    Args:
+        mean_abs: mean of |SHAP|, in units of the score.
+        points: [SHAP, place of the value among the feature's values, 0 to 1, or None if missing].
+    """
+
+    name: str
+    mean_abs: float
+    points: list[list[float | None]]
+
+
+class RankerShap(TypedDict, total=False):
+    """The strongest features of a ranker. Empty for a model without trees, or without candidates."""
+
+    rows: int
+    trees: int
+    features: list[FeatureShap]
+
+
+def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> RankerShap:
     """Computes SHAP values of a LightGBM model over a sample of candidates.
 
     Args:
         model: LightGBM's text.
         features: (r, F) float32; rows of NaN alone are padding, and left out.
     Returns:
-        {"rows", "trees", "features": [{"name", "mean_abs", "points": [[shap, place]]}]}, the strongest first: the mean
-        of |SHAP| in units of the score, and for some candidates the value with the feature's place among them, from 0
-        to 1 (null for a missing feature). Empty for a model without trees, or without candidates.
+        The strongest features first.
     """
     import lightgbm as lgb
 
@@ -53,14 +72,14 @@ def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> dict[str,
     mean_abs = np.abs(shap).mean(axis=0)
     shown = np.sort(rng.choice(len(rows), min(POINTS, len(rows)), replace=False))
     names = booster.feature_name()
-    found = []
+    found: list[FeatureShap] = []
     for column in np.argsort(-mean_abs, kind="stable")[:FEATURES].tolist():
         value = rows[shown, column]
         known = np.isfinite(value)
         place = np.full(len(shown), np.nan)
         order = np.unique(value[known], return_inverse=True)[1]
         place[known] = order / max(int(order.max(initial=0)), 1)
-        points = [
+        points: list[list[float | None]] = [
             [round(float(s), 5), None if np.isnan(p) else round(float(p), 3)]
             for s, p in zip(shap[shown, column], place, strict=True)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +19,23 @@ def sample_rows(held: HeldOut, users: int, seed: int) -> np.ndarray:
     return np.random.default_rng((seed, 1)).permutation(len(held.users))[:users]
 
 
+class ListedItem(TypedDict):
+    """An item of a list, and whether the user took it later."""
+
+    title: str
+    hit: bool
+
+
+class Sample(TypedDict):
+    """A user with history and held-out items (titles), and the systems' lists."""
+
+    name: str
+    history_length: int
+    history: list[str]
+    held_out: list[str]
+    lists: dict[str, list[ListedItem]]
+
+
 def sample_section(
     rows: np.ndarray,
     lists: Mapping[str, np.ndarray],
@@ -26,7 +43,7 @@ def sample_section(
     history: History,
     titles: Callable[[np.ndarray], list[str]],
     names: Sequence[str],
-) -> list[dict[str, Any]]:
+) -> list[Sample]:
     """Describes the sample users.
 
     Args:
@@ -34,15 +51,12 @@ def sample_section(
         lists: system -> (s, k) item_idx.
         titles: of (n,) item_idx.
         names: (s,) of the users.
-    Returns:
-        A dictionary each: name, history_length, history (titles, the latest last), held_out (titles), lists: system ->
-        [{"title", "hit"}].
     """
-    users = []
+    users: list[Sample] = []
     for place, row in enumerate(rows.tolist()):
         taken = history.items(int(held.users[row]))
         wanted = take_rows(held.relevant, np.array([row]))[1]
-        shown = {}
+        shown: dict[str, list[ListedItem]] = {}
         for system, items in lists.items():
             mine = items[place][items[place] >= 0].astype(np.int64)
             hits = np.isin(mine, wanted).tolist()

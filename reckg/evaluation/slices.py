@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,40 @@ VALUES = 8  # most frequent values of an attribute
 WORST_USERS = 30  # least users of a slice among the worst
 WORST = 8
 
-Slice = dict[str, Any]  # title, explanation, rows: name, users, systems, difference (reckg minus the best baseline)
+
+class SliceRow(TypedDict):
+    """A group of users or held-out items.
+
+    Args:
+        systems: system -> metric -> interval.
+        difference: reckg minus the best baseline.
+    """
+
+    name: str
+    users: int
+    systems: dict[str, dict[str, dict[str, float]]]
+    difference: dict[str, float]
+
+
+class Slice(TypedDict):
+    """Every system over the groups of a partition."""
+
+    title: str
+    explanation: str
+    rows: list[SliceRow]
+
+
+class WorstRow(TypedDict):
+    """A row of a slice where reckg does badly."""
+
+    slice: str
+    key: str
+    name: str
+    users: int
+    reckg: dict[str, float]
+    baseline: float
+    difference: dict[str, float]
+    against_average: float
 
 
 def user_slices(
@@ -44,7 +77,7 @@ def user_slices(
     for name, inside in groups:
         if inside.any():
             values = {s: {m: result.per_user[m][inside] for m in metrics} for s, result in results.items()}
-            rows.append({"name": name, "users": int(inside.sum())} | _row(values, best, metrics[0], samples, seed))
+            rows.append(_row(name, int(inside.sum()), values, best, metrics[0], samples, seed))
     return {"title": title, "explanation": explanation, "rows": rows}
 
 
@@ -68,19 +101,27 @@ def item_slices(
     for group, name in names.items():
         found = {system: values[group] for system, values in per_group.items() if group in values}
         if found:
-            some = ~np.isnan(found["reckg"][metrics[0]])
-            values = {system: {m: value[m][some] for m in metrics} for system, value in found.items()}
-            rows.append({"name": name, "users": int(some.sum())} | _row(values, best, metrics[0], samples, seed))
+            known = ~np.isnan(found["reckg"][metrics[0]])
+            values = {system: {m: value[m][known] for m in metrics} for system, value in found.items()}
+            rows.append(_row(name, int(known.sum()), values, best, metrics[0], samples, seed))
     return {"title": title, "explanation": explanation, "rows": rows}
 
 
 def _row(
-    values: Mapping[str, Mapping[str, np.ndarray]], best: str, metric: str, samples: int, seed: int
-) -> dict[str, Any]:
+    name: str,
+    users: int,
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    best: str,
+    metric: str,
+    samples: int,
+    seed: int,
+) -> SliceRow:
     stacked = {f"{system} {m}": array for system, found in values.items() for m, array in found.items()}
     drawn = resample(stacked, samples, seed)
     intervals = drawn.intervals()
     return {
+        "name": name,
+        "users": users,
         "systems": {system: {m: intervals[f"{system} {m}"] for m in found} for system, found in values.items()},
         "difference": _difference(drawn, best, metric),
     }
@@ -90,12 +131,12 @@ def _difference(drawn: Resampled, best: str, metric: str) -> dict[str, float]:
     return drawn.difference(f"reckg {metric}", f"{best} {metric}")
 
 
-def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: float) -> list[dict[str, Any]]:
+def worst_slices(slices: Mapping[str, Slice], metric: str, best: str, average: float) -> list[WorstRow]:
     """Finds the rows of all slices where reckg does worst beside the best baseline, by the interval's lower end.
 
     Slices of fewer than WORST_USERS users are left out.
     """
-    rows = [
+    rows: list[WorstRow] = [
         {
             "slice": part["title"],
             "key": key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,15 @@ from reckg.evaluation.report.words import metric_label
 from reckg.metrics.significance import known_intervals
 
 
+class ProviderRow(TypedDict):
+    """A provider's share of items, of held-out items, and of the places of each system's lists."""
+
+    name: str
+    catalogue: float
+    held_out: float
+    systems: dict[str, dict[str, float]]
+
+
 def exposure_section(
     shares: Mapping[str, np.ndarray],
     values: Sequence[str],
@@ -20,7 +29,7 @@ def exposure_section(
     wanted: np.ndarray,
     samples: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[ProviderRow]:
     """Makes a row for each provider: its share of the places of every system's lists.
 
     Args:

@@ -21,7 +21,7 @@ from reckg.evaluation.beyond_accuracy import (
     value_exposure,
 )
 from reckg.evaluation.protocol import ItemGroups, SystemResult
-from reckg.evaluation.report.protocol_words import exposure_section
+from reckg.evaluation.report.protocol_words import ProviderRow, exposure_section
 from reckg.metrics.significance import known_intervals
 from reckg.pipeline.ranking.table_inputs import entities_of
 from reckg.pipeline.run.test_data import RunData
@@ -76,7 +76,7 @@ def beyond_sections(
     return figures, section
 
 
-def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]) -> list[dict[str, Any]]:
+def _exposure(config: Config, test: RunData, results: Mapping[str, SystemResult]) -> list[ProviderRow]:
     column = test.prepared.items[config.evaluate.provider_column]
     text = column.cast(pl.String)
     names = text.drop_nulls().value_counts(name="items").sort(["items", column.name], descending=[True, False])

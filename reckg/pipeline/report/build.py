@@ -13,7 +13,7 @@ from reckg.config.run_config import Config
 from reckg.evaluation.baselines import Popularity
 from reckg.evaluation.cold_items import cold_items_section
 from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
-from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
+from reckg.evaluation.leakage import Check, checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import ItemGroups
 from reckg.evaluation.report.protocol_words import protocol_section
 from reckg.evaluation.slices import worst_slices
@@ -101,7 +101,7 @@ def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -
     )
 
 
-def _leakage(run: Path, test: RunData, measured: Measured) -> list[dict[str, Any]]:
+def _leakage(run: Path, test: RunData, measured: Measured) -> list[Check]:
     triples = run / "graph" / "triples.parquet"
     return checks_from_preparation(test.prepared.info.get("checks")) + leakage_checks(
         test.prepared.interactions,

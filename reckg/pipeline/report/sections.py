@@ -13,10 +13,10 @@ import numpy as np
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.errors import ArtifactError
-from reckg.evaluation.index_curve import index_section
+from reckg.evaluation.index_curve import IndexSection, index_section
 from reckg.evaluation.protocol import SystemResult
-from reckg.evaluation.ranker_explained import RecordingRanker, explain_ranker
-from reckg.evaluation.samples import sample_rows, sample_section
+from reckg.evaluation.ranker_explained import RankerShap, RecordingRanker, explain_ranker
+from reckg.evaluation.samples import Sample, sample_rows, sample_section
 from reckg.pipeline.run.test_data import RunData
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted
@@ -29,7 +29,7 @@ SLICE_USERS = 10  # users of an attribute's slice at least
 
 def samples_section(
     config: Config, test: RunData, results: Mapping[str, SystemResult], bundle: Bundle, systems: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> list[Sample]:
     """Draws sample users and shows their histories and lists.
 
     Args:
@@ -56,7 +56,7 @@ def _letters(place: int) -> str:
     return (_letters(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
 
 
-def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) -> dict[str, Any]:
+def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) -> RankerShap:
     """Explains the ranker over candidates of test users.
 
     Args:
@@ -75,7 +75,7 @@ def shap_section(run: Path, bundle: Bundle, test: RunData, k: int, seed: int) ->
     return explain_ranker(model.read_text(encoding="utf-8"), features, seed)
 
 
-def index_figures(bundle: Bundle, test: RunData, seed: int) -> dict[str, Any]:
+def index_figures(bundle: Bundle, test: RunData, seed: int) -> IndexSection:
     """Measures recall and latency of the bundle's index over the vectors of test time."""
     users = test.held.sample(EXPLAINED_USERS, seed).users
     return index_section(bundle.index, bundle.user_vectors[users], bundle.item_vectors, bundle.candidates, seed)
