@@ -32,7 +32,7 @@ def arrays(world: list[tuple[list[int], set[int]]]) -> tuple[np.ndarray, metrics
 def test_fast_metrics_equal_slow_ones(world: list[tuple[list[int], set[int]]], ks: list[int]) -> None:
     lists, relevant = arrays(world)
     found = metrics.ranking_metrics(lists, relevant, ks)
-    one = {name: getattr(metrics, f"{name}_at_k") for name in metrics.METRICS}
+    one = {name: getattr(reference, f"{name}_at_k") for name in metrics.METRICS}
     for k in ks:
         for name in metrics.METRICS:
             slow = [getattr(reference, f"slow_{name}")(ranked, target, k) for ranked, target in world]

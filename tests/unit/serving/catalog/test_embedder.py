@@ -71,7 +71,7 @@ def test_an_unknown_item_does_not_stop_the_others(bundle: Bundle, caplog: pytest
         "n3": True,
         "secret": False,
     }
-    assert "cannot embed an item of catalogue revision 1" in caplog.text and "secret" not in caplog.text
+    assert "cannot embed an item of catalog revision 1" in caplog.text and "secret" not in caplog.text
 
 
 def test_a_store_that_fails_is_asked_again(bundle: Bundle) -> None:
