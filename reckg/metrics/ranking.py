@@ -22,6 +22,8 @@ def coverage_at_k(item_idx: np.ndarray, n_items: int, k: int) -> float:
         item_idx: (n, K) lists, padded with -1.
         n_items: number of candidates.
         k: cut-off, k >= 1.
+    Returns:
+        Distinct items / n_items, in [0, 1].
     Raises:
         ValueError: k < 1, n_items < 1, or an item_idx is not below n_items.
 
@@ -42,9 +44,14 @@ def coverage_at_k(item_idx: np.ndarray, n_items: int, k: int) -> float:
 def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> dict[str, np.ndarray]:
     """Computes every metric of METRICS for n lists at every cut-off.
 
-    recall: hits / m for m held-out items. precision: hits / k. hit: 1 if any. mrr: 1 / rank of the first hit. map:
-        precision
-    at the rank of every hit, summed and divided by min(k, m). ndcg: binary gains, the ideal list has min(k, m) hits.
+    A user has m held-out items, and hits are those in the first k places.
+
+    - recall: hits / m. It stays below 1 if m > k.
+    - precision: hits / k, also for a list shorter than k.
+    - hit: 1 if there is a hit, else 0.
+    - mrr: 1 / rank of the first hit, 0 without one.
+    - map: precision at the rank of every hit, summed and divided by min(k, m). TREC divides by m.
+    - ndcg: binary gains. The ideal list has min(k, m) hits, so every held-out item counts, not only the retrieved.
 
     Args:
         item_idx: (n, K) int64 ranked lists, padded with -1. A list shorter than a cut-off simply ends.
