@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,9 +23,20 @@ from jobs.ablation.measure import (
 from jobs.ablation.variants import Variant, build_base, run_variant, variant_folder
 from reckg.config.run_config import Config
 from reckg.errors import ConfigError
-from reckg.evaluation.ablation import Slice, difference, judge, slices, system_figures
+from reckg.evaluation.ablation import (
+    AblationReport,
+    RelationWorth,
+    Slice,
+    Training,
+    VariantComparison,
+    difference,
+    judge,
+    slices,
+    system_figures,
+)
 from reckg.evaluation.report.ablation import ablation_markdown, verdicts
 from reckg.files.atomic_folder import write_atomically
+from reckg.graph.shuffle import ShuffleCounts
 from reckg.pipeline.run.folder import Prepared, read_prepared, write_json
 from reckg.pipeline.run.pipeline import Say
 from reckg.pipeline.run.stage_table import Stage
@@ -84,7 +94,7 @@ def ablate(
     only: str | None = None,
     overwrite: bool = False,
     say: Say = print,
-) -> dict[str, Any]:
+) -> AblationReport:
     """Trains every variant with every seed, measures the vectors on the test part, and writes their differences.
 
     Finished variants in the folder are not computed again. ``out`` may be the folder of a run with the same settings:
@@ -119,8 +129,7 @@ def ablate(
             state = run_variant(config, out, variant, seed, after, overwrite=overwrite, say=say)
             unknown[variant.name] = state.stages[MEASURE_TEST.name].counts["items_without_vector"]
     report = _report(config, out, prepared, chosen, questions, masks, seeds)
-    report["skipped"] = skipped
-    report["items_without_vector"] = unknown
+    report |= {"skipped": skipped, "items_without_vector": unknown}
     report["verdict"] = verdicts(report)
     write_json(out / "ablation.json", report)
     write_atomically(out / "ablation.md", ablation_markdown(report))
@@ -149,7 +158,8 @@ def _report(
     questions: Sequence[Question],
     masks: bool,
     seeds: Sequence[int],
-) -> dict[str, Any]:
+) -> AblationReport:
+    """Measures everything; the caller adds what was left out, and the verdict."""
     held = ablation_part(prepared, "test")
     train = prepared.known("train", config)
     users = train.select("user_idx", "item_idx").unique()["item_idx"].to_numpy()
@@ -157,7 +167,7 @@ def _report(
     parts = slices(held, length, np.bincount(users, minlength=len(prepared.items)))
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
     lists = {v.name: [read_lists(variant_folder(out, v, s), "test") for s in seeds] for v in chosen}
-    report = {
+    report: AblationReport = {
         "format": FORMAT,
         "name": prepared.info.get("name", ""),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -178,6 +188,9 @@ def _report(
         },
         "comparisons": _comparisons(questions, lists, parts, samples, seed),
         "shuffle": _shuffle_counts([variant_folder(out, v, s) for v in chosen for s in seeds]),
+        "skipped": {},
+        "items_without_vector": {},
+        "verdict": [],
     }
     if masks:
         masked = [read_masked(variant_folder(out, TRUE, s)) for s in seeds]
@@ -187,7 +200,7 @@ def _report(
 
 def _comparisons(
     questions: Sequence[Question], lists: dict[str, list[np.ndarray]], parts: list[Slice], samples: int, seed: int
-) -> list[dict[str, Any]]:
+) -> list[VariantComparison]:
     """Compares variants for every question and slice.
 
     Args:
@@ -196,8 +209,17 @@ def _comparisons(
     Returns:
         An entry for each question and slice; p values of a question's name are corrected together.
     """
-    out = [
-        vars(q) | {"slice": p.name} | difference(p, lists[q.ours], lists[q.theirs], samples, seed)
+    out: list[VariantComparison] = [
+        {
+            "name": q.name,
+            "part": q.part,
+            "subject": q.subject,
+            "other": q.other,
+            "ours": q.ours,
+            "theirs": q.theirs,
+            "slice": p.name,
+            **difference(p, lists[q.ours], lists[q.theirs], samples, seed),
+        }
         for q in questions
         for p in parts
     ]
@@ -213,9 +235,10 @@ def _relations(
     parts: list[Slice],
     samples: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[RelationWorth]:
     """Measures the worth of each relation: the whole graph minus the graph without it, judged over all users."""
-    counts, found = relation_counts(out), []
+    counts = relation_counts(out)
+    found: list[RelationWorth] = []
     for name, relations in relation_groups(out).items():
         lists = [by_name[name] for by_name in masked]
         by_slice = {p.name: difference(p, whole, lists, samples, seed) for p in parts}
@@ -225,14 +248,19 @@ def _relations(
     return found
 
 
-def _training(run: Path, seed: int) -> dict[str, Any]:
+def _training(run: Path, seed: int) -> Training:
     counts = json.loads((run / "model" / "train.json").read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (run / "model" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    known = {name: counts[name] for name in ("epochs", "best_epoch", "valid_ndcg@10")}
-    return {"seed": seed, **known, "seconds": round(sum(row["train_seconds"] for row in log), 1)}
+    return {
+        "seed": seed,
+        "epochs": counts["epochs"],
+        "best_epoch": counts["best_epoch"],
+        "valid_ndcg@10": counts["valid_ndcg@10"],
+        "seconds": round(sum(row["train_seconds"] for row in log), 1),
+    }
 
 
-def _shuffle_counts(runs: Sequence[Path]) -> dict[str, dict[str, int]]:
+def _shuffle_counts(runs: Sequence[Path]) -> dict[str, ShuffleCounts]:
     """Reads the counts of the first shuffled graph, by relation; empty without a shuffled graph."""
     for run in runs:
         description = json.loads((run / "graph" / "graph.json").read_text(encoding="utf-8"))

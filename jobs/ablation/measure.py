@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +16,7 @@ from reckg.files.mapped_tensors import write_tensors
 from reckg.model.embeddings import Embeddings
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
+from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
 from reckg.pipeline.training.trained_model import TrainedModel, trained_model
 from reckg.retrieval.exact import exact_search
@@ -32,17 +32,17 @@ def ablation_part(prepared: Prepared, part: str) -> HeldOut:
     return held_out(prepared.interactions, part, SEEN[part], len(prepared.users))
 
 
-def measure_test(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def measure_test(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes measured/test.safetensors: lists (n, PLACES), a row for each user of the test part."""
     return _measure(config, run, "test")
 
 
-def measure_valid(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def measure_valid(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes measured/valid.safetensors, as measure_test does for the validation part."""
     return _measure(config, run, "valid")
 
 
-def measure_relations(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def measure_relations(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
     prepared, trained = _trained(config, run)
     held, groups = ablation_part(prepared, "test"), relation_groups(run)
@@ -119,7 +119,7 @@ def relation_counts(run: Path) -> dict[str, int]:
     return {names[number]: int(counts[number]) for number in np.argsort(-counts, kind="stable")}
 
 
-def _measure(config: Config, run: Path, part: str) -> dict[str, Any]:
+def _measure(config: Config, run: Path, part: str) -> StageCounts:
     prepared, trained = _trained(config, run)
     held = ablation_part(prepared, part)
     graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))

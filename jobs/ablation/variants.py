@@ -17,7 +17,7 @@ from reckg.graph.shuffle import shuffle_tails
 from reckg.pipeline.run.folder import link, read_prepared, write_json
 from reckg.pipeline.run.pipeline import Say, run_pipeline
 from reckg.pipeline.run.stage_table import STAGES, Stage
-from reckg.pipeline.run.state import RunState
+from reckg.pipeline.run.state import RunState, StageCounts
 
 TRAIN = next(stage for stage in STAGES if stage.name == "train")
 
@@ -71,7 +71,7 @@ def run_variant(
 def _derive_stage(variant: Variant, base: Path, run: Path) -> Stage:
     """The first stage of a variant, in place of build-graph; its data are the base run's folder."""
 
-    def derive(config: Config, data: Path, run: Path) -> dict[str, Any]:
+    def derive(config: Config, data: Path, run: Path) -> StageCounts:
         (data / "text-cache").mkdir(exist_ok=True)  # shared: a text is encoded once for all variants
         link(run / "text-cache", data / "text-cache")
         counts = {} if variant.text == "true" else shuffle_texts(data, run, config.run.seed)
@@ -86,23 +86,28 @@ def _derive_stage(variant: Variant, base: Path, run: Path) -> Stage:
     return Stage("derive", variant.does, ("run.seed",), inputs, ("prepared", "graph"), function=derive)
 
 
-def write_shuffled(base: Path, run: Path, seed: int) -> dict[str, Any]:
+def write_shuffled(base: Path, run: Path, seed: int) -> StageCounts:
     """graph/ with the tails of every relation shuffled; the counts of the shuffle go into graph.json."""
     description, triples = _read_graph(base)
     columns = tuple(triples[name].to_numpy() for name in ("head", "relation", "tail"))
     tail, counts = shuffle_tails((columns[0], columns[1], columns[2]), description["relations"], seed)
     _write_graph(base, run, description | {"shuffle": counts}, triples.with_columns(tail=pl.Series(tail)))
-    return {name: sum(count[name] for count in counts.values()) for name in ("triples", "unchanged", "repeated")}
+    total = counts.values()
+    return {
+        "triples": sum(count["triples"] for count in total),
+        "unchanged": sum(count["unchanged"] for count in total),
+        "repeated": sum(count["repeated"] for count in total),
+    }
 
 
-def write_empty(base: Path, run: Path, seed: int) -> dict[str, Any]:
+def write_empty(base: Path, run: Path, seed: int) -> StageCounts:
     """graph/ without triples: users, items and interactions are all that is left."""
     description, triples = _read_graph(base)
     _write_graph(base, run, description | {"n_entities": 0, "relations": []}, triples.clear())
     return {"triples": 0}
 
 
-def shuffle_texts(base: Path, run: Path, seed: int) -> dict[str, Any]:
+def shuffle_texts(base: Path, run: Path, seed: int) -> StageCounts:
     """prepared/ with the texts of the items that have one dealt out anew among these; all text columns together."""
     prepared = read_prepared(base)
     columns = prepared.info["item_columns"]["text"]

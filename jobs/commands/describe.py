@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from reckg.errors import ArtifactError, DataError
+from reckg.evaluation.ablation import AblationReport
+from reckg.evaluation.cold_items import ColdItems
+from reckg.evaluation.comparison import SystemSection
 from reckg.evaluation.report.ablation import cautions
+from reckg.evaluation.report.contents import Report, WrittenReport
 from reckg.pipeline.run.stage_table import STAGES, dataset_files
 from reckg.pipeline.run.state import STATE_FILE, RunState
 
@@ -113,7 +117,7 @@ def summary(run: Path, state: RunState) -> str:
         The table of systems, the verdict, the places of the results and the seconds of every stage.
     """
     path = run / "report" / "report.json"
-    report = _read_json(path)
+    report: WrittenReport = _read_json(path)
     try:
         title = "among all items" if "cold_items" in report else "test accuracy"
         table, verdict = [*new_items_table(report), *systems_table(report, title)], report["verdict"]
@@ -134,7 +138,7 @@ def summary(run: Path, state: RunState) -> str:
     )
 
 
-def ablation_summary(out: Path, report: dict[str, Any]) -> str:
+def ablation_summary(out: Path, report: AblationReport) -> str:
     """Summarizes an ablation.
 
     Args:
@@ -152,7 +156,7 @@ def ablation_summary(out: Path, report: dict[str, Any]) -> str:
     return "\n".join([*lines, f"report: {out / 'ablation.md'}", f"seconds of training: {seconds:.0f}"])
 
 
-def new_items_table(report: dict[str, Any]) -> list[str]:
+def new_items_table(report: WrittenReport) -> list[str]:
     """Where the items were split: accuracy among the new ones, and their share of places; else nothing."""
     part = report.get("cold_items")
     if part is None:
@@ -170,7 +174,7 @@ def new_items_table(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def systems_table(report: dict[str, Any], title: str = "test accuracy") -> list[str]:
+def systems_table(report: Report | ColdItems, title: str = "test accuracy") -> list[str]:
     """Lists the test accuracy of every system, best first, with 95% intervals.
 
     Args:
@@ -191,7 +195,7 @@ def systems_table(report: dict[str, Any], title: str = "test accuracy") -> list[
     return lines
 
 
-def _shown_metrics(systems: dict[str, Any]) -> list[str]:
+def _shown_metrics(systems: dict[str, SystemSection]) -> list[str]:
     """NDCG@10 and Recall@20, or the report's nearest cut-offs."""
     known = list(next(iter(systems.values()))["test"])
     shown = []
@@ -207,7 +211,8 @@ def _title(metric: str) -> str:
     return f"{name.upper() if name == 'ndcg' else name.capitalize()}@{k}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
+    """Reads a JSON object. Raises ArtifactError if it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,7 +20,12 @@ from reckg.evaluation.logs.served_log import ServedLog, read_served_log
 from reckg.evaluation.report.log import (
     ALWAYS,
     ASSUMPTIONS,
-    comparison_lines,
+    Counterfactual,
+    Interleaving,
+    LogReport,
+    Match,
+    Variants,
+    comparisons,
     estimates_table,
     log_markdown,
     log_verdict,
@@ -36,8 +40,6 @@ from reckg.recommend.wanted import Wanted
 FORMAT = 1
 FOLDS = 5  # of the reward model
 PAIRS_AT_ONCE = 2**22
-
-Match = Literal["place", "list"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def evaluate_log(
     window_s: int = 86_400,
     match: Match = "place",
     clip: float | None = None,
-) -> dict[str, Any]:
+) -> LogReport:
     """Estimates the reward of the run's bundle from a log of another system, and compares the log's variants.
 
     Args:
@@ -86,7 +88,8 @@ def evaluate_log(
     newest = int(bundle.history.timestamp.max()) if info["time"] == "utc" else None
     rows = with_clusters(served.rows)
     chosen, counts = usable(rows, bundle, newest)
-    report: dict[str, Any] = {
+    interleaving, variants = compare_variants(rows, config, served.notes)
+    report: LogReport = {
         "format": FORMAT,
         "name": info.get("name", ""),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +102,10 @@ def evaluate_log(
         "notes": served.notes,
         "time_is_known": newest is not None,
         "counterfactual": None,
-        **compare_variants(rows, config, served.notes),
+        "interleaving": interleaving,
+        "variants": variants,
+        "warnings": [],
+        "verdict": "",
     }
     if len(chosen):
         report["counterfactual"] = counterfactual(shown_rows(chosen, bundle), bundle, match, clip, config)
@@ -166,7 +172,7 @@ def codes(names: pl.Series) -> np.ndarray:
 
 def counterfactual(
     shown: Shown, bundle: Bundle, match: Match, clip: float | None, config: Config
-) -> dict[str, Any] | None:
+) -> Counterfactual | None:
     """Computes the estimates and their basis; None for a single cluster."""
     clusters = int(shown.cluster.max()) + 1
     if clusters < 2:
@@ -259,44 +265,53 @@ def requests_by_bundle(served: ServedLog) -> dict[str, int]:
     return dict(zip(*counted.to_dict(as_series=False).values(), strict=True))
 
 
-def compare_variants(rows: pl.DataFrame, config: Config, notes: list[str]) -> dict[str, Any]:
-    """``interleaving``: requests that show items of two variants; ``variants``: two that served different requests."""
+def compare_variants(
+    rows: pl.DataFrame, config: Config, notes: list[str]
+) -> tuple[Interleaving | None, Variants | None]:
+    """Compares two variants: by requests that show items of both, and by requests that show items of one."""
     named = rows.filter(pl.col("variant").is_not_null())
     counted = named.group_by("request_id").agg(teams=pl.col("variant").n_unique())
     named = named.join(counted, on="request_id", how="left", maintain_order="left")
-    found: dict[str, Any] = {}
-    for key, some in (("interleaving", pl.col("teams") > 1), ("variants", pl.col("teams") == 1)):
-        part = named.filter(some)
-        names = sorted(part["variant"].unique().to_list())
-        found[key] = None
-        if len(names) > 2:
-            notes.append(f"{key}: the log has {len(names)} variants ({', '.join(names[:5])}); two are compared alone.")
-        elif len(names) == 2:
-            compare = interleaved if key == "interleaving" else apart
-            cluster = "user" if part["by_user"][0] else "request"
-            found[key] = {"names": names, "cluster": cluster, **compare(part, names[1], config)}
-    return found
+    both, one = named.filter(pl.col("teams") > 1), named.filter(pl.col("teams") == 1)
+    mixed, single = two_variants(both, "interleaving", notes), two_variants(one, "variants", notes)
+    return interleaved(both, mixed, config) if mixed else None, apart(one, single, config) if single else None
 
 
-def interleaved(rows: pl.DataFrame, second: str, config: Config) -> dict[str, Any]:
-    team = (rows["variant"] == second).cast(pl.Int64).to_numpy()
+def two_variants(rows: pl.DataFrame, key: str, notes: list[str]) -> list[str]:
+    """Names the two variants of rows; none, with a note, if there are more."""
+    names = sorted(rows["variant"].unique().to_list())
+    if len(names) > 2:
+        notes.append(f"{key}: the log has {len(names)} variants ({', '.join(names[:5])}); two are compared alone.")
+    return names if len(names) == 2 else []
+
+
+def _cluster(rows: pl.DataFrame) -> str:
+    return "user" if rows["by_user"][0] else "request"
+
+
+def interleaved(rows: pl.DataFrame, names: list[str], config: Config) -> Interleaving:
+    """Finds the preferred variant of requests that show items of both."""
+    team = (rows["variant"] == names[1]).cast(pl.Int64).to_numpy()
     request, cluster = codes(rows["request_id"]), codes(rows["cluster"])
     samples = config.evaluate.bootstrap_samples
-    return preference(request, team, rows["reward"].to_numpy(), cluster, samples, config.run.seed)
+    found = preference(request, team, rows["reward"].to_numpy(), cluster, samples, config.run.seed)
+    return {"names": names, "cluster": _cluster(rows), **found}
 
 
-def apart(rows: pl.DataFrame, second: str, config: Config) -> dict[str, Any]:
+def apart(rows: pl.DataFrame, names: list[str], config: Config) -> Variants:
+    """Compares the rewards of two variants that served different requests."""
     requests = rows.group_by("request_id", maintain_order=True).agg(
         pl.col("reward").sum(), pl.col("variant").first(), pl.col("cluster").first()
     )
-    mine = (requests["variant"] == second).to_numpy()
+    mine = (requests["variant"] == names[1]).to_numpy()
     reward, cluster = requests["reward"].to_numpy(), codes(requests["cluster"])
     samples = config.evaluate.bootstrap_samples
     counts = [int((~mine).sum()), int(mine.sum())]
-    return {"requests": counts, **rewards_apart(reward, mine, cluster, samples, config.run.seed)}
+    found = rewards_apart(reward, mine, cluster, samples, config.run.seed)
+    return {"names": names, "cluster": _cluster(rows), "requests": counts, **found}
 
 
-def log_summary(run: Path, report: dict[str, Any]) -> str:
+def log_summary(run: Path, report: LogReport) -> str:
     """Summarizes the report for the terminal."""
     found = report["counterfactual"]
     lines = [] if found is None else [*estimates_table(found), ""]
@@ -305,8 +320,6 @@ def log_summary(run: Path, report: dict[str, Any]) -> str:
             f"effective sample size {found['effective_sample_size']:,.0f} of {found['rows']:,} shown items, "
             f"{found['items_per_request']:.1f} a request"
         )
-    for key in ("interleaving", "variants"):
-        if report[key] is not None:
-            lines += [f"{key}: {line}" for line in comparison_lines(report[key])]
+    lines += [f"{title.lower()}: {line}" for title, found in comparisons(report).items() for line in found]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
     return "\n".join([*lines, f"verdict: {report['verdict']}", f"report: {run / 'report' / 'log.md'}"])

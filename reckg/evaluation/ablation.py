@@ -2,20 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final, NotRequired, TypedDict
 
 import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.slices import popularity_groups
+from reckg.graph.shuffle import ShuffleCounts
 from reckg.metrics.ranking import ranking_metrics
-from reckg.metrics.significance import bootstrap_interval, paired_difference
+from reckg.metrics.significance import Difference, Interval, bootstrap_interval, paired_difference
 
-METRIC = "ndcg@10"  # decides; the other metrics are shown beside it
+METRIC: Final = "ndcg@10"  # decides; the other is shown beside it
+RECALL: Final = "recall@20"
 LEVEL = 0.05
+
+
+class SeedInterval(Interval):
+    """An interval over users of their means over the training seeds, and the mean of each seed."""
+
+    by_seed: list[float]
+
+
+class SeedDifference(Difference):
+    """A difference over users, and that of each seed.
+
+    Args:
+        lift: the difference over the other's mean; None if the mean is 0.
+    """
+
+    by_seed: list[float]
+    lift: float | None
+
+
+SliceFigures = TypedDict("SliceFigures", {"ndcg@10": SeedInterval, "recall@20": SeedInterval})
+SliceDifferences = TypedDict("SliceDifferences", {"ndcg@10": SeedDifference, "recall@20": SeedDifference})
+
+
+class Judged(SliceDifferences):
+    """Differences with the judgement of METRIC's: better, worse or no clear difference."""
+
+    p_holm: NotRequired[float]
+    judgement: NotRequired[str]
+
+
+class VariantComparison(Judged):
+    """Two variants over a slice: "<subject> is better than <other> for <slice>", in the table ``name``."""
+
+    name: str
+    part: str
+    subject: str
+    other: str
+    ours: str
+    theirs: str
+    slice: str
+
+
+class RelationWorth(Judged):
+    """The whole graph over the graph without a relation's triples, over all users and by slice."""
+
+    relation: str
+    triples: int
+    slices: dict[str, SliceDifferences]
+
+
+Training = TypedDict(
+    "Training", {"seed": int, "epochs": int, "best_epoch": int, "valid_ndcg@10": float, "seconds": float}
+)
+
+
+class SliceSection(TypedDict):
+    does: str
+    users: int
+    targets: int
+
+
+class VariantSection(TypedDict):
+    """A variant's figures by slice, and its trainings."""
+
+    does: str
+    test: dict[str, SliceFigures]
+    training: list[Training]
+
+
+class AblationReport(TypedDict):
+    """The content of ablation.json.
+
+    Args:
+        skipped: variants that were left out, and why.
+        items_without_vector: by variant.
+        shuffle: counts of the first shuffled graph, by relation.
+        verdict: sentences.
+    """
+
+    format: int
+    name: str
+    created: str
+    version: str
+    seeds: list[int]
+    bootstrap_samples: int
+    users: int
+    items: int
+    triples: int
+    slices: dict[str, SliceSection]
+    variants: dict[str, VariantSection]
+    comparisons: list[VariantComparison]
+    shuffle: dict[str, ShuffleCounts]
+    relations: NotRequired[list[RelationWorth]]
+    skipped: dict[str, str]
+    items_without_vector: dict[str, int]
+    verdict: list[str]
 
 
 @dataclass(frozen=True)
@@ -40,7 +138,7 @@ class Slice:
             lists: (users of the HeldOut, >= 20) of a system.
         """
         found = ranking_metrics(lists[self.rows], self.relevant, (10, 20))
-        return {name: found[name] for name in (METRIC, "recall@20")}
+        return {name: found[name] for name in (METRIC, RECALL)}
 
 
 def slices(held: HeldOut, history_length: np.ndarray, train_users: np.ndarray) -> list[Slice]:
@@ -84,45 +182,42 @@ def _item_slice(name: str, does: str, held: HeldOut, wanted: np.ndarray) -> Slic
     return Slice(name, does, rows, (np.concatenate([[0], np.cumsum(length[rows])]), items[mine]))
 
 
-def system_figures(part: Slice, by_seed: Sequence[np.ndarray], samples: int, seed: int) -> dict[str, dict[str, Any]]:
+def system_figures(part: Slice, by_seed: Sequence[np.ndarray], samples: int, seed: int) -> SliceFigures:
     """Computes a system's metrics, with a bootstrap interval over users of their means over the seeds.
 
     Args:
         by_seed: lists of each training seed.
         samples: bootstrap samples.
-    Returns:
-        metric -> {"mean", "low", "high", "by_seed"}.
     """
     metrics = [part.metrics(lists) for lists in by_seed]
-    return {
-        name: bootstrap_interval(np.mean([m[name] for m in metrics], axis=0), samples, seed)
-        | {"by_seed": [float(m[name].mean()) for m in metrics]}
-        for name in metrics[0]
-    }
+
+    def figures(name: str) -> SeedInterval:
+        interval = bootstrap_interval(np.mean([m[name] for m in metrics], axis=0), samples, seed)
+        return {**interval, "by_seed": [float(m[name].mean()) for m in metrics]}
+
+    return {METRIC: figures(METRIC), RECALL: figures(RECALL)}
 
 
 def difference(
     part: Slice, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], samples: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Compares two systems by their metrics.
+) -> SliceDifferences:
+    """Compares two systems by their metrics, ours minus theirs.
 
     Args:
         ours, theirs: lists with the same training seeds in the same order.
         samples: bootstrap samples.
     Returns:
-        metric -> ours minus theirs. {"mean", "low", "high", "p"} are paired over users, whose values are averaged over
-        the seeds first. by_seed has each seed's mean difference. lift is the difference over the other's mean, None if
-        the mean is 0.
+        Paired over users, whose values are averaged over the seeds first.
     """
-    out: dict[str, dict[str, Any]] = {}
     pairs = [(part.metrics(a), part.metrics(b)) for a, b in zip(ours, theirs, strict=True)]
-    for name in pairs[0][0]:
+
+    def between(name: str) -> SeedDifference:
         a, b = (np.mean([pair[i][name] for pair in pairs], axis=0) for i in (0, 1))
-        found: dict[str, Any] = dict(paired_difference(a, b, samples, seed))
-        found["by_seed"] = [float((one[name] - other[name]).mean()) for one, other in pairs]
-        found["lift"] = float(found["mean"] / b.mean()) if b.mean() > 0 else None
-        out[name] = found
-    return out
+        found = paired_difference(a, b, samples, seed)
+        by_seed = [float((one[name] - other[name]).mean()) for one, other in pairs]
+        return {**found, "by_seed": by_seed, "lift": float(found["mean"] / b.mean()) if b.mean() > 0 else None}
+
+    return {METRIC: between(METRIC), RECALL: between(RECALL)}
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -134,7 +229,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return out
 
 
-def judge(comparisons: Sequence[dict[str, Any]]) -> None:
+def judge(comparisons: Sequence[Judged]) -> None:
     """Adds ``p_holm`` and ``judgement`` to comparisons that are made together.
 
     better or worse: the corrected p is below LEVEL and every seed's difference has the sign; otherwise no clear
@@ -152,7 +247,7 @@ def judge(comparisons: Sequence[dict[str, Any]]) -> None:
                 comparison["judgement"] = word
 
 
-def sentences(subject: str, other: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+def sentences(subject: str, other: str, comparisons: Sequence[VariantComparison]) -> list[str]:
     """Describes judged comparisons: "The true graph is better than a shuffled one for all users (+0.0120 [...])."
 
     Args:
@@ -171,7 +266,7 @@ def sentences(subject: str, other: str, comparisons: Sequence[Mapping[str, Any]]
     return out
 
 
-def interval(found: Mapping[str, float]) -> str:
+def interval(found: Interval) -> str:
     """Formats a difference with its interval: "+0.0120 [+0.0080, +0.0160]"."""
     return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reckg.data.history import History
+from reckg.evaluation.protocol import SystemSettings
 from reckg.ranking.tables.ease import user_item_matrix
 from reckg.ranking.tables.factors import fit_implicit_als
 
@@ -18,7 +19,7 @@ class Als:
 
     model: Any
     count: np.ndarray
-    settings: dict[str, Any]
+    settings: SystemSettings
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         from threadpoolctl import threadpool_limits

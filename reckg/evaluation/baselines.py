@@ -8,14 +8,14 @@ weights are ignored. A user without history gets the order of popularity from al
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
 
 from reckg.data.history import History
 from reckg.errors import DataError
-from reckg.evaluation.protocol import HeldOut, Recommend
+from reckg.evaluation.protocol import HeldOut, Recommend, SystemSettings
 from reckg.ranking.tables.ease import ease_weights, inverse_precision, user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -28,7 +28,7 @@ class Baseline(Protocol):
     """A fitted baseline. The report prints ``settings``."""
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> SystemSettings: ...
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         """Scores all items for (b,) users with the given history: (b, n_items) float32, higher is better."""
@@ -43,7 +43,7 @@ class Popularity:
     """
 
     count: np.ndarray
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: SystemSettings = field(default_factory=dict)
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         return np.tile(self.count, (len(user_idx), 1))
@@ -59,7 +59,7 @@ class ItemKnn:
 
     transition: sparse.csr_matrix
     count: np.ndarray
-    settings: dict[str, Any]
+    settings: SystemSettings
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)
@@ -78,7 +78,7 @@ class Ease:
     weights: np.ndarray
     modelled: np.ndarray
     count: np.ndarray
-    settings: dict[str, Any]
+    settings: SystemSettings
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         matrix = user_item_matrix(history, len(self.count), user_idx=user_idx)

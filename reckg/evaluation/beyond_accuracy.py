@@ -15,6 +15,7 @@ from scipy import sparse
 
 from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.data.history import History
+from reckg.metrics.significance import Interval
 from reckg.ranking.tables.ease import user_item_matrix
 
 BLOCK_USERS = 4096
@@ -141,7 +142,7 @@ def shannon_entropy(exposure: np.ndarray) -> float:
     return float(-(share * np.log(share)).sum()) + 0.0
 
 
-def gini_interval(lists: np.ndarray, n_items: int) -> dict[str, float]:
+def gini_interval(lists: np.ndarray, n_items: int) -> Interval:
     """Computes the Gini index with a 95% interval over users.
 
     The standard error is the infinitesimal jackknife's: each user's influence on the index (Efron 1982, chapter 6).

@@ -9,19 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from reckg.data.history import History
 from reckg.evaluation.baselines import BLOCK_VALUES
-from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
-from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, evaluate_system
+from reckg.evaluation.comparison import (
+    Comparisons,
+    SystemSection,
+    best_baseline,
+    primary_metric,
+    systems_and_comparisons,
+)
+from reckg.evaluation.protocol import HeldOut, Recommend, SystemResult, SystemSettings, evaluate_system
 from reckg.metrics.significance import bootstrap_intervals
 from reckg.ranking.tables.ease import user_item_matrix
 from reckg.retrieval.scored_items import ScoredItems
 
 Scores = Callable[[np.ndarray], np.ndarray]  # (b,) user_idx to (b, n_items) float32; -inf: not listed
+
+
+class NewItemCounts(TypedDict):
+    """Counts of new items, in the test part and in the validation part, and of interactions with the former."""
+
+    new_items: int
+    other_new_items: int
+    items: int
+    new_interactions: int
+    interactions: int
+
+
+class ColdItems(NewItemCounts):
+    """The report's ``cold_items``: the systems ranked among the test part's new items alone."""
+
+    words: list[str]
+    users: int
+    share_of_catalogue: float
+    share_of_interactions: float
+    systems: dict[str, SystemSection]
+    comparisons: Comparisons
+    best_baseline: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,7 @@ class RandomOrder:
     seed: int
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> SystemSettings:
         return {"seed": self.seed}
 
     def scores(self, history: History | None, user_idx: np.ndarray) -> np.ndarray:
@@ -50,7 +78,7 @@ class TextKnn:
     """
 
     vectors: np.ndarray
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: SystemSettings = field(default_factory=dict)
 
     def scores(self, history: History, user_idx: np.ndarray) -> np.ndarray:
         profile = user_item_matrix(history, len(self.vectors), user_idx=user_idx) @ self.vectors
@@ -118,20 +146,19 @@ def evaluate_among(
 def cold_items_section(
     among: Mapping[str, SystemResult],
     everywhere: Mapping[str, SystemResult],
-    settings: Mapping[str, dict[str, Any]],
+    settings: Mapping[str, SystemSettings],
     held: HeldOut,
-    counts: Mapping[str, int],
+    counts: NewItemCounts,
     ks: Sequence[int],
     samples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> ColdItems:
     """Makes the report's ``cold_items``: systems and comparisons over rankings among new items.
 
     Args:
         among: system -> its result among the test part's new items.
         everywhere: system -> its result over all items, with the exposure of the new ones.
         settings: system -> the settings that the report prints.
-        counts: new_items, other_new_items (of the validation part), items, new_interactions, interactions.
     Returns:
         Each system's ``test`` holds the metrics among the new items, ``all`` recall and exposure at every cut-off in
         the ranking of all items.
@@ -153,7 +180,7 @@ def cold_items_section(
     }
 
 
-def _words(held: HeldOut, counts: Mapping[str, int]) -> list[str]:
+def _words(held: HeldOut, counts: NewItemCounts) -> list[str]:
     left_out = held.counts
     return [
         f"{counts['new_items']:,} of {counts['items']:,} items are new in the test part, and "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from reckg.evaluation.protocol import SystemResult
-from reckg.metrics.significance import Resampled, holm, paired_t_test, resample
+from reckg.evaluation.protocol import SystemResult, SystemSettings
+from reckg.metrics.significance import Difference, Interval, Resampled, holm, paired_t_test, resample
 
 SYSTEMS = {
     "reckg": ("reckg", "candidates, then reranked: what is served"),
@@ -35,12 +35,44 @@ SYSTEMS = {
 }
 BASELINES = ("popularity", "popularity_recent", "item_knn", "ease", "als", "random", "text_knn")
 CLEAR = 0.05  # corrected p of a clear difference
+BeyondFigures = dict[str, Interval | float]  # figures beside accuracy; "entropy" is a number without an interval
+
+
+class SystemSection(TypedDict):
+    """A system in the report.
+
+    Args:
+        label, does: its name and what it does.
+        test: by metric.
+        seconds: time in which the lists were made.
+        short_lists: users with fewer items than places.
+        all: recall and exposure in the ranking of all items, for a system among new items.
+    """
+
+    label: str
+    does: str
+    baseline: bool
+    test: dict[str, Interval]
+    settings: SystemSettings
+    seconds: float
+    short_lists: int
+    beyond: NotRequired[BeyondFigures]
+    all: NotRequired[dict[str, Interval]]
+
+
+class Comparison(Difference):
+    """A difference; the primary metric's has a p-value that is corrected for the number of systems."""
+
+    p_holm: NotRequired[float]
+
+
+Comparisons = dict[str, dict[str, Comparison]]  # system -> metric -> reckg minus the system
 
 
 def system_section(
-    name: str, result: SystemResult, settings: dict[str, Any], samples: int, seed: int, drawn: Resampled | None = None
-) -> dict[str, Any]:
-    """Makes a system's entry: ``test`` holds {"mean", "low", "high"} of every metric.
+    name: str, result: SystemResult, settings: SystemSettings, samples: int, seed: int, drawn: Resampled | None = None
+) -> SystemSection:
+    """Makes a system's entry.
 
     Args:
         drawn: the result's per_user, if it was resampled already.
@@ -59,8 +91,8 @@ def system_section(
 
 
 def systems_and_comparisons(
-    results: Mapping[str, SystemResult], settings: Mapping[str, dict[str, Any]], metric: str, samples: int, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    results: Mapping[str, SystemResult], settings: Mapping[str, SystemSettings], metric: str, samples: int, seed: int
+) -> tuple[dict[str, SystemSection], Comparisons]:
     """Makes the sections ``systems`` and ``comparisons``. Each system is resampled once, with the same users.
 
     ``p`` is the bootstrap's, as in significance.paired_differences. ``p_holm``, for ``metric`` alone, is Student's
@@ -78,14 +110,14 @@ def systems_and_comparisons(
     others = [name for name in results if name != "reckg"]
     ours = results["reckg"].per_user
     corrected = holm({name: paired_t_test(ours[metric], results[name].per_user[metric]) for name in others})
-    comparisons: dict[str, Any] = {}
+    comparisons: Comparisons = {}
     for name in others:
         comparisons[name] = {m: _minus(drawn["reckg"], drawn[name], m) for m in ours if m in drawn[name].mean}
         comparisons[name][metric]["p_holm"] = corrected[name]
     return systems, comparisons
 
 
-def _minus(a: Resampled, b: Resampled, metric: str) -> dict[str, float]:
+def _minus(a: Resampled, b: Resampled, metric: str) -> Comparison:
     means = a.samples[metric] - b.samples[metric]
     low, high = np.quantile(means, [0.025, 0.975])
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
@@ -98,12 +130,12 @@ def primary_metric(ks: Sequence[int]) -> str:
     return f"ndcg@{10 if 10 in ks else min(ks)}"
 
 
-def best_baseline(systems: Mapping[str, Any], metric: str) -> str:
+def best_baseline(systems: Mapping[str, SystemSection], metric: str) -> str:
     """Finds the baseline with the highest mean."""
     return max((name for name in BASELINES if name in systems), key=lambda name: systems[name]["test"][metric]["mean"])
 
 
-def judgement(difference: Mapping[str, float]) -> int:
+def judgement(difference: Comparison) -> int:
     """Judges a difference by its interval and corrected p: 1 clearly better, -1 clearly worse, 0 neither."""
     if difference.get("p_holm", 0.0) >= CLEAR:
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,10 @@ import polars as pl
 from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.errors import DataError
 from reckg.metrics.ranking import ranking_metrics
-from reckg.metrics.significance import coverage_interval
+from reckg.metrics.significance import Interval, coverage_interval
 from reckg.retrieval.scored_items import ScoredItems
 
+SystemSettings = dict[str, Any]  # of a system, as the report prints them
 Recommend = Callable[[np.ndarray], ScoredItems]
 
 
@@ -63,7 +65,7 @@ class SystemResult:
 
     Args:
         per_user: metric -> (n,) float64.
-        coverage: "coverage@10" -> {"mean", "low", "high"}.
+        coverage: by "coverage@10".
         per_group: group -> metric -> (n,) float64 over the held-out items of that group alone, NaN for users without
             any.
         excluded_items: number of forbidden items in lists.
@@ -73,7 +75,7 @@ class SystemResult:
     """
 
     per_user: dict[str, np.ndarray]
-    coverage: dict[str, dict[str, float]]
+    coverage: dict[str, Interval]
     seconds: float
     per_group: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     excluded_items: int = 0
@@ -248,8 +250,8 @@ class _ListedItems:
             if self._watched is not None:
                 self.exposure[f"exposure@{k}"][block] = self._watched[top].sum(axis=1) / k
 
-    def coverage(self) -> dict[str, dict[str, float]]:
-        """Returns "coverage@k" -> {"mean", "low", "high"}."""
+    def coverage(self) -> dict[str, Interval]:
+        """Computes the coverage at every cut-off, by "coverage@k"."""
         return {f"coverage@{k}": coverage_interval(self._times[k], self._shown_to[k], self._n) for k in self._times}
 
 

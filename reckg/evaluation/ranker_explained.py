@@ -40,7 +40,7 @@ class FeatureShap(TypedDict):
 
     name: str
     mean_abs: float
-    points: list[list[float | None]]
+    points: list[tuple[float, float | None]]
 
 
 class RankerShap(TypedDict, total=False):
@@ -79,8 +79,8 @@ def explain_ranker(model: str, features: np.ndarray, seed: int = 0) -> RankerSha
         place = np.full(len(shown), np.nan)
         order = np.unique(value[known], return_inverse=True)[1]
         place[known] = order / max(int(order.max(initial=0)), 1)
-        points: list[list[float | None]] = [
-            [round(float(s), 5), None if np.isnan(p) else round(float(p), 3)]
+        points: list[tuple[float, float | None]] = [
+            (round(float(s), 5), None if np.isnan(p) else round(float(p), 3))
             for s, p in zip(shap[shown, column], place, strict=True)
         ]
         found.append({"name": names[column], "mean_abs": float(mean_abs[column]), "points": points})

@@ -11,7 +11,7 @@ import polars as pl
 from reckg.arrays.ragged_rows import Rows
 from reckg.evaluation.protocol import ItemGroups, SystemResult
 from reckg.metrics.ranking import ranking_metrics
-from reckg.metrics.significance import Resampled, resample
+from reckg.metrics.significance import Interval, Resampled, resample
 
 HISTORY_EDGES = (0, 1, 5, 10, 20, 50, 100)
 DAY_EDGES = (0, 1, 7, 30, 90, 365)
@@ -31,8 +31,8 @@ class SliceRow(TypedDict):
 
     name: str
     users: int
-    systems: dict[str, dict[str, dict[str, float]]]
-    difference: dict[str, float]
+    systems: dict[str, dict[str, Interval]]
+    difference: Interval
 
 
 class Slice(TypedDict):
@@ -50,9 +50,9 @@ class WorstRow(TypedDict):
     key: str
     name: str
     users: int
-    reckg: dict[str, float]
+    reckg: Interval
     baseline: float
-    difference: dict[str, float]
+    difference: Interval
     against_average: float
 
 
@@ -127,7 +127,7 @@ def _row(
     }
 
 
-def _difference(drawn: Resampled, best: str, metric: str) -> dict[str, float]:
+def _difference(drawn: Resampled, best: str, metric: str) -> Interval:
     return drawn.difference(f"reckg {metric}", f"{best} {metric}")
 
 

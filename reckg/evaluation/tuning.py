@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from reckg.evaluation.baselines import (
     nearest,
     recommend_by_scores,
 )
-from reckg.evaluation.protocol import HeldOut, evaluate_system
+from reckg.evaluation.protocol import HeldOut, SystemSettings, evaluate_system
 from reckg.ranking.tables.ease import user_item_matrix
 
 SMALL_CATALOG = 4_000  # most items for the larger default budget
@@ -136,7 +135,7 @@ def tune(  # noqa: PLR0913 - shared by four baselines
     seed: int,
     track: Track | None,
     large: bool = False,
-) -> tuple[Setting, dict[str, Any]]:
+) -> tuple[Setting, SystemSettings]:
     """Finds the setting of GRIDS[name] with the best NDCG@10 on validation, and the report's words on the choice.
 
     Args:

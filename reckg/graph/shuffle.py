@@ -7,7 +7,7 @@ every node and relation is the same in both. Source of the question: KG4RecEval,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,7 +16,22 @@ ROUNDS = 100  # rounds of swaps; repeats and loops that remain are counted
 Triples = tuple[np.ndarray, np.ndarray, np.ndarray]  # head, relation, tail, (m,) int each
 
 
-def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+class ShuffleCounts(TypedDict):
+    """Counts of a relation's shuffled triples.
+
+    Args:
+        unchanged: shared with the true graph; many if few values are common.
+        repeated: surplus copies in the shuffled graph.
+        loops: triples from a node to itself.
+    """
+
+    triples: int
+    unchanged: int
+    repeated: int
+    loops: int
+
+
+def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tuple[np.ndarray, dict[str, ShuffleCounts]]:
     """Permutes the tails of every relation.
 
     Every head keeps its number of triples of each relation, every tail its degree in it. A triple that then repeats
@@ -27,13 +42,12 @@ def shuffle_tails(triples: Triples, relations: Sequence[str], seed: int) -> tupl
         relations: their names.
         seed: of the permutations.
     Returns:
-        The new tails (m,) in the order of the triples, and counts by relation: triples; unchanged, shared with the true
-        graph (many if few values are common); repeated, surplus copies in the shuffled graph; loops, from a node to
-        itself.
+        The new tails (m,) in the order of the triples, and counts by relation.
     """
     head, relation, tail = (np.asarray(part, dtype=np.int64) for part in triples)
     stride = int(max(head.max(initial=0), tail.max(initial=0))) + 1
-    rng, out, counts = np.random.default_rng(seed), tail.copy(), {}
+    rng, out = np.random.default_rng(seed), tail.copy()
+    counts: dict[str, ShuffleCounts] = {}
     for number, name in enumerate(relations):
         rows = np.flatnonzero(relation == number)
         out[rows] = _permute_tails(head[rows], tail[rows], stride, rng)

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from scipy import special
 
 CHUNK_VALUES = 2_000_000  # resampling counts held at once: 64 MB with the draws
+
+
+class Interval(TypedDict):
+    """A mean with the ends of its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class KnownInterval(Interval):
+    """An interval over the users with a value, and their number."""
+
+    users: int
+
+
+class Difference(Interval):
+    """A difference of two systems over the same users, with its two-sided p-value."""
+
+    p: float
 
 
 def bootstrap_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -61,11 +82,11 @@ class Resampled:
     mean: dict[str, float]
     samples: dict[str, np.ndarray]
 
-    def intervals(self) -> dict[str, dict[str, float]]:
-        """Lists {"mean", "low", "high"} of every name: the 95% percentile interval."""
+    def intervals(self) -> dict[str, Interval]:
+        """Lists the 95% percentile interval of every name."""
         return {name: self.difference(name) for name in self.mean}
 
-    def difference(self, a: str, b: str | None = None) -> dict[str, float]:
+    def difference(self, a: str, b: str | None = None) -> Interval:
         """Computes the interval of the mean of a, or of a - b over the same users."""
         samples = self.samples[a] - (self.samples[b] if b is not None else 0.0)
         low, high = np.quantile(samples, [0.025, 0.975])
@@ -97,17 +118,13 @@ def resample(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 
     )
 
 
-def bootstrap_intervals(
-    values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float]]:
+def bootstrap_intervals(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Computes the 95% percentile interval of each mean over the same users.
 
     Args:
         values: (n,) float each.
         samples: bootstrap samples, >= 1.
         seed: of the resampling.
-    Returns:
-        name -> {"mean", "low", "high"}.
     Raises:
         ValueError: as in `bootstrap_means`.
 
@@ -119,15 +136,13 @@ def bootstrap_intervals(
     return resample(values, samples, seed).intervals()
 
 
-def bootstrap_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
+def bootstrap_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> Interval:
     """Computes the 95% percentile interval of a mean.
 
     Args:
         values: (n,) float.
         samples: bootstrap samples, >= 1.
         seed: of the resampling.
-    Returns:
-        {"mean", "low", "high"}.
 
     >>> import numpy as np
     >>> from reckg.metrics.significance import bootstrap_interval
@@ -139,7 +154,7 @@ def bootstrap_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -
 
 def paired_differences(
     a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Difference]:
     """Compares two systems over the same users, for each metric of both.
 
     ``p`` is two-sided, from the share of resampled differences on the other side of zero. With S samples it is never
@@ -150,7 +165,7 @@ def paired_differences(
         samples: bootstrap samples, >= 1.
         seed: of the resampling.
     Returns:
-        metric -> {"mean", "low", "high", "p"} of a minus b.
+        a minus b, by metric.
     Raises:
         ValueError: the arrays of a metric differ in length.
 
@@ -177,7 +192,7 @@ def paired_differences(
     }
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, float]:
+def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: int = 0) -> Difference:
     """Compares two arrays of the same users, as `paired_differences` does.
 
     Args:
@@ -185,7 +200,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: i
         samples: bootstrap samples, >= 1.
         seed: of the resampling.
     Returns:
-        {"mean", "low", "high", "p"} of a minus b.
+        a minus b.
 
     >>> import numpy as np
     >>> from reckg.metrics.significance import paired_difference
@@ -195,30 +210,26 @@ def paired_difference(a: np.ndarray, b: np.ndarray, samples: int = 1000, seed: i
     return paired_differences({"value": a}, {"value": b}, samples, seed)["value"]
 
 
-def known_intervals(
-    values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float]]:
+def known_intervals(values: Mapping[str, np.ndarray], samples: int = 1000, seed: int = 0) -> dict[str, KnownInterval]:
     """Computes intervals as `bootstrap_intervals`, each over its known values (not NaN).
 
     Args:
         values: (n,) float each. A name without known values is left out.
         samples: bootstrap samples, >= 1.
         seed: of the resampling.
-    Returns:
-        name -> {"mean", "low", "high", "users"}.
 
     >>> import numpy as np
     >>> from reckg.metrics.significance import known_intervals
     >>> known_intervals({"a": np.array([1.0, np.nan])}, samples=10)["a"]["users"]
     1
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, KnownInterval] = {}
     known = {name: ~np.isnan(value) for name, value in values.items()}
     for some in {mask.tobytes(): mask for mask in known.values()}.values():
         if some.any():
             alike = {name: values[name][some] for name, mask in known.items() if (mask == some).all()}
             for name, interval in bootstrap_intervals(alike, samples, seed).items():
-                found[name] = interval | {"users": int(some.sum())}
+                found[name] = {**interval, "users": int(some.sum())}
     return {name: found[name] for name in values if name in found}
 
 
@@ -263,7 +274,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in p}
 
 
-def coverage_interval(times: np.ndarray, some_user: np.ndarray, n_users: int) -> dict[str, float]:
+def coverage_interval(times: np.ndarray, some_user: np.ndarray, n_users: int) -> Interval:
     """Computes catalog coverage with a 95% jackknife interval over users.
 
     A bootstrap sample holds only about 63% of the users, so its coverage is too low by construction. Leaving out one
@@ -274,7 +285,7 @@ def coverage_interval(times: np.ndarray, some_user: np.ndarray, n_users: int) ->
         some_user: (n_items,) int, the row of a user whose list holds it (any value if times is 0).
         n_users: number of lists, >= 1.
     Returns:
-        {"mean", "low", "high"}: mean is the coverage itself.
+        The interval; its mean is the coverage itself.
     Source: Efron & Tibshirani 1993, chapter 11.
 
     >>> import numpy as np

@@ -9,10 +9,32 @@ If both hold and the propensities are right, the mean weight is 1: its interval 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 
-from reckg.metrics.significance import bootstrap_means
+from reckg.metrics.significance import Interval, bootstrap_means
+
+
+class NoEstimate(TypedDict):
+    """In place of an interval, if no row has a weight."""
+
+    mean: None
+    low: None
+    high: None
+
+
+class Estimates(TypedDict):
+    """All estimates per shown item. ``logged`` is the mean reward of the log."""
+
+    logged: Interval
+    ips: Interval
+    snips: Interval | NoEstimate
+    dr: Interval
+    ips_minus_logged: Interval
+    snips_minus_logged: Interval | NoEstimate
+    dr_minus_logged: Interval
+    mean_weight: Interval
 
 
 def importance_weights(target: np.ndarray, propensity: np.ndarray, clip: float | None = None) -> np.ndarray:
@@ -66,7 +88,7 @@ def estimate(
     cluster: np.ndarray,
     samples: int = 1000,
     seed: int = 0,
-) -> dict[str, dict[str, float | None]]:
+) -> Estimates:
     """Computes all estimates with 95% bootstrap intervals over clusters, which are drawn whole.
 
     Args:
@@ -75,15 +97,31 @@ def estimate(
             instead.
         cluster: (n,) int from 0, the request or the user of each row, without gaps.
         samples: bootstrap samples.
-    Returns:
-        logged (the mean reward of the log), ips, snips, dr, ips_minus_logged, snips_minus_logged, dr_minus_logged and
-        mean_weight, each {"mean", "low", "high"}; None if no row has a weight.
     Source: cluster bootstrap, Davison & Hinkley 1997, section 3.8.
     """
     parts = (np.ones(len(reward)), weight, reward, weight * reward, wanted + weight * (reward - shown))
     sums = np.column_stack([np.bincount(cluster, weights=part) for part in parts])
     drawn, whole = _ratios(bootstrap_means(sums, samples, seed)), _ratios(sums.mean(axis=0, keepdims=True))
-    return {name: _interval(float(whole[name][0]), drawn[name]) for name in whole}
+
+    def interval(name: str) -> Interval:
+        known = drawn[name][np.isfinite(drawn[name])]  # a sample without any weight has no weighted mean
+        low, high = np.quantile(known, [0.025, 0.975])
+        return {"mean": float(whole[name][0]), "low": float(low), "high": float(high)}
+
+    def of_weights(name: str) -> Interval | NoEstimate:
+        known = np.isfinite(whole[name][0]) and np.isfinite(drawn[name]).any()
+        return interval(name) if known else {"mean": None, "low": None, "high": None}
+
+    return {
+        "logged": interval("logged"),
+        "ips": interval("ips"),
+        "snips": of_weights("snips"),
+        "dr": interval("dr"),
+        "ips_minus_logged": interval("ips_minus_logged"),
+        "snips_minus_logged": of_weights("snips_minus_logged"),
+        "dr_minus_logged": interval("dr_minus_logged"),
+        "mean_weight": interval("mean_weight"),
+    }
 
 
 def _ratios(sums: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -93,11 +131,3 @@ def _ratios(sums: np.ndarray) -> Mapping[str, np.ndarray]:
         found = {"logged": reward / rows, "ips": weighted / rows, "snips": weighted / weight, "dr": corrected / rows}
     differences = {f"{name}_minus_logged": found[name] - found["logged"] for name in ("ips", "snips", "dr")}
     return {**found, **differences, "mean_weight": weight / rows}
-
-
-def _interval(mean: float, drawn: np.ndarray) -> dict[str, float | None]:
-    known = drawn[np.isfinite(drawn)]  # a sample without any weight has no weighted mean
-    if not np.isfinite(mean) or not len(known):
-        return {"mean": None, "low": None, "high": None}
-    low, high = np.quantile(known, [0.025, 0.975])
-    return {"mean": mean, "low": float(low), "high": float(high)}

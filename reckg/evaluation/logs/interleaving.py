@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from reckg.metrics.significance import bootstrap_means
+from reckg.metrics.significance import Interval, bootstrap_means
+
+
+class Preference(TypedDict):
+    """The preferred of two teams.
+
+    Args:
+        wins, losses, ties: requests, of team 0.
+        nothing_taken: ties without any reward.
+        preference: share of requests won by team 0, ties half; the interval is a 95% bootstrap over clusters.
+        decided_share: wins among the requests that are no ties; None without any.
+        clusters_for, clusters_against: clusters that won more, and fewer, requests than they lost.
+        p: of the two-sided sign test over these clusters.
+    """
+
+    requests: int
+    wins: int
+    losses: int
+    ties: int
+    nothing_taken: int
+    preference: Interval
+    decided_share: float | None
+    clusters_for: int
+    clusters_against: int
+    p: float
+
+
+class RewardsApart(TypedDict):
+    """Mean rewards of two variants, and second minus first; 95% bootstrap intervals over clusters."""
+
+    first: Interval
+    second: Interval
+    difference: Interval
 
 
 def team_draft(
@@ -86,7 +118,7 @@ def draft_propensities(
 
 def preference(
     request: np.ndarray, team: np.ndarray, reward: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+) -> Preference:
     """Measures the preferred team of users: of each request, the team whose items earned more.
 
     Args:
@@ -95,11 +127,6 @@ def preference(
         reward: (n,) of each shown item.
         cluster: (n,) int from 0 without gaps: the user of each row if users have several requests, else the request.
         samples: bootstrap samples.
-    Returns:
-        requests; wins (of team 0), losses, ties and nothing_taken (ties without any reward); preference: the share of
-        requests won by team 0, ties half, with a 95% bootstrap interval over clusters; decided_share: wins among the
-        requests that are no ties (None without any); clusters_for, clusters_against; p: of the two-sided sign test over
-        the clusters that won more or fewer than they lost.
     Source: Chapelle, Joachims, Radlinski & Yue 2012, doi:10.1145/2094072.2094078.
     """
     from scipy.stats import binomtest
@@ -132,7 +159,7 @@ def preference(
 
 def rewards_apart(
     reward: np.ndarray, second: np.ndarray, cluster: np.ndarray, samples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+) -> RewardsApart:
     """Compares two variants that served different requests by their mean reward.
 
     Args:
@@ -140,9 +167,6 @@ def rewards_apart(
         second: (n,) bool, the requests that the second variant served.
         cluster: (n,) int from 0 without gaps: the user of each request, or the request.
         samples: bootstrap samples.
-    Returns:
-        first, second and difference (second minus first), each {"mean", "low", "high"}: 95% bootstrap intervals over
-        clusters.
     Raises:
         ValueError: a variant served nothing.
     """
@@ -152,11 +176,12 @@ def rewards_apart(
     sums = np.column_stack([np.bincount(cluster, weights=column) for column in columns])
     drawn = bootstrap_means(sums, samples, seed)
     whole, resampled = _mean_rewards(sums.mean(axis=0)), _mean_rewards(drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)])
-    found = {}
-    for name, means in resampled.items():
-        low, high = np.quantile(means, [0.025, 0.975])
-        found[name] = {"mean": float(whole[name]), "low": float(low), "high": float(high)}
-    return found
+
+    def interval(name: str) -> Interval:
+        low, high = np.quantile(resampled[name], [0.025, 0.975])
+        return {"mean": float(whole[name]), "low": float(low), "high": float(high)}
+
+    return {"first": interval("first"), "second": interval("second"), "difference": interval("difference")}
 
 
 def _mean_rewards(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from reckg.evaluation.ablation import LEVEL, METRIC, interval, sentences
+from reckg.evaluation.ablation import (
+    LEVEL,
+    METRIC,
+    RECALL,
+    AblationReport,
+    SeedInterval,
+    VariantComparison,
+    interval,
+    sentences,
+)
 
 HEADINGS = {
     "graph": "The graph",
@@ -14,7 +22,7 @@ HEADINGS = {
 }
 
 
-def verdicts(report: Mapping[str, Any]) -> list[str]:
+def verdicts(report: AblationReport) -> list[str]:
     """Writes a sentence for every comparison and judgement: where graph, texts and relations help, and where not."""
     out: list[str] = []
     for subject, other in dict.fromkeys((c["subject"], c["other"]) for c in report["comparisons"]):
@@ -37,7 +45,7 @@ def verdicts(report: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def cautions(report: Mapping[str, Any]) -> list[str]:
+def cautions(report: AblationReport) -> list[str]:
     """Writes cautions for the reader of the verdict: omissions and their reasons, and misleading figures.
 
     Args:
@@ -54,7 +62,7 @@ def cautions(report: Mapping[str, Any]) -> list[str]:
             "Where new items are what users take, that alone finds cold items."
         )
     families = [[c for c in report["comparisons"] if c["name"] == name] for name in HEADINGS]
-    largest = max(len(family) for family in [*families, report.get("relations", [])])
+    largest = max(len(report.get("relations", [])), *(len(family) for family in families))
     smallest = 2 / (report["bootstrap_samples"] + 1)
     if largest * smallest >= LEVEL:
         words.append(
@@ -64,7 +72,7 @@ def cautions(report: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def ablation_markdown(report: Mapping[str, Any]) -> str:
+def ablation_markdown(report: AblationReport) -> str:
     """Renders the page ablation.md.
 
     Args:
@@ -87,7 +95,7 @@ def ablation_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured(report: Mapping[str, Any]) -> list[str]:
+def measured(report: AblationReport) -> list[str]:
     """Describes how the figures were made."""
     seeds, samples = report["seeds"], report["bootstrap_samples"]
     words = [
@@ -123,26 +131,26 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
     return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
 
 
-def _figures(report: Mapping[str, Any]) -> list[str]:
+def _figures(report: AblationReport) -> list[str]:
     parts = report["slices"]
     head = ["NDCG@10", *(f"{name} ({part['users']:,} users)" for name, part in parts.items()), "Recall@20, all users"]
     rows = [
         [
             f"`{name}`: {v['does']}",
             *(_with_seeds(v["test"][p][METRIC]) for p in parts),
-            _with_seeds(v["test"]["all users"]["recall@20"]),
+            _with_seeds(v["test"]["all users"][RECALL]),
         ]
         for name, v in report["variants"].items()
     ]
     return [*table(head, rows), "", "In brackets: 95% interval over users. In parentheses: lowest to highest seed."]
 
 
-def _with_seeds(found: Mapping[str, Any]) -> str:
+def _with_seeds(found: SeedInterval) -> str:
     cell = f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
     return cell + (f" ({min(found['by_seed']):.4f} to {max(found['by_seed']):.4f})" if found["by_seed"][1:] else "")
 
 
-def _differences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differences(comparisons: Sequence[VariantComparison]) -> list[str]:
     head = ["comparison", "slice", "NDCG@10", "lift", "seeds", "p, Holm", "judgement", "Recall@20"]
     rows = [
         [
@@ -153,14 +161,14 @@ def _differences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
             " ".join(f"{value:+.4f}" for value in c[METRIC]["by_seed"]),
             f"{c['p_holm']:.3f}",
             c["judgement"],
-            interval(c["recall@20"]),
+            interval(c[RECALL]),
         ]
         for c in comparisons
     ]
     return table(head, rows, left=2)
 
 
-def _relations(report: Mapping[str, Any]) -> list[str]:
+def _relations(report: AblationReport) -> list[str]:
     others = list(report["slices"])[1:]
     head = ["relation", "triples", "worth in NDCG@10, all users", "p, Holm", "judgement", *others]
     rows = [
@@ -177,21 +185,24 @@ def _relations(report: Mapping[str, Any]) -> list[str]:
     return table(head, rows)
 
 
-def _trainings(report: Mapping[str, Any]) -> list[str]:
+def _trainings(report: AblationReport) -> list[str]:
     head = ["variant", "seed", "epochs", "best epoch", "validation NDCG@10", "seconds"]
     rows = [
-        [f"`{name}`", *(str(t[k]) for k in ("seed", "epochs", "best_epoch", "valid_ndcg@10", "seconds"))]
+        [f"`{name}`", *(str(n) for n in (t["seed"], t["epochs"], t["best_epoch"], t["valid_ndcg@10"], t["seconds"]))]
         for name, variant in report["variants"].items()
         for t in variant["training"]
     ]
     return table(head, rows)
 
 
-def _shuffle(report: Mapping[str, Any]) -> list[str]:
+def _shuffle(report: AblationReport) -> list[str]:
     """Lists the counts of the first seed's shuffle, relations with most triples first."""
     head = ["relation", "triples", "the true graph has them too", "there twice", "loops"]
     counts = sorted(report["shuffle"].items(), key=lambda entry: -entry[1]["triples"])
-    rows = [[f"`{name}`", *(f"{c[k]:,}" for k in ("triples", "unchanged", "repeated", "loops"))] for name, c in counts]
+    rows = [
+        [f"`{name}`", f"{c['triples']:,}", f"{c['unchanged']:,}", f"{c['repeated']:,}", f"{c['loops']:,}"]
+        for name, c in counts
+    ]
     return [
         "Of the first seed. Where few values are common, a shuffle cannot change much, and the difference to it is "
         "less than what the relation is worth.",

@@ -6,7 +6,7 @@ from html import escape
 
 from reckg.evaluation.report import page_appendix as appendix
 from reckg.evaluation.report import page_sections as sections
-from reckg.evaluation.report.page_parts import Report
+from reckg.evaluation.report.contents import WrittenReport
 from reckg.evaluation.report.style import STYLE
 
 MOODS = {1: " good", -1: " bad", 0: ""}
@@ -30,7 +30,7 @@ SECTIONS = (
 )
 
 
-def render_html(report: Report) -> str:
+def render_html(report: WrittenReport) -> str:
     """Renders the page of a report. Sections that the report lacks are left out.
 
     Args:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
+
+from reckg.evaluation.logs.counterfactual import Estimates, NoEstimate
+from reckg.evaluation.logs.interleaving import Preference, RewardsApart
+from reckg.metrics.significance import Interval
 
 MIN_SAMPLE = 200  # effective rows below which the estimates are unreliable: a rule of thumb
+Match = Literal["place", "list"]  # the event of a propensity: the item at its place, or anywhere in the list
 TOP_SHARE = 0.5  # share of all weight on the heaviest hundredth of the rows, above which they are unreliable too
 
-ASSUMPTIONS = {
+ASSUMPTIONS: dict[Match, str] = {
     "place": "What a shown item earns depends on the request, the item and its place, not on the other items of the "
     "list; the propensity is the probability that this item was put at this place (item-position model, Li et al. "
     "2018, arXiv:1804.10488).",
@@ -20,7 +24,8 @@ ALWAYS = (
     "The system is asked as it would be served for the user now; what happened after its data ended changes nothing "
     "in its answer.",
 )
-ESTIMATES = {
+Shown = Literal["logged", "ips", "snips", "dr", "dr_minus_logged"]
+ESTIMATES: dict[Shown, str] = {
     "logged": "what the log earned",
     "ips": "IPS",
     "snips": "SNIPS",
@@ -44,7 +49,76 @@ _COUNTS = {
 }
 
 
-def log_warnings(report: Mapping[str, Any]) -> list[str]:
+class Counterfactual(TypedDict):
+    """What the run's system would earn, and the rows that say so.
+
+    Args:
+        matched_rows: rows whose item the system would show.
+        cluster: of the bootstrap: request or user.
+        clip: greatest weight; None: no bound.
+    """
+
+    estimates: Estimates
+    rows: int
+    matched_rows: int
+    items_per_request: float
+    cluster: str
+    clusters: int
+    effective_sample_size: float
+    top_weight_share: float
+    largest_weight: float
+    clip: float | None
+    clipped_rows: int
+    bootstrap_samples: int
+    seed: int
+
+
+class Interleaving(Preference):
+    """Requests that show items of two variants."""
+
+    names: list[str]
+    cluster: str
+
+
+class Variants(RewardsApart):
+    """Two variants that served different requests, and the requests of each."""
+
+    names: list[str]
+    cluster: str
+    requests: list[int]
+
+
+class LogReport(TypedDict):
+    """The content of log.json.
+
+    Args:
+        served_by: requests by the bundle's version.
+        match: the event of a propensity.
+        counts: of _COUNTS.
+        time_is_known: whether the run's data has UTC times.
+        no_estimate: why ``counterfactual`` is None.
+    """
+
+    format: int
+    name: str
+    created: str
+    version: str
+    bundle_version: str
+    served_by: dict[str, int]
+    match: Match
+    assumptions: list[str]
+    counts: dict[str, int]
+    notes: list[str]
+    time_is_known: bool
+    counterfactual: Counterfactual | None
+    interleaving: Interleaving | None
+    variants: Variants | None
+    no_estimate: NotRequired[str]
+    warnings: list[str]
+    verdict: str
+
+
+def log_warnings(report: LogReport) -> list[str]:
     """Writes warnings that a reader needs before believing the figures, a sentence each.
 
     Args:
@@ -76,7 +150,7 @@ def log_warnings(report: Mapping[str, Any]) -> list[str]:
     return words if found is None else words + _weight_warnings(found)
 
 
-def _weight_warnings(found: Mapping[str, Any]) -> list[str]:
+def _weight_warnings(found: Counterfactual) -> list[str]:
     words = []
     if found["effective_sample_size"] < MIN_SAMPLE:
         words.append(
@@ -101,12 +175,12 @@ def _weight_warnings(found: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _weights_fit(found: Mapping[str, Any]) -> bool:
+def _weights_fit(found: Counterfactual) -> bool:
     weight = found["estimates"]["mean_weight"]
     return bool(weight["low"] <= 1 <= weight["high"])
 
 
-def log_verdict(report: Mapping[str, Any]) -> str:
+def log_verdict(report: LogReport) -> str:
     """Writes a sentence: whether the system would earn more than the served lists."""
     found = report["counterfactual"]
     if found is None:
@@ -126,7 +200,7 @@ def log_verdict(report: Mapping[str, Any]) -> str:
     return f"The system {words}: {value(difference)} per shown item, doubly robust, 95% interval.{doubt}"
 
 
-def log_markdown(report: Mapping[str, Any]) -> str:
+def log_markdown(report: LogReport) -> str:
     """Renders the whole report as Markdown.
 
     Args:
@@ -138,9 +212,8 @@ def log_markdown(report: Mapping[str, Any]) -> str:
     if report["counterfactual"] is not None:
         lines += ["## Estimates", "", *estimates_table(report["counterfactual"]), ""]
         lines += [*_weights(report["counterfactual"]), ""]
-    for title, key in (("Interleaving", "interleaving"), ("Variants", "variants")):
-        if report[key] is not None:
-            lines += [f"## {title}", "", *(f"- {line}" for line in comparison_lines(report[key])), ""]
+    for title, lines_of in comparisons(report).items():
+        lines += [f"## {title}", "", *(f"- {line}" for line in lines_of), ""]
     lines += ["## Assumptions", "", *(f"- {assumption}" for assumption in report["assumptions"]), ""]
     lines += ["## Counts", "", "| | |", "|---|---|"]
     lines += [
@@ -152,13 +225,13 @@ def log_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def estimates_table(found: Mapping[str, Any]) -> list[str]:
+def estimates_table(found: Counterfactual) -> list[str]:
     """Lists rewards per shown item, as lines of a Markdown table."""
     lines = ["| reward per shown item | estimate [95% interval] |", "|---|---|"]
     return lines + [f"| {words} | {value(found['estimates'][name])} |" for name, words in ESTIMATES.items()]
 
 
-def _weights(found: Mapping[str, Any]) -> list[str]:
+def _weights(found: Counterfactual) -> list[str]:
     clip = "not clipped" if found["clip"] is None else f"clipped at {found['clip']:g} ({found['clipped_rows']:,} rows)"
     return [
         f"Effective sample size {found['effective_sample_size']:,.0f} of {found['rows']:,} shown items; the system "
@@ -169,14 +242,28 @@ def _weights(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def comparison_lines(found: Mapping[str, Any]) -> list[str]:
-    """Describes the comparison of two variants, a sentence each."""
+def comparisons(report: LogReport) -> dict[str, list[str]]:
+    """Describes the comparisons of two variants, a sentence each, by title."""
+    found = {}
+    if report["interleaving"] is not None:
+        found["Interleaving"] = _preference(report["interleaving"])
+    if report["variants"] is not None:
+        found["Variants"] = _rewards(report["variants"])
+    return found
+
+
+def _rewards(found: Variants) -> list[str]:
     first, second = found["names"]
-    if "preference" not in found:
-        return [
-            f"{name}: {value(found[key])} a request ({found['requests'][place]:,} requests)"
-            for place, (name, key) in enumerate(((first, "first"), (second, "second")))
-        ] + [f"{second} minus {first}: {value(found['difference'])} a request"]
+    asked = found["requests"]
+    return [
+        f"{first}: {value(found['first'])} a request ({asked[0]:,} requests)",
+        f"{second}: {value(found['second'])} a request ({asked[1]:,} requests)",
+        f"{second} minus {first}: {value(found['difference'])} a request",
+    ]
+
+
+def _preference(found: Interleaving) -> list[str]:
+    first, second = found["names"]
     share = f"; of the decided requests {found['decided_share']:.1%}" if found["decided_share"] is not None else ""
     clear = found["p"] < 0.05
     winner = first if found["clusters_for"] > found["clusters_against"] else second
@@ -190,7 +277,7 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def value(entry: Mapping[str, Any]) -> str:
+def value(entry: Interval | NoEstimate) -> str:
     """Formats an estimate with its interval."""
     if entry["mean"] is None:
         return "none (no weight)"

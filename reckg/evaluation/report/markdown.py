@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from reckg.evaluation.comparison import SystemSection
+from reckg.evaluation.report.contents import DiversityFigure, Ranking, WrittenReport
 from reckg.evaluation.report.words import (
     BEYOND,
+    beyond_figure,
     first_titles,
     headline_metrics,
     metric_label,
@@ -14,11 +17,10 @@ from reckg.evaluation.report.words import (
     settings_words,
     value_words,
 )
+from reckg.metrics.significance import Interval
 
-Report = Mapping[str, Any]
 
-
-def render_markdown(report: Report) -> str:
+def render_markdown(report: WrittenReport) -> str:
     """Renders the verdict first, then the report's sections.
 
     Args:
@@ -63,20 +65,22 @@ def _list(words: Iterable[str]) -> str:
     return "\n".join(f"- {_plain(word)}" for word in words)
 
 
-def _cell(values: Mapping[str, float] | None, form: str = "{:.4f}") -> str:
+def _cell(values: Interval | None, form: str = "{:.4f}") -> str:
     if values is None:
         return ""
     mean, low, high = (form.format(values[name]) for name in ("mean", "low", "high"))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
-def _systems(systems: Report, metrics: Sequence[str], title: str, where: str = "test") -> list[str]:
+def _systems(
+    systems: Mapping[str, SystemSection], metrics: Sequence[str], title: str, where: Ranking = "test"
+) -> list[str]:
     shown = [m for m in metrics if m in next(iter(systems.values()))[where]]
     rows = [[s["label"], *(_cell(s[where][m]) for m in shown)] for s in systems.values()]
     return [f"## {title}", _table(["system", *(metric_label(m) for m in shown)], rows), "Means with 95% intervals."]
 
 
-def _new_items(report: Report) -> list[str]:
+def _new_items(report: WrittenReport) -> list[str]:
     part = report.get("cold_items")
     if part is None:
         return []
@@ -86,7 +90,7 @@ def _new_items(report: Report) -> list[str]:
     return [*among, *everywhere, _list(part["words"])]
 
 
-def _differences(report: Report) -> list[str]:
+def _differences(report: WrittenReport) -> list[str]:
     metrics, primary = headline_metrics(report)[:2], report["protocol"]["primary_metric"]
     rows = [
         [
@@ -104,7 +108,7 @@ def _differences(report: Report) -> list[str]:
     ]
 
 
-def _worst(report: Report) -> list[str]:
+def _worst(report: WrittenReport) -> list[str]:
     rows = [
         [
             f"{row['slice']}: {row['name']}",
@@ -124,13 +128,13 @@ def _worst(report: Report) -> list[str]:
     )
 
 
-def _beyond(report: Report) -> list[str]:
+def _beyond(report: WrittenReport) -> list[str]:
     systems = [s for s in report["systems"].values() if "beyond" in s]
     if not systems:
         return []
     section = report["beyond"]
     names = [n for n in BEYOND if any(n in s["beyond"] for s in systems)]
-    rows = [[s["label"], *(_cell(s["beyond"].get(n), BEYOND[n][3]) for n in names)] for s in systems]
+    rows = [[s["label"], *(_cell(beyond_figure(s, n), BEYOND[n][3]) for n in names)] for s in systems]
     parts = [
         "## Beside accuracy",
         f"Of the first {section['k']} places. Likeness of items: {_plain(section['likeness'])}."
@@ -156,11 +160,11 @@ def _beyond(report: Report) -> list[str]:
     return parts
 
 
-def _diversity(report: Report) -> list[str]:
+def _diversity(report: WrittenReport) -> list[str]:
     section = report.get("diversity")
     if not section:
         return []
-    forms = {
+    forms: dict[DiversityFigure, str] = {
         "ndcg": "{:.4f}",
         "price": "{:+.4f}",
         "diversity": "{:.3f}",
@@ -175,7 +179,7 @@ def _diversity(report: Report) -> list[str]:
     return ["## Diversity and its price", _list(section.get("words", [])), table]
 
 
-def _slices(report: Report) -> list[str]:
+def _slices(report: WrittenReport) -> list[str]:
     best = report["best_baseline"]
     parts = []
     for part in (report.get("slices") or {}).values():
@@ -197,7 +201,7 @@ def _slices(report: Report) -> list[str]:
     return ["## Groups of users and items", *parts] if parts else []
 
 
-def _samples(report: Report) -> list[str]:
+def _samples(report: WrittenReport) -> list[str]:
     parts = []
     for user in report.get("samples") or []:
         rows = [
@@ -212,7 +216,7 @@ def _samples(report: Report) -> list[str]:
     return ["## Sample users", "Drawn by chance. ✓: the user took it later.", *parts] if parts else []
 
 
-def _ranker(report: Report) -> list[str]:
+def _ranker(report: WrittenReport) -> list[str]:
     info = report.get("ranker") or {}
     if not info:
         return []
@@ -225,7 +229,7 @@ def _ranker(report: Report) -> list[str]:
     return parts
 
 
-def _index(report: Report) -> list[str]:
+def _index(report: WrittenReport) -> list[str]:
     curve = report.get("index")
     if not curve:
         return []
@@ -241,13 +245,13 @@ def _index(report: Report) -> list[str]:
     return [f"## Index: {curve['kind']}", _table(["effort", f"recall@{curve['k']}", "median ms", "95% ms"], rows)]
 
 
-def _checks(report: Report) -> list[str]:
+def _checks(report: WrittenReport) -> list[str]:
     outcome = {True: "passed", False: "FAILED", None: "note"}
     rows = [[outcome[c["passed"]], c["name"], c["detail"]] for c in report.get("leakage_checks") or []]
     return ["## Leakage checks", _table(["", "check", "numbers"], rows)] if rows else []
 
 
-def _settings(report: Report) -> list[str]:
+def _settings(report: WrittenReport) -> list[str]:
     rows = [[s["label"], value_words(settings_words(s["settings"]))] for s in report["systems"].values()]
     parts = ["## Settings of the systems", _table(["system", "settings"], rows)]
     data = report.get("data") or {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
-from reckg.evaluation.report.page_parts import Report, facts, folded, legend, listed, plots, table
+from reckg.evaluation.report.contents import WrittenReport
+from reckg.evaluation.report.page_parts import facts, folded, legend, listed, plots, table
 from reckg.evaluation.report.svg import Line, bar_chart, beeswarm, line_chart
 from reckg.evaluation.report.words import settings_words, value_words
 
 
-def training_section(report: Report) -> str:
+def training_section(report: WrittenReport) -> str:
     log = report.get("training") or []
     rows = [_flat(row) for row in log]
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if "loss" in n or "ndcg" in n or "@" in n]
@@ -29,7 +31,7 @@ def training_section(report: Report) -> str:
     return f"<p>{len(rows)} epochs. {note}</p>{plots(drawn)}"
 
 
-def _flat(row: Report, before: str = "") -> dict[str, float]:
+def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -39,7 +41,7 @@ def _flat(row: Report, before: str = "") -> dict[str, float]:
     return found
 
 
-def ranker_section(report: Report) -> str:
+def ranker_section(report: WrittenReport) -> str:
     info = report.get("ranker") or {}
     if not info:
         return ""
@@ -76,7 +78,7 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def index_section(report: Report) -> str:
+def index_section(report: WrittenReport) -> str:
     curve = report.get("index")
     if not curve:
         return ""
@@ -112,7 +114,7 @@ def index_section(report: Report) -> str:
     )
 
 
-def checks_section(report: Report) -> str:
+def checks_section(report: WrittenReport) -> str:
     outcome = {True: '<span class="ok">✓ passed</span>', False: '<span class="no">✗ failed</span>', None: "note"}
     rows = [
         [
@@ -125,11 +127,11 @@ def checks_section(report: Report) -> str:
     return table(["", "check", "numbers"], rows, words=True) if rows else ""
 
 
-def protocol_section(report: Report) -> str:
+def protocol_section(report: WrittenReport) -> str:
     return listed(report["protocol"]["words"])
 
 
-def settings_section(report: Report) -> str:
+def settings_section(report: WrittenReport) -> str:
     rows = [
         [
             escape(s["label"]),
@@ -144,11 +146,11 @@ def settings_section(report: Report) -> str:
     )
 
 
-def data_section(report: Report) -> str:
+def data_section(report: WrittenReport) -> str:
     return facts({name: value_words(value) for name, value in (report.get("data") or {}).items()})
 
 
-def timing_section(report: Report) -> str:
+def timing_section(report: WrittenReport) -> str:
     timing = report.get("timing") or {}
     if not timing:
         return ""

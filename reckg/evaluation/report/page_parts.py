@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from reckg.evaluation.comparison import SystemSection
 from reckg.evaluation.report.svg import Mark
-
-Report = Mapping[str, Any]
+from reckg.metrics.significance import Interval
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: bool = False, ours: int | None = None) -> str:
@@ -69,15 +69,15 @@ def legend(entries: Iterable[tuple[str, str, bool]]) -> str:
 SYSTEM_LEGEND = (("ours", "reckg, as served", False), ("own", "its parts alone", False), ("base", "baselines", False))
 
 
-def kind(system: str, entry: Report) -> str:
+def kind(system: str, entry: SystemSection) -> str:
     return "ours" if system == "reckg" else "base" if entry["baseline"] else "own"
 
 
-def mark(values: Mapping[str, float], colour: str, name: str = "") -> Mark:
+def mark(values: Interval, colour: str, name: str = "") -> Mark:
     return Mark(values["mean"], values["low"], values["high"], colour, name)
 
 
-def cell(values: Mapping[str, float] | None, best: bool = False, form: str = "{:.4f}") -> str:
+def cell(values: Interval | None, best: bool = False, form: str = "{:.4f}") -> str:
     """Renders a mean with its interval below it.
 
     Args:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
+from reckg.evaluation.report.contents import DiversityFigure, Ranking, WrittenReport
 from reckg.evaluation.report.page_parts import (
     SYSTEM_LEGEND,
-    Report,
     cell,
     folded,
     kind,
@@ -18,9 +17,10 @@ from reckg.evaluation.report.page_parts import (
     plots,
     table,
 )
-from reckg.evaluation.report.svg import dot_plot
+from reckg.evaluation.report.svg import Mark, dot_plot
 from reckg.evaluation.report.words import (
     BEYOND,
+    beyond_figure,
     first_titles,
     headline_metrics,
     metric_label,
@@ -28,9 +28,10 @@ from reckg.evaluation.report.words import (
     plotted_metrics,
     value_words,
 )
+from reckg.evaluation.slices import Slice, SliceRow, WorstRow
 
 
-def tiles(report: Report) -> str:
+def tiles(report: WrittenReport) -> str:
     """Renders the few main figures."""
     part = report.get("cold_items", report)
     systems, metric = part["systems"], report["protocol"]["primary_metric"]
@@ -56,7 +57,7 @@ def tiles(report: Report) -> str:
     )
 
 
-def systems_section(report: Report) -> str:
+def systems_section(report: WrittenReport) -> str:
     systems = report["systems"]
     drawn = [
         dot_plot(
@@ -84,7 +85,7 @@ def systems_section(report: Report) -> str:
     )
 
 
-def new_items_section(report: Report) -> str:
+def new_items_section(report: WrittenReport) -> str:
     """Renders the systems among the new items alone, and the new items' places in the ranking of all."""
     part = report.get("cold_items")
     if part is None:
@@ -93,27 +94,27 @@ def new_items_section(report: Report) -> str:
     shown = [m for m in plotted_metrics(report) if m in next(iter(systems.values()))["test"]]
     hits = [f"hit@{metric.split('@')[1]}" for metric in shown if metric.startswith("ndcg")]
     places = [f"exposure@{k}" for k in ks]
-    drawn = [
-        dot_plot(title, [(s["label"], [mark(s[where][metric], kind(name, s))]) for name, s in systems.items()])
-        for where, metric, title in (
-            ("test", shown[0], f"{metric_label(shown[0])} among new items"),
-            ("all", places[0], f"{metric_label(places[0])} of new items among all"),
-        )
-    ]
-    tables = []
-    for where, metrics in (("test", [*shown, *hits]), ("all", [f"recall@{k}" for k in ks] + places)):
+
+    def plot(where: Ranking, metric: str, words: str) -> str:
+        marks = [(s["label"], [mark(s[where][metric], kind(name, s))]) for name, s in systems.items()]
+        return dot_plot(f"{metric_label(metric)} {words}", marks)
+
+    def of(where: Ranking, metrics: list[str], heading: str) -> str:
         top = {m: max(s[where][m]["mean"] for s in systems.values()) for m in metrics}
         rows = [
             [escape(s["label"]), *(cell(s[where][m], s[where][m]["mean"] == top[m]) for m in metrics)]
             for s in systems.values()
         ]
-        heading = {"test": "Among new items alone:", "all": "In the ranking of all items:"}[where]
         head = ["system", *(metric_label(m) for m in metrics)]
-        tables.append(f'<p class="soft">{heading}</p>' + table(head, rows, ours=ours_row(systems)))
-    return f"{listed(part['words'])}{plots(drawn)}{''.join(tables)}"
+        return f'<p class="soft">{heading}</p>' + table(head, rows, ours=ours_row(systems))
+
+    drawn = [plot("test", shown[0], "among new items"), plot("all", places[0], "of new items among all")]
+    return f"{listed(part['words'])}{plots(drawn)}{of('test', [*shown, *hits], 'Among new items alone:')}" + of(
+        "all", [*(f"recall@{k}" for k in ks), *places], "In the ranking of all items:"
+    )
 
 
-def differences_section(report: Report) -> str:
+def differences_section(report: WrittenReport) -> str:
     systems, comparisons = report["systems"], report["comparisons"]
     metrics, primary = plotted_metrics(report), report["protocol"]["primary_metric"]
     # A system far below the others would squeeze their rows, and is left to the table.
@@ -145,7 +146,7 @@ def differences_section(report: Report) -> str:
     )
 
 
-def beyond_section(report: Report) -> str:
+def beyond_section(report: WrittenReport) -> str:
     """Renders coverage, popularity, diversity and similar figures, and the exposure of providers."""
     systems = {name: s for name, s in report["systems"].items() if "beyond" in s}
     if not systems:
@@ -156,14 +157,14 @@ def beyond_section(report: Report) -> str:
     drawn = [
         dot_plot(
             f"{_capital(BEYOND[n][0])}@{section['k']}",
-            [(s["label"], [mark(s["beyond"][n], kind(x, s))]) for x, s in systems.items() if n in s["beyond"]],
+            [(s["label"], [mark(found, kind(x, s))]) for x, s in systems.items() if (found := beyond_figure(s, n))],
             say=BEYOND[n][3].format,
         )
         + f"<p>{escape(_capital(BEYOND[n][1]))}.</p>"
         for n in plotted
     ]
     rows = [
-        [escape(s["label"]), *(cell(s["beyond"].get(n), form=BEYOND[n][3]) for n in names)] for s in systems.values()
+        [escape(s["label"]), *(cell(beyond_figure(s, n), form=BEYOND[n][3]) for n in names)] for s in systems.values()
     ]
     wanted = {1: "more is usually wanted", -1: "less is usually wanted", 0: ""}
     words = [
@@ -173,7 +174,7 @@ def beyond_section(report: Report) -> str:
     head = ["system", *(BEYOND[n][0] for n in names)]
     return (
         f"<p>Of the first {section['k']} places. Likeness of items: {escape(section['likeness'])}."
-        + (f" The mix of a list: {escape(section['column'])}." if section.get("column") else "")
+        + (f" The mix of a list: {escape(section['column'] or '')}." if section.get("column") else "")
         + f"</p>{legend(SYSTEM_LEGEND)}{plots(drawn)}"
         + folded("All figures", table(head, rows, ours=ours_row(systems)))
         + folded("What they mean", listed(words))
@@ -185,7 +186,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _exposure(report: Report) -> str:
+def _exposure(report: WrittenReport) -> str:
     rows = report["beyond"].get("exposure") or []
     if not rows:
         return ""
@@ -218,20 +219,20 @@ def _exposure(report: Report) -> str:
     )
 
 
-def diversity_section(report: Report) -> str:
+def diversity_section(report: WrittenReport) -> str:
     """Renders the effect and the price of reranking for diversity."""
     section = report.get("diversity")
     if not section:
         return ""
     k = section.get("k", 10)
-    forms = {
+    forms: dict[DiversityFigure, str] = {
         "ndcg": "{:.4f}",
         "price": "{:+.4f}",
         "diversity": "{:.3f}",
         "miscalibration": "{:.3f}",
         "exposure": "{:.3f}",
     }
-    heads = {
+    heads: dict[DiversityFigure, str] = {
         "ndcg": f"NDCG@{k}",
         "price": "price in NDCG",
         "diversity": "diversity",
@@ -243,9 +244,9 @@ def diversity_section(report: Report) -> str:
         dot_plot(
             heads[n],
             [
-                (row["strategy"], [mark(row[n], "own" if i else "ours")])
+                (row["strategy"], [mark(found, "own" if i else "ours")])
                 for i, row in enumerate(section["rows"])
-                if row.get(n)
+                if (found := row[n])
             ],
             signed=n == "price",
             zero=n == "price",
@@ -268,7 +269,7 @@ def diversity_section(report: Report) -> str:
     )
 
 
-def worst_section(report: Report) -> str:
+def worst_section(report: WrittenReport) -> str:
     worst = report.get("worst") or []
     if not worst:
         return ""
@@ -299,14 +300,14 @@ def worst_section(report: Report) -> str:
     )
 
 
-def _group(row: Report) -> str:
+def _group(row: WorstRow) -> str:
     """Describes a group in few words."""
     name = row["name"].split(" (")[0]
     short = {"history_length": f"{name} in history", "item_popularity": f"{name} items", "last_event": f"{name} ago"}
     return short.get(row["key"], f"{row['key'].partition(':')[2]}: {row['name']}")
 
 
-def slices_section(report: Report) -> str:
+def slices_section(report: WrittenReport) -> str:
     parts = report.get("slices") or {}
     best = report["systems"][report["best_baseline"]]["label"]
     first = [name for name in parts if ":" not in name]
@@ -320,14 +321,14 @@ def slices_section(report: Report) -> str:
     return keys + shown + (f"<h3>By attributes</h3>{others}" if others else "")
 
 
-def _slice(report: Report, part: Report, titled: bool = True) -> str:
+def _slice(report: WrittenReport, part: Slice, titled: bool = True) -> str:
     rows = part["rows"]
     if not rows:
         return ""
     systems, best = report["systems"], report["best_baseline"]
     metrics = list(rows[0]["systems"]["reckg"])
 
-    def marks(row: Report, metric: str) -> list[Any]:
+    def marks(row: SliceRow, metric: str) -> list[Mark]:
         theirs = row["systems"][best][metric]
         return [mark(row["systems"]["reckg"][metric], "ours", "reckg"), mark(theirs, "rival", systems[best]["label"])]
 
@@ -351,7 +352,7 @@ def _slice(report: Report, part: Report, titled: bool = True) -> str:
     )
 
 
-def samples_section(report: Report) -> str:
+def samples_section(report: WrittenReport) -> str:
     users = report.get("samples") or []
     if not users:
         return ""

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
 
 import numpy as np
 
 from reckg.evaluation.comparison import CLEAR, primary_metric
 from reckg.evaluation.protocol import HeldOut
+from reckg.evaluation.report.contents import Protocol, ProviderRow
 from reckg.evaluation.report.words import metric_label
 from reckg.metrics.significance import known_intervals
-
-
-class ProviderRow(TypedDict):
-    """A provider's share of items, of held-out items, and of the places of each system's lists."""
-
-    name: str
-    catalogue: float
-    held_out: float
-    systems: dict[str, dict[str, float]]
 
 
 def exposure_section(
@@ -63,7 +54,7 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     budget: int = 0,
     systems: int = 0,
     filters: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Protocol:
     """Describes how the figures were made, in words and in numbers.
 
     Args:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reckg.evaluation.comparison import SystemSection
+from reckg.evaluation.protocol import SystemSettings
+from reckg.evaluation.report.contents import Report
+from reckg.metrics.significance import Interval
+
 UPPER = ("ndcg", "mrr", "map")
 TITLES = 9  # most titles of a sample user's later items
 
@@ -33,24 +38,30 @@ def metric_label(metric: str) -> str:
     return f"{name.upper() if name in UPPER else name.capitalize()}@{k}"
 
 
-def plotted_metrics(report: Mapping[str, Any]) -> list[str]:
+def plotted_metrics(report: Report) -> list[str]:
     """Lists NDCG and recall at the first two cut-offs."""
     ks = report["protocol"]["k"]
     wanted = [k for k in (10, 20) if k in ks] or sorted(ks)[:2]
     return [f"{name}@{k}" for k in wanted for name in ("ndcg", "recall")]
 
 
-def headline_metrics(report: Mapping[str, Any]) -> list[str]:
+def headline_metrics(report: Report) -> list[str]:
     """Lists the few metrics of the first table: the primary one, and the most common ones."""
-    primary = str(report["protocol"]["primary_metric"])
+    primary = report["protocol"]["primary_metric"]
     k, ks = primary.split("@")[1], report["protocol"]["k"]
     longer = 20 if 20 in ks else max(ks)
     return list(dict.fromkeys([primary, f"recall@{longer}", f"hit@{k}", f"mrr@{k}", f"map@{k}"]))
 
 
-def settings_words(settings: Mapping[str, Any]) -> dict[str, Any]:
+def beyond_figure(system: SystemSection, name: str) -> Interval | None:
+    """Returns a figure of BEYOND of a system; None if it has none."""
+    found = system.get("beyond", {}).get(name)
+    return None if isinstance(found, float) else found
+
+
+def settings_words(settings: SystemSettings) -> SystemSettings:
     """Shortens a system's settings for readers: the tried settings as a number, without the ranker's reasons."""
-    words: dict[str, Any] = {}
+    words: SystemSettings = {}
     for name, value in settings.items():
         if name == "tried":
             value = f"{len(value)} settings"

@@ -1,36 +1,12 @@
-"""The evaluation report: a dictionary of everything measured, written as report.json, report.md and report.html.
-
-The dictionary, as `write_report` takes it; every interval is {"mean", "low", "high"}, 95% over users:
-
-    systems       name -> label, does, baseline, settings, seconds, short_lists; test: metric@k -> interval;
-                  beyond: figure -> interval with "users" (see beyond_accuracy.user_figures), gini, coverage, entropy
-    comparisons   name -> metric@k -> interval of reckg minus the system, p; p_holm for the primary metric
-    protocol      from `protocol_section`
-    beyond        k, likeness, column; exposure: from `exposure_section`, with a provider column
-    slices        name -> slice of evaluation.slices; worst: from slices.worst_slices
-    cold_items    from cold_items.cold_items_section, if the items are split
-    samples       from samples.sample_section
-    ranker        the ranker's info; shap: from ranker_explained.explain_ranker
-    index         from index_curve.index_section
-    leakage_checks, data, training, timing, configuration
-
-    diversity     optional: the price of reranking for diversity. words: list of sentences; k; rows: a list of
-                  {"strategy", "settings": text or {name: value}, "ndcg": interval, "price": interval of the strategy's
-                  NDCG minus that of the list as ranked (paired), "diversity": interval, "miscalibration": interval or
-                  None, "exposure": interval or None (of the providers' Gini index, or the share that the limit is on)},
-                  in the order of display; the first is the list as ranked.
-
-``systems``, ``protocol`` and ``comparisons`` are required, all else is optional.
-"""
+"""The report of everything measured: its verdict, and report.json, report.md and report.html."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reckg.evaluation.comparison import best_baseline, judgement
+from reckg.evaluation.report.contents import Report, WrittenReport
 from reckg.evaluation.report.html import render_html
 from reckg.evaluation.report.markdown import render_markdown
 from reckg.evaluation.report.words import metric_label
@@ -39,13 +15,14 @@ from reckg.files.atomic_folder import write_atomically
 FORMAT = 2
 
 
-def verdict(report: Mapping[str, Any]) -> str:
+def verdict(report: Report) -> str:
     """Writes a plain sentence: does reckg beat the best baseline? A failed leakage check comes first.
 
     If the items are split, it is about the ranking among new items.
     """
     metric = report["protocol"]["primary_metric"]
-    part = report.get("cold_items", report)
+    new_items = report.get("cold_items")
+    part = new_items or report
     systems = part["systems"]
     best = best_baseline(systems, metric)
     found = part["comparisons"][best][metric]
@@ -57,7 +34,7 @@ def verdict(report: Mapping[str, Any]) -> str:
         0: f"No clear difference between reckg and the best baseline, {name}",
     }[judgement(found)]
     users = report["protocol"]["test"]["users"]
-    among = f", among {part['new_items']:,} new items" if "cold_items" in report else ""
+    among = f", among {new_items['new_items']:,} new items" if new_items else ""
     sentence = (
         f"{opening}: {metric_label(metric)} {ours:.4f} against {theirs:.4f}, a difference of {found['mean']:+.4f} "
         f"(95% interval {found['low']:+.4f} to {found['high']:+.4f}, paired over {users:,} users{among})."
@@ -70,7 +47,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     return sentence
 
 
-def mood(report: Mapping[str, Any]) -> int:
+def mood(report: Report) -> int:
     """Gives the judgement of the verdict; -1 after a failed leakage check."""
     if any(check["passed"] is False for check in report.get("leakage_checks") or []):
         return -1
@@ -78,11 +55,10 @@ def mood(report: Mapping[str, Any]) -> int:
     return judgement(part["comparisons"][best_baseline(part["systems"], metric)][metric])
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def write_report(report: Report, folder: Path) -> WrittenReport:
     """Writes report.json, report.md and the self-contained report.html, each beside and renamed into place.
 
     Args:
-        report: the dictionary that this module's docstring describes.
         folder: made if missing.
     Returns:
         The report as written: with ``format``, ``verdict``, ``mood`` and ``best_baseline`` in front.
@@ -90,8 +66,13 @@ def write_report(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ValueError: a number is NaN or infinite.
     """
     best = best_baseline(report["systems"], report["protocol"]["primary_metric"])
-    first = {"format": FORMAT, "verdict": verdict(report), "mood": mood(report), "best_baseline": best}
-    complete = {**first, **report}
+    complete: WrittenReport = {
+        "format": FORMAT,
+        "verdict": verdict(report),
+        "mood": mood(report),
+        "best_baseline": best,
+        **report,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(complete, indent=1, ensure_ascii=False, allow_nan=False)
     read = json.loads(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,8 +19,10 @@ from reckg.evaluation.beyond_accuracy import (
     user_figures,
     value_exposure,
 )
+from reckg.evaluation.comparison import BeyondFigures
 from reckg.evaluation.protocol import ItemGroups, SystemResult
-from reckg.evaluation.report.protocol_words import ProviderRow, exposure_section
+from reckg.evaluation.report.contents import BeyondSection, ProviderRow
+from reckg.evaluation.report.protocol_words import exposure_section
 from reckg.metrics.significance import known_intervals
 from reckg.pipeline.ranking.table_inputs import entities_of
 from reckg.pipeline.run.test_data import RunData
@@ -38,7 +39,7 @@ def beyond_sections(
     train_users: np.ndarray,
     k: int,
     item_vectors: np.ndarray,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+) -> tuple[dict[str, BeyondFigures], BeyondSection]:
     """Measures the lists of every system beside accuracy.
 
     Args:
@@ -58,7 +59,7 @@ def beyond_sections(
     tail = np.isin(groups.group, [place for place, name in enumerate(groups.names) if name in ("tail", "cold")])
     catalog = Catalog(train_users, test.n_users, entities if entities.nnz else item_vectors, values, tail)
     samples, seed, held = config.evaluate.bootstrap_samples, config.run.seed, test.held
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, BeyondFigures] = {}
     for name, result in results.items():
         expected = results["popularity"].lists
         per_user = user_figures(result.lists, held.users, held.relevant, test.history, catalog, expected)
@@ -69,7 +70,7 @@ def beyond_sections(
             **known_intervals(per_user, samples, seed),
             "entropy": entropy,
         }
-    section = {"k": k, "likeness": likeness, "column": column and f"the values of {column!r}"}
+    section: BeyondSection = {"k": k, "likeness": likeness, "column": column and f"the values of {column!r}"}
     if config.evaluate.provider_column:
         section["provider_column"] = config.evaluate.provider_column
         section["exposure"] = _exposure(config, test, results)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.evaluation.baselines import Popularity
-from reckg.evaluation.cold_items import cold_items_section
+from reckg.evaluation.cold_items import ColdItems, NewItemCounts, cold_items_section
 from reckg.evaluation.comparison import best_baseline, primary_metric, systems_and_comparisons
 from reckg.evaluation.leakage import Check, checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import ItemGroups
+from reckg.evaluation.report.contents import Protocol, Report
 from reckg.evaluation.report.protocol_words import protocol_section
 from reckg.evaluation.slices import worst_slices
 from reckg.pipeline.report.beyond import beyond_sections
@@ -43,7 +43,7 @@ def build_report(
     measured: Measured,
     popularity: Popularity,
     groups: ItemGroups,
-) -> dict[str, Any]:
+) -> Report:
     """Puts the report together, without its timing.
 
     Args:
@@ -52,8 +52,6 @@ def build_report(
         measured: results of every system.
         popularity: counts of the known interactions at test time.
         groups: the items by popularity.
-    Returns:
-        The content of report.json.
     """
     samples, seed, ks = config.evaluate.bootstrap_samples, config.run.seed, config.evaluate.k
     metric, results = primary_metric(ks), measured.results
@@ -85,7 +83,7 @@ def build_report(
     }
 
 
-def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -> dict[str, Any]:
+def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -> Protocol:
     tuned = any("tried" in settings for settings in measured.settings.values())
     return protocol_section(
         test.held,
@@ -114,10 +112,10 @@ def _leakage(run: Path, test: RunData, measured: Measured) -> list[Check]:
     )
 
 
-def new_items_section(config: Config, test: RunData, measured: Measured) -> dict[str, Any]:
+def new_items_section(config: Config, test: RunData, measured: Measured) -> ColdItems:
     """Builds the report's section on new items, for a split that keeps whole items out of training."""
     assert test.new_items is not None
-    counts = {
+    counts: NewItemCounts = {
         "new_items": len(test.new_items),
         "other_new_items": len(new_items(test.prepared, "valid")),
         "items": test.n_items,

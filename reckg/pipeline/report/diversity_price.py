@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +12,10 @@ from reckg.arrays.ragged_rows import take_rows
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
 from reckg.evaluation.beyond_accuracy import gini_interval, intra_list_diversity, miscalibration
-from reckg.evaluation.protocol import HeldOut
+from reckg.evaluation.protocol import HeldOut, SystemSettings
+from reckg.evaluation.report.contents import DiversityGain, DiversityRow, DiversitySection
 from reckg.metrics.ranking import ranking_metrics
-from reckg.metrics.significance import bootstrap_interval, paired_difference
+from reckg.metrics.significance import Interval, bootstrap_interval, paired_difference
 from reckg.ranking.diversity import (
     Diversity,
     ItemTraits,
@@ -40,13 +40,13 @@ class _Lists:
     """Lists (n, K) of a strategy with its settings, and the places beyond its limit."""
 
     strategy: str
-    settings: dict[str, Any]
+    settings: SystemSettings
     item_idx: np.ndarray
     over: int | None = None
     served: bool = False
 
 
-def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, Any]:
+def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> DiversitySection:
     """Builds the report's section on diversity: rows of strategies and strengths, and how to read them.
 
     All start from the same ranked candidates. Strategies that need a column take the configured one; else calibration
@@ -55,17 +55,13 @@ def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> dict[str, 
 
     Args:
         bundle: as of test time.
-    Returns:
-        k; words: sentences on how to read the rows; rows: "strategy", "settings", "served", "ndcg" and "price" (its
-        difference to the ranking as it is, paired, with "p"), "diversity", "miscalibration" and "exposure" (the Gini
-        index of the providers' places; both None without the column), each {"mean", "low", "high"}, 95% over users;
-        "places_over_limit" of a provider limit that had to give way, else None. The first row is the ranking as it is.
     """
     sample = held.sample(MAX_USERS, config.run.seed)
     columns = _columns(bundle, config)
     traits = item_traits(bundle.items, bundle.item_vectors, columns)
     lists = _all_lists(bundle, sample, config, columns, traits)
-    rows, plain = [], ranking_metrics(lists[0].item_idx, sample.relevant, (K,))[f"ndcg@{K}"]
+    plain = ranking_metrics(lists[0].item_idx, sample.relevant, (K,))[f"ndcg@{K}"]
+    rows: list[DiversityRow] = []
     samples, seed = config.evaluate.bootstrap_samples, config.run.seed
     for entry in lists:
         ndcg = ranking_metrics(entry.item_idx, sample.relevant, (K,))[f"ndcg@{K}"]
@@ -109,7 +105,7 @@ def _settings(columns: Diversity, traits: ItemTraits) -> list[Diversity]:
     return settings if _shown(columns) in served else [*settings, columns]
 
 
-def _shown(diversity: Diversity) -> dict[str, Any]:
+def _shown(diversity: Diversity) -> SystemSettings:
     """The settings that a strategy reads, and its name."""
     read = {
         "none": (),
@@ -150,9 +146,7 @@ def _all_lists(bundle: Bundle, held: HeldOut, config: Config, columns: Diversity
     return out
 
 
-def _bought(
-    lists: np.ndarray, bundle: Bundle, users: np.ndarray, traits: ItemTraits, config: Config
-) -> dict[str, dict[str, float] | None]:
+def _bought(lists: np.ndarray, bundle: Bundle, users: np.ndarray, traits: ItemTraits, config: Config) -> DiversityGain:
     """Measures diversity, miscalibration and exposure of lists, with intervals."""
     real = lists >= 0
     indptr = np.concatenate([[0], np.cumsum(real.sum(axis=1))])
@@ -160,8 +154,11 @@ def _bought(
     listed = sparse.csr_matrix((np.ones(int(indptr[-1])), lists[real], indptr), shape=shape)
     length = np.linalg.norm(bundle.item_vectors, axis=1, keepdims=True)
     unit = bundle.item_vectors.astype(np.float64) / np.where(length > 0, length, 1)
-    found: dict[str, dict[str, float] | None] = {"miscalibration": None, "exposure": None}
-    found["diversity"] = _interval(intra_list_diversity(listed, unit), config)
+    found: DiversityGain = {
+        "diversity": _interval(intra_list_diversity(listed, unit), config),
+        "miscalibration": None,
+        "exposure": None,
+    }
     if traits.values is not None:
         mix = history_mix(bundle.history, users, traits.values)
         found["miscalibration"] = _interval(miscalibration(mix, (listed @ traits.values).tocsr()), config)
@@ -177,7 +174,7 @@ def _exposure(lists: np.ndarray, provider: np.ndarray) -> np.ndarray:
     return np.bincount(owner[owner >= 0], minlength=int(provider.max(initial=-1)) + 1)
 
 
-def _interval(values: np.ndarray, config: Config) -> dict[str, float] | None:
+def _interval(values: np.ndarray, config: Config) -> Interval | None:
     """Bootstraps the interval of the mean over the users with a value."""
     known = values[~np.isnan(values)]
     return bootstrap_interval(known, config.evaluate.bootstrap_samples, config.run.seed) if len(known) else None

@@ -16,6 +16,7 @@ from reckg.errors import ArtifactError
 from reckg.evaluation.index_curve import IndexSection, index_section
 from reckg.evaluation.protocol import SystemResult
 from reckg.evaluation.ranker_explained import RankerShap, RecordingRanker, explain_ranker
+from reckg.evaluation.report.contents import Timing
 from reckg.evaluation.samples import Sample, sample_rows, sample_section
 from reckg.pipeline.run.test_data import RunData
 from reckg.recommend.known_users import recommend_batch
@@ -116,7 +117,7 @@ def filter_words(test: RunData) -> list[str]:
     return [f"Filters: of {counts['rows_read']:,} interactions that were read, cleaning left out: {listed}."]
 
 
-def read_timing(run: Path) -> dict[str, dict[str, float]]:
+def read_timing(run: Path) -> dict[str, Timing]:
     """Reads seconds and peak memory of the finished stages from state.json; empty without one."""
     stages = read_object(run / "state.json").get("stages", {})
     return {

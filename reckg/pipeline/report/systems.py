@@ -20,7 +20,7 @@ from reckg.errors import ArtifactError, DataError
 from reckg.evaluation.baselines import Popularity, recommend_by_scores
 from reckg.evaluation.cold_items import RandomOrder, Scores, evaluate_among, fit_text_knn, order_as_scores
 from reckg.evaluation.comparison import primary_metric
-from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, evaluate_system
+from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, SystemSettings, evaluate_system
 from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables
@@ -34,7 +34,7 @@ from reckg.recommend.wanted import Wanted
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
-System = tuple[Recommend, dict[str, Any]]  # the function that makes the lists, and the settings that the report prints
+System = tuple[Recommend, SystemSettings]  # the function that makes the lists, and the settings that the report prints
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Measured:
 
     results: dict[str, SystemResult] = field(default_factory=dict)
     among: dict[str, SystemResult] = field(default_factory=dict)
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, SystemSettings] = field(default_factory=dict)
 
 
 def measure_all(
@@ -61,7 +61,7 @@ def measure_all(
     chance = RandomOrder(n_items, config.run.seed)
     measured = Measured()
 
-    def measure(name: str, recommend: Recommend, scores: Scores, described: dict[str, Any]) -> None:
+    def measure(name: str, recommend: Recommend, scores: Scores, described: SystemSettings) -> None:
         with tqdm(total=len(test.held.users), desc=name, unit="user", leave=False) as bar:
             measured.results[name] = evaluate_system(
                 recommend,

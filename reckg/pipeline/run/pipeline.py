@@ -14,7 +14,7 @@ from reckg.config.run_config import Config
 from reckg.errors import ConfigError
 from reckg.files.atomic_folder import write_atomically
 from reckg.pipeline.run.stage_table import STAGES, Stage, changes, key_of, key_parts
-from reckg.pipeline.run.state import RunState, StageRecord, locked_run, peak_memory_mb
+from reckg.pipeline.run.state import KeyParts, RunState, StageCounts, StageRecord, locked_run, peak_memory_mb
 
 Say = Callable[[str], None]
 
@@ -82,7 +82,7 @@ def _plan(config: Config, data: Path, state: RunState, stages: Sequence[Stage]) 
     return verdicts
 
 
-def judge(stage: Stage, parts: dict[str, Any], state: RunState) -> Verdict:
+def judge(stage: Stage, parts: KeyParts, state: RunState) -> Verdict:
     """Compares a stage's record and its output files with its present dependencies.
 
     Args:
@@ -154,7 +154,7 @@ def _bring_up_to_date(
     state.save()
 
 
-def _clear_the_way(stage: Stage, parts: dict[str, Any], record: StageRecord | None, state: RunState) -> str:
+def _clear_the_way(stage: Stage, parts: KeyParts, record: StageRecord | None, state: RunState) -> str:
     """Removes a stage's old or partial outputs, unless it can go on from them; returns a note for the log."""
     present = [folder for folder in stage.outputs if (state.run / folder).exists()]
     if not present:
@@ -193,7 +193,7 @@ def _finish(stage: Stage, config: Config, data: Path, state: RunState, say: Say)
     )
 
 
-def _in_words(counts: dict[str, Any]) -> str:
+def _in_words(counts: StageCounts) -> str:
     """The numbers and short texts among a stage's counts, for one line of the log."""
     shown = []
     for name, value in counts.items():

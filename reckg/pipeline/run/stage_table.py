@@ -14,9 +14,9 @@ from reckg.config.run_config import Config
 from reckg.data.schema import TABLES
 from reckg.errors import DataError
 from reckg.pipeline.run.code_hash import PACKAGES, code_sha256
-from reckg.pipeline.run.state import RunState, files_below
+from reckg.pipeline.run.state import KeyParts, RunState, StageCounts, files_below
 
-StageFunction = Callable[[Config, Path, Path], dict[str, Any]]
+StageFunction = Callable[[Config, Path, Path], StageCounts]
 
 DATASET = "dataset"  # stands among a stage's inputs for the dataset folder
 ENCODER = "encoder"  # stands among a stage's inputs for the text encoder's folder, where the configuration names one
@@ -112,14 +112,12 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
-def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> dict[str, Any]:
+def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> KeyParts:
     """Lists the dependencies of a stage's result.
 
     Args:
         data: dataset folder.
         state: of the run folder, keeps known hashes.
-    Returns:
-        {"settings": {key: value}, "inputs": {file: sha256}, "code": sha256}.
     """
     files: dict[str, str] = {}
     for name in stage.inputs:
@@ -136,11 +134,11 @@ def key_parts(stage: Stage, config: Config, data: Path, state: RunState) -> dict
     return {"settings": _settings(stage, config), "inputs": files, "code": code}
 
 
-def key_of(parts: dict[str, Any]) -> str:
+def key_of(parts: KeyParts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def changes(old: KeyParts, new: KeyParts) -> list[str]:
     """Describes the differences between the parts of two keys.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from reckg.errors import ArtifactError, ConfigError
 from reckg.files.atomic_folder import write_atomically
@@ -23,6 +23,21 @@ STATE_FILE = "state.json"
 LOCK_FILE = ".lock"
 
 Status = Literal["started", "done", "stale"]
+StageCounts = dict[str, Any]  # what a stage says of its result, for state.json and its line of the log
+
+
+class KeyParts(TypedDict):
+    """Everything that a stage's result depends on.
+
+    Args:
+        settings: by "section.key".
+        inputs: sha256 by file.
+        code: sha256.
+    """
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    code: str
 
 
 @dataclass
@@ -35,12 +50,12 @@ class StageRecord:
 
     status: Status
     key: str
-    parts: dict[str, Any]
+    parts: KeyParts
     outputs: dict[str, str] = field(default_factory=dict)  # path in the run folder -> sha256
     seconds: float = 0.0
     peak_memory_mb: float = 0.0  # of the process, up to the end of this stage
     finished: str = ""
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: StageCounts = field(default_factory=dict)
 
 
 class RunState:

@@ -22,9 +22,10 @@ from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import derived_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
 from reckg.pipeline.run.folder import write_json
+from reckg.pipeline.run.state import StageCounts
 
 
-def build_graph(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes prepared/ and graph/.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from reckg.files.file_hash import file_sha256
 from reckg.inductive.files import load_inductive
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import read_embeddings, read_prepared
+from reckg.pipeline.run.state import StageCounts
 from reckg.ranking.trees.ranker import load_ranker
 from reckg.recommend.golden import save_with_golden
 from reckg.retrieval.read_index import load_index
 
 
-def bundle(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def bundle(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes bundle/. The metrics in its manifest are those of the validation part; the report has the test part.
 
     Args:

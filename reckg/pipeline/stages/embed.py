@@ -17,12 +17,13 @@ from reckg.inductive.info import TextInfo
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.pipeline.run.folder import STATES, Prepared, read_prepared
+from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
 from reckg.pipeline.training.refresh import refreshed
 from reckg.pipeline.training.trained_model import TrainedModel, load_weights, untrained_model
 
 
-def embed(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def embed(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes the unit vectors embeddings/{train,test,serving}.safetensors, embeddings/inductive/, and the text encoder.
 
     The three differ in the interactions that the graph holds; for test time and service the model is trained on over

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,11 +12,12 @@ import polars as pl
 from reckg.config.run_config import Config, with_settings
 from reckg.pipeline.ranking.label_folds import fold_parts, n_folds
 from reckg.pipeline.run.folder import Prepared, link, read_prepared, write_json
+from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.stages.embed import embed_train
 from reckg.pipeline.stages.train import train
 
 
-def folds(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def folds(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes folds/<number>/: the data of each fold, and the embeddings of a model that was trained without its labels.
 
     The models train like the run's own model, for the epochs to its best.

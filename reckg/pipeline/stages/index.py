@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from reckg.config.run_config import Config
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.run.folder import n_threads, read_embeddings
+from reckg.pipeline.run.state import StageCounts
 from reckg.retrieval.faiss_index import import_faiss
 
 
-def index(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def index(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes index/.
 
     Args:

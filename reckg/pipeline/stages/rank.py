@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -15,6 +14,7 @@ from reckg.pipeline.ranking.latency import choose_candidates, request_ms
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import n_threads, read_embeddings, read_prepared
 from reckg.pipeline.run.held_out import held_out_part
+from reckg.pipeline.run.state import StageCounts
 from reckg.ranking.trees.labels import LabelSet, label_queries
 from reckg.ranking.trees.train import RankerResult, TreeSettings, train_ranker
 
@@ -24,7 +24,7 @@ NO_LABELS = (
 )
 
 
-def rank(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def rank(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes ranker/: the ranker, or the reason against one. Candidates and features are those of the training state.
 
     Args:

@@ -21,6 +21,7 @@ from reckg.model.training.objective import Objective
 from reckg.model.training.train import Progress, load_trained_state
 from reckg.model.training.train import train as train_model
 from reckg.pipeline.run.folder import n_threads, read_prepared, write_json
+from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import build_model, load_graph, pick_device
 from reckg.pipeline.training.objective import objective_of, schedule_of
 from reckg.pipeline.training.plan import training_plan
@@ -29,7 +30,7 @@ from reckg.pipeline.training.validation import choose_half_life, fit_linear_part
 SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread makes steps no faster
 
 
-def train(config: Config, data: Path, run: Path) -> dict[str, Any]:
+def train(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes model/: the best epoch's weights, the log and train.json. Resumes its own checkpoint.
 
     Args:
