@@ -7,9 +7,9 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,40 @@ SCHEMA = {
 }
 
 
+@dataclass(kw_only=True)
+class BatchCounts:
+    """Counts of a batch, and up to EXAMPLES examples of what the bundle does not know.
+
+    Args:
+        cold_users: known ones who got the most popular items.
+        short_users: users with fewer than k items.
+        folded_users: users with recent items or attributes.
+        ignored_columns: of the list.
+    """
+
+    users: int
+    unknown_users: int = 0
+    unknown_examples: list[str] = field(default_factory=list)
+    cold_users: int = 0
+    repeated_users: int
+    short_users: int = 0
+    rows: int = 0
+    folded_users: int = 0
+    ignored_columns: list[str]
+    unknown_recent_items: int = 0
+    unknown_recent_items_examples: list[str] = field(default_factory=list)
+    unknown_attributes: int = 0
+    unknown_attributes_examples: list[str] = field(default_factory=list)
+
+
+class NewItemCounts(TypedDict, total=False):
+    """Counts of the added items, and of their values that the graph does not know. Empty without new items."""
+
+    new_items: int
+    unknown_of_new_items: int
+    unknown_of_new_items_examples: list[str]
+
+
 def recommend_all(
     bundle_path: Path,
     out: Path,
@@ -68,8 +102,7 @@ def recommend_all(
         block_users: users answered at once; memory grows with it.
         overwrite: replace ``out``.
     Returns:
-        Counts of users, rows, and unknown ids and values with up to EXAMPLES examples of each, beside
-        ``bundle_version``, ``out`` and ``seconds``.
+        BatchCounts and NewItemCounts by name, and ``bundle_version``, ``out`` and ``seconds``.
     Raises:
         ArtifactError: the bundle is damaged, or ``out`` exists and ``overwrite`` is off.
         DataError: the list or the new items cannot be read, or they are empty or contradict themselves.
@@ -89,49 +122,44 @@ def recommend_all(
     requested = (
         pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _requested_users(given, bundle, str(users))
     )
-    counts = _new_counts(given, requested)
-    users_of_bundle = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)
-    requested = requested.join(users_of_bundle, on="user_id", how="left", maintain_order="left")
-    requested = requested.select(*PLAIN, pl.exclude(PLAIN))
+    counts = BatchCounts(
+        users=len(requested),
+        repeated_users=0 if given is None else len(given) - len(requested),
+        ignored_columns=[] if given is None else [name for name in given.columns if name not in requested.columns],
+    )
+    requested = _with_user_idx(requested, bundle)
+    added: NewItemCounts = {}
     if new_items is not None:
-        bundle = _with_new_items(bundle, Path(new_items), counts)
+        bundle, added = _with_new_items(bundle, Path(new_items))
     with tqdm(total=len(requested), unit="users", desc="recommend") as bar, _parts(out) as parts:
         for number, block in enumerate(requested.iter_slices(block_users)):
             _recommend_block(bundle, block, k, rerank, counts).write_parquet(parts / f"{number:08d}.parquet")
             bar.update(len(block))
     seconds = round(time.perf_counter() - started, 2)
-    return {**counts, "bundle_version": bundle.version, "out": str(out), "seconds": seconds}
+    return {**vars(counts), **added, "bundle_version": bundle.version, "out": str(out), "seconds": seconds}
 
 
-def _new_counts(given: pl.DataFrame | None, requested: pl.DataFrame) -> dict[str, Any]:
-    """Starts the counts."""
-    counts: dict[str, Any] = {
-        "users": len(requested),
-        "unknown_users": 0,
-        "unknown_examples": [],
-        "cold_users": 0,
-        "repeated_users": 0 if given is None else len(given) - len(requested),
-        "short_users": 0,
-        "rows": 0,
-        "folded_users": 0,
-        "ignored_columns": [] if given is None else [name for name in given.columns if name not in requested.columns],
-    }
-    for kind in ("recent_items", "attributes"):
-        counts |= {f"unknown_{kind}": 0, f"unknown_{kind}_examples": []}
-    return counts
+def _with_user_idx(requested: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
+    """Adds the users' places in the bundle, and puts the columns of PLAIN first."""
+    known = pl.DataFrame({"user_id": bundle.user_ids.ids}).with_row_index(USER_IDX)
+    placed = requested.join(known, on="user_id", how="left", maintain_order="left")
+    return placed.select(*PLAIN, pl.exclude(PLAIN))
 
 
-def _with_new_items(bundle: Bundle, path: Path, counts: dict[str, Any]) -> Bundle:
-    """Adds the items of a table to the bundle, and their counts to ``counts``."""
+def _with_new_items(bundle: Bundle, path: Path) -> tuple[Bundle, NewItemCounts]:
+    """Adds the items of a table to the bundle, and counts them."""
     extended = with_items(bundle, collect(open_table(path, []).frame.drop(ROW), path.name))
     added = extended.manifest["added_items"]
-    counts |= {"new_items": added["items"], "unknown_of_new_items": 0, "unknown_of_new_items_examples": []}
-    for unknown in added["unknown"].values():
-        _count(counts, "unknown_of_new_items", "unknown_of_new_items_examples", unknown)
-    return extended
+    unknown = [value for values in added["unknown"].values() for value in values]
+    counts: NewItemCounts = {
+        "new_items": added["items"],
+        "unknown_of_new_items": len(unknown),
+        "unknown_of_new_items_examples": unknown[:EXAMPLES],
+    }
+    return extended, counts
 
 
-def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]) -> pl.DataFrame:
+def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: BatchCounts) -> pl.DataFrame:
     """Answers a block of users.
 
     Args:
@@ -145,11 +173,12 @@ def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, 
     else:
         found, fallback = _requested(bundle, block, k, rerank, counts)
     known = block[USER_IDX].is_not_null().to_numpy()
-    _count(counts, "unknown_users", "unknown_examples", block["user_id"].filter(pl.Series(~known)))
-    counts["cold_users"] += int((fallback & known).sum())
+    counts.unknown_users += int((~known).sum())
+    _keep_examples(counts.unknown_examples, block["user_id"].filter(pl.Series(~known)))
+    counts.cold_users += int((fallback & known).sum())
     filled = found.item_idx >= 0
-    counts["short_users"] += int((~filled[:, -1]).sum())
-    counts["rows"] += int(filled.sum())
+    counts.short_users += int((~filled[:, -1]).sum())
+    counts.rows += int(filled.sum())
     row, place = np.nonzero(filled)
     columns = {
         "user_id": block["user_id"].gather(row),
@@ -180,21 +209,24 @@ def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[Scor
 
 
 def _requested(
-    bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: dict[str, Any]
+    bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: BatchCounts
 ) -> tuple[ScoredItems, np.ndarray]:
     """The same of users who may have recent items and attributes; adds to ``counts``."""
     requests = [_request(row) for row in block.drop(USER_IDX).iter_rows(named=True)]
     answers = recommend_users(bundle, requests, Wanted(k, rerank=rerank))
-    for kind in ("recent_items", "attributes"):
-        unknown = [value for values in getattr(answers, f"unknown_{kind}") for value in values]
-        _count(counts, f"unknown_{kind}", f"unknown_{kind}_examples", unknown)
-    counts["folded_users"] += sum(not request.is_plain for request in requests)
+    items = [item_id for unknown in answers.unknown_recent_items for item_id in unknown]
+    counts.unknown_recent_items += len(items)
+    _keep_examples(counts.unknown_recent_items_examples, items)
+    values = [value for unknown in answers.unknown_attributes for value in unknown]
+    counts.unknown_attributes += len(values)
+    _keep_examples(counts.unknown_attributes_examples, values)
+    counts.folded_users += sum(not request.is_plain for request in requests)
     return answers.found, np.array([each is not None for each in answers.fallback])
 
 
-def _count(counts: dict[str, Any], number: str, examples: str, found: Sequence[str] | pl.Series) -> None:
-    counts[number] += len(found)
-    counts[examples] += list(found[: EXAMPLES - len(counts[examples])])
+def _keep_examples(examples: list[str], found: Sequence[str] | pl.Series) -> None:
+    """Adds found values to the examples, up to EXAMPLES."""
+    examples += list(found[: EXAMPLES - len(examples)])
 
 
 def _request(row: dict[str, Any]) -> UserRequest:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from reckg.bundle.manifest import Manifest
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import CannotEmbedError
@@ -41,13 +42,11 @@ DEFAULT_CANDIDATES = 200  # where the manifest holds no configuration
 class Bundle:
     """Everything that is served, in memory; U users, I items, d dimensions.
 
-    Before a bundle is saved, its ``manifest`` holds ``config``, ``metrics``, ``data_hash``, ``item_columns`` (``text``:
-    the names of the text columns, the title first) and ``ranker`` (served, or refused and why). `save_bundle` adds the
-    rest.
+    Before a bundle is saved, its ``manifest`` holds what the run knows; `save_bundle` adds the rest.
     """
 
     version: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     user_ids: IdMap
     item_ids: IdMap
     items: pl.DataFrame  # item_idx order; item_id, text and attribute columns

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from reckg.errors import ArtifactError
+from reckg.files.atomic_folder import FileRecord
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.jsonl"
@@ -20,7 +22,54 @@ VERSION = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,127}")  # of a 
 _KEYS = {"version": str, "created": str, "counts": dict, "library_versions": dict, "files": dict}
 
 
-def manifest_text(manifest: dict[str, Any]) -> str:
+class ServedRanker(TypedDict):
+    """Whether a ranker is served, and why or why not."""
+
+    served: bool
+    why: str
+
+
+class AddedItems(TypedDict):
+    """Number of items that were added in this process, and by item id the values that the graph does not know."""
+
+    items: int
+    unknown: dict[str, list[str]]
+
+
+class Manifest(TypedDict, total=False):
+    """A manifest. `save_bundle` adds everything from ``format_version`` on.
+
+    Args:
+        config: the run's configuration, by section.
+        data_hash: sha256 of the interactions.
+        item_columns: columns of the catalog by kind; of the texts, the title comes first.
+        metrics: of the validation part.
+        index: the index's kind and settings.
+        added_items: of a bundle in memory only.
+        counts: users, items, dimensions and interactions.
+        ranked: whether the bundle has a ranker.
+        files: by path.
+    """
+
+    name: str
+    config: dict[str, dict[str, Any]]
+    data_hash: str
+    item_columns: dict[str, list[str]]
+    metrics: dict[str, float]
+    index: Mapping[str, object]
+    ranker: ServedRanker
+    added_items: AddedItems
+    format_version: int
+    version: str
+    created: str
+    counts: dict[str, int]
+    ranked: bool
+    library_versions: dict[str, str]
+    files: dict[str, FileRecord]
+    digest: str
+
+
+def manifest_text(manifest: Manifest) -> str:
     """Formats a manifest for writing, with its ``digest``.
 
     Args:
@@ -36,7 +85,7 @@ def manifest_text(manifest: dict[str, Any]) -> str:
         raise ArtifactError(f"JSON cannot hold a value of the bundle's manifest: {error}.") from error
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> Manifest:
     """Reads the manifest of a bundle.
 
     Args:
@@ -68,10 +117,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         wrong = ["files"]
     if wrong:
         raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
-    return dict(manifest)
+    found_manifest: Manifest = manifest
+    return found_manifest
 
 
-def _digest(manifest: dict[str, Any]) -> str:
+def _digest(manifest: Manifest) -> str:
     """Hashes the content of a manifest, whatever its layout."""
     content = {key: value for key, value in manifest.items() if key != "digest"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()

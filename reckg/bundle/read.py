@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from safetensors import SafetensorError
 
 from reckg.bundle.bundle import Bundle
 from reckg.bundle.check import check_bundle
-from reckg.bundle.manifest import read_manifest
+from reckg.bundle.manifest import Manifest, read_manifest
 from reckg.data.history import History
 from reckg.data.ids import IdMap
 from reckg.errors import ArtifactError, DataError
@@ -49,7 +47,7 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     return read_checked(path, manifest)
 
 
-def read_checked(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+def read_checked(path: Path, manifest: Manifest) -> Bundle:
     """Reads a bundle whose files ``check_files`` has checked. No file is hashed again.
 
     Args:
@@ -69,7 +67,7 @@ def read_checked(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     return bundle
 
 
-def _read_parts(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+def _read_parts(path: Path, manifest: Manifest) -> Bundle:
     users, items = pl.read_parquet(path / "users.parquet"), pl.read_parquet(path / "items.parquet")
     sizes = {"users": users.height, "items": items.height, "users + 1": users.height + 1}
     embeddings, history = mapped_tensors(path / "embeddings.safetensors"), mapped_tensors(path / "history.safetensors")
@@ -79,7 +77,7 @@ def _read_parts(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(
         version=manifest["version"],
-        manifest=dict(manifest),
+        manifest=manifest,
         user_ids=IdMap(users["user_id"], "user id"),
         item_ids=IdMap(items["item_id"], "item id"),
         items=items,

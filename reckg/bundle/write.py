@@ -10,16 +10,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from reckg.bundle.bundle import Bundle
 from reckg.bundle.check import check_bundle
-from reckg.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, manifest_text
+from reckg.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, Manifest, manifest_text
 from reckg.bundle.read import read_checked
 from reckg.errors import ArtifactError
-from reckg.files.atomic_folder import describe_files, written_folder
+from reckg.files.atomic_folder import FileRecord, describe_files, written_folder
 from reckg.files.mapped_tensors import write_tensors
 from reckg.version import __version__
 
@@ -48,7 +47,7 @@ def save_bundle(
     check: Callable[[Bundle], object] | None = None,
     extra_folders: Mapping[str, Path] | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes a bundle beside ``path``, loads it again as a check, and renames it into place.
 
     A reader finds the old bundle or the new one at ``path``, never a part.
@@ -111,7 +110,7 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
         shutil.copytree(bundle.inductive.folder, folder / "inductive")
 
 
-def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _manifest(bundle: Bundle, files: dict[str, FileRecord]) -> Manifest:
     """Adds the facts of the written bundle to the caller's manifest."""
     return {
         **bundle.manifest,

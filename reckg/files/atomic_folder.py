@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
@@ -99,13 +99,20 @@ def reason(error: OSError) -> str:
     return f"{why}: free space there and try again" if is_full else why
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+class FileRecord(TypedDict):
+    """A described file."""
+
+    sha256: str
+    bytes: int
+
+
+def describe_files(folder: Path) -> dict[str, FileRecord]:
     """Hashes every file in a folder and below.
 
     Args:
         folder: the folder.
     Returns:
-        Path relative to the folder, to ``sha256`` and ``bytes``; in the order of the paths.
+        By path relative to the folder, in the order of the paths.
     """
     return {
         name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
@@ -113,7 +120,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def files_sha256(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
+def files_sha256(files: Mapping[str, FileRecord], below: str = "") -> str:
     """Combines the paths and hashes of described files into one sha256.
 
     Args:

@@ -26,7 +26,7 @@ from reckg.data.item_texts import item_texts
 from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, Table
 from reckg.errors import ArtifactError, DataError
-from reckg.files.atomic_folder import files_sha256
+from reckg.files.atomic_folder import FileRecord, files_sha256
 from reckg.graph.number_bins import NumberBins
 from reckg.graph.recency import recency_weights
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
@@ -114,7 +114,7 @@ class Inductive:
             return [f"inductive.safetensors is of {found} users, items and dimensions, the bundle of {expected}"]
         return []
 
-    def encoder_problems(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    def encoder_problems(self, files: Mapping[str, FileRecord]) -> list[str]:
         """Checks that a bundle holds the text encoder that the model was trained with.
 
         Args:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
 from reckg.bundle.bundle import Bundle
 from reckg.bundle.check import check_bundle
-from reckg.bundle.manifest import GOLDEN
+from reckg.bundle.manifest import GOLDEN, Manifest
 from reckg.bundle.read import load_bundle
 from reckg.bundle.write import save_bundle
 from reckg.errors import ArtifactError, ReckgError
@@ -47,7 +47,7 @@ class GoldenAnswer(TypedDict):
 
 def save_with_golden(
     bundle: Bundle, path: Path, *, extra_folders: Mapping[str, Path] | None = None, overwrite: bool = False
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes a bundle with golden requests, and replays them on the bundle as read back.
 
     Args, Returns, Raises: as ``save_bundle``; also ArtifactError if the bundle as read back answers otherwise.

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 from reckg.bundle.bundle import Bundle
 from reckg.bundle.read import load_bundle
@@ -39,6 +39,14 @@ POLL_S = 0.1
 PAUSE_S = 1.0  # before the next try of a store that did not answer
 AT_ONCE = 32  # items embedded in one call
 NICE = 5  # increment of --nice
+
+
+class InputLine(TypedDict, total=False):
+    """A line of the input: other settings, another bundle's path, or both."""
+
+    settings: dict[str, Any]
+    bundle: str
+
 
 logger = logging.getLogger("reckg.serving")
 
@@ -110,12 +118,8 @@ class Embedders:
         self._embedders: dict[Path, Embedder] = {}  # the served bundle comes first
         self._reported = True
 
-    def obey(self, line: dict[str, Any]) -> None:
-        """Takes other settings or follows another bundle, as a line of the input says.
-
-        Args:
-            line: has ``settings``, ``bundle`` or both.
-        """
+    def obey(self, line: InputLine) -> None:
+        """Takes other settings or follows another bundle, as a line of the input says."""
         if "settings" in line:
             self._settings = ServerSettings.model_validate(line["settings"])
             self._store, self._embedders = None, {}
@@ -146,7 +150,7 @@ class Embedders:
         self._reported = True
 
 
-def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[dict[str, Any] | None], out: TextIO) -> None:
+def run(settings: ServerSettings, first: Path | None, lines: queue.Queue[InputLine | None], out: TextIO) -> None:
     """Embeds until ``lines`` end with None.
 
     Args:
@@ -177,7 +181,7 @@ def _warm_embedder(path: Path, store: StateStore) -> Embedder:
     return embedder
 
 
-def read_lines(source: TextIO, lines: queue.Queue[dict[str, Any] | None]) -> None:
+def read_lines(source: TextIO, lines: queue.Queue[InputLine | None]) -> None:
     """Parses lines into a queue, and puts None at the end.
 
     Args:
@@ -198,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.nice:
         os.nice(NICE)
     log_to_stderr()
-    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    lines: queue.Queue[InputLine | None] = queue.Queue()
     try:
         settings = read_settings(options.config, bundle=options.bundle or Path())
         threading.Thread(target=read_lines, args=(sys.stdin, lines), name="lines", daemon=True).start()

@@ -13,13 +13,18 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypedDict
 
 from reckg.errors import ReckgError
 
 logger = logging.getLogger("reckg.serving")
 
-Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
+Values = dict[str, Any]  # a call's arguments or its result, JSON values by name
+Answer = Callable[[str, Values], Values]
+
+Message = TypedDict(
+    "Message", {"id": int, "call": str, "with": Values, "result": Values, "code": str, "error": str}, total=False
+)
 
 
 class CallError(Exception):
@@ -47,9 +52,9 @@ class Channel:
         self._socket, self._answer = connection, answer
         self._ids = itertools.count()
         self._sending, self._waiting_lock = threading.Lock(), threading.Lock()
-        self._waiting: dict[int, Future[dict[str, Any]]] | None = {}  # None: closed
+        self._waiting: dict[int, Future[Values]] | None = {}  # None: closed
 
-    def call(self, name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+    def call(self, name: str, timeout_s: float, **arguments: Any) -> Values:
         """Calls the other end and returns its result.
 
         Args:
@@ -61,7 +66,7 @@ class Channel:
             CallError: the other end refused.
             ChannelClosedError: the other end is gone, or did not answer within ``timeout_s``.
         """
-        number, reply = next(self._ids), Future[dict[str, Any]]()
+        number, reply = next(self._ids), Future[Values]()
         with self._waiting_lock:
             if self._waiting is None:
                 raise ChannelClosedError(f"the other end was gone before {name!r}")
@@ -87,7 +92,7 @@ class Channel:
         finally:
             self._close()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: Message) -> None:
         if "call" in message:
             threading.Thread(target=self._reply, args=(message,), name=message["call"], daemon=True).start()
             return
@@ -100,9 +105,9 @@ class Channel:
         else:
             reply.set_result(message["result"])
 
-    def _reply(self, message: dict[str, Any]) -> None:
+    def _reply(self, message: Message) -> None:
         try:
-            reply: dict[str, Any] = {"result": self._answer(message["call"], message["with"])}
+            reply: Message = {"result": self._answer(message["call"], message["with"])}
         except CallError as error:
             reply = {"code": error.code, "error": str(error)}
         except ReckgError as error:
@@ -111,11 +116,11 @@ class Channel:
             logger.exception("%s failed", message["call"])
             reply = {"code": "INTERNAL", "error": f"{type(error).__name__}: {error}"}
         try:
-            self._send({"id": message["id"]} | reply)
+            self._send({**reply, "id": message["id"]})
         except ChannelClosedError:
             logger.debug("nobody waits for the answer to %s", message["call"])
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         data = (json.dumps(message) + "\n").encode()
         try:
             with self._sending:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import grpc
 from pydantic import BaseModel
@@ -13,11 +12,12 @@ from reckg.v1 import admin_pb2 as pb
 from reckg.v1 import admin_pb2_grpc
 from reckg.version import __version__
 from serving.catalog.snapshot import ServingState
+from serving.processes.channel import Values
 from serving.settings import ServerSettings
 
 CALL_TIMEOUT_S = 5.0  # of the supervisor; for a swap it comes on top of the swap's own limits
 
-CallSupervisor = Callable[..., dict[str, Any]]  # as serving.processes.channel.Channel.call
+CallSupervisor = Callable[..., Values]  # as serving.processes.channel.Channel.call
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):

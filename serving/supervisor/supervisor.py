@@ -10,13 +10,12 @@ import logging
 import signal
 import threading
 import time
-from typing import Any
 
 from reckg.errors import ReckgError
 from serving.access.certificate import check_certificate
 from serving.access.tokens import read_grants
 from serving.monitoring.logs import log_to_stderr
-from serving.processes.channel import CallError
+from serving.processes.channel import CallError, Values
 from serving.settings import ServerSettings, is_loopback
 from serving.supervisor.embedder_process import EmbedderProcess
 from serving.supervisor.fleet import Fleet
@@ -51,7 +50,7 @@ class Supervisor:
         self.swaps = Swaps(settings, self.fleet, self.embedder)
         self._refusal: ReckgError | None = None
 
-    def answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, name: str, arguments: Values) -> Values:
         """Answers a worker's call for AdminService.
 
         Args:
@@ -69,7 +68,7 @@ class Supervisor:
             return self.describe()
         raise CallError("UNIMPLEMENTED", f"the supervisor has no {name!r}")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Values:
         """Returns the figures for DescribeServing."""
         return self.fleet.worker_counts() | {
             "previous_bundle_version": self.swaps.previous.version if self.swaps.previous else "",

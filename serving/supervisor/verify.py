@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reckg.bundle.manifest import MANIFEST, read_manifest
+from reckg.bundle.manifest import MANIFEST, Manifest, read_manifest
 from reckg.errors import ArtifactError, ReckgError
 from reckg.files.atomic_folder import check_files
 from serving.processes.child_process import child_command, child_environment, do_without_pandas
@@ -130,7 +130,7 @@ def limit_process(seconds: float, bytes_on_disk: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _load(path: Path, manifest: dict[str, Any]) -> None:
+def _load(path: Path, manifest: Manifest) -> None:
     """Checks shapes and golden requests. It imports native parsers late, so that no damaged file reaches one."""
     do_without_pandas()
     from reckg.bundle.manifest import GOLDEN

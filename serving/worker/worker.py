@@ -17,10 +17,10 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from serving.monitoring.logs import log_to_stderr
-from serving.processes.channel import CallError, Channel
+from serving.processes.channel import CallError, Channel, Values
 from serving.processes.child_process import do_without_pandas
 from serving.settings import ServerSettings
 from serving.store.open_store import open_store
@@ -68,7 +68,7 @@ class Worker:
         finally:
             self.stopping.set()
 
-    def _answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, name: str, arguments: Values) -> Values:
         if name == "start":
             self.settings = ServerSettings.model_validate(arguments["settings"])
             logging.getLogger().setLevel(self.settings.log.level.upper())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 from reckg.evaluation.cold_items import ColdItems
@@ -13,6 +14,7 @@ from reckg.evaluation.ranker_explained import RankerShap
 from reckg.evaluation.samples import Sample
 from reckg.evaluation.slices import Slice, WorstRow
 from reckg.metrics.significance import Difference, Interval
+from reckg.ranking.trees.ranker_info import RankerInfo
 
 
 class Protocol(TypedDict):
@@ -123,7 +125,6 @@ class Report(TypedDict):
         systems, comparisons: by system; differences are reckg minus the system.
         worst: groups where reckg does worst.
         cold_items: the ranking among new items, if whole items are kept from training.
-        ranker: the ranker's info, as rank writes it.
         training: a row for each epoch.
         data: source, split, hash and counts.
         configuration: the run's, by section.
@@ -141,11 +142,11 @@ class Report(TypedDict):
     worst: NotRequired[list[WorstRow]]
     leakage_checks: NotRequired[list[Check]]
     samples: NotRequired[list[Sample]]
-    ranker: NotRequired[dict[str, Any]]
+    ranker: NotRequired[RankerInfo]
     shap: NotRequired[RankerShap]
     index: NotRequired[IndexSection]
     diversity: NotRequired[DiversitySection]
-    training: NotRequired[list[dict[str, Any]]]
+    training: NotRequired[Sequence[Mapping[str, Any]]]
     data: NotRequired[dict[str, Any]]
     configuration: NotRequired[dict[str, Any]]
     timing: NotRequired[dict[str, Timing]]

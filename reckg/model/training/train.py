@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NotRequired, TextIO, TypedDict
 
 import torch
 
@@ -21,6 +21,17 @@ from reckg.model.training import checkpoint
 from reckg.model.training.batches import TrainBatch, batches
 from reckg.model.training.objective import Objective
 from reckg.model.training.row_adamw import RowAdamW
+
+EpochRow = TypedDict(
+    "EpochRow",
+    {
+        "epoch": int,
+        "loss": dict[str, float],  # mean of each part
+        "train_seconds": float,
+        "examples_per_second": float,
+        "valid_ndcg@10": NotRequired[float],
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -247,8 +258,8 @@ def _epoch(
     schedule: Schedule,
     now: Progress,
     progress: Any,
-) -> dict[str, Any]:
-    """Trains for one epoch. Returns the log's row: mean loss parts, seconds, and examples per second."""
+) -> EpochRow:
+    """Trains for one epoch."""
     started, totals = time.perf_counter(), dict[str, float]()
     if now.epoch % schedule.attention_every == 0:
         model.update_attention(tensors)

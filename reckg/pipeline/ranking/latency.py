@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from reckg.config.run_config import Config
 from reckg.ranking.features.extract import candidate_features
 from reckg.ranking.sources.candidates import retrieve
-from reckg.ranking.sources.depths import Choice
+from reckg.ranking.sources.depths import Choice, Cut
 from reckg.ranking.trees.labels import LabelSet, depths_for
 from reckg.ranking.trees.request_costs import measure_costs, one_thread
 from reckg.ranking.trees.train import RankerResult
@@ -20,13 +20,29 @@ from reckg.ranking.trees.train import RankerResult
 TIMED_REQUESTS = 100  # single requests over which the latency is taken
 
 
-def choose_candidates(config: Config, valid: LabelSet) -> tuple[Choice, dict[str, Any]]:
+class MeasuredCosts(TypedDict):
+    """Milliseconds of processor time: of every request, of each source beside it, and of each candidate."""
+
+    shared: float
+    sources: dict[str, float]
+    candidate: float
+
+
+class Latency(TypedDict, total=False):
+    """The report's entries on a request's time; ``budget_ms`` is None without a budget, and then alone."""
+
+    budget_ms: float | None
+    expected_ms: float
+    fits: bool
+    costs_ms: MeasuredCosts
+    cuts: list[Cut]
+
+
+def choose_candidates(config: Config, valid: LabelSet) -> tuple[Choice, Latency]:
     """Chooses how many candidates each source gives, within rank.candidates and rank.latency_ms.
 
     Args:
         valid: labels of the validation part.
-    Returns:
-        The choice, and the report's entries on its latency: budget, expected and measured costs, and cuts.
     """
     settings, seed = config.rank, config.run.seed
     if not settings.latency_ms:
@@ -34,7 +50,7 @@ def choose_candidates(config: Config, valid: LabelSet) -> tuple[Choice, dict[str
     costs = measure_costs(valid, settings.candidates, settings.trees, settings.leaves, seed)
     choice = depths_for(valid, settings.candidates, seed, costs, settings.latency_ms)
     expected = costs.of(choice)
-    latency: dict[str, Any] = {
+    latency: Latency = {
         "budget_ms": settings.latency_ms,
         "expected_ms": round(expected, 2),
         "fits": expected <= settings.latency_ms,

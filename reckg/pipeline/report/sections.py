@@ -98,7 +98,7 @@ def data_section(run: Path, test: RunData, bundle: Bundle) -> dict[str, Any]:
         "interactions": {part: parts.get(part, 0) for part in ("train", "valid", "test")},
         "data_hash": bundle.manifest.get("data_hash", ""),
         "bundle": bundle.version,
-        **{name: test.prepared.info[name] for name in known if test.prepared.info.get(name) not in (None, "")},
+        **{name: value for name, value in test.prepared.info.items() if name in known and value not in (None, "")},
         **{f"graph_{name}": graph[name] for name in ("n_entities", "counts") if name in graph},
     }
 

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,40 @@ from reckg.errors import ArtifactError
 STATES = ("train", "test", "serving")
 
 
+class SplitInfo(TypedDict):
+    """How the interactions were split. Times are in seconds since 1970; None: not split by time."""
+
+    kind: str
+    cutoff_time: int | None
+    valid_cutoff_time: int | None
+    valid_before_test: bool
+
+
+class PreparedInfo(TypedDict):
+    """The content of prepared.json.
+
+    Args:
+        time: what timestamps mean: utc, ordinal or none.
+        item_columns, user_columns: by kind.
+        recency_half_life: derived of the training histories; 0 without order in time.
+        counts: of rows, and of cleaning, split and graph.
+        checks: of the split, for the report.
+        notes: decisions, a sentence each.
+    """
+
+    name: str
+    source: str
+    licence: str
+    time: str
+    item_columns: dict[str, list[str]]
+    user_columns: dict[str, list[str]]
+    split: SplitInfo
+    recency_half_life: NotRequired[float]
+    counts: dict[str, Any]
+    checks: list[dict[str, Any]]
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The cleaned and split data of a run. Frames of users and items are in index order."""
@@ -27,7 +61,7 @@ class Prepared:
     interactions: pl.DataFrame  # user_idx, item_idx, timestamp (optional), weight, split
     users: pl.DataFrame
     items: pl.DataFrame
-    info: dict[str, Any]  # prepared.json
+    info: PreparedInfo
 
     @property
     def in_order(self) -> bool:

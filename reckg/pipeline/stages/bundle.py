@@ -46,7 +46,7 @@ def bundle(config: Config, data: Path, run: Path) -> StageCounts:
             "item_columns": prepared.info["item_columns"],
             "metrics": {"valid_ndcg@10": train["valid_ndcg@10"]},
             "index": index.description(),
-            "ranker": {key: ranker[key] for key in ("served", "why")},
+            "ranker": {"served": ranker["served"], "why": ranker["why"]},
         },
         user_ids=IdMap(prepared.users["user_id"], "user id"),
         item_ids=IdMap(prepared.items["item_id"], "item id"),

@@ -42,7 +42,7 @@ def rank(config: Config, data: Path, run: Path) -> StageCounts:
         why = NO_LABELS if settings.enabled else "switched off by rank.enabled"
         result = RankerResult(None, {"served": False, "why": why})
         result.save(folder)
-        return result.info
+        return dict(result.info)
     users, items = read_embeddings(run, "train")
     labels = held_out_part(prepared, "valid").sample(settings.max_users, config.run.seed)
     valid = LabelSet(
@@ -72,12 +72,14 @@ def rank(config: Config, data: Path, run: Path) -> StageCounts:
         folds=settings.folds,
         threads=n_threads(config),
     )
-    more = {"label_sets": len(sets), "depths": depths, "candidate_recall": recall, "latency": latency}
+    info = result.info
+    info |= {"label_sets": len(sets), "depths": depths, "candidate_recall": recall, "latency": latency}
     if result.ranker is not None:
-        more["request_ms"] = request_ms(result, valid)
-    result.info.update(more)
+        info["request_ms"] = request_ms(result, valid)
     result.save(folder)
-    return {name: result.info[name] for name in ("served", "why", "label_users", "labels_among_candidates")} | {
+    counts: StageCounts = {"served": info["served"], "why": info["why"], "label_users": info["label_users"]}
+    return counts | {
+        "labels_among_candidates": info["labels_among_candidates"],
         "candidate_recall": recall["union"],
         "candidate_recall_of_vectors": recall["vectors alone"],
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -25,7 +24,7 @@ from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import build_model, load_graph, pick_device
 from reckg.pipeline.training.objective import objective_of, schedule_of
 from reckg.pipeline.training.plan import training_plan
-from reckg.pipeline.training.validation import choose_half_life, fit_linear_part, validation_score
+from reckg.pipeline.training.validation import LinearFit, choose_half_life, fit_linear_part, validation_score
 
 SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread makes steps no faster
 
@@ -84,8 +83,8 @@ def _counts(
     result: Progress,
     plan: Plan,
     half_life: float,
-    linear: dict[str, Any],
-) -> dict[str, Any]:
+    linear: LinearFit,
+) -> StageCounts:
     """Collects the figures of a finished training."""
     n_examples = len(objective.histories.examples())
     return {
@@ -116,7 +115,7 @@ def _step_threads(config: Config, model: JointModel, graph: KnowledgeGraph) -> i
     return 1 if config.run.threads == 0 and not trains_text and len(graph.head) <= SMALL_GRAPH else n_threads(config)
 
 
-def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, Any]:
+def _relation_weights(model: JointModel, tensors: GraphTensors) -> dict[str, dict[str, dict[str, float]]]:
     """Lists the learned weights of relations by name; inverse relations have "-1" behind it.
 
     Each has the learned factor of its edges, and their share of a node's attention now and before training.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -22,6 +22,15 @@ from reckg.retrieval.exact import exact_search
 Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
 VALIDATION_USERS = 5000  # at most; drawn by seed
 HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # times of the training's half-life that are tried
+
+
+class LinearFit(TypedDict):
+    """The linear part's share, that for new items, the validation score with them, and the weights of the content."""
+
+    share: float
+    new_share: float
+    valid: float
+    content_weights: dict[str, float]
 
 
 def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:
@@ -43,15 +52,12 @@ def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Pre
 
 def fit_linear_part(
     config: Config, run: Path, model: JointModel, tensors: GraphTensors, prepared: Prepared, validate: Validate
-) -> dict[str, Any]:
+) -> LinearFit:
     """Fits the linear part beside the best epoch's vectors and writes model/spectral.safetensors.
 
     Args:
         tensors: the graph of the state train.
         validate: scores (n,) of the validation users, which choose the share.
-    Returns:
-        ``share`` of the linear part, ``new_share`` for new items, the ``valid`` score with them, and
-        ``content_weights`` of texts and attributes.
     """
     model.update_attention(tensors)
     embeddings = model.embeddings(tensors)

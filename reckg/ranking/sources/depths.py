@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,6 +12,14 @@ from reckg.arrays.ragged_rows import Rows
 
 STEP = 20  # candidates of an extension
 DEEPEST = 200  # most candidates of a source other than the vectors
+
+
+class Cut(TypedDict):
+    """A step that was given up for the latency, the milliseconds that it saved, and the recall that it lost."""
+
+    cut: str
+    saved_ms: float
+    recall_lost: float
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,13 @@ class Choice:
         recall: share of the relevant items found by each source's whole depth alone, by the union ("union"), and by the
             vectors with the whole budget ("vectors alone").
         candidates: of a user, on average.
-        cuts: steps given up for the latency, in order, each with the saved milliseconds and the lost recall.
+        cuts: for the latency, in order.
     """
 
     depths: dict[str, int]
     recall: dict[str, float]
     candidates: float
-    cuts: tuple[dict[str, Any], ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ class LabelledLists:
             costs: of a request.
             latency_ms: most milliseconds.
         """
-        names, cuts = list(self.names), []
+        names = list(self.names)
+        cuts: list[Cut] = []
         choice = self.choose(budget)
         while (now := costs.of(choice)) > latency_ms:
             ways = [(f"without {name}", budget, [n for n in names if n != name]) for name in choice.depths]

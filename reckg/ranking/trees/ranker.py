@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
@@ -17,13 +17,16 @@ from reckg.ranking.trees.blend import BLENDED, Blend
 from reckg.ranking.trees.compiled_forest import CompiledForest, compiled_forest
 from reckg.retrieval.scored_items import ScoredItems
 
+if TYPE_CHECKING:
+    from reckg.ranking.trees.ranker_info import RankerInfo
+
 FORMAT_VERSION = 2
 
 
 class Ranker:
     """A trained ranker, safe to call from several threads."""
 
-    def __init__(self, model: str, blend: Blend, depths: CandidateCounts, info: dict[str, Any]) -> None:
+    def __init__(self, model: str, blend: Blend, depths: CandidateCounts, info: RankerInfo) -> None:
         self.depths = depths  # number of candidates by source in training
         self.ranks_cold = bool(info.get("cold_users", {}).get("served", False))  # users without a history too
         self._model = model

@@ -19,6 +19,7 @@ from reckg.ranking.sources.candidates import CandidateCounts
 from reckg.ranking.trees.blend import HEAD, fit_blend
 from reckg.ranking.trees.queries import K, Queries
 from reckg.ranking.trees.ranker import Ranker, write_description
+from reckg.ranking.trees.ranker_info import GuardVerdict, RankerInfo
 
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard needs a better mean, with a two-sided p below this: in 8 of 10 samples
@@ -47,7 +48,7 @@ class RankerResult:
     """A ranker, or None if the guard refused it. ``info`` has the reason and the compared figures."""
 
     ranker: Ranker | None
-    info: dict[str, Any]
+    info: RankerInfo
 
     def save(self, folder: Path) -> None:
         """Writes the ranker, or the refusal and its reason."""
@@ -84,7 +85,7 @@ def train_ranker(
     Source: Burges 2010, From RankNet to LambdaRank to LambdaMART (MSR-TR-2010-82).
     """
     n, c = queries.hits.shape
-    info = {"served": False} | _label_counts(queries)
+    info: RankerInfo = {"served": False, **_label_counts(queries)}
     useful = int(queries.hits[:, :HEAD].any(axis=1).sum())
     if useful < SMALLEST_FOLD * folds:
         info["why"] = (
@@ -100,7 +101,7 @@ def train_ranker(
         ranked = blended  # the blend would be served, so the guard judges the blend
     lists = {"retrieval": unranked_scores(queries), "blend": blended, "ranker": ranked}
     ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
-    info |= guard_verdict(ndcg, seed) | {"trees": best}
+    info = {**info, **guard_verdict(ndcg, seed), "trees": best}
     cold = np.append(queries.cold, np.zeros(queries.without, dtype=bool))
     if cold.sum() >= SMALLEST_FOLD * folds:
         info["cold_users"] = guard_verdict({name: values[cold] for name, values in ndcg.items()}, seed)
@@ -114,7 +115,7 @@ def train_ranker(
     return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
 
 
-def _label_counts(queries: Queries) -> dict[str, Any]:
+def _label_counts(queries: Queries) -> RankerInfo:
     """Counts the label users and labels, for the report."""
     n = len(queries.hits)
     return {
@@ -231,7 +232,7 @@ def unranked_scores(queries: Queries) -> np.ndarray:
     return np.where(queries.cold[:, None], popular, vectors)
 
 
-def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> GuardVerdict:
     """Judges out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
     difference = paired_difference(ndcg["ranker"], ndcg["retrieval"], GUARD_SAMPLES, seed)
     served = difference["mean"] > 0 and difference["p"] < GUARD_P
@@ -242,4 +243,4 @@ def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
         f"{difference['mean']:+.4f}, 95% interval {difference['low']:+.4f} to {difference['high']:+.4f}, "
         f"p {difference['p']:.3f} (served below {GUARD_P})"
     )
-    return {"served": served, "why": why, f"out_of_fold_ndcg@{K}": means, "difference": difference}
+    return {"served": served, "why": why, "out_of_fold_ndcg@10": means, "difference": difference}
