@@ -107,9 +107,9 @@ def joint_model(graph: KnowledgeGraph, text: TextEncoder | None = None, *, seed:
     return JointModel(graph, text, ModelSettings(**arguments))
 
 
-def combined(model: JointModel, layers: Layers[CutRows]) -> torch.Tensor:
+def combine_layers(model: JointModel, layers: Layers[CutRows]) -> torch.Tensor:
     """(users and items, d): one vector each."""
-    return model.propagation.combined([nodes.values[: model.n_users + model.n_items] for nodes in layers.nodes])
+    return model.propagation.combine_layers([nodes.values[: model.n_users + model.n_items] for nodes in layers.nodes])
 
 
 def histories(tensors: GraphTensors, items: Sequence[Sequence[int]] = toy.HISTORY_ITEMS, **changed: Any) -> Histories:

@@ -32,7 +32,7 @@ from reckg.graph.recency import recency_weights
 from reckg.inductive.attributes import Attributes, Vocabulary, as_text, listed
 from reckg.inductive.info import InductiveInfo
 from reckg.inductive.readout import Edges, Readout, unit
-from reckg.model.linear.content import Content, NewItems, equally_long
+from reckg.model.linear.content import Content, NewItems, equalize_lengths
 
 if TYPE_CHECKING:
     from reckg.model.text.encode import Encoder
@@ -218,7 +218,7 @@ class Inductive:
         own, linear = self.arrays.get("new.scales", (1.0, 1.0))
         shift = self.arrays.get("new.shift", np.zeros(1, dtype=np.float32))
         placed = NewItems(float(own), float(linear), shift).placed(vector[None], columns)
-        return np.asarray(equally_long(placed, self.arrays["linear.longest"].item())[0])
+        return np.asarray(equalize_lengths(placed, self.arrays["linear.longest"].item())[0])
 
     @cached_property
     def _content(self) -> Content | None:
@@ -250,7 +250,7 @@ class Inductive:
         return frame, attributes.to_dicts()
 
     def _projected(self, texts: np.ndarray) -> np.ndarray:
-        """Projects (n, t) text vectors to (n, d) inputs of the propagation, as JointModel.projected_text."""
+        """Projects (n, t) text vectors to (n, d) inputs of the propagation, as JointModel.project_text."""
         if self.info["text"] is None:
             return np.zeros((len(texts), self.readout.dim), dtype=np.float32)
         gate = texts @ self.arrays["text_gate.weight"].T + self.arrays["text_gate.bias"]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from reckg.model.joint.graph_tensors import GraphTensors, geometric_mean
-from reckg.model.sparse.sampled_rows import Rows, located, of_users
+from reckg.model.sparse.sampled_rows import Rows, locate, of_users
 
 LATEST = 100  # most interactions of an ordered history that count
 
@@ -45,7 +45,7 @@ class Bags:
         Returns:
             (b, d).
         """
-        places, table = located(self.nodes, vectors, items)
+        places, table = locate(self.nodes, vectors, items)
         return F.embedding_bag(places, table, self.offsets, mode="sum", per_sample_weights=self.weights)
 
 

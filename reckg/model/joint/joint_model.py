@@ -98,11 +98,11 @@ class JointModel(nn.Module):
         """
         assert self.text is not None
         if encode is None or not self.text.trains:
-            return self.projected_text(self.text.vectors)
+            return self.project_text(self.text.vectors)
         encoded = self.text.encode(encode)
-        return self.projected_text(self.text.vectors).index_copy(0, encode, self.projected_text(encoded))
+        return self.project_text(self.text.vectors).index_copy(0, encode, self.project_text(encoded))
 
-    def projected_text(self, vectors: torch.Tensor) -> torch.Tensor:
+    def project_text(self, vectors: torch.Tensor) -> torch.Tensor:
         """Projects text vectors (n, text dim) to (n, embedding_dim)."""
         projected: torch.Tensor = torch.sigmoid(self.text_gate(vectors)) * self.text_projection(vectors)
         return projected
@@ -115,7 +115,7 @@ class JointModel(nn.Module):
         Returns:
             (n_nodes, embedding_dim).
         """
-        nodes = self.embedding * self.kept_ids(slice(self.first_row, None))
+        nodes = self.embedding * self.draw_ids(slice(self.first_row, None))
         if self.first_row:
             nodes = F.pad(nodes, (0, 0, self.first_row, 0))
         if self.text is None:
@@ -129,7 +129,7 @@ class JointModel(nn.Module):
         rows = torch.arange(len(self.embedding), device=self.embedding.device)
         return SampledRows(self.embedding, rows, self.first_row)
 
-    def kept_ids(self, nodes: torch.Tensor | slice) -> torch.Tensor:
+    def draw_ids(self, nodes: torch.Tensor | slice) -> torch.Tensor:
         """Draws which nodes have their ID part. In training, some describable nodes lose it.
 
         Returns:
@@ -173,7 +173,7 @@ class JointModel(nn.Module):
 
     def item_vectors(self, layers: Layers[CutRows]) -> torch.Tensor:
         """Combines the layers of the graph's own items: (n_items, d) unit vectors."""
-        return F.normalize(self.propagation.combined([nodes.items for nodes in layers.nodes]), dim=1)
+        return F.normalize(self.propagation.combine_layers([nodes.items for nodes in layers.nodes]), dim=1)
 
     def relation_logits(self, nodes: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """Computes logits of P(r | head, tail).
@@ -220,7 +220,7 @@ class JointModel(nn.Module):
             self.update_attention(tensors)
         training = self.training
         self.eval()
-        combined = self.propagation.inferred(self.node_input(), tensors.adjacency)
+        combined = self.propagation.infer(self.node_input(), tensors.adjacency)
         vectors = combined.div_(combined.norm(dim=1, keepdim=True).clamp_(min=1e-12)).cpu().numpy()
         self.train(training)
         users, items = self.n_users, self.n_users + self.n_items

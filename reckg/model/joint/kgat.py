@@ -95,9 +95,9 @@ class Propagation(nn.Module):
             read: number of the first nodes to compute in the last layer; None: all.
         """
         hops = [partial(propagate, adjacency=adjacency)] * (len(self.aggregators) - 1)
-        return self.through(nodes, [*hops, partial(propagate, adjacency=adjacency, rows=read)])
+        return self.apply_hops(nodes, [*hops, partial(propagate, adjacency=adjacency, rows=read)])
 
-    def through(
+    def apply_hops(
         self, nodes: torch.Tensor, hops: Sequence[Callable[[torch.Tensor], torch.Tensor]]
     ) -> Layers[torch.Tensor]:
         """Propagates nodes through a hop a layer.
@@ -115,8 +115,8 @@ class Propagation(nn.Module):
         return layers
 
     @torch.no_grad()
-    def inferred(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
-        """Computes a vector a node, as ``combined`` over ``forward`` without dropout, layer by layer.
+    def infer(self, nodes: torch.Tensor, adjacency: Adjacency) -> torch.Tensor:
+        """Computes a vector a node, as ``combine_layers`` over ``forward`` without dropout, layer by layer.
 
         Beside its result it keeps two (n_nodes, dim) arrays. A layer is aggregated in blocks of rows.
         """
@@ -134,7 +134,7 @@ class Propagation(nn.Module):
             return outputs[0].div_(len(self.aggregators) + 1)
         return nodes if self.combine == "last" else torch.cat(outputs, dim=1)
 
-    def combined(self, nodes: list[torch.Tensor]) -> torch.Tensor:
+    def combine_layers(self, nodes: list[torch.Tensor]) -> torch.Tensor:
         """Combines each node's vectors of all layers to a vector."""
         if self.combine == "last":
             return nodes[-1]
@@ -152,4 +152,4 @@ class Propagation(nn.Module):
         layers = [nodes]
         for aggregator, sums in zip(self.aggregators, gathered, strict=True):
             layers.append(aggregator(layers[-1], sums))
-        return self.combined(layers)
+        return self.combine_layers(layers)

@@ -132,14 +132,14 @@ class NeighbourSampler:
         with_row = torch.nonzero(nodes >= model.first_row).squeeze(1)
         self.row_ids = nodes[with_row] - model.first_row
         self.rows = model.embedding.detach()[self.row_ids].requires_grad_()
-        kept = self.rows * model.kept_ids(nodes[with_row])
+        kept = self.rows * model.draw_ids(nodes[with_row])
         vectors = kept.new_zeros(len(nodes), kept.shape[1]).index_copy(0, with_row, kept)
         text = self._text(model, nodes, encode)
         if text is not None:
             items = torch.nonzero(_is_item(model, nodes)).squeeze(1)
             vectors = vectors.index_add(0, items, text.values)
-        layers = model.propagation.through(vectors, [_Hop(bags) for bags in part.hops])
-        combined = model.propagation.combined([values[: part.n_seeds] for values in layers.nodes])
+        layers = model.propagation.apply_hops(vectors, [_Hop(bags) for bags in part.hops])
+        combined = model.propagation.combine_layers([values[: part.n_seeds] for values in layers.nodes])
         return SampledForward(
             Layers(*([SampledRows(values, place) for values in of] for of in (layers.nodes, layers.sums))),
             SampledRows(F.normalize(combined, dim=1), place, -model.n_users),
@@ -153,9 +153,9 @@ class NeighbourSampler:
             return None
         items = nodes[_is_item(model, nodes)] - model.n_users
         place = places(items, model.n_items)
-        projected = model.projected_text(model.text.vectors[items])
+        projected = model.project_text(model.text.vectors[items])
         if encode is not None and model.text.trains:
-            encoded = model.projected_text(model.text.encode(encode))
+            encoded = model.project_text(model.text.encode(encode))
             projected = projected.index_copy(0, place[encode], encoded)
         return SampledRows(projected, place)
 

@@ -91,7 +91,7 @@ class NewItems:
         return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
 
 
-def equally_long(items: np.ndarray, longest: float) -> np.ndarray:
+def equalize_lengths(items: np.ndarray, longest: float) -> np.ndarray:
     """Makes items equally long by a last column.
 
     Args:

@@ -24,7 +24,7 @@ from reckg.errors import ArtifactError
 from reckg.files.mapped_tensors import write_tensors
 from reckg.graph.knowledge_graph import KnowledgeGraph
 from reckg.model.embeddings import Embeddings
-from reckg.model.linear.content import Content, NewItems, equally_long, evenly, fit_content, item_edges, unit
+from reckg.model.linear.content import Content, NewItems, equalize_lengths, evenly, fit_content, item_edges, unit
 
 Choice = TypeVar("Choice", bound=Hashable)
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
@@ -82,7 +82,7 @@ class Spectral:
             return embeddings
         users = np.concatenate([embeddings.users, self.users(graph)], axis=1)
         users = unit(np.pad(users, ((0, 0), (0, 1))))
-        return replace(embeddings, users=users, items=equally_long(self.beside(embeddings.items), self.longest))
+        return replace(embeddings, users=users, items=equalize_lengths(self.beside(embeddings.items), self.longest))
 
     def beside(self, items: np.ndarray) -> np.ndarray:
         """Puts the targets beside the items' graph vectors: (n_items, d) -> (n_items, d + r), not normalised."""

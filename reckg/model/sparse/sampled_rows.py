@@ -68,7 +68,7 @@ def places(nodes: torch.Tensor, n_nodes: int) -> torch.Tensor:
     return out
 
 
-def located(nodes: torch.Tensor, vectors: Rows, items: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def locate(nodes: torch.Tensor, vectors: Rows, items: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds indices and a table for kernels that take both.
 
     Args:

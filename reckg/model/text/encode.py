@@ -30,6 +30,8 @@ class Encoder:
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes n texts.
 
+        Args:
+            texts: any length, cut to max_tokens.
         Returns:
             (n, dim) float32 unit vectors; zeros for an empty text.
         """

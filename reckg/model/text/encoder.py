@@ -1,7 +1,7 @@
-"""Text vectors by a transformers encoder. A part of it may be trained with the graph model.
+"""Text vectors by a transformers encoder, whose last layers may be trained with the graph model.
 
 A training step pays only for the trained part: the hidden states that enter the first trainable layer are computed
-once and kept on disk as float16, by content hash. Only some of the batch's items go through the layers above.
+once and kept on disk as float16, by content hash. Only a part of the batch's items goes through the layers above.
 """
 
 from __future__ import annotations
@@ -224,7 +224,11 @@ class TextEncoder(nn.Module):
             self.vectors[torch.tensor(rows, device=self.device)] = self._encode_rows(rows)
 
     def save(self, folder: Path) -> None:
-        """Writes the tokenizer and the weights, LoRA merged, as transformers reads them."""
+        """Writes the tokenizer and the weights, LoRA merged, as transformers reads them.
+
+        Args:
+            folder: gets the files of a transformers model.
+        """
         model = self.model
         if self.policy == "lora":
             import copy
@@ -246,7 +250,14 @@ class TextEncoder(nn.Module):
         return pool(self._upper_layers(hidden, mask), mask)
 
     def _upper_layers(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Runs the trainable layers on hidden states."""
+        """Runs the trainable layers on hidden states.
+
+        Args:
+            hidden: (b, t, dim).
+            mask: (b, t) bool, true for a token.
+        Returns:
+            (b, t, dim).
+        """
         bias = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
         for layer in _encoder_layers(self.model)[self.first_trainable :]:
             out = layer(hidden, bias)

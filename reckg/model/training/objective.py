@@ -113,7 +113,7 @@ class Objective:
         if model.text is None or not (model.text.trains or self.text_weight > 0):
             return None
         lengths = torch.from_numpy(model.text.tokens.lengths)
-        items = torch.unique(batch.item.cpu())
+        items: torch.Tensor = torch.unique(batch.item.cpu())
         items = items[lengths[items] > 0]
         items = items[torch.randperm(len(items), generator=self.generator)]
         first = int(torch.randint(max(len(items), 1), (), generator=self.generator))

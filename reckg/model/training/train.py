@@ -225,7 +225,7 @@ def train(
     return now
 
 
-def go_on(
+def continue_training(
     model: JointModel,
     tensors: GraphTensors,
     objective: Objective,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from reckg.config.run_config import Config
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.linear.spectral import fit_spectral, with_shares
-from reckg.model.training.train import go_on, load_trained_state, trained_state
+from reckg.model.training.train import continue_training, load_trained_state, trained_state
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.training.model_inputs import build_model, load_graph
 from reckg.pipeline.training.objective import objective_of, schedule_of
@@ -56,7 +56,7 @@ def refreshed(config: Config, run: Path, prepared: Prepared, trained: TrainedMod
     tensors = GraphTensors(graph, device)
     plan = fitting_plan(config, run, later, device)
     objective = objective_of(config, newer, tensors, later, plan)
-    go_on(newer, tensors, objective, schedule_of(config, plan.batch_size), epochs, progress=tqdm)
+    continue_training(newer, tensors, objective, schedule_of(config, plan.batch_size), epochs, progress=tqdm)
     figures = _training_figures(run)
     newer.update_attention(tensors)
     text = None if newer.text is None else newer.text.vectors.cpu().numpy()

@@ -12,7 +12,7 @@ from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import JointModel
 from tests import toy
 from tests.model_references import slow_transr_logit
-from tests.small_model import CPU, combined, histories, joint_model, text_encoder, toy_graph
+from tests.small_model import CPU, combine_layers, histories, joint_model, text_encoder, toy_graph
 
 ULYSSES = 8  # the node of the cold item
 
@@ -163,9 +163,9 @@ def test_a_user_read_out_without_a_target_is_the_user_in_a_graph_that_lacks_it()
     found = model.user_readout(layers, torch.tensor([0]), histories(tensors).neighbourhoods(torch.tensor([0])))
     kept = np.arange(8) != 0
     without = toy_graph(user_idx=toy.USER_IDX[kept], item_idx=toy.ITEM_IDX[kept])
-    expected = combined(model, model(GraphTensors(without, CPU)))[0]
+    expected = combine_layers(model, model(GraphTensors(without, CPU)))[0]
     torch.testing.assert_close(found[0], expected)
-    assert not torch.allclose(expected, combined(model, layers)[0])
+    assert not torch.allclose(expected, combine_layers(model, layers)[0])
 
 
 def test_relation_logits_tell_head_from_tail() -> None:
@@ -186,8 +186,8 @@ def test_batch_items_are_encoded_anew_with_gradients_and_the_others_are_as_refre
     true = model.text.vectors.clone()
     model.text.vectors.add_(1.0)
     found = model.text_nodes(torch.tensor([4, 0]))
-    torch.testing.assert_close(found[[0, 4]], model.projected_text(true[[0, 4]]), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[[1, 2]], model.projected_text(true[[1, 2]] + 1.0))
+    torch.testing.assert_close(found[[0, 4]], model.project_text(true[[0, 4]]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[[1, 2]], model.project_text(true[[1, 2]] + 1.0))
     reached = [
         torch.autograd.grad(found[row].sum(), list(model.text.trained_parameters().values()), retain_graph=True)
         for row in (0, 4)

@@ -65,7 +65,7 @@ def test_two_layers_equal_nested_loops(kind: str, combine: str) -> None:
         "concat": torch.cat(outputs, dim=1),
         "last": outputs[2],
     }[combine]
-    torch.testing.assert_close(model.combined(found.nodes), joined, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.combine_layers(found.nodes), joined, rtol=1e-4, atol=1e-6)
     around = torch.tensor(slow_propagate(outputs[1].tolist(), HEAD.tolist(), TAIL.tolist(), WEIGHT.tolist()))
     torch.testing.assert_close(found.sums[1], around, rtol=1e-4, atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_reading_out_a_node_with_its_own_neighbourhood_gives_what_propagation_ga
     nodes, picked = torch.randn(5, 3), torch.tensor([2, 0, 2])
     layers = model(nodes, adjacency())
     found = model.read_out(nodes[picked], [sums[picked] for sums in layers.sums])
-    torch.testing.assert_close(found, model.combined(layers.nodes)[picked])
+    torch.testing.assert_close(found, model.combine_layers(layers.nodes)[picked])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +86,7 @@ def test_every_parameter_of_every_layer_gets_a_gradient(kind: str) -> None:
     torch.manual_seed(3)
     model = Propagation(layers=3, dim=3, aggregator=kind, combine="last", dropout=0.0)
     nodes = torch.randn(5, 3, requires_grad=True)
-    (model.combined(model(nodes, adjacency()).nodes) * torch.randn(5, 3)).sum().backward()
+    (model.combine_layers(model(nodes, adjacency()).nodes) * torch.randn(5, 3)).sum().backward()
     assert nodes.grad is not None and nodes.grad.any()
     assert len(list(model.parameters())) == {"sum": 0, "gcn": 6, "bi-interaction": 12}[kind]
     for parameter in model.parameters():

@@ -9,7 +9,7 @@ import pytest
 from reckg.errors import ArtifactError
 from reckg.graph.knowledge_graph import KnowledgeGraph, build_knowledge_graph
 from reckg.model.embeddings import Embeddings
-from reckg.model.linear.content import NewItems, equally_long, item_edges
+from reckg.model.linear.content import NewItems, equalize_lengths, item_edges
 from reckg.model.linear.spectral import Spectral, choose_shares, clearly_best, fit_spectral, load_spectral
 
 N_USERS, N_ITEMS = 40, 12
@@ -161,7 +161,7 @@ def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.nd
     columns = weighted.content.columns(item[last] * 0, relation[last], tail[last], text[-1:])
     joined = weighted.joined(embeddings, graph)
     assert weighted.new is not None
-    placed = equally_long(weighted.new.placed(embeddings.items[-1:], columns), weighted.longest)
+    placed = equalize_lengths(weighted.new.placed(embeddings.items[-1:], columns), weighted.longest)
     np.testing.assert_allclose(placed, joined.items[-1:], atol=1e-6)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reckg.model.sparse.sampled_rows import CutRows, Rows, SampledRows, located, of_users, places
+from reckg.model.sparse.sampled_rows import CutRows, Rows, SampledRows, locate, of_users, places
 
 USERS, ITEMS, NODES = 3, 4, 9
 
@@ -20,7 +20,7 @@ def test_every_table_gives_the_same_rows_and_gradients(kind: str) -> None:
         order = torch.tensor([4, 0, 8, 2, 6, 3, 1])
         table = SampledRows(values[order], places(order, NODES))
     users, items, mixed = torch.tensor([2, 0, 2]), torch.tensor([6, 3, 3]), torch.tensor([8, 1])
-    parts = [of_users(users, table), *(rows[at] for at, rows in [located(items, table, True), located(mixed, table)])]
+    parts = [of_users(users, table), *(rows[at] for at, rows in [locate(items, table, True), locate(mixed, table)])]
     found = torch.cat([*parts, table[mixed]])
     every = torch.cat([users, items, mixed, mixed])
     torch.testing.assert_close(found, values[every])

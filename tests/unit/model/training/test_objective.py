@@ -21,7 +21,7 @@ from reckg.model.training.batches import TrainBatch, batches, corrupt_tails, sam
 from reckg.model.training.objective import Objective
 from reckg.model.training.train import make_optimizer, set_learning_rate, train_step
 from tests import model_references as slow
-from tests.small_model import CPU, combined, histories, joint_model, objective, schedule, text_encoder, toy_graph
+from tests.small_model import CPU, combine_layers, histories, joint_model, objective, schedule, text_encoder, toy_graph
 
 
 def whole_batch(made: Objective, sizes: Sequence[int] = ()) -> TrainBatch:
@@ -39,7 +39,7 @@ def unit_vectors(
     batch, layers = whole_batch(made, sizes), model(tensors)
     around = made.histories.neighbourhoods(batch.row, batch.groups)
     users = model.user_readout(layers, batch.user[batch.groups.first], around)
-    items = combined(model, layers)[4:9]
+    items = combine_layers(model, layers)[4:9]
     return F.normalize(users, dim=1), F.normalize(items, dim=1)
 
 
@@ -228,7 +228,7 @@ def test_text_alignment_pairs_an_items_text_with_its_node(encoder: Path, tmp_pat
     total, parts = made(model, tensors, whole_batch(made))
     items = [0, 1, 2]  # those of the batch that have text; ulysses is in none
     text = model.text_nodes()[items]
-    nodes = F.normalize(combined(model, model(tensors)), dim=1)[4:9][items][:, :8]
+    nodes = F.normalize(combine_layers(model, model(tensors)), dim=1)[4:9][items][:, :8]
     expected = slow.slow_text_alignment_loss(text.tolist(), nodes.tolist(), 0.2)
     assert parts["text"] == pytest.approx(expected, rel=1e-3)
     assert total.item() == pytest.approx(parts["softmax"] + 0.5 * expected, rel=1e-3)
