@@ -114,7 +114,7 @@ def ablate(
         raise ConfigError(f"the seeds of an ablation must differ, got {','.join(map(str, seeds)) or 'none'}.")
     build_base(config, data, out, overwrite, say)
     prepared = read_prepared(out)
-    skipped = _skipped(config, out, prepared)
+    skipped = _find_skipped(config, out, prepared)
     questions = [q for q in QUESTIONS if only in (None, q.part) and q.ours not in skipped and q.theirs not in skipped]
     masks = only in (None, "relations") and "relations" not in skipped
     if not questions and not masks:
@@ -136,7 +136,7 @@ def ablate(
     return report
 
 
-def _skipped(config: Config, out: Path, prepared: Prepared) -> dict[str, str]:
+def _find_skipped(config: Config, out: Path, prepared: Prepared) -> dict[str, str]:
     """Finds the variants without a meaning for this data, and why."""
     why: dict[str, str] = {}
     if not sum(relation_counts(out).values()):

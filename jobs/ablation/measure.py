@@ -18,7 +18,7 @@ from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
 from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
-from reckg.pipeline.training.trained_model import TrainedModel, trained_model
+from reckg.pipeline.training.trained_model import TrainedModel, load_trained_model
 from reckg.retrieval.exact import exact_search
 
 PLACES = 20  # of each list that are kept
@@ -44,7 +44,7 @@ def measure_valid(config: Config, data: Path, run: Path) -> StageCounts:
 
 def measure_relations(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes masked/test.safetensors: the lists of the test part with one relation's triples left out at inference."""
-    prepared, trained = _trained(config, run)
+    prepared, trained = _load_trained(config, run)
     held, groups = ablation_part(prepared, "test"), relation_groups(run)
     text = None if trained.model.text is None else trained.model.text.vectors.cpu().numpy()
     lists = {}
@@ -120,7 +120,7 @@ def relation_counts(run: Path) -> dict[str, int]:
 
 
 def _measure(config: Config, run: Path, part: str) -> StageCounts:
-    prepared, trained = _trained(config, run)
+    prepared, trained = _load_trained(config, run)
     held = ablation_part(prepared, part)
     graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
     embeddings = trained.embeddings(graph)
@@ -130,9 +130,9 @@ def _measure(config: Config, run: Path, part: str) -> StageCounts:
     return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
 
 
-def _trained(config: Config, run: Path) -> tuple[Prepared, TrainedModel]:
+def _load_trained(config: Config, run: Path) -> tuple[Prepared, TrainedModel]:
     prepared = read_prepared(run)
-    return prepared, trained_model(config, run, prepared, load_graph(run, prepared, config, "train"))
+    return prepared, load_trained_model(config, run, prepared, load_graph(run, prepared, config, "train"))
 
 
 def _lists(embeddings: Embeddings, held: HeldOut) -> np.ndarray:

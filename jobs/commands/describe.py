@@ -182,7 +182,7 @@ def systems_table(report: Report | ColdItems, title: str = "test accuracy") -> l
         title: head of the first column.
     """
     systems = report["systems"]
-    metrics = _shown_metrics(systems)
+    metrics = _choose_metrics(systems)
     head = f"{title:24}" + "".join(f"{_title(metric):>26}" for metric in metrics)
     lines = [head]
     order = sorted(systems, key=lambda name: -systems[name]["test"][metrics[0]]["mean"])
@@ -195,7 +195,7 @@ def systems_table(report: Report | ColdItems, title: str = "test accuracy") -> l
     return lines
 
 
-def _shown_metrics(systems: dict[str, SystemSection]) -> list[str]:
+def _choose_metrics(systems: dict[str, SystemSection]) -> list[str]:
     """NDCG@10 and Recall@20, or the report's nearest cut-offs."""
     known = list(next(iter(systems.values()))["test"])
     shown = []

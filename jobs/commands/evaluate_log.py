@@ -108,7 +108,7 @@ def evaluate_log(
         "verdict": "",
     }
     if len(chosen):
-        report["counterfactual"] = counterfactual(shown_rows(chosen, bundle), bundle, match, clip, config)
+        report["counterfactual"] = counterfactual(collect_shown(chosen, bundle), bundle, match, clip, config)
     if report["counterfactual"] is None:
         report["no_estimate"] = "no request is left" if not len(chosen) else "all requests are of one user"
     report["warnings"] = log_warnings(report)
@@ -153,7 +153,7 @@ def usable(rows: pl.DataFrame, bundle: Bundle, newest: int | None) -> tuple[pl.D
     return rows, counts
 
 
-def shown_rows(rows: pl.DataFrame, bundle: Bundle) -> Shown:
+def collect_shown(rows: pl.DataFrame, bundle: Bundle) -> Shown:
     return Shown(
         user_idx=rows["user_idx"].cast(pl.Int64).to_numpy(),
         item_idx=rows["item_idx"].cast(pl.Int64).fill_null(-1).to_numpy(),
@@ -274,7 +274,9 @@ def compare_variants(
     named = named.join(counted, on="request_id", how="left", maintain_order="left")
     both, one = named.filter(pl.col("teams") > 1), named.filter(pl.col("teams") == 1)
     mixed, single = two_variants(both, "interleaving", notes), two_variants(one, "variants", notes)
-    return interleaved(both, mixed, config) if mixed else None, apart(one, single, config) if single else None
+    return compare_interleaved(both, mixed, config) if mixed else None, compare_apart(
+        one, single, config
+    ) if single else None
 
 
 def two_variants(rows: pl.DataFrame, key: str, notes: list[str]) -> list[str]:
@@ -289,7 +291,7 @@ def _cluster(rows: pl.DataFrame) -> str:
     return "user" if rows["by_user"][0] else "request"
 
 
-def interleaved(rows: pl.DataFrame, names: list[str], config: Config) -> Interleaving:
+def compare_interleaved(rows: pl.DataFrame, names: list[str], config: Config) -> Interleaving:
     """Finds the preferred variant of requests that show items of both."""
     team = (rows["variant"] == names[1]).cast(pl.Int64).to_numpy()
     request, cluster = codes(rows["request_id"]), codes(rows["cluster"])
@@ -298,7 +300,7 @@ def interleaved(rows: pl.DataFrame, names: list[str], config: Config) -> Interle
     return {"names": names, "cluster": _cluster(rows), **found}
 
 
-def apart(rows: pl.DataFrame, names: list[str], config: Config) -> Variants:
+def compare_apart(rows: pl.DataFrame, names: list[str], config: Config) -> Variants:
     """Compares the rewards of two variants that served different requests."""
     requests = rows.group_by("request_id", maintain_order=True).agg(
         pl.col("reward").sum(), pl.col("variant").first(), pl.col("cluster").first()

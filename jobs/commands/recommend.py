@@ -21,12 +21,12 @@ from reckg.data.schema import ColumnKinds
 from reckg.data.text_table import ROW, collect
 from reckg.errors import ArtifactError, DataError
 from reckg.files.atomic_folder import written_file
-from reckg.inductive.embedder import conformed
+from reckg.inductive.embedder import conform_table
 from reckg.live.add_items import with_items
 from reckg.recommend.fold_in import UserRequest
 from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import gets_popular, popular_items, recommend_batch
-from reckg.recommend.requests import recommend_users
+from reckg.recommend.requests import recommend_users, tabulate_answers
 from reckg.recommend.wanted import Wanted
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
@@ -34,13 +34,6 @@ RECENT = "recent_item_ids"
 USER_IDX = "__user_idx__"  # the user's place in the bundle; null: unknown
 PLAIN = ["user_id", USER_IDX]
 EXAMPLES = 5  # unknown values that the counts name
-SCHEMA = {
-    "user_id": pl.String,
-    "rank": pl.Int32,
-    "item_id": pl.String,
-    "score": pl.Float32,
-    "fallback": pl.String,
-}
 
 
 @dataclass(kw_only=True)
@@ -120,7 +113,7 @@ def recommend_all(
     if rerank and bundle.ranker is not None:
         bundle.ranker.compile()
     requested = (
-        pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _requested_users(given, bundle, str(users))
+        pl.DataFrame({"user_id": bundle.user_ids.ids}) if given is None else _conform_users(given, bundle, str(users))
     )
     counts = BatchCounts(
         users=len(requested),
@@ -166,12 +159,12 @@ def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, 
         block: user_id, USER_IDX and columns of recent items and attributes.
         counts: get the block's counts added.
     Returns:
-        Rows with the columns of SCHEMA.
+        user_id, rank, item_id, score and fallback.
     """
     if block.columns == PLAIN:
         found, fallback = _plain(bundle, block[USER_IDX], k, rerank)
     else:
-        found, fallback = _requested(bundle, block, k, rerank, counts)
+        found, fallback = _answer_requests(bundle, block, k, rerank, counts)
     known = block[USER_IDX].is_not_null().to_numpy()
     counts.unknown_users += int((~known).sum())
     _keep_examples(counts.unknown_examples, block["user_id"].filter(pl.Series(~known)))
@@ -179,15 +172,9 @@ def _recommend_block(bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, 
     filled = found.item_idx >= 0
     counts.short_users += int((~filled[:, -1]).sum())
     counts.rows += int(filled.sum())
-    row, place = np.nonzero(filled)
-    columns = {
-        "user_id": block["user_id"].gather(row),
-        "rank": pl.Series(place + 1, dtype=pl.Int32),
-        "item_id": bundle.item_ids.ids.gather(found.item_idx[filled]),
-        "score": found.score[filled],
-        "fallback": pl.Series(["popular", None], dtype=pl.String).gather(np.where(fallback, 0, 1)[row]),
-    }
-    return pl.DataFrame(columns, schema=SCHEMA)
+    by_popularity = pl.Series("fallback", ["popular", None], dtype=pl.String)
+    rows = tabulate_answers(bundle, block["user_id"], found)
+    return rows.with_columns(by_popularity.gather(np.where(fallback, 0, 1)[np.nonzero(filled)[0]]))
 
 
 def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[ScoredItems, np.ndarray]:
@@ -208,7 +195,7 @@ def _plain(bundle: Bundle, block: pl.Series, k: int, rerank: bool) -> tuple[Scor
     return found, popular
 
 
-def _requested(
+def _answer_requests(
     bundle: Bundle, block: pl.DataFrame, k: int, rerank: bool, counts: BatchCounts
 ) -> tuple[ScoredItems, np.ndarray]:
     """The same of users who may have recent items and attributes; adds to ``counts``."""
@@ -236,12 +223,12 @@ def _request(row: dict[str, Any]) -> UserRequest:
     return UserRequest(user_id, recent, {name: value for name, value in row.items() if value not in (None, [])})
 
 
-def _requested_users(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
+def _conform_users(given: pl.DataFrame, bundle: Bundle, label: str) -> pl.DataFrame:
     """user_id once each, with the recent items and the attributes that the bundle can use, where there are any."""
     kinds = ColumnKinds() if bundle.inductive is None else bundle.inductive.user_kinds
     if RECENT in given.columns:
         kinds = replace(bundle.embedder.user_kinds, list=(*bundle.embedder.user_kinds.list, RECENT))
-    return conformed(given, "user_id", kinds, label)
+    return conform_table(given, "user_id", kinds, label)
 
 
 @contextmanager

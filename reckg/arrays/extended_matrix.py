@@ -54,10 +54,12 @@ class ExtendedMatrix:
         inside = np.flatnonzero(rows < self.base.shape[0])
         ends, position = row_positions(self.base.indptr, rows[inside])
         of_base = np.repeat(inside, np.diff(ends)), self.base.indices[position], self.base.data[position]
-        place, column, value = (np.concatenate(parts) for parts in zip(of_base, self.added_entries(rows), strict=True))
+        place, column, value = (
+            np.concatenate(parts) for parts in zip(of_base, self.read_added_entries(rows), strict=True)
+        )
         return place, column, value
 
-    def added_entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read_added_entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reads the added entries of rows, in the form of ``entries``."""
         first, last = (np.searchsorted(self.row, rows, side=side) for side in ("left", "right"))
         ends = np.concatenate([[0], np.cumsum(last - first)])
@@ -67,7 +69,7 @@ class ExtendedMatrix:
         return place, self.column[position].astype(dtypes[0]), self.value[position].astype(dtypes[1])
 
 
-def extended_matrix(
+def extend_matrix(
     matrix: sp.csr_matrix | ExtendedMatrix,
     shape: tuple[int, int],
     row: np.ndarray | None = None,

@@ -27,7 +27,7 @@ def row_positions(indptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, n
     return ends, positions
 
 
-def joined_rows(one: Rows | None, other: Rows | None) -> Rows | None:
+def join_rows(one: Rows | None, other: Rows | None) -> Rows | None:
     """Appends each row of the second table to the same row of the first. None stands for a table of empty rows."""
     if one is None or other is None:
         return other if one is None else one

@@ -137,16 +137,16 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     rows = collect(frame, _LABEL)
     codes = (codes_of(rows[name]) for name in ("user_id", "item_id"))
     user, item = (np.unique(each, return_inverse=True)[1].astype(np.uint64) for each in codes)
-    chance = pl.Series("chance", _mixed(_mixed(user, seed) ^ item, seed))
+    chance = pl.Series("chance", _hash_ids(_hash_ids(user, seed) ^ item, seed))
     ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
     order, place, size = _places(user, [chance, *ties])
     ordered = user[order]
-    n_test = np.floor(size * test + _mixed(ordered, 2 * seed + 1) / 2.0**64).astype(np.int64)
-    n_valid = np.floor(size * valid + _mixed(ordered, 2 * seed + 2) / 2.0**64).astype(np.int64)
+    n_test = np.floor(size * test + _hash_ids(ordered, 2 * seed + 1) / 2.0**64).astype(np.int64)
+    n_valid = np.floor(size * valid + _hash_ids(ordered, 2 * seed + 2) / 2.0**64).astype(np.int64)
     n_test = np.where(size < 3, 0, np.minimum(n_test, size - 1))
     n_valid = np.where(size < 3, 0, np.minimum(n_valid, size - 1 - n_test))
     part = np.where(place < n_test, 2, np.where(place < n_test + n_valid, 1, 0))
-    return _labelled(rows, order, part)
+    return _label_parts(rows, order, part)
 
 
 def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFrame:
@@ -166,7 +166,7 @@ def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFram
     items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL)
     n_cold = int(len(items) * share + 0.5)
     place = np.empty(len(items), dtype=np.int64)
-    place[np.argsort(_mixed(np.arange(len(items), dtype=np.uint64), seed))] = np.arange(len(items))
+    place[np.argsort(_hash_ids(np.arange(len(items), dtype=np.uint64), seed))] = np.arange(len(items))
     part = np.where(place < (n_cold + 1) // 2, 2, np.where(place < n_cold, 1, 0))
     return items.with_columns(_names(part))
 
@@ -178,7 +178,7 @@ def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
     order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
     from_end = size - 1 - place
     part = np.where((size < 3) | (from_end > 1), 0, np.where(from_end == 0, 2, 1))
-    return _labelled(rows, order, part)
+    return _label_parts(rows, order, part)
 
 
 def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -198,7 +198,7 @@ def _places(user: np.ndarray, keys: list[pl.Series]) -> tuple[np.ndarray, np.nda
     return order, place, size
 
 
-def _labelled(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.LazyFrame:
+def _label_parts(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.LazyFrame:
     code = np.empty(len(rows), dtype=np.uint8)
     code[order] = part
     return rows.with_columns(_names(code)).lazy()
@@ -209,7 +209,7 @@ def _names(part: np.ndarray) -> pl.Series:
     return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=PARTS)
 
 
-def _mixed(value: np.ndarray, seed: int) -> np.ndarray:
+def _hash_ids(value: np.ndarray, seed: int) -> np.ndarray:
     """Hashes (n,) uint64 by SplitMix64's finaliser (Steele et al. 2014, doi:10.1145/2660193.2660195), which wraps."""
     mixed = value + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -32,7 +32,7 @@ def recency_weights(user_idx: np.ndarray, half_life: float) -> np.ndarray:
     return np.maximum(0.5 ** (later / half_life), SMALLEST)
 
 
-def derived_half_life(history: History, n_items: int) -> float:
+def derive_half_life(history: History, n_items: int) -> float:
     """Finds the half-life under which a user's earlier items best predict the last one.
 
     Items are scored by the cosine of their users without each user's last interaction, weighted by recency. The measure

@@ -65,7 +65,7 @@ def _permute_tails(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.rand
     """Permutes a relation's tails, with as few repeated pairs and loops as the swaps can reach."""
     tail = rng.permutation(tail)
     for _ in range(ROUNDS):
-        bad = _repeated_or_loop(head, tail, stride)
+        bad = _mark_repeats_and_loops(head, tail, stride)
         if not bad.any():
             break
         order = rng.permutation(len(tail))
@@ -81,7 +81,7 @@ def _permute_tails(head: np.ndarray, tail: np.ndarray, stride: int, rng: np.rand
     return tail
 
 
-def _repeated_or_loop(head: np.ndarray, tail: np.ndarray, stride: int) -> np.ndarray:
+def _mark_repeats_and_loops(head: np.ndarray, tail: np.ndarray, stride: int) -> np.ndarray:
     """Marks pairs that repeat an earlier one or lead from a node to itself: (m,) bool."""
     bad = np.ones(len(head), dtype=bool)
     bad[np.unique(head * stride + tail, return_index=True)[1]] = False

@@ -139,7 +139,7 @@ class Inductive:
         """
         frame, attributes = self._rows(items)
         with_attributes = bool(self.info["text"] and self.info["text"]["attributes"])
-        texts = self._encoded(item_texts(frame, self.info["item_columns"], with_attributes))
+        texts = self._encode_texts(item_texts(frame, self.info["item_columns"], with_attributes))
         edges, unknown = zip(*(self.vocabulary.edges(row) for row in attributes), strict=True)
         if self.info["text"] is None and not isinstance(items, pl.DataFrame):
             for names, (text, _) in zip(unknown, items, strict=True):
@@ -151,7 +151,7 @@ class Inductive:
                 f"{len(empty)} of {len(edges)} new items have {lack} that the model knows (first: row {empty[0] + 1}; "
                 f"unknown: {', '.join(unknown[empty[0]]) or 'nothing given'}): complete them, or leave them out."
             )
-        layers = [self.readout.layers(own, edge) for own, edge in zip(self._projected(texts), edges, strict=True)]
+        layers = [self.readout.layers(own, edge) for own, edge in zip(self._project_texts(texts), edges, strict=True)]
         vectors = [self._item(each, text, edge) for each, text, edge in zip(layers, texts, edges, strict=True)]
         return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges), texts)
 
@@ -168,7 +168,7 @@ class Inductive:
         edges, unknown = self.vocabulary.edges(attributes or {}, USER_PREFIX)
         own = np.zeros(self.readout.dim, dtype=np.float32)
         if user_idx is not None:
-            edges = edges.joined(self._stored_edges(user_idx, edges.relation))
+            edges = edges.joined(self._select_user_edges(user_idx, edges.relation))
             own = self.arrays["user_inputs"][user_idx] if "user_inputs" in self.arrays else own
         items = np.asarray(items, dtype=np.int64)
         recency = recency_weights(np.zeros(len(items), dtype=np.int64), self.info["half_life"])
@@ -225,7 +225,7 @@ class Inductive:
         parts = {name.split(".")[1]: array for name, array in self.arrays.items() if name.startswith("content.")}
         return Content(**parts, weights={}) if parts else None
 
-    def _stored_edges(self, user_idx: int, given: np.ndarray) -> Edges:
+    def _select_user_edges(self, user_idx: int, given: np.ndarray) -> Edges:
         """Returns the attribute edges of a user of the graph, except those of the given relations."""
         rows = slice(*self.arrays["user_edges.indptr"][user_idx : user_idx + 2].tolist())
         relation, tail = self.arrays["user_edges.relation"][rows], self.arrays["user_edges.tail"][rows]
@@ -244,12 +244,12 @@ class Inductive:
             items = _as_frame(items, kinds)
         given = items.drop("item_id", strict=False)
         numbered = pl.DataFrame({"item_id": range(n)}).hstack(given)
-        frame = conformed(numbered, "item_id", kinds, "new items")
+        frame = conform_table(numbered, "item_id", kinds, "new items")
         others = [name for name in given.columns if name not in kinds.all()]
         attributes = frame.drop("item_id", *kinds.text, strict=False).hstack(given.select(others))
         return frame, attributes.to_dicts()
 
-    def _projected(self, texts: np.ndarray) -> np.ndarray:
+    def _project_texts(self, texts: np.ndarray) -> np.ndarray:
         """Projects (n, t) text vectors to (n, d) inputs of the propagation, as JointModel.project_text."""
         if self.info["text"] is None:
             return np.zeros((len(texts), self.readout.dim), dtype=np.float32)
@@ -257,7 +257,7 @@ class Inductive:
         projected = texts @ self.arrays["text_projection.weight"].T
         return np.asarray(projected / (1 + np.exp(-gate)), dtype=np.float32)
 
-    def _encoded(self, texts: Sequence[str]) -> np.ndarray:
+    def _encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes n texts. Returns (n, t) float32, zeros for an empty text or a model without texts."""
         if self.info["text"] is None:
             return np.zeros((len(texts), 1), dtype=np.float32)
@@ -277,7 +277,7 @@ class Inductive:
         return Encoder(self.encoder_folder, text["max_tokens"])
 
 
-def conformed(frame: pl.DataFrame, key: str, kinds: ColumnKinds, label: str) -> pl.DataFrame:
+def conform_table(frame: pl.DataFrame, key: str, kinds: ColumnKinds, label: str) -> pl.DataFrame:
     """Casts and checks columns as those of a dataset folder.
 
     Args:

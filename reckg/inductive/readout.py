@@ -70,10 +70,10 @@ class Readout:
         Returns:
             (L + 1, d) float32: the node before propagation and after each layer.
         """
-        weights = np.sqrt(self.shares(own, edges)[0] * self._seen_from_tails(own, edges)).astype(np.float32)
+        weights = np.sqrt(self.shares(own, edges)[0] * self._tail_shares(own, edges)).astype(np.float32)
         out = [own.astype(np.float32)]
         for number, nodes in enumerate(self.arrays["layers"]):
-            out.append(self._aggregated(number, out[-1], np.einsum("m,md->d", weights, nodes[edges.tail])))
+            out.append(self._aggregate(number, out[-1], np.einsum("m,md->d", weights, nodes[edges.tail])))
         return np.stack(out)
 
     def combined(self, layers: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ class Readout:
         scaled = shares * np.exp(logits - logits.max())
         return scaled / scaled.sum(), float(np.log(scaled.sum()) + logits.max())
 
-    def _seen_from_tails(self, own: np.ndarray, edges: Edges) -> np.ndarray:
+    def _tail_shares(self, own: np.ndarray, edges: Edges) -> np.ndarray:
         """Computes each edge's share of its tail's attention, as one of the tail's edges or its first of the kind.
 
         Args:
@@ -149,7 +149,7 @@ class Readout:
             logits[of_relation] = (tail * np.tanh(head + vector)).sum(axis=1)
         return logits
 
-    def _aggregated(self, layer: int, node: np.ndarray, neighbourhood: np.ndarray) -> np.ndarray:
+    def _aggregate(self, layer: int, node: np.ndarray, neighbourhood: np.ndarray) -> np.ndarray:
         """Aggregates one node as reckg.model.joint.kgat.Aggregator."""
         if self.aggregator == "sum":
             return neighbourhood

@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 
 from reckg.arrays.extended_array import Array, ExtendedArray
-from reckg.arrays.extended_matrix import ExtendedMatrix, extended_matrix
+from reckg.arrays.extended_matrix import ExtendedMatrix, extend_matrix
 from reckg.bundle.bundle import Bundle
 from reckg.data.ids import IdMap
 from reckg.errors import DataError
-from reckg.inductive.embedder import Inductive, conformed
+from reckg.inductive.embedder import Inductive, conform_table
 from reckg.live.embed_items import NewItemEmbedder
 from reckg.live.live_bundle import LiveBundle
 from reckg.live.new_item import NewItem
@@ -45,7 +45,7 @@ def with_items(bundle: Bundle, new_items: pl.DataFrame) -> LiveBundle:
             f"{len(clash)} of {len(ids)} new items are in the bundle already (first: {clash[0]!r}): leave them out; "
             "'reckg run' takes changes of known items."
         )
-    rows = conformed(new_items, "item_id", inductive.item_kinds, "new items")
+    rows = conform_table(new_items, "item_id", inductive.item_kinds, "new items")
     added = NewItemEmbedder(bundle).embed(new_items)
     unknown = {item_id: list(item.unknown) for item_id, item in zip(ids, added, strict=True) if item.unknown}
     digest = hashlib.sha256(repr(ids).encode() + b"".join(item.vector.tobytes() for item in added)).hexdigest()[:8]
@@ -81,13 +81,13 @@ def grow(bundle: Bundle, rows: pl.DataFrame, added: Sequence[NewItem]) -> LiveBu
         items=pl.concat([base.items, pl.concat([before, more], how="diagonal_relaxed", rechunk=True)], rechunk=False),
         item_vectors=ExtendedArray(live.item_vectors, vectors),  # type: ignore[arg-type]
         index=ExtendedIndex(live.index, vectors),
-        features=_extended_tables(live.features, n, added),
-        inductive=_extended_inductive(live.embedder, added),
+        features=_extend_tables(live.features, n, added),
+        inductive=_extend_inductive(live.embedder, added),
         unavailable=np.union1d(live.unavailable, former).astype(np.int64),
     )
 
 
-def _extended_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Inductive:
+def _extend_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Inductive:
     """Adds items as nodes that histories may hold. Other nodes, and items that are embedded later, do not hear them."""
     arrays, m = dict(inductive.arrays), len(added)
     layers = np.stack([item.layers for item in added])
@@ -104,7 +104,7 @@ def _extended_inductive(inductive: Inductive, added: Sequence[NewItem]) -> Induc
     return inductive.extended(arrays, inductive.info["n_items"] + m)
 
 
-def _extended_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:
+def _extend_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) -> FeatureTables:
     """Adds the rows of new items to the feature tables.
 
     Args:
@@ -116,7 +116,7 @@ def _extended_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) ->
     square = (n + m, n + m)
     place = np.arange(n, n + m)
     length = [np.sqrt(np.square(item.rarity, dtype=np.float64).sum()) or 1 for item in added]
-    entities = extended_matrix(
+    entities = extend_matrix(
         tables.entities,
         (n + m, tables.entities.shape[1]),
         np.repeat(place, [len(item.entities) for item in added]),
@@ -134,10 +134,10 @@ def _extended_tables(tables: FeatureTables, n: int, added: Sequence[NewItem]) ->
         popular_score=np.append(tables.popular_score, np.zeros(m, dtype=np.float32)),
         entity_length=np.append(tables.entity_length, np.array(length, dtype=np.float32)),
         entities=entities,
-        cooccurrence=extended_matrix(tables.cooccurrence, square),
-        walk=extended_matrix(tables.walk, square),
+        cooccurrence=extend_matrix(tables.cooccurrence, square),
+        walk=extend_matrix(tables.walk, square),
         entity_neighbours=_with_neighbours(tables.entity_neighbours, n, added, "near_entities"),
-        linear=None if tables.linear is None else extended_matrix(tables.linear, square),
+        linear=None if tables.linear is None else extend_matrix(tables.linear, square),
         text_neighbours=None
         if tables.text_neighbours is None
         else _with_neighbours(tables.text_neighbours, n, added, "near_texts"),
@@ -149,7 +149,7 @@ def _with_neighbours(matrix: object, n: int, added: Sequence[NewItem], name: str
     item = np.repeat(np.arange(n, n + len(added)), [len(getattr(each, name)) for each in added])
     near, value = _concatenate(added, name), _concatenate(added, f"{name}_by")
     entries = np.concatenate([item, near]), np.concatenate([near, item]), np.concatenate([value, value])
-    return extended_matrix(matrix, (n + len(added), n + len(added)), *entries)
+    return extend_matrix(matrix, (n + len(added), n + len(added)), *entries)
 
 
 def _stack(base: Array, added: Sequence[NewItem], name: str) -> ExtendedArray:

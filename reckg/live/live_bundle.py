@@ -53,7 +53,7 @@ class LiveBundle(Bundle):
         return ChangedFilters(self)
 
     def _item_traits(self, diversity: Diversity) -> ItemTraits:
-        return changed_traits(self, diversity)
+        return compute_changed_traits(self, diversity)
 
     def titles(self, item_idx: np.ndarray) -> list[str]:
         titles = super().titles(item_idx)
@@ -77,7 +77,7 @@ def revise(bundle: Bundle, rows: Mapping[int, Mapping[str, Any]]) -> LiveBundle:
     return replace(live, revised={**live.revised, **rows})
 
 
-def changed_rows(bundle: LiveBundle) -> tuple[np.ndarray, pl.DataFrame]:
+def find_changed_rows(bundle: LiveBundle) -> tuple[np.ndarray, pl.DataFrame]:
     """Collects the rows that differ from the built bundle's: the revised ones and the added ones.
 
     Args:
@@ -99,7 +99,7 @@ class ChangedFilters(ItemFilters):
 
     def __init__(self, bundle: LiveBundle) -> None:
         self._base, self._n = bundle.built.item_filters, len(bundle.item_ids)
-        self._changed, rows = changed_rows(bundle)
+        self._changed, rows = find_changed_rows(bundle)
         columns = bundle.manifest.get("item_columns", {})
         self._more = ItemFilters(rows, IdMap(rows["item_id"], "item id"), columns)
 
@@ -121,7 +121,7 @@ class ChangedFilters(ItemFilters):
         return allowed
 
 
-def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
+def compute_changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
     """Computes the item traits of a live bundle. New values and providers get numbers after the existing ones.
 
     Args:
@@ -131,14 +131,14 @@ def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
         ConfigError: the items lack a column.
     """
     old = bundle.built.traits(diversity)
-    changed, rows = changed_rows(bundle)
+    changed, rows = find_changed_rows(bundle)
     new = item_traits(rows, np.empty((0, 0)), diversity)
     place = np.arange(len(bundle.item_ids))
     place[len(bundle.built.item_ids) :] = -1
     place[changed] = len(bundle.built.item_ids) + np.arange(len(changed))
     values, value_names, provider, provider_names = None, dict[str, int](), None, dict[str, int]()
     if old.values is not None and new.values is not None:
-        value_names, codes = _numbered(old.value_names, new.value_names)
+        value_names, codes = _number_names(old.value_names, new.value_names)
         width = len(value_names)
         parts = new.values.data, codes[new.values.indices], new.values.indptr
         more = sparse.csr_matrix(parts, shape=(new.values.shape[0], width))
@@ -147,12 +147,12 @@ def changed_traits(bundle: LiveBundle, diversity: Diversity) -> ItemTraits:
         wide = sparse.csr_matrix(parts, shape=(old.values.shape[0], width))
         values = sparse.vstack([wide, more, sparse.csr_matrix((1, width))], format="csr")[place]
     if old.provider is not None and new.provider is not None:
-        provider_names, codes = _numbered(old.provider_names, new.provider_names)
+        provider_names, codes = _number_names(old.provider_names, new.provider_names)
         provider = np.concatenate([old.provider, np.append(codes, -1)[new.provider], [-1]])[place]
     return ItemTraits(bundle.item_vectors, values, provider, list(value_names), list(provider_names))
 
 
-def _numbered(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
+def _number_names(old: Sequence[str], new: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
     """Numbers all names, the old ones first. Returns name to number, and (n,) numbers of the new names."""
     names = {name: code for code, name in enumerate(old)}
     return names, np.array([names.setdefault(name, len(names)) for name in new], dtype=np.int64)

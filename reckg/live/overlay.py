@@ -70,7 +70,7 @@ class Overlay:
         """Whether it holds so many rows of no use that it should be made anew, from all changes."""
         return len(self.grown.unavailable) >= MANY_FORMER
 
-    def applied(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
+    def apply(self, changes: Sequence[CatalogChange], embedded: Sequence[EmbeddedItem]) -> Overlay:
         """Applies more changes.
 
         Args:

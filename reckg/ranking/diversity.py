@@ -201,7 +201,7 @@ def _order(
         if traits.values is None:
             raise ConfigError("diversity.column: must name a column with the strategy 'calibrated'")
         mix = history_mix(history, user_idx, traits.values)
-        return calibrated_order(relevance(item_idx, score), item_idx, traits.values, mix, diversity.weight, m)
+        return order_calibrated(relevance(item_idx, score), item_idx, traits.values, mix, diversity.weight, m)
     if diversity.strategy == "provider":
         if traits.provider is None:
             raise ConfigError("diversity.provider_column: must name a column with the strategy 'provider'")
@@ -258,7 +258,7 @@ def mmr_order(value: np.ndarray, vectors: np.ndarray, weight: float, m: int) -> 
     return order
 
 
-def calibrated_order(
+def order_calibrated(
     value: np.ndarray, item_idx: np.ndarray, values: sparse.csr_matrix, mix: sparse.csr_matrix, weight: float, m: int
 ) -> np.ndarray:
     """Calibrates lists: each place takes the best (1 - weight) x score - weight x KL(mix || list).
@@ -277,7 +277,7 @@ def calibrated_order(
     Source: Steck 2018, doi:10.1145/3240323.3240372, with the greedy search given there.
     """
     n, rows = len(value), np.arange(len(value))
-    code, part = _padded_values(values, item_idx)
+    code, part = _pad_values(values, item_idx)
     wanted = mix.toarray()
     support, of_row = mix.indices, np.repeat(rows, np.diff(mix.indptr))
     p = wanted[rows[:, None, None], code] * (part > 0)
@@ -370,7 +370,7 @@ def _most_values(values: sparse.csr_matrix) -> int:
     return max(1, int(np.diff(values.indptr).max(initial=0)))
 
 
-def _padded_values(values: sparse.csr_matrix, item_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pad_values(values: sparse.csr_matrix, item_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Looks up the columns of ``values`` and their parts.
 
     They are as wide as the catalog's widest item, so that sums do not depend on the batch.

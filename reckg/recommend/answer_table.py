@@ -21,7 +21,7 @@ def text_table(items: Iterable[Row], notes: Sequence[str]) -> str:
     rank_width, id_width, score_width = (max(map(_width, column)) for column in (ranks, ids, scores))
     title_width = min(max(map(_width, titles)), WIDTH - rank_width - id_width - score_width - 6)
     lines = [
-        f"{rank:>{rank_width}}  {_padded(item_id, id_width)}  {_padded(title, title_width)}  {score:>{score_width}}"
+        f"{rank:>{rank_width}}  {_fit(item_id, id_width)}  {_fit(title, title_width)}  {score:>{score_width}}"
         for rank, item_id, title, score in zip(ranks, ids, titles, scores, strict=True)
     ]
     return "\n".join([*lines, *(_cut(note, WIDTH) for note in notes)])
@@ -63,7 +63,7 @@ def _cut(text: str, width: int) -> str:
     return text + "…"
 
 
-def _padded(text: str, width: int) -> str:
+def _fit(text: str, width: int) -> str:
     """Cuts a text to a width, or fills it up with spaces."""
     text = _cut(text, width)
     return text + " " * (width - _width(text))

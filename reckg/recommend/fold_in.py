@@ -99,7 +99,7 @@ def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     for number, request in enumerate(requests):
         user_idx = None if request.user_id is None else bundle.user_ids.get(request.user_id)
         found = [bundle.item_ids.get(item_id) for item_id in request.recent_items]
-        items, times, undated[number] = merged_history(bundle, user_idx, found, request.recent_times)
+        items, times, undated[number] = merge_history(bundle, user_idx, found, request.recent_times)
         vectors[number], unknown = inductive.embed_user(items, request.attributes, user_idx)
         histories.append(items)
         timestamps.append(times)
@@ -117,7 +117,7 @@ def fold_in(bundle: Bundle, requests: Sequence[UserRequest]) -> FoldedUsers:
     return FoldedUsers(vectors, history, features, unknown_items, unknown_attributes)
 
 
-def merged_history(
+def merge_history(
     bundle: Bundle, user_idx: int | None, found: Sequence[int | None], given: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Merges the bundle's history of a user with the recent items of a request.

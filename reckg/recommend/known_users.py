@@ -14,7 +14,7 @@ from reckg.recommend.fold_in import Users
 from reckg.recommend.trace import Trace
 from reckg.recommend.two_stage import best_items
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted, without_unavailable
-from reckg.retrieval.scored_items import ScoredItems, empty_result, resized
+from reckg.retrieval.scored_items import ScoredItems, empty_result, resize
 
 
 def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace: Trace | None = None) -> ScoredItems:
@@ -118,7 +118,7 @@ def similar_items(bundle: Bundle, item_idx: np.ndarray, k: int, allowed: np.ndar
         raise ValueError(f"k must be >= 1, got {k}")
     depth = min(k, len(bundle.item_ids))
     seen, allowed = without_unavailable(bundle, (np.arange(len(item_idx) + 1), item_idx), allowed, len(item_idx))
-    return resized(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=seen, allowed=allowed), k)
+    return resize(bundle.index.search(bundle.item_vectors[item_idx], depth, seen=seen, allowed=allowed), k)
 
 
 def _check_indices(idx: np.ndarray, n: int, name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from reckg.recommend.feature_values import feature_values
 from reckg.recommend.fold_in import FoldedUsers, UserRequest, fold_in
 from reckg.recommend.known_users import similar_items
 from reckg.recommend.rank_items import rank_items
-from reckg.recommend.requests import recommend_users, recommended_rows
+from reckg.recommend.requests import recommend_users, tabulate_answers
 from reckg.recommend.trace import Trace
 from reckg.recommend.wanted import Wanted
 from reckg.retrieval.filters import Filters
@@ -155,11 +155,11 @@ class Recommender:
         requests = [user if isinstance(user, UserRequest) else UserRequest(user) for user in users]
         allowed = self._allowed(filters)
         wanted = Wanted(k, exclude_seen, allowed=allowed, rerank=rerank, diversity=diversity)
-        parts = [recommended_rows(self.bundle, [], empty_result(0, k))]
+        parts = [tabulate_answers(self.bundle, [], empty_result(0, k))]
         for start in range(0, len(requests), BLOCK):
             block = requests[start : start + BLOCK]
             found = recommend_users(self.bundle, block, wanted).found
-            parts.append(recommended_rows(self.bundle, [request.user_id for request in block], found))
+            parts.append(tabulate_answers(self.bundle, [request.user_id for request in block], found))
         return pl.concat(parts)
 
     def rank_items(

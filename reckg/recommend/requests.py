@@ -102,7 +102,7 @@ def recommend_users(
     )
 
 
-def recommended_rows(bundle: Bundle, user_ids: Sequence[str | None] | pl.Series, found: ScoredItems) -> pl.DataFrame:
+def tabulate_answers(bundle: Bundle, user_ids: Sequence[str | None] | pl.Series, found: ScoredItems) -> pl.DataFrame:
     """Turns the lists of n users into a table.
 
     Args:

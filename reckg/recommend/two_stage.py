@@ -16,7 +16,7 @@ from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.fold_in import Users
 from reckg.recommend.trace import Trace
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted
-from reckg.retrieval.scored_items import ScoredItems, resized
+from reckg.retrieval.scored_items import ScoredItems, resize
 
 
 def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, trace: Trace) -> ScoredItems:
@@ -31,7 +31,7 @@ def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, t
     diversity = bundle.diversity if wanted.diversity is None else wanted.diversity
     found = None
     if wanted.rerank and bundle.ranker is not None:
-        found = _reranked(bundle, bundle.ranker, users, rows, wanted, trace)
+        found = _rerank_candidates(bundle, bundle.ranker, users, rows, wanted, trace)
         diversity = NO_DIVERSITY if found is None else diversity
     plain = diversity.strategy == "none"
     if found is None:
@@ -46,10 +46,10 @@ def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, t
         traits = bundle.traits(diversity)
         found = diversify(found, wanted.k, bundle.candidates, diversity, traits, users.history, rows)
     trace.deadline.end()
-    return resized(found, wanted.k)
+    return resize(found, wanted.k)
 
 
-def _reranked(
+def _rerank_candidates(
     bundle: Bundle, ranker: Ranker, users: Users, rows: np.ndarray, wanted: Wanted, trace: Trace
 ) -> ScoredItems | None:
     """Reranks the candidates of all sources; at least k columns. None: too little time is left.
@@ -79,7 +79,7 @@ def _reranked(
         found = ranker.rerank(candidates, features.reshape(-1, features.shape[2]))
         parts.append(_append_retrieval_order(bundle, scores, found, replace(wanted, left_out=left_out)))
     width = max((part.item_idx.shape[1] for part in parts), default=wanted.k)
-    parts = [resized(part, width) for part in parts]
+    parts = [resize(part, width) for part in parts]
     return ScoredItems(
         np.concatenate([np.zeros((0, width), dtype=np.int64), *(part.item_idx for part in parts)]),
         np.concatenate([np.zeros((0, width), dtype=np.float32), *(part.score for part in parts)]),
@@ -94,7 +94,7 @@ def _append_retrieval_order(bundle: Bundle, scores: UserScores, found: ScoredIte
     tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), wanted.left_out, wanted.allowed)
     order = np.sort(found.item_idx, axis=1)
     listed = hit_matrix(tail.item_idx, (np.concatenate([[0], np.cumsum(length)]), order[order >= 0]))
-    out = resized(found, max(k, found.item_idx.shape[1]))
+    out = resize(found, max(k, found.item_idx.shape[1]))
     for row in np.flatnonzero(length < k):
         more = np.flatnonzero(~listed[row] & (tail.item_idx[row] >= 0))[: k - length[row]]
         places = slice(length[row], length[row] + len(more))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reckg.arrays.ragged_rows import Rows, joined_rows, take_rows
+from reckg.arrays.ragged_rows import Rows, join_rows, take_rows
 from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import Diversity
 from reckg.recommend.fold_in import Users
@@ -55,7 +55,7 @@ class Wanted:
         left_out = self.left_out
         if self.exclude_seen:
             indptr, positions = users.history.rows(rows)
-            left_out = joined_rows((indptr, users.history.item_idx[positions]), left_out)
+            left_out = join_rows((indptr, users.history.item_idx[positions]), left_out)
         left_out, allowed = without_unavailable(bundle, left_out, self.allowed, len(rows))
         return replace(self, exclude_seen=False, left_out=left_out, allowed=allowed)
 
@@ -74,4 +74,4 @@ def without_unavailable(
         return left_out, bundle.available if allowed is None else allowed & bundle.available
     if not len(unavailable):
         return left_out, allowed
-    return joined_rows(left_out, (np.arange(n + 1) * len(unavailable), np.tile(unavailable, n))), allowed
+    return join_rows(left_out, (np.arange(n + 1) * len(unavailable), np.tile(unavailable, n))), allowed

@@ -346,13 +346,13 @@ def build_index(
     vectors = check_vectors(vectors)
     if len(vectors) == 0:  # nothing to train on
         return ItemIndex(import_faiss().IndexFlatIP(vectors.shape[1]), "flat", {})
-    used = _used_settings(len(vectors), kind, compression, settings)
+    used = _select_settings(len(vectors), kind, compression, settings)
     index = train_index(vectors, kind, compression, used, seed)
     gpu = copy_to_device(index, kind, device)
     return ItemIndex(index, kind, used, compression=compression, vectors=vectors, gpu=gpu)
 
 
-def _used_settings(n_items: int, kind: Kind, compression: Compression, given: IndexSettings) -> dict[str, int]:
+def _select_settings(n_items: int, kind: Kind, compression: Compression, given: IndexSettings) -> dict[str, int]:
     """Selects the settings of a kind, given or default. Raises TypeError for an unknown one."""
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:

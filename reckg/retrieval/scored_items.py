@@ -25,7 +25,7 @@ def empty_result(n: int, k: int) -> ScoredItems:
     return ScoredItems(np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32))
 
 
-def resized(found: ScoredItems, k: int) -> ScoredItems:
+def resize(found: ScoredItems, k: int) -> ScoredItems:
     """Copies lists into exactly k columns, cut or padded.
 
     Args:

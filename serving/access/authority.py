@@ -92,15 +92,17 @@ class Authority:
         prefix, _, rest = text.strip().partition("_")
         token_id, _, secret = rest.partition("_")
         if len(headers) > 1 or kind.lower() != "bearer" or prefix != TOKEN_PREFIX or not secret:
-            raise _unauthenticated(f"the metadata 'authorization' must be one 'Bearer {TOKEN_PREFIX}_<id>_<secret>'")
+            raise _make_unauthenticated(
+                f"the metadata 'authorization' must be one 'Bearer {TOKEN_PREFIX}_<id>_<secret>'"
+            )
         token = self._current().tokens.get(token_id)
         matches = hmac.compare_digest(hash_secret(secret), NO_HASH if token is None else token.sha256)
         if token is None or not matches:
-            raise _unauthenticated("the token is not known")
+            raise _make_unauthenticated("the token is not known")
         if token.expires is not None and token.expires.timestamp() <= self._now():
-            raise _unauthenticated("the token has expired")
+            raise _make_unauthenticated("the token has expired")
         if scope not in token.scopes:
-            raise _denied(scope)
+            raise _make_denied(scope)
         return token.principal
 
     def by_certificate(self, auth_context: Mapping[str, Iterable[bytes]], scope: str) -> str:
@@ -115,12 +117,12 @@ class Authority:
         """
         names = certificate_names(auth_context)
         if not names:
-            raise _unauthenticated("the call brings no token")
+            raise _make_unauthenticated("the call brings no token")
         known = self._current().certificates
         for name in names:
             if scope in known.get(name, ()):
                 return name
-        raise _denied(scope)
+        raise _make_denied(scope)
 
     def _current(self) -> Grants:
         with self._lock:
@@ -143,9 +145,9 @@ def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:
     return [name.decode("utf-8", "replace") for field in fields for name in auth_context.get(field, ())]
 
 
-def _unauthenticated(message: str) -> RefusedError:
+def _make_unauthenticated(message: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.UNAUTHENTICATED, message)
 
 
-def _denied(scope: str) -> RefusedError:
+def _make_denied(scope: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.PERMISSION_DENIED, f"this method needs the scope {scope!r}")

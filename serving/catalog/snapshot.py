@@ -99,7 +99,7 @@ class ServingState:
         if bundle.ranker is not None:
             bundle.ranker.compile()
         replay_golden_file(bundle, path / GOLDEN)
-        self._prepared = self._refreshed(Overlay.of(bundle))[0]
+        self._prepared = self._refresh_overlay(Overlay.of(bundle))[0]
 
     def commit(self) -> None:
         """Answers from the prepared bundle. Requests that began with the old bundle finish with it."""
@@ -135,7 +135,7 @@ class ServingState:
             before = self._overlay
             if before is None or self.store is None:
                 return
-            overlay, answered = self._refreshed(before)
+            overlay, answered = self._refresh_overlay(before)
             current = self.current
             if overlay is not before or current.stale_catalog == answered:
                 self._publish(overlay, answered, current.recommender if overlay.served is before.served else None)
@@ -150,7 +150,7 @@ class ServingState:
     def _take(self, overlay: Overlay, recommender: Recommender | None) -> None:
         """Serves another bundle with the store's latest changes."""
         with self._changing:
-            refreshed, answered = self._refreshed(overlay)
+            refreshed, answered = self._refresh_overlay(overlay)
             self._publish(refreshed, answered, recommender if refreshed is overlay else None)
 
     def _publish(self, overlay: Overlay, answered: bool, recommender: Recommender | None) -> None:
@@ -158,7 +158,7 @@ class ServingState:
         recommender, counts = recommender or Recommender(overlay.served), (overlay.added_count, overlay.blocked_count)
         self._current = Served(recommender, overlay.known_revision, not answered, *counts)
 
-    def _refreshed(self, overlay: Overlay) -> tuple[Overlay, bool]:
+    def _refresh_overlay(self, overlay: Overlay) -> tuple[Overlay, bool]:
         """Returns the overlay with the store's new changes, and whether the store answered."""
         if self.store is None:
             return overlay, True
@@ -172,4 +172,4 @@ class ServingState:
             embedded = self.store.embedded(overlay.base.version, sorted(waiting)) if waiting else []
         except StoreError:
             return overlay, False
-        return overlay.applied(changes, embedded), True
+        return overlay.apply(changes, embedded), True

@@ -91,7 +91,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         request_id = messages.read_request_id(request.request_id)
         response, answer = self._recommend(self.experiment, request, deadline, request_id)
         if self.log is not None:
-            self.log.record(_shown_answer(request, response, answer, int(self.clock())))
+            self.log.record(_make_served_record(request, response, answer, int(self.clock())))
         return response
 
     def BatchRecommend(
@@ -132,7 +132,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             messages.require("user_id", request.user_id)
         item_ids = messages.check_ids("item_ids", request.item_ids, messages.MAX_CANDIDATES)
         request_id = messages.read_request_id(request.request_id)
-        user = _requested_user(served, request, self._recorded_events(request, deadline))
+        user = _parse_user(served, request, self._read_events(request, deadline))
         ranked = served.recommender.rank_items(
             user.user_id, item_ids, **user.arguments(), with_features=request.include_feature_values, deadline=deadline
         )
@@ -163,11 +163,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
     ) -> tuple[pb.RecommendResponse, Answer]:
         k = messages.read_item_count(request.max_item_count, self.limits.max_items)
         filters, diversity = messages.read_filters(request), messages.read_diversity(request)
-        recorded = self._recorded_events(request, deadline)
+        recorded = self._read_events(request, deadline)
         users: dict[int, RequestedUser] = {}  # by snapshot: the bundles of two variants hold different events
 
         def recommend(served: Served, variant: VariantSettings | None, depth: int) -> Recommendations:
-            user = users[id(served)] = _requested_user(served, request, recorded)
+            user = users[id(served)] = _parse_user(served, request, recorded)
             of_variant = Diversity(variant.diversity) if variant is not None and variant.diversity else None
             return served.recommender.recommend(
                 user.user_id,
@@ -195,7 +195,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         fields = self._response_fields(answer.found, answer.served, users[id(answer.served)], request_id)
         return pb.RecommendResponse(items=items, variant=answer.variant, **fields), answer
 
-    def _recorded_events(self, request: Any, deadline: Deadline) -> Sequence[StoredEvent] | None:
+    def _read_events(self, request: Any, deadline: Deadline) -> Sequence[StoredEvent] | None:
         """Reads the user's recorded events; None if the store does not answer."""
         if not request.user_id or self.store is None:
             return ()
@@ -251,7 +251,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
         return deadline
 
 
-def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:
+def _parse_user(served: Served, request: Any, recorded: Sequence[StoredEvent] | None) -> RequestedUser:
     """Reads the user of a request.
 
     Args:
@@ -273,7 +273,7 @@ def _requested_user(served: Served, request: Any, recorded: Sequence[StoredEvent
     )
 
 
-def _shown_answer(
+def _make_served_record(
     request: pb.RecommendRequest, response: pb.RecommendResponse, answer: Answer, now: int
 ) -> ShownAnswer:
     """Makes the served log's record of an answer."""

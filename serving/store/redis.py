@@ -139,12 +139,12 @@ class RedisStore:
         for event in events:
             payload = [event.event_id, event.item_id, event.time, event.weight, event.type, event.request_id]
             arguments += [event.event_id, event.user_id, event.time, _to_json(payload)]
-        with translated_errors():
+        with translate_errors():
             return [bool(new) for new in self._record(keys=[self._prefix], args=arguments)]
 
     def user_events(self, user_id: str) -> list[StoredEvent]:
         cutoff = int(int(self._clock()) - self._kept_s)
-        with translated_errors():
+        with translate_errors():
             lines = self._of_user(keys=[f"{self._prefix}user:{user_id}"]).splitlines()
         rows = [line[28:] for line in lines if int(line[16:28]) >= cutoff][-self._per_user :]
         return [StoredEvent(row[0], user_id, *row[1:]) for row in json.loads(b"[%b]" % b",".join(rows))]
@@ -156,17 +156,17 @@ class RedisStore:
         for change in changes:
             item = None if change.item is None else dict(change.item)
             arguments += [_field(change), _to_json([change.kind, item])]
-        with translated_errors():
+        with translate_errors():
             return int(self._change(keys=[self._prefix], args=arguments))
 
     def catalog_revision(self) -> int:
-        with translated_errors():
+        with translate_errors():
             return int(self._reader.get(f"{self._prefix}revision") or 0)
 
     def catalog_changes(self, after: int = 0) -> list[CatalogChange]:
         latest = self.catalog_revision()
         names = self._prefix + "catalog"
-        with translated_errors():
+        with translate_errors():
             fields = self._reader.zrangebyscore(f"{names}:revisions", after + 1, latest)
             values: list[bytes | None] = []
             for start in range(0, len(fields), FIELDS_AT_ONCE):
@@ -183,14 +183,14 @@ class RedisStore:
 
     def put_embedded(self, bundle_version: str, items: Sequence[EmbeddedItem]) -> None:
         arguments = [part for item in items for part in (item.item_id, item.revision, item.data)]
-        with translated_errors():
+        with translate_errors():
             self._put(keys=[f"{self._prefix}embedded:{bundle_version}"], args=arguments)
 
     def embedded(self, bundle_version: str, item_ids: Sequence[str]) -> list[EmbeddedItem]:
         found = []
         for start in range(0, len(item_ids), FIELDS_AT_ONCE):
             part = list(item_ids[start : start + FIELDS_AT_ONCE])
-            with translated_errors():
+            with translate_errors():
                 values = self._reader.hmget(f"{self._prefix}embedded:{bundle_version}", part)
             for item_id, value in zip(part, values, strict=True):
                 if value is not None:
@@ -200,7 +200,7 @@ class RedisStore:
 
     def compact(self, now: int, keep_bundles: Sequence[str]) -> None:
         kept = {f"{self._prefix}embedded:{version}".encode() for version in keep_bundles}
-        with translated_errors():
+        with translate_errors():
             old = [key for key in self._writer.scan_iter(f"{self._prefix}embedded:*") if key not in kept]
             if old:
                 self._writer.unlink(*old)
@@ -230,7 +230,7 @@ class RedisStore:
         """
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         found: dict[str, str | None] = dict.fromkeys(wanted)
-        with translated_errors():
+        with translate_errors():
             try:
                 for name in wanted:
                     found[name] = self._writer.config_get(name).get(name)
@@ -298,7 +298,7 @@ def _field(change: CatalogChange) -> str:
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turns redis-py's errors into StoreErrors without the data of the command."""
     try:
         yield

@@ -132,7 +132,7 @@ def measure_workers(n: int, rounds: int, seed: int) -> dict[str, float]:
             changes = [CatalogChange(f"n{number}-{each}", "upsert", ITEM, number) for each in range(count)]
             made = [EmbeddedItem(change.item_id, number, _embedded(n, rng)) for change in changes]
             began = time.process_time()
-            grown = overlay.applied(changes, made)
+            grown = overlay.apply(changes, made)
             cpu.append(1000 * (time.process_time() - began))
         figures[f"apply_{count}_cpu_ms"] = statistics.median(cpu)
         overlay = grown

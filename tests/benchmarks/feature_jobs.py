@@ -27,7 +27,7 @@ from reckg.data.clean import clean_interactions
 from reckg.data.history import History
 from reckg.data.ids import code_ids
 from reckg.data.split import split_interactions
-from reckg.pipeline.stages.build_graph import build_graph, indexed_interactions, places_in, taken
+from reckg.pipeline.stages.build_graph import build_graph, index_interactions, places_in, taken
 from reckg.ranking.tables.columns import DAY, RECENT_SHARES, item_age, item_popularity, user_recency
 from tests.benchmarks.events import write_events
 from tests.benchmarks.measure import Result, beside, finish, in_a_process, parser, peak_gb
@@ -44,7 +44,7 @@ def reckg_features(folder: Path) -> Features:
     split = split_interactions(cleaned, kind="global-time", valid=VALID, test=TEST, time="utc", seed=0)
     interactions = split.frame.collect(engine="streaming")
     users, items = taken(interactions["user_id"], coded.user_id), taken(interactions["item_id"], coded.item_id)
-    indexed = indexed_interactions(interactions, (places_in(coded.user_id, users), places_in(coded.item_id, items)))
+    indexed = index_interactions(interactions, (places_in(coded.user_id, users), places_in(coded.item_id, items)))
     history = History.from_interactions(indexed.filter(pl.col("split") == "train"), len(users))
     now = int(history.timestamp.max())
     overall, recent, _, trend = item_popularity(history, len(items), now)

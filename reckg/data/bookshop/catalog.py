@@ -71,7 +71,7 @@ class Catalog:
 def make_catalog(n: int, rng: np.random.Generator) -> Catalog:
     """Draws n books by about n / 6 authors. No Python object is made per book."""
     authors = _make_authors(max(4, n // BOOKS_PER_AUTHOR), rng)
-    author = np.sort(_weighted(rng, authors.fame**0.5, n))
+    author = np.sort(_draw_by_weight(rng, authors.fame**0.5, n))
     series, volume, size = _make_series(author, rng)
     released = _release_dates(n, series, rng)
     # Books stand by author so far; from here on in random order, so that an index says nothing.
@@ -104,7 +104,7 @@ def make_catalog(n: int, rng: np.random.Generator) -> Catalog:
 
 
 def _make_authors(n: int, rng: np.random.Generator) -> Authors:
-    genre = _weighted(rng, 1 / (np.arange(N_GENRES) + 4), n)
+    genre = _draw_by_weight(rng, 1 / (np.arange(N_GENRES) + 4), n)
     usual = _usual_themes()[genre]
     themes = np.where(rng.random((n, 2)) < 0.5, _one_of_each(usual, 2, rng), rng.integers(0, N_THEMES, (n, 2)))
     # A movement leans to some genres; authors learn from an earlier one of their own movement.
@@ -192,7 +192,7 @@ def _one_of_each(choices: np.ndarray, columns: int, rng: np.random.Generator) ->
     return np.take_along_axis(choices, pick, axis=1)
 
 
-def _weighted(rng: np.random.Generator, weight: np.ndarray, n: int) -> np.ndarray:
+def _draw_by_weight(rng: np.random.Generator, weight: np.ndarray, n: int) -> np.ndarray:
     """Draws (n,) indices in proportion to ``weight``."""
     cumulative = np.cumsum(weight)
     found = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")

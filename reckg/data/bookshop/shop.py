@@ -142,13 +142,13 @@ class Bookshop:
         age = rng.choice(len(words.AGE_BANDS), n, p=[0.08, 0.17, 0.24, 0.25, 0.16, 0.10])
         country = rng.choice(len(words.COUNTRIES), n, p=[0.28, 0.06, 0.14, 0.18, 0.12, 0.09, 0.07, 0.06])
         likes = np.array([[a in genre.ages for genre in words.GENRES] for a in range(len(words.AGE_BANDS))])
-        genre_rank = _ranked(1.1 * likes[age] + rng.gumbel(size=(n, N_GENRES)), 4)
+        genre_rank = _rank_top(1.1 * likes[age] + rng.gumbel(size=(n, N_GENRES)), 4)
         usual = np.zeros((N_GENRES, N_THEMES))
         for g, genre in enumerate(words.GENRES):
             usual[g, list(genre.themes)] = 1.0
         lean = usual[genre_rank[:, 0]] + 0.6 * usual[genre_rank[:, 1]]
-        theme_rank = _ranked(1.2 * lean + rng.gumbel(size=(n, N_THEMES)), 6)
-        movement_rank = _ranked(self.at_home[country] + rng.gumbel(size=(n, N_MOVEMENTS)), 3)
+        theme_rank = _rank_top(1.2 * lean + rng.gumbel(size=(n, N_THEMES)), 6)
+        movement_rank = _rank_top(self.at_home[country] + rng.gumbel(size=(n, N_MOVEMENTS)), 3)
         movement = _table([(movement_rank, (1.0, 0.6, 0.0))] * 2, N_MOVEMENTS)
         reads = np.full((len(words.COUNTRIES), len(words.LANGUAGES)), -1.0, dtype=np.float32)
         for c, languages in enumerate(words.COUNTRIES.values()):
@@ -187,7 +187,7 @@ class Bookshop:
         known = self.books.author[np.maximum(book, 0)]
         shared = (authors.themes[known][:, :, :, None] == themes[:, None, None, :4]).any(axis=(2, 3))
         score = 1.5 * shared + 2.0 * movement[np.arange(n)[:, None], authors.movement[known]]
-        best = np.take_along_axis(known, _ranked(score + rng.gumbel(size=score.shape), FAVOURITE_AUTHORS), axis=1)
+        best = np.take_along_axis(known, _rank_top(score + rng.gumbel(size=score.shape), FAVOURITE_AUTHORS), axis=1)
         model = authors.influenced_by[best[:, 0]]
         best[:, -1] = np.where(model >= 0, model, best[:, -1])
         return best
@@ -245,10 +245,10 @@ class Bookshop:
         at = popular
         out[:, at : at + SHELF_NEW] = self.arrivals[np.maximum(newest - 1 - back, 0)]
         at += SHELF_NEW
-        favourite = _ranked(readers.genre, 3)[row]
+        favourite = _rank_top(readers.genre, 3)[row]
         out[:, at : at + SHELF_GENRE] = self.by_genre.draw(np.repeat(favourite, SHELF_GENRE // 3, axis=1), rng)
         at += SHELF_GENRE
-        favourite = _ranked(readers.theme, 4)[row]
+        favourite = _rank_top(readers.theme, 4)[row]
         out[:, at : at + SHELF_THEME] = self.by_theme.draw(np.repeat(favourite, SHELF_THEME // 4, axis=1), rng)
         at += SHELF_THEME
         favourite = readers.authors[user]
@@ -331,7 +331,7 @@ def _user_id(user: pl.Expr) -> pl.Expr:
     return pl.format("u{}", (user + 1).cast(pl.String).str.zfill(7)).alias("user_id")
 
 
-def _ranked(score: np.ndarray, k: int) -> np.ndarray:
+def _rank_top(score: np.ndarray, k: int) -> np.ndarray:
     """Returns (n, k) columns of the k highest scores of each row, best first."""
     return np.asarray(np.argsort(-score, axis=1, kind="stable")[:, :k])
 

@@ -38,8 +38,10 @@ def import_recbole(src: Path, *, name: str | None = None) -> NotedDataset:
     interactions = _interactions(folder, stem, notes)
     items, item_columns = _attributes(folder / f"{stem}.item", "item_id", notes)
     users, user_columns = _attributes(folder / f"{stem}.user", "user_id", notes)
-    triples = _renamed(folder / f"{stem}.kg", {"head_id": "head", "relation_id": "relation", "tail_id": "tail"}, notes)
-    links = _renamed(folder / f"{stem}.link", {"item_id": "item_id", "entity_id": "entity"}, notes)
+    triples = _rename_columns(
+        folder / f"{stem}.kg", {"head_id": "head", "relation_id": "relation", "tail_id": "tail"}, notes
+    )
+    links = _rename_columns(folder / f"{stem}.link", {"item_id": "item_id", "entity_id": "entity"}, notes)
     raw = RawTables(
         name=stem,
         interactions=interactions,
@@ -138,7 +140,7 @@ def _attributes(path: Path, key: str, notes: list[str]) -> tuple[Table | None, C
     return chosen, kinds
 
 
-def _renamed(path: Path, names: dict[str, str], notes: list[str]) -> Table | None:
+def _rename_columns(path: Path, names: dict[str, str], notes: list[str]) -> Table | None:
     if not path.exists():
         return None
     table, types = _open_atomic(path, notes)

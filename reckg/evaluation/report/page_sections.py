@@ -21,11 +21,11 @@ from reckg.evaluation.report.svg import Mark, dot_plot
 from reckg.evaluation.report.words import (
     BEYOND,
     beyond_figure,
+    choose_plotted_metrics,
     first_titles,
     headline_metrics,
     metric_label,
     p_words,
-    plotted_metrics,
     value_words,
 )
 from reckg.evaluation.slices import Slice, SliceRow, WorstRow
@@ -63,7 +63,7 @@ def systems_section(report: WrittenReport) -> str:
         dot_plot(
             metric_label(metric), [(s["label"], [mark(s["test"][metric], kind(n, s))]) for n, s in systems.items()]
         )
-        for metric in plotted_metrics(report)
+        for metric in choose_plotted_metrics(report)
     ]
     metrics = list(next(iter(systems.values()))["test"])
 
@@ -91,7 +91,7 @@ def new_items_section(report: WrittenReport) -> str:
     if part is None:
         return ""
     systems, ks = part["systems"], report["protocol"]["k"]
-    shown = [m for m in plotted_metrics(report) if m in next(iter(systems.values()))["test"]]
+    shown = [m for m in choose_plotted_metrics(report) if m in next(iter(systems.values()))["test"]]
     hits = [f"hit@{metric.split('@')[1]}" for metric in shown if metric.startswith("ndcg")]
     places = [f"exposure@{k}" for k in ks]
 
@@ -116,7 +116,7 @@ def new_items_section(report: WrittenReport) -> str:
 
 def differences_section(report: WrittenReport) -> str:
     systems, comparisons = report["systems"], report["comparisons"]
-    metrics, primary = plotted_metrics(report), report["protocol"]["primary_metric"]
+    metrics, primary = choose_plotted_metrics(report), report["protocol"]["primary_metric"]
     # A system far below the others would squeeze their rows, and is left to the table.
     level = systems["reckg"]["test"][primary]["mean"]
     plotted = [

@@ -38,7 +38,7 @@ def metric_label(metric: str) -> str:
     return f"{name.upper() if name in UPPER else name.capitalize()}@{k}"
 
 
-def plotted_metrics(report: Report) -> list[str]:
+def choose_plotted_metrics(report: Report) -> list[str]:
     """Lists NDCG and recall at the first two cut-offs."""
     ks = report["protocol"]["k"]
     wanted = [k for k in (10, 20) if k in ks] or sorted(ks)[:2]

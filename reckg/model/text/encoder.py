@@ -164,10 +164,10 @@ class TextEncoder(nn.Module):
         self.register_buffer("vectors", torch.zeros(len(texts), self.dim, device=device), persistent=False)
         self._hidden: np.ndarray | None = None
         if policy in ("top-k", "lora") and self._upper_layers_stand_alone():
-            self._hidden = self._cached("hidden", cache, progress)
+            self._hidden = self._read_cache("hidden", cache, progress)
             self.refresh(progress)
         else:
-            vectors = self._cached("vectors", cache, progress)
+            vectors = self._read_cache("vectors", cache, progress)
             self.vectors.copy_(torch.from_numpy(np.array(vectors, dtype=np.float32)))
 
     @property
@@ -186,7 +186,7 @@ class TextEncoder(nn.Module):
         first = 0 if self.trains and self._hidden is None else min(self.first_trainable, len(layers) - 1)
         return 3 * sum(p.numel() for layer in layers[first:] for n, p in layer.named_parameters() if "lora_" not in n)
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
+    def list_trained_parameters(self) -> dict[str, nn.Parameter]:
         """Lists the parameters that a step changes, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
@@ -283,7 +283,7 @@ class TextEncoder(nn.Module):
         return torch.allclose(pool(found, mask), pool(states.last_hidden_state, mask), atol=1e-4)
 
     @torch.no_grad()
-    def _cached(self, content: str, cache: Path, progress: Any) -> np.ndarray:
+    def _read_cache(self, content: str, cache: Path, progress: Any) -> np.ndarray:
         """Reads the vectors or hidden states before training from the cache, or computes them.
 
         Args:

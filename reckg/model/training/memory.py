@@ -122,15 +122,15 @@ def _step(sizes: Sizes, propagation: str) -> float:
     if propagation == "full":
         arrays = (2 + 3 * sizes.layers if sizes.cuda else 5 + 2.5 * sizes.layers) + more * sizes.layers
         text = float(sizes.items * (8 * sizes.text_dim + 6 * row)) if sizes.text_dim else 0.0
-        rows = 2 * row * _drawn(sizes) if drawn else 0
+        rows = 2 * row * _count_drawn(sizes) if drawn else 0
         return batch + scores + rows + arrays * row * sizes.nodes + 2 * row * sizes.id_rows + text
-    hops = sampled_nodes(sizes)
+    hops = estimate_nodes(sizes)
     sampled_edges = sum(2 * sizes.fanout * n for n in hops[:-1])
     text = min(hops[-1], sizes.items) * (4 * 4 * sizes.text_dim + 6 * row) if sizes.text_dim else 0
     return batch + scores + 6 * row * hops[-1] + (3.5 + more) * row * sum(hops[:-1]) + 60 * sampled_edges + text
 
 
-def sampled_nodes(sizes: Sizes) -> list[float]:
+def estimate_nodes(sizes: Sizes) -> list[float]:
     """Estimates the nodes of a step's neighbourhood, hop by hop from the seeds on.
 
     It is an upper bound, because popular nodes are met more than once.
@@ -140,7 +140,7 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
     """
     users = float(min(sizes.users, sizes.batch))
     entities = 0.0
-    items = _distinct(sizes.batch * (1 + sizes.history) + _drawn(sizes), sizes.items)
+    items = _distinct(sizes.batch * (1 + sizes.history) + _count_drawn(sizes), sizes.items)
     found = [users + items]
     per_item = min(sizes.fanout, sizes.interactions / max(sizes.items, 1))
     for _ in range(sizes.layers):
@@ -156,7 +156,7 @@ def sampled_nodes(sizes: Sizes) -> list[float]:
     return found
 
 
-def _drawn(sizes: Sizes) -> int:
+def _count_drawn(sizes: Sizes) -> int:
     """Counts the items that a step's examples are scored against, anew for each group that shares its items."""
     return sizes.candidates * math.ceil(sizes.batch / SHARING)
 
@@ -175,7 +175,7 @@ def _embedding(sizes: Sizes) -> float:
     return 5.2 * row * sizes.nodes if sizes.cuda else 3.3 * row * sizes.nodes + 300e6
 
 
-def derived_batch(interactions: int) -> int:
+def choose_batch(interactions: int) -> int:
     """Derives the batch size: at least BATCH, about STEPS steps an epoch, a multiple of 1,024."""
     return max(BATCH, math.ceil(interactions / STEPS / 1024) * 1024)
 
@@ -221,7 +221,7 @@ def choose_plan(sizes: Sizes, *, propagation: str, held: int, budget: int, softm
 
 
 def _batches(interactions: int, way: str) -> list[int]:
-    found = [derived_batch(interactions) if way == "full" else BATCH]
+    found = [choose_batch(interactions) if way == "full" else BATCH]
     while found[-1] > BATCH:
         found.append(max(BATCH, found[-1] // 2))
     return found

@@ -78,7 +78,7 @@ def make_optimizer(model: JointModel, schedule: Schedule, sampler: NeighbourSamp
     Args:
         sampler: given, only the rows of the ID table that a step has read are updated.
     """
-    text = list(model.text.trained_parameters().values()) if model.text is not None else []
+    text = list(model.text.list_trained_parameters().values()) if model.text is not None else []
     in_text = {id(parameter) for parameter in text}
     graph = [p for p in model.parameters() if p.requires_grad and id(p) not in in_text]
     groups = [{"params": graph, "peak": schedule.learning_rate}, {"params": text, "peak": schedule.text_learning_rate}]
@@ -162,7 +162,7 @@ def train_step(
     return parts
 
 
-def trained_state(model: JointModel) -> dict[str, torch.Tensor]:
+def collect_trained_state(model: JointModel) -> dict[str, torch.Tensor]:
     """Collects the tensors that training changes, and the IDs that it knows."""
     return {n: t for n, t in model.state_dict().items() if not n.startswith("text.")} | {
         f"text.{name}": tensor for name, tensor in _text_tensors(model).items()
@@ -170,12 +170,12 @@ def trained_state(model: JointModel) -> dict[str, torch.Tensor]:
 
 
 def load_trained_state(model: JointModel, state: dict[str, torch.Tensor]) -> None:
-    """Puts back a state that trained_state collected.
+    """Puts back a state that collect_trained_state collected.
 
     Raises:
         ArtifactError: the state is another model's.
     """
-    expected = trained_state(model)
+    expected = collect_trained_state(model)
     wrong = [n for n in expected.keys() | state.keys() if n not in state or n not in expected]
     wrong += [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
     if wrong:
@@ -300,7 +300,7 @@ def _validate(
     now.since_best += 1
     if score > now.best_score:
         now.best_score, now.best_epoch, now.since_best = score, now.epoch + 1, 0
-        checkpoint.save_tensors(trained_state(model), folder / "model.safetensors")
+        checkpoint.save_tensors(collect_trained_state(model), folder / "model.safetensors")
     return score
 
 
@@ -308,7 +308,7 @@ def _text_tensors(model: JointModel) -> dict[str, torch.Tensor]:
     """Collects the text encoder's trained tensors, and its vectors, so that the validated vectors are served."""
     if model.text is None or not model.text.trains:
         return {}
-    return model.text.trained_parameters() | {"vectors": model.text.vectors}
+    return model.text.list_trained_parameters() | {"vectors": model.text.vectors}
 
 
 def _save(
@@ -322,7 +322,7 @@ def _save(
     generator: torch.Generator,
 ) -> None:
     """Writes a checkpoint."""
-    state = checkpoint.with_prefix("model", trained_state(model))
+    state = checkpoint.with_prefix("model", collect_trained_state(model))
     state |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
     state |= checkpoint.with_prefix("average", average.values)
     state |= {"random/global": torch.get_rng_state(), "random/sampling": generator.get_state()}

@@ -81,8 +81,8 @@ def measure_all(
         if new is not None and name != "retrieval":  # without a ranker retrieval is the served system
             measured.among[name] = evaluate_among(scores, new, test.held, ks, chance)
 
-    whole = own_systems(bundle, test.held, n_items)
-    for name, (recommend, described) in own_systems(bundle, test.held, max(ks)).items():
+    whole = list_own_systems(bundle, test.held, n_items)
+    for name, (recommend, described) in list_own_systems(bundle, test.held, max(ks)).items():
         measure(name, recommend, order_as_scores(whole[name][0], n_items), described)
     for name, fit in baseline_fits(config, run, test, popularity).items():
         fitting = perf_counter()
@@ -119,7 +119,7 @@ def bundle_at_test_time(config: Config, run: Path, test: RunData) -> Bundle:
     )
 
 
-def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
+def list_own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
     """Lists reckg as served and its parts alone, by the names of the report.
 
     Args:
@@ -152,12 +152,12 @@ def own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]:
         "retrieval": (retrieval, index),
         **{
             f"source_{name}": (partial(source, name), {"candidates": depth})
-            for name, depth in own_sources(bundle).items()
+            for name, depth in count_own_sources(bundle).items()
         },
     }
 
 
-def own_sources(bundle: Bundle) -> dict[str, int]:
+def count_own_sources(bundle: Bundle) -> dict[str, int]:
     """Counts the candidates of every source in use but the vectors, which the report calls retrieval."""
     depths = {} if bundle.ranker is None else bundle.ranker.depths
     return {name: depth for name, depth in depths.items() if name != "vectors"}

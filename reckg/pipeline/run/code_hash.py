@@ -31,7 +31,7 @@ def code_sha256(module: str) -> str:
     Comments, docstrings and the layout of lines change no result and do not count.
     """
     digest = hashlib.sha256()
-    for path in sorted(_imported_files(module)):
+    for path in sorted(_find_imported_files(module)):
         digest.update(f"{path.relative_to(ROOT)} {source_sha256(path.read_text(encoding='utf-8'))}\n".encode())
     return digest.hexdigest()
 
@@ -57,7 +57,7 @@ def _is_text(statement: ast.AST) -> bool:
     )
 
 
-def _imported_files(module: str) -> set[Path]:
+def _find_imported_files(module: str) -> set[Path]:
     waiting, seen, files = [module], set(_NO_RESULT), set()
     while waiting:
         name = waiting.pop()
@@ -67,12 +67,12 @@ def _imported_files(module: str) -> set[Path]:
         path = _source_file(name)
         if path is not None:
             files.add(path)
-            waiting += imported_modules(path.read_text(encoding="utf-8"))
+            waiting += find_imported_modules(path.read_text(encoding="utf-8"))
     return files
 
 
 @cache
-def imported_modules(source: str) -> tuple[str, ...]:
+def find_imported_modules(source: str) -> tuple[str, ...]:
     """Names the modules of reckg and jobs that a source text imports, at the top or inside functions."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):

@@ -19,7 +19,7 @@ from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
 from reckg.data.split import Split, split_interactions
 from reckg.data.split_checks import check_split
 from reckg.graph.numbering import number_nodes
-from reckg.graph.recency import derived_half_life
+from reckg.graph.recency import derive_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
 from reckg.pipeline.run.folder import write_json
 from reckg.pipeline.run.state import StageCounts
@@ -56,7 +56,7 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
     places = places_in(coded.user_id, users), places_in(coded.item_id, items)
-    indexed = indexed_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
+    indexed = index_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
     indexed.write_parquet(folder / "interactions.parquet")
     half_life = _half_life(indexed, len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
@@ -148,7 +148,7 @@ def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
     )["place"]
 
 
-def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
+def index_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
     """Sorts interactions by user, time and item, and replaces codes by indices.
 
     Args:
@@ -167,7 +167,7 @@ def indexed_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl
 def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:
     """Derives the half-life of an interaction's weight from the training histories."""
     training = interactions.filter(pl.col("split") == "train")
-    return derived_half_life(History.from_interactions(training, n_users), n_items)
+    return derive_half_life(History.from_interactions(training, n_users), n_items)
 
 
 def _write_graph(

@@ -19,16 +19,16 @@ from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.pipeline.run.folder import STATES, Prepared, read_prepared
 from reckg.pipeline.run.state import StageCounts
 from reckg.pipeline.training.model_inputs import load_graph, served_half_life
-from reckg.pipeline.training.refresh import refreshed
-from reckg.pipeline.training.trained_model import TrainedModel, load_weights, untrained_model
+from reckg.pipeline.training.refresh import refresh_model
+from reckg.pipeline.training.trained_model import TrainedModel, build_untrained_model, load_weights
 
 
 def embed(config: Config, data: Path, run: Path) -> StageCounts:
     """Writes the unit vectors embeddings/{train,test,serving}.safetensors, embeddings/inductive/, and the text encoder.
 
     The three differ in the interactions that the graph holds; for test time and service the model is trained on over
-    them (`refreshed`). With texts, also embeddings/text.safetensors: the encoder's vectors of the items' texts before
-    training, for ranking and the evaluation's text kNN.
+    them (`refresh_model`). With texts, also embeddings/text.safetensors: the encoder's vectors of the items' texts
+    before training, for ranking and the evaluation's text kNN.
 
     Args:
         config: of the run.
@@ -40,7 +40,7 @@ def embed(config: Config, data: Path, run: Path) -> StageCounts:
     prepared = read_prepared(run)
     half_life = served_half_life(run)
     trained_on = load_graph(run, prepared, config, "train", half_life=half_life)
-    model = untrained_model(config, run, prepared, trained_on)
+    model = build_untrained_model(config, run, prepared, trained_on)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
     if model.text is not None:
@@ -48,7 +48,7 @@ def embed(config: Config, data: Path, run: Path) -> StageCounts:
     trained = load_weights(model, run)
     for name in STATES:
         graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
-        now = trained if name == "train" else refreshed(config, run, prepared, trained, name)
+        now = trained if name == "train" else refresh_model(config, run, prepared, trained, name)
         tensors = now.attend(graph)
         if name == "serving":
             if now.model.text is not None:
@@ -68,7 +68,7 @@ def embed_train(config: Config, run: Path) -> None:
     """
     prepared = read_prepared(run)
     graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
-    model = untrained_model(config, run, prepared, graph)
+    model = build_untrained_model(config, run, prepared, graph)
     (run / "embeddings").mkdir(exist_ok=True)
     if model.text is not None:
         write_tensors(run / "embeddings" / "text.safetensors", {"items": model.text.vectors.cpu().numpy()})

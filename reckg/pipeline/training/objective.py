@@ -35,7 +35,7 @@ def objective_of(config: Config, model: JointModel, tensors: GraphTensors, prepa
     generator = torch.Generator().manual_seed(config.run.seed)
     return Objective(
         loss=training_loss(config, model.n_items, plan),
-        temperature=settings.temperature or derived_temperature(len(history.item_idx) / max(model.n_users, 1)),
+        temperature=settings.temperature or derive_temperature(len(history.item_idx) / max(model.n_users, 1)),
         negatives=settings.negatives,
         popularity_correction=settings.popularity_correction,
         kg_loss=settings.kg_loss,
@@ -51,7 +51,7 @@ def objective_of(config: Config, model: JointModel, tensors: GraphTensors, prepa
     )
 
 
-def derived_temperature(interactions_per_user: float) -> float:
+def derive_temperature(interactions_per_user: float) -> float:
     """Short histories say less each, and bear a sharper softmax: chosen on the validation parts of three data sets."""
     return min(max(0.1 * math.sqrt(interactions_per_user / 10), 0.07), 0.25)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from reckg.config.run_config import Config
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.linear.spectral import fit_spectral, with_shares
-from reckg.model.training.train import continue_training, load_trained_state, trained_state
+from reckg.model.training.train import collect_trained_state, continue_training, load_trained_state
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.training.model_inputs import build_model, load_graph
 from reckg.pipeline.training.objective import objective_of, schedule_of
@@ -30,7 +30,7 @@ def refresh_epochs(config: Config, run: Path) -> int:
     return max(1, round(int(_training_figures(run)["best_epoch"]) / SHARE))
 
 
-def refreshed(config: Config, run: Path, prepared: Prepared, trained: TrainedModel, state: str) -> TrainedModel:
+def refresh_model(config: Config, run: Path, prepared: Prepared, trained: TrainedModel, state: str) -> TrainedModel:
     """Trains a copy of the trained model further over the interactions known in a state.
 
     Nodes whose first interaction is newer than training get an ID of their own. The linear part is fitted anew, with
@@ -51,7 +51,7 @@ def refreshed(config: Config, run: Path, prepared: Prepared, trained: TrainedMod
     graph = load_graph(run, later, config, "train")
     newer = build_model(config, run, later, graph, device)
     has_id = newer.known.clone()
-    load_trained_state(newer, trained_state(trained.model))
+    load_trained_state(newer, collect_trained_state(trained.model))
     newer.known.copy_(has_id)
     tensors = GraphTensors(graph, device)
     plan = fitting_plan(config, run, later, device)

@@ -43,16 +43,16 @@ class TrainedModel:
         return tensors
 
 
-def trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> TrainedModel:
+def load_trained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> TrainedModel:
     """Loads the model of the run's best epoch, on its device.
 
     Args:
         trained_on: the graph of the state train.
     """
-    return load_weights(untrained_model(config, run, prepared, trained_on), run)
+    return load_weights(build_untrained_model(config, run, prepared, trained_on), run)
 
 
-def untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
+def build_untrained_model(config: Config, run: Path, prepared: Prepared, trained_on: KnowledgeGraph) -> JointModel:
     torch.set_num_threads(n_threads(config))
     torch.manual_seed(config.run.seed)
     return build_model(config, run, prepared, trained_on, pick_device(config))

@@ -78,13 +78,13 @@ def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarra
             for place, values in enumerate(compute(pairs), first):
                 columns[place] = values
         n_scores = len(SOURCE_SCORES)
-        columns[n_scores : 2 * n_scores] = standardised_scores(columns[:n_scores], pairs.real)
+        columns[n_scores : 2 * n_scores] = standardise_scores(columns[:n_scores], pairs.real)
         if not pairs.all_real:
             columns[:, ~pairs.real] = np.nan
     return np.ascontiguousarray(columns.transpose(1, 2, 0))
 
 
-def standardised_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+def standardise_scores(values: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Subtracts the mean over a user's real candidates from scores and divides by the standard deviation.
 
     Args:
@@ -191,7 +191,7 @@ def closest_similarity(pairs: Pairs) -> Columns:
     return [result]
 
 
-def shared_entities(pairs: Pairs) -> Columns:
+def measure_shared_entities(pairs: Pairs) -> Columns:
     """Measures the entities that the candidate shares with the history's items.
 
     The rarity of shared entities is averaged over all items and over the recent ones. The cosine of the entities'
@@ -299,7 +299,7 @@ _COLUMNS = tuple(
         "factors": factors,
         "profile_similarity": profile_similarity,
         "closest_similarity": closest_similarity,
-        "shared_entities": shared_entities,
+        "shared_entities": measure_shared_entities,
         "text_similarity": text_similarity,
         "popular_score": popular_score,
         "retrieval_rank": retrieval_rank,

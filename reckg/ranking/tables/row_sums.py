@@ -138,7 +138,7 @@ def _product(matrix: Matrix, query: np.ndarray, row: np.ndarray, weights: Sequen
         old = row < matrix.base.shape[0]
         of_old = [weight[old] for weight in weights]
         out[:, :, : matrix.base.shape[1]] = _product(matrix.base, query[old], row[old], of_old, n)
-        place, column, value = matrix.added_entries(row)
+        place, column, value = matrix.read_added_entries(row)
         for sums, weight in zip(out, weights, strict=True):
             np.add.at(sums, (query[place], column), value * weight[place])
         return out

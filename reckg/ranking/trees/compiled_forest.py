@@ -180,7 +180,7 @@ class CompiledForest:
         sums[:] = out[:n]
 
 
-def compiled_forest(text: str, reference: Predict) -> CompiledForest | None:
+def compile_forest(text: str, reference: Predict) -> CompiledForest | None:
     """Compiles the trees of a LightGBM text model.
 
     Args:
@@ -229,7 +229,7 @@ def read_forest(text: str) -> Forest:
         np.cumsum([0, *map(len, feature)], dtype=np.int64),
         np.cumsum([0, *map(len, value)], dtype=np.int64),
         np.concatenate(feature).astype(np.int64),
-        _rounded_down(np.concatenate(threshold)),
+        _round_down(np.concatenate(threshold)),
         np.concatenate(kept).astype(word),
         np.concatenate(value).astype(np.float64),
     )
@@ -278,7 +278,7 @@ def _numbers(text: str) -> np.ndarray:
     return np.array(text.split(), dtype=np.float64)
 
 
-def _rounded_down(threshold: np.ndarray) -> np.ndarray:
+def _round_down(threshold: np.ndarray) -> np.ndarray:
     """Rounds thresholds to the largest float32 values that keep every finite comparison, as LightGBM reads them."""
     below = np.nextafter(-ZERO, np.float32(-np.inf))
     threshold = np.where(np.abs(threshold) <= ZERO, np.where(threshold < 0, below, ZERO), threshold)

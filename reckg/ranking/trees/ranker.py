@@ -14,7 +14,7 @@ from reckg.files.file_hash import file_sha256
 from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.candidates import SOURCES, CandidateCounts
 from reckg.ranking.trees.blend import BLENDED, Blend
-from reckg.ranking.trees.compiled_forest import CompiledForest, compiled_forest
+from reckg.ranking.trees.compiled_forest import CompiledForest, compile_forest
 from reckg.retrieval.scored_items import ScoredItems
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Ranker:
             Whether it worked. If not, the log gives the reason, and LightGBM evaluates the trees as before.
         """
         if self._compiled is None and self._booster.num_trees():
-            self._compiled = compiled_forest(self._model, self._tree_sums)
+            self._compiled = compile_forest(self._model, self._tree_sums)
         return self._compiled is not None
 
     def _tree_sums(self, features: np.ndarray, threads: int = 1) -> np.ndarray:

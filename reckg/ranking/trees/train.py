@@ -99,7 +99,7 @@ def train_ranker(
     blended, ranked, best = _cross_fit(queries, fold, parameters, settings.trees, seed)
     if not best:
         ranked = blended  # the blend would be served, so the guard judges the blend
-    lists = {"retrieval": unranked_scores(queries), "blend": blended, "ranker": ranked}
+    lists = {"retrieval": score_unranked(queries), "blend": blended, "ranker": ranked}
     ndcg = {name: np.append(queries.ndcg(score), np.zeros(queries.without)) for name, score in lists.items()}
     info = {**info, **guard_verdict(ndcg, seed), "trees": best}
     cold = np.append(queries.cold, np.zeros(queries.without, dtype=bool))
@@ -226,7 +226,7 @@ def _fewest_trees(curves: np.ndarray) -> int:
     return int(np.argmax(behind.mean(axis=0) <= error))
 
 
-def unranked_scores(queries: Queries) -> np.ndarray:
+def score_unranked(queries: Queries) -> np.ndarray:
     """Scores lists without a ranker: retrieval score, or popularity for users without history. (n, c)."""
     vectors, popular = (queries.features[:, :, FEATURES.index(name)] for name in ("retrieval_score", "popular_score"))
     return np.where(queries.cold[:, None], popular, vectors)

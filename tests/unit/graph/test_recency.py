@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reckg.data.history import History
-from reckg.graph.recency import HALF_LIVES, derived_half_life, recency_weights
+from reckg.graph.recency import HALF_LIVES, derive_half_life, recency_weights
 
 
 def test_every_later_interaction_of_the_same_user_halves_the_weight_at_half_life_one() -> None:
@@ -41,13 +41,13 @@ def walks(step: int, n_users: int = 300, n_items: int = 40, length: int = 9) -> 
 
 
 def test_the_half_life_is_short_where_the_latest_item_tells_the_next() -> None:
-    assert derived_half_life(walks(1), 40) < 3
-    assert derived_half_life(walks(4), 40) > 4
+    assert derive_half_life(walks(1), 40) < 3
+    assert derive_half_life(walks(4), 40) > 4
 
 
 def test_the_half_life_of_hardly_any_history_is_none() -> None:
     history = History(np.array([0, 2, 4]), np.array([0, 1, 1, 2]), np.zeros(4, np.int64), np.ones(4, np.float32))
-    assert derived_half_life(history, 3) == 0
+    assert derive_half_life(history, 3) == 0
 
 
 def test_an_item_that_is_taken_again_counts_at_each_of_its_places() -> None:
@@ -55,7 +55,7 @@ def test_an_item_that_is_taken_again_counts_at_each_of_its_places() -> None:
     history = walks(1)
     again = np.repeat(history.item_idx, 2)
     doubled = History(history.indptr * 2, again, np.zeros(len(again), np.int64), np.ones(len(again), np.float32))
-    assert derived_half_life(doubled, 40) > 0
+    assert derive_half_life(doubled, 40) > 0
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
@@ -75,4 +75,4 @@ def test_the_half_life_is_that_of_the_definition(step: int) -> None:
             scores = np.where(np.isin(np.arange(12), row[:-1]), 0, scores)
             better, equal = (scores > scores[row[-1]]).sum(), (scores == scores[row[-1]]).sum()
             gains[half_life] += 1 / np.log2(2 + better + (equal - 1) / 2)
-    assert derived_half_life(history, 12) == max(gains, key=lambda each: gains[each])
+    assert derive_half_life(history, 12) == max(gains, key=lambda each: gains[each])

@@ -11,7 +11,7 @@ import pytest
 
 from reckg.errors import ArtifactError, DataError
 from reckg.inductive.files import load_inductive
-from reckg.live.add_items import _extended_inductive
+from reckg.live.add_items import _extend_inductive
 from reckg.live.embed_items import NewItemEmbedder
 from tests import small_world
 from tests.small_world import ITEM_IDS, ITEMS, NEW, USERS, World, world
@@ -146,7 +146,7 @@ def test_added_items_are_heard_in_histories(attention: str, encoder: Path, tmp_p
     """An item that is added as a copy of one that nobody took does to a history what that one does."""
     made = world(tmp_path, encoder=encoder, linear=True, attention=attention)
     added = NewItemEmbedder(small_world.bundle(made)).embed(small_world.items().slice(ITEMS - NEW, 1))
-    grown = _extended_inductive(made.inductive, added)
+    grown = _extend_inductive(made.inductive, added)
     known = np.append(made.history.items(2), ITEMS - NEW)
     new = np.append(made.history.items(2), ITEMS)
     np.testing.assert_allclose(grown.embed_user(new)[0], made.inductive.embed_user(known)[0], atol=1e-3)

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from reckg.arrays.extended_array import ExtendedArray
-from reckg.arrays.extended_matrix import extended_matrix
-from reckg.arrays.ragged_rows import joined_rows, kept_entries
+from reckg.arrays.extended_matrix import extend_matrix
+from reckg.arrays.ragged_rows import join_rows, kept_entries
 from reckg.data.ids import IdMap
 from reckg.errors import DataError, UnknownIdError
 from reckg.ranking.tables import row_sums as row_sums_module
@@ -39,8 +39,8 @@ def grown_and_whole(seed: int) -> tuple[object, sp.csr_matrix]:
     base = sp.random(7, 7, 0.4, format="csr", random_state=seed, dtype=np.float32)
     row, column = np.array([8, 9, 2, 5, 8]), np.array([0, 3, 8, 9, 6])
     value = rng.random(5, dtype=np.float32)
-    grown = extended_matrix(
-        extended_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:]
+    grown = extend_matrix(
+        extend_matrix(base, (9, 9), row[:1], column[:1], value[:1]), (10, 10), row[1:], column[1:], value[1:]
     )
     whole = sp.lil_matrix((10, 10), dtype=np.float32)
     whole[:7, :7] = base
@@ -108,9 +108,9 @@ def test_ids_go_on_behind_the_others() -> None:
 
 def test_rows_are_joined_and_thinned() -> None:
     one, other = (np.array([0, 2, 2, 3]), np.array([5, 1, 7])), (np.array([0, 1, 2, 2]), np.array([9, 8]))
-    joined = joined_rows(one, other)
+    joined = join_rows(one, other)
     assert joined is not None
     assert joined[0].tolist() == [0, 3, 4, 5] and joined[1].tolist() == [5, 1, 9, 8, 7]
-    assert joined_rows(None, one) is one and joined_rows(one, None) is one and joined_rows(None, None) is None
+    assert join_rows(None, one) is one and join_rows(one, None) is one and join_rows(None, None) is None
     kept = kept_entries(one, one[1] > 1)
     assert kept[0].tolist() == [0, 1, 1, 2] and kept[1].tolist() == [5, 7]

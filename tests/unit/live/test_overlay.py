@@ -10,7 +10,7 @@ import pytest
 from reckg.bundle.bundle import Bundle
 from reckg.errors import ArtifactError, UnknownIdError
 from reckg.live.changes import CatalogChange, EmbeddedItem
-from reckg.live.live_bundle import changed_rows
+from reckg.live.live_bundle import find_changed_rows
 from reckg.live.new_item import NewItem
 from reckg.live.overlay import Overlay
 from reckg.live.rows import catalog_row
@@ -41,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def taken(overlay: Overlay, store: MemoryStore) -> Overlay:
     changes = store.catalog_changes(overlay.revision)
     made = store.embedded(overlay.base.version, [c.item_id for c in (*changes, *overlay.pending.values())])
-    return overlay.applied(changes, made)
+    return overlay.apply(changes, made)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_filters_and_traits_are_those_of_the_whole_table(overlays: tuple[Overlay
         np.testing.assert_array_equal(traits.values[live][:, names].toarray(), expected.values[live].toarray())
         said = [traits.provider_names[code] if code >= 0 else None for code in traits.provider[live]]
         assert said == [rows[idx]["title"] for idx in live]
-        changed, table = changed_rows(bundle)
+        changed, table = find_changed_rows(bundle)
         assert table["item_id"].to_list() == ["i03", "i08", "n2", "n1"] and len(changed) == 4
 
 
@@ -141,12 +141,12 @@ def test_an_upsert_is_known_when_it_is_embedded_and_others_wait_for_it(bundle: B
     assert "i05" not in {i.item_id for i in Recommender(overlay.served).recommend("nobody", 45).items}
     Embedder(bundle, store).catch_up()
     of_second = store.embedded(bundle.version, ["n2"])
-    assert overlay.applied([], of_second) is overlay
-    waiting = overlay.applied([CatalogChange("i06", "remove", revision=4)], of_second)
+    assert overlay.apply([], of_second) is overlay
+    waiting = overlay.apply([CatalogChange("i06", "remove", revision=4)], of_second)
     assert "n2" not in waiting.served.item_ids and sorted(waiting.pending) == ["n1", "n2"]
-    whole = overlay.applied([], store.embedded(bundle.version, ["n1", "n2"]))
+    whole = overlay.apply([], store.embedded(bundle.version, ["n1", "n2"]))
     assert (whole.known_revision, dict(whole.pending)) == (3, {})
-    assert whole.applied([], of_second) is whole
+    assert whole.apply([], of_second) is whole
 
 
 def test_what_cannot_be_read_is_left_out_and_logged_without_its_id(
@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_left_out_and_logged_without_its_id(
     good = store.made[bundle.version, "n1"]
     for data in (b"", b"rubbish", good.data[:-8]):
         made = [good, EmbeddedItem("secret", 1, data)]
-        overlay = Overlay.of(bundle).applied(store.catalog_changes(), made)
+        overlay = Overlay.of(bundle).apply(store.catalog_changes(), made)
         assert "n1" in overlay.served.item_ids and "secret" not in overlay.served.item_ids and not overlay.pending
     assert "an item of catalogue revision 1 is not recommended" in caplog.text and "secret" not in caplog.text
 

@@ -13,7 +13,7 @@ import torch
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.neighbourhood import NeighbourSampler
 from reckg.model.training.memory import GB
-from reckg.model.training.train import train, trained_state
+from reckg.model.training.train import collect_trained_state, train
 from tests.measured_memory import ROOT
 from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph
 
@@ -55,7 +55,7 @@ def run(device: torch.device, folder: Path, *, killed_in: int = 0, encoder: Path
     )
     plan = schedule(batch_size=4, learning_rate=0.01, text_learning_rate=1e-3, average_decay=0.9, targets=3)
     train(model, tensors, made, plan, folder=folder, validate=validate, key="k")
-    return {name: tensor.detach().cpu() for name, tensor in trained_state(model).items()}
+    return {name: tensor.detach().cpu() for name, tensor in collect_trained_state(model).items()}
 
 
 PLAIN: dict[str, Any] = {

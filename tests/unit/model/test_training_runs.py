@@ -22,9 +22,9 @@ from reckg.model.training import checkpoint
 from reckg.model.training import train as module
 from reckg.model.training.train import (
     Progress,
+    collect_trained_state,
     load_trained_state,
     train,
-    trained_state,
 )
 from tests import toy
 from tests.small_model import CPU, histories, joint_model, objective, schedule, text_encoder, toy_graph
@@ -89,7 +89,7 @@ def run(
 
 def state(model: JointModel) -> dict[str, torch.Tensor]:
     extra = {} if model.text is None else {"vectors": model.text.vectors}
-    return {name: tensor.detach().clone() for name, tensor in (trained_state(model) | extra).items()}
+    return {name: tensor.detach().clone() for name, tensor in (collect_trained_state(model) | extra).items()}
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -372,7 +372,7 @@ def test_the_best_model_comes_back_from_its_file(encoder: Path, tmp_path: Path, 
     np.testing.assert_allclose(found.items, seen[-1].items, atol=1e-5)
     np.testing.assert_allclose(found.users, seen[-1].users, atol=1e-5)
     untrained = {name for name in best if name.startswith("text.")} - {
-        f"text.{name}" for name in [*trained.text.trained_parameters(), "vectors"]
+        f"text.{name}" for name in [*trained.text.list_trained_parameters(), "vectors"]
     }
     assert not untrained  # the file holds what training changed, not the encoder's frozen weights
 

@@ -17,11 +17,11 @@ from reckg.errors import ConfigError
 from reckg.ranking.diversity import (
     Diversity,
     ItemTraits,
-    calibrated_order,
     diversify,
     history_mix,
     limit_share,
     mmr_order,
+    order_calibrated,
     places_over_limit,
     provider_codes,
     provider_order,
@@ -75,15 +75,15 @@ def test_calibration_by_hand() -> None:
     values = sparse.csr_matrix(np.array([[1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1.0]]))
     mix = sparse.csr_matrix(np.array([[2 / 3, 1 / 3]]))
     value, items = np.linspace(1, 0, 6)[None], np.arange(6)[None]
-    assert calibrated_order(value, items, values, mix, 0.0, 6).tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert calibrated_order(value, items, values, mix, 1.0, 6).tolist() == [[0, 4, 1, 2, 5, 3]]
-    assert calibrated_order(value, items, values, sparse.csr_matrix((1, 2)), 0.9, 6).tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert order_calibrated(value, items, values, mix, 0.0, 6).tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert order_calibrated(value, items, values, mix, 1.0, 6).tolist() == [[0, 4, 1, 2, 5, 3]]
+    assert order_calibrated(value, items, values, sparse.csr_matrix((1, 2)), 0.9, 6).tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_an_item_without_values_leaves_the_mix_as_it_is() -> None:
     values = sparse.csr_matrix(np.array([[1, 0], [0, 0], [0, 1.0]]))
     mix = sparse.csr_matrix(np.array([[0.95, 0.05]]))
-    order = calibrated_order(np.array([[1, 0.5, 0]]), np.arange(3)[None], values, mix, 1.0, 3)
+    order = order_calibrated(np.array([[1, 0.5, 0]]), np.arange(3)[None], values, mix, 1.0, 3)
     assert order.tolist() == [[0, 1, 2]]
 
 
@@ -174,7 +174,7 @@ def test_against_the_slow_references(seed: int) -> None:
     matrix /= np.where(matrix.sum(axis=1, keepdims=True) > 0, matrix.sum(axis=1, keepdims=True), 1)
     mix = rng.random((n, v)) * (rng.random((n, v)) < 0.7)
     mix /= np.where(mix.sum(axis=1, keepdims=True) > 0, mix.sum(axis=1, keepdims=True), 1)
-    mine = calibrated_order(value, items, sparse.csr_matrix(matrix), sparse.csr_matrix(mix), weight, 6)
+    mine = order_calibrated(value, items, sparse.csr_matrix(matrix), sparse.csr_matrix(mix), weight, 6)
     diverse = mmr_order(value, vectors, weight, 6)
     for row in range(n):
         real = int(np.isfinite(value[row]).sum())

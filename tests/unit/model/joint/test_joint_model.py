@@ -189,11 +189,11 @@ def test_batch_items_are_encoded_anew_with_gradients_and_the_others_are_as_refre
     torch.testing.assert_close(found[[0, 4]], model.project_text(true[[0, 4]]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[[1, 2]], model.project_text(true[[1, 2]] + 1.0))
     reached = [
-        torch.autograd.grad(found[row].sum(), list(model.text.trained_parameters().values()), retain_graph=True)
+        torch.autograd.grad(found[row].sum(), list(model.text.list_trained_parameters().values()), retain_graph=True)
         for row in (0, 4)
     ]
     assert all(any(gradient.any() for gradient in gradients) for gradients in reached)
-    gradients = torch.autograd.grad(found[[1, 2]].sum(), list(model.text.trained_parameters().values()))
+    gradients = torch.autograd.grad(found[[1, 2]].sum(), list(model.text.list_trained_parameters().values()))
     assert not any(gradient.any() for gradient in gradients)
 
 

@@ -41,7 +41,7 @@ def test_the_cached_path_equals_the_full_forward_pass_also_after_training(
 ) -> None:
     made = text_encoder(encoder, tmp_path, "top-k", trainable_layers=layers)
     with torch.no_grad():
-        for parameter in made.trained_parameters().values():
+        for parameter in made.list_trained_parameters().values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     rows = torch.tensor([2, 3, 0, 4])
     assert made._hidden is not None
@@ -62,7 +62,7 @@ def test_refresh_computes_the_vectors_of_the_current_weights(encoder: Path, tmp_
     made = text_encoder(encoder, tmp_path, "top-k")
     before = made.vectors.clone()
     with torch.no_grad():
-        for parameter in made.trained_parameters().values():
+        for parameter in made.list_trained_parameters().values():
             parameter.mul_(1.3)
     assert torch.equal(made.vectors, before)
     made.refresh()
@@ -85,7 +85,7 @@ def test_what_is_encoded_in_a_step_is_kept_and_nothing_else_changes(encoder: Pat
     made = text_encoder(encoder, tmp_path, "top-k")
     before = made.vectors.clone()
     with torch.no_grad():
-        for parameter in made.trained_parameters().values():
+        for parameter in made.list_trained_parameters().values():
             parameter.mul_(1.3)
     found = made.encode(torch.tensor([4, 1]))
     assert torch.equal(made.vectors[[4, 1]], found) and not torch.allclose(found[0], before[4], atol=0.01)
@@ -116,12 +116,12 @@ def test_top_k_gives_gradients_to_the_last_layers_only(encoder: Path, tmp_path: 
     assert found and all("layer.1." in name or "layer.2." in name for name in found)
     assert {name.split(".")[2] for name in found} == {"1", "2"}
     # A key's bias adds the same to all scores of a softmax: its gradient is zero but for rounding.
-    assert {name for name in made.trained_parameters() if "key.bias" not in name} <= found
+    assert {name for name in made.list_trained_parameters() if "key.bias" not in name} <= found
 
 
 def test_lora_gives_gradients_to_lora_parameters_of_the_last_layers_only(encoder: Path, tmp_path: Path) -> None:
     made = text_encoder(encoder, tmp_path, "lora", trainable_layers=2)
-    assert made.trained_parameters() and all("lora_" in name for name in made.trained_parameters())
+    assert made.list_trained_parameters() and all("lora_" in name for name in made.list_trained_parameters())
     found = gradients(made)
     assert found and all("lora_" in name and ("layer.1." in name or "layer.2." in name) for name in found)
     assert {name.split("layer.")[1][0] for name in found} == {"1", "2"}
@@ -130,13 +130,13 @@ def test_lora_gives_gradients_to_lora_parameters_of_the_last_layers_only(encoder
 def test_full_gives_gradients_to_everything(encoder: Path, tmp_path: Path) -> None:
     made = text_encoder(encoder, tmp_path, "full")
     found = gradients(made)
-    assert {name for name in made.trained_parameters() if "key.bias" not in name} <= found
+    assert {name for name in made.list_trained_parameters() if "key.bias" not in name} <= found
     assert any("word_embeddings" in name for name in found) and any("layer.0." in name for name in found)
 
 
 def test_frozen_trains_nothing(encoder: Path, tmp_path: Path) -> None:
     made = text_encoder(encoder, tmp_path, "frozen")
-    assert not made.trains and made.trained_parameters() == {}
+    assert not made.trains and made.list_trained_parameters() == {}
     assert not any(parameter.requires_grad for parameter in made.parameters())
     assert not made.encode(torch.tensor([0])).requires_grad
     assert all(text_encoder(encoder, tmp_path, policy).trains for policy in ("top-k", "full"))
@@ -252,7 +252,7 @@ def test_no_text_at_all(encoder: Path, tmp_path: Path, policy: str, texts: list[
 def test_the_saved_encoder_gives_the_same_vectors_with_lora_merged(encoder: Path, tmp_path: Path, policy: str) -> None:
     made = text_encoder(encoder, tmp_path / "cache", policy)
     with torch.no_grad():
-        for parameter in made.trained_parameters().values():
+        for parameter in made.list_trained_parameters().values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     made.refresh()
     made.save(tmp_path / "saved")

@@ -45,7 +45,7 @@ def test_any_text_has_a_finite_vector_and_gradients(encoder: Path, tmp_path: Pat
     check(made)
     if made.trains:
         made.encode(torch.arange(len(texts))).square().mul(torch.arange(made.dim)).sum().backward()
-        assert all(p.grad is None or p.grad.isfinite().all() for p in made.trained_parameters().values())
+        assert all(p.grad is None or p.grad.isfinite().all() for p in made.list_trained_parameters().values())
 
 
 def test_any_text_with_the_offline_encoder(tmp_path: Path) -> None:

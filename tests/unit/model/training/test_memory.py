@@ -17,11 +17,11 @@ from reckg.model.training.memory import (
     BATCH,
     GB,
     available_memory,
+    choose_batch,
     choose_plan,
-    derived_batch,
     estimate,
+    estimate_nodes,
     held_memory,
-    sampled_nodes,
 )
 from reckg.pipeline.training.plan import available_on
 from tests.measured_memory import sizes
@@ -135,8 +135,8 @@ def test_learned_relation_weights_want_the_whole_graph() -> None:
 
 
 def test_small_data_keeps_batches_of_4096_and_large_data_has_about_128_steps() -> None:
-    assert [derived_batch(n) for n in (10, 128 * 4096, 128 * 4096 + 1)] == [4096, 4096, 5120]
-    assert 120 <= 10_000_000 / derived_batch(10_000_000) <= 128
+    assert [choose_batch(n) for n in (10, 128 * 4096, 128 * 4096 + 1)] == [4096, 4096, 5120]
+    assert 120 <= 10_000_000 / choose_batch(10_000_000) <= 128
 
 
 def test_everything_that_is_more_takes_more() -> None:
@@ -145,7 +145,7 @@ def test_everything_that_is_more_takes_more() -> None:
         base = estimate(small, way)
         for more in ({"dim": 128}, {"layers": 3}, {"batch": 40_960}, {"text_dim": 384}, {"edges": 10**8}):
             assert estimate(replace(small, **more), way) > base, more
-    hops = sampled_nodes(small)
+    hops = estimate_nodes(small)
     assert len(hops) == 3 and hops == sorted(hops) and hops[-1] <= small.nodes
 
 

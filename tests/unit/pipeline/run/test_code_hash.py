@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reckg.pipeline.run import code_hash
-from reckg.pipeline.run.code_hash import ROOT, code_sha256, imported_modules, source_sha256
+from reckg.pipeline.run.code_hash import ROOT, code_sha256, find_imported_modules, source_sha256
 from reckg.pipeline.run.stage_table import STAGES
 
 SOURCE = '"""Some ids."""\n\nLIMIT = 3\n\n\ndef first(ids):\n    """Returns the first."""\n    return ids[:LIMIT]\n'
@@ -80,7 +80,7 @@ def test_a_function_of_a_docstring_alone_is_hashed() -> None:
 
 def test_imports_are_followed_inside_functions_too() -> None:
     source = "import reckg.errors\nimport numpy\n\n\ndef f():\n    from reckg.data import ids\n"
-    assert set(imported_modules(source)) == {"reckg.errors", "reckg.data", "reckg.data.ids"}
+    assert set(find_imported_modules(source)) == {"reckg.errors", "reckg.data", "reckg.data.ids"}
 
 
 def test_modules_differ() -> None:

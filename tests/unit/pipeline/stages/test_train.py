@@ -16,11 +16,11 @@ from reckg.errors import ArtifactError
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.training.batches import batches
 from reckg.model.training.train import (
+    collect_trained_state,
     load_trained_state,
     make_optimizer,
     set_learning_rate,
     train_step,
-    trained_state,
 )
 from tests.small_model import CPU, joint_model, objective, schedule, text_encoder, toy_graph
 
@@ -112,7 +112,7 @@ def test_the_learning_rate_warms_up_to_each_groups_peak(encoder: Path, tmp_path:
     assert model.text is not None
     optimizer = make_optimizer(model, schedule(learning_rate=0.1, text_learning_rate=0.004, weight_decay=0.3))
     graph_group, text_group = optimizer.param_groups
-    assert {id(p) for p in text_group["params"]} == {id(p) for p in model.text.trained_parameters().values()}
+    assert {id(p) for p in text_group["params"]} == {id(p) for p in model.text.list_trained_parameters().values()}
     both = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(both) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert all(group["weight_decay"] == 0.3 for group in optimizer.param_groups)
@@ -130,9 +130,9 @@ def test_a_trained_state_of_another_model_is_refused() -> None:
     model = joint_model(toy_graph())
     for other in (joint_model(toy_graph(), aggregator="gcn"), joint_model(toy_graph(), embedding_dim=16)):
         with pytest.raises(ArtifactError, match="does not fit"):
-            load_trained_state(model, trained_state(other))
+            load_trained_state(model, collect_trained_state(other))
         with pytest.raises(ArtifactError, match="does not fit"):
-            load_trained_state(other, trained_state(model))
+            load_trained_state(other, collect_trained_state(model))
 
 
 @pytest.mark.parametrize(("given", "policy", "most", "threads"), [

@@ -15,8 +15,8 @@ from reckg.pipeline.stages.build_graph import build_graph
 from reckg.pipeline.stages.embed import embed
 from reckg.pipeline.stages.train import train
 from reckg.pipeline.training.model_inputs import load_graph
-from reckg.pipeline.training.refresh import refresh_epochs, refreshed
-from reckg.pipeline.training.trained_model import trained_model
+from reckg.pipeline.training.refresh import refresh_epochs, refresh_model
+from reckg.pipeline.training.trained_model import load_trained_model
 
 USERS, ITEMS = 40, 30
 
@@ -68,15 +68,15 @@ def test_an_item_that_is_first_taken_later_gets_an_id_that_trains(trained: Path)
     prepared = read_prepared(trained)
     item = prepared.items["item_id"].to_list().index(f"i{ITEMS - 1}")
     assert prepared.interactions.filter(pl.col("item_idx") == item)["split"].to_list() == ["valid"]
-    first = trained_model(config(), trained, prepared, load_graph(trained, prepared, config(), "train"))
-    newer = refreshed(config(refresh_epochs=2), trained, prepared, first, "test").model
+    first = load_trained_model(config(), trained, prepared, load_graph(trained, prepared, config(), "train"))
+    newer = refresh_model(config(refresh_epochs=2), trained, prepared, first, "test").model
     model = first.model
     node = len(prepared.users) + item
     assert not model.known[node] and newer.known[node] and not model.known[node]
     moved = (newer.embedding - model.embedding).abs().amax(dim=1)
     assert moved[item] > 0.01  # users have no ID here, so that items come first
-    same = refreshed(config(refresh_epochs=0), trained, prepared, first, "test")
-    assert same is first and refreshed(config(), trained, prepared, first, "train") is first
+    same = refresh_model(config(refresh_epochs=0), trained, prepared, first, "test")
+    assert same is first and refresh_model(config(), trained, prepared, first, "train") is first
 
 
 def test_the_test_state_does_not_know_the_test_part(trained: Path, tmp_path: Path) -> None:

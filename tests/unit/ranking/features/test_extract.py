@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from reckg.data.history import History
 from reckg.ranking.features import extract as features_module
-from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES, candidate_features, standardised_scores
+from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES, candidate_features, standardise_scores
 from reckg.ranking.sources import user_scores as user_scores_module
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables import columns as columns_module
@@ -330,7 +330,7 @@ def test_every_source_score_is_standardised_over_the_users_candidates(name: str,
 def test_padding_and_missing_scores_do_not_count_in_the_standardisation() -> None:
     values = np.array([[1.0, 3.0, NAN, 99.0], [5.0, 5.0, 5.0, 5.0]])[None]
     real = np.array([[True, True, True, False], [True] * 4])
-    found = standardised_scores(values, real)[0]
+    found = standardise_scores(values, real)[0]
     np.testing.assert_array_equal(found[0, :3], [-1, 1, NAN])
     np.testing.assert_array_equal(found[1], [0, 0, 0, 0])
 

@@ -13,7 +13,7 @@ import pytest
 from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.trees import compiled_forest as compiled_forest_module
 from reckg.ranking.trees.blend import Blend
-from reckg.ranking.trees.compiled_forest import UnsupportedTreesError, compiled_forest, read_forest
+from reckg.ranking.trees.compiled_forest import UnsupportedTreesError, compile_forest, read_forest
 from reckg.ranking.trees.ranker import Ranker
 from reckg.retrieval.scored_items import ScoredItems
 
@@ -57,7 +57,7 @@ def test_compiled_sums_are_lightgbms_to_the_last_bit(leaves: int, caplog: pytest
     caplog.set_level(logging.INFO)
     text = learnt_text({"num_leaves": leaves})
     reference, asked = sums_of(text), rows(600, 1)
-    forest = compiled_forest(text, reference)
+    forest = compile_forest(text, reference)
     assert forest is not None
     assert "the ranker's 40 trees were compiled in" in caplog.records[-1].getMessage()
     for part in (asked, asked[:1], asked[:0]):
@@ -71,7 +71,7 @@ def test_compiled_sums_are_lightgbms_to_the_last_bit(leaves: int, caplog: pytest
 def test_trees_of_one_leaf_add_its_value() -> None:
     pytest.importorskip("llvmlite", reason=NEEDED)
     constant = lgb.train({"verbose": -1}, lgb.Dataset(rows(100, 0), label=np.full(100, 2.5)), 3).model_to_string()
-    forest = compiled_forest(constant, sums_of(constant))
+    forest = compile_forest(constant, sums_of(constant))
     assert forest is not None and forest.sums(rows(9, 1)).tolist() == sums_of(constant)(rows(9, 1)).tolist()
 
 
@@ -94,7 +94,7 @@ def test_trees_of_another_kind_are_left_to_lightgbm(
     text = lgb.train(given, lgb.Dataset(values, label=label, **data), 3).model_to_string()
     with pytest.raises(UnsupportedTreesError, match=said):
         read_forest(text)
-    assert compiled_forest(text, sums_of(text)) is None
+    assert compile_forest(text, sums_of(text)) is None
     assert "evaluated by LightGBM, not compiled: UnsupportedTreesError" in caplog.records[-1].getMessage()
 
 
@@ -124,9 +124,9 @@ def test_without_the_extra_lightgbm_answers_and_the_log_says_so(
 
 def test_trees_that_differ_from_lightgbms_are_not_used(text: str, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("llvmlite", reason=NEEDED)
-    assert compiled_forest(text, lambda features: sums_of(text)(features) + 1e-12) is None
+    assert compile_forest(text, lambda features: sums_of(text)(features) + 1e-12) is None
     assert "ArithmeticError: the compiled sums differ from LightGBM's" in caplog.records[-1].getMessage()
-    assert compiled_forest(text[: len(text) // 2], sums_of(text)) is None
+    assert compile_forest(text[: len(text) // 2], sums_of(text)) is None
     assert "evaluated by LightGBM, not compiled" in caplog.records[-1].getMessage()
 
 
