@@ -15,32 +15,6 @@ from reckg.arrays.ragged_rows import Rows, hit_matrix
 METRICS = ("recall", "ndcg", "mrr", "hit", "map", "precision")
 
 
-def coverage_at_k(item_idx: np.ndarray, n_items: int, k: int) -> float:
-    """Computes the share of candidates in the first k places of at least one list.
-
-    Args:
-        item_idx: (n, K) lists, padded with -1.
-        n_items: number of candidates.
-        k: cut-off, k >= 1.
-    Returns:
-        Distinct items / n_items, in [0, 1].
-    Raises:
-        ValueError: k < 1, n_items < 1, or an item_idx is not below n_items.
-
-    >>> import numpy as np
-    >>> from reckg.metrics.ranking import coverage_at_k
-    >>> coverage_at_k(np.array([[0, 1], [0, 2]]), n_items=4, k=2)
-    0.75
-    """
-    if k < 1 or n_items < 1:
-        raise ValueError(f"k and n_items must be >= 1, got k={k}, n_items={n_items}")
-    top = item_idx[:, :k]
-    found = np.unique(top[top >= 0])
-    if len(found) and found[-1] >= n_items:
-        raise ValueError(f"item_idx {found[-1]} is out of range: there are {n_items} candidates")
-    return len(found) / n_items
-
-
 def ranking_metrics(item_idx: np.ndarray, relevant: Rows, ks: Sequence[int]) -> dict[str, np.ndarray]:
     """Computes every metric of METRICS for n lists at every cut-off.
 

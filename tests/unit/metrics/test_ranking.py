@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reckg.arrays.ragged_rows import hit_matrix
-from reckg.metrics.ranking import METRICS, coverage_at_k, ranking_metrics
+from reckg.metrics.ranking import METRICS, ranking_metrics
 from tests.reference import hit_at_k, map_at_k, mrr_at_k, ndcg_at_k, precision_at_k, recall_at_k
 
 RANKED = np.array([7, 3, 9, 1, 4])
@@ -67,14 +67,6 @@ def test_lists_without_any_place() -> None:
         "map@10": 0.0,
         "precision@10": 0.0,
     }
-
-
-def test_coverage_counts_distinct_items_of_the_first_places() -> None:
-    lists = np.array([[0, 1, -1], [1, 2, 3]])
-    assert coverage_at_k(lists, 8, 1) == 2 / 8
-    assert coverage_at_k(lists, 8, 3) == 4 / 8
-    with pytest.raises(ValueError, match="out of range"):
-        coverage_at_k(lists, 3, 3)
 
 
 @pytest.mark.parametrize("metric", [recall_at_k, ndcg_at_k, mrr_at_k, hit_at_k])

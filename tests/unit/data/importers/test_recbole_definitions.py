@@ -14,7 +14,9 @@ import pytest
 
 from reckg.arrays.ragged_rows import Rows
 from reckg.evaluation.beyond_accuracy import gini_index, item_exposure, shannon_entropy
-from reckg.metrics.ranking import coverage_at_k, ranking_metrics
+from reckg.evaluation.protocol import evaluate_system
+from reckg.metrics.ranking import ranking_metrics
+from reckg.retrieval.scored_items import ScoredItems
 from tests import reference
 
 # Six items. User 0 is held out 1, 2, 3, user 1 item 5, user 2 items 0 and 4; hits: o, misses: .
@@ -55,8 +57,12 @@ def test_map_counts_no_more_held_out_items_than_the_list_has_places() -> None:
 
 
 def test_coverage() -> None:
-    assert coverage_at_k(np.array(LISTS), 6, K) == reference.slow_coverage(LISTS, 6, K) == 1.0
-    assert coverage_at_k(np.array(LISTS), 6, 1) == reference.slow_coverage(LISTS, 6, 1) == 0.5
+    lists = np.array(LISTS)
+    found = evaluate_system(
+        lambda users: ScoredItems(lists[users], -lists[users]), np.arange(3), rows(), (1, K), n_items=6
+    )
+    assert found.coverage[f"coverage@{K}"]["mean"] == reference.slow_coverage(LISTS, 6, K) == 1.0
+    assert found.coverage["coverage@1"]["mean"] == reference.slow_coverage(LISTS, 6, 1) == 0.5
 
 
 def test_average_popularity() -> None:
