@@ -16,6 +16,7 @@ from serving.access.certificate import check_certificate
 from serving.access.tokens import read_grants
 from serving.monitoring.logs import log_to_stderr
 from serving.processes.channel import CallError, Values
+from serving.processes.signals import stop_on_signal
 from serving.settings import ServerSettings, is_loopback
 from serving.supervisor.embedder_process import EmbedderProcess
 from serving.supervisor.fleet import Fleet
@@ -151,6 +152,5 @@ def serve(settings: ServerSettings) -> None:
         read_grants(settings.auth.tokens)
     with SharedPort(settings.host, settings.port) as port:
         supervisor = Supervisor(settings.model_copy(update={"port": port.number}))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: supervisor.stopping.set())
+        stop_on_signal(supervisor.stopping.set, signal.SIGTERM, signal.SIGINT)
         supervisor.run(port.address)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from serving.monitoring.logs import log_to_stderr
 from serving.processes.channel import CallError, Channel, Values
 from serving.processes.child_process import do_without_pandas
+from serving.processes.signals import stop_on_signal
 from serving.settings import ServerSettings
 from serving.store.open_store import open_store
 
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     do_without_pandas()
     worker = Worker(socket.socket(fileno=options.control_fd))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops its workers
-    signal.signal(signal.SIGTERM, lambda *_: worker.stopping.set())
+    stop_on_signal(worker.stopping.set, signal.SIGTERM)
     worker.run()
     return 0
 
