@@ -126,7 +126,8 @@ def _measure(config: Config, run: Path, part: str) -> StageCounts:
     embeddings = trained.embeddings(graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)
     write_tensors(run / "measured" / f"{part}.safetensors", {"lists": _lists(embeddings, held)})
-    unknown = (embeddings.items[:, :-1] == 0).all(axis=1)  # the last column only makes joined vectors equally long
+    same = 1 + (trained.spectral.new is not None)  # the last column makes vectors equally long, another has the level
+    unknown = (embeddings.items[:, :-same] == 0).all(axis=1)
     return {"users": len(held.users), "items_without_vector": int(unknown.sum())}
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import reckg
 from reckg.bundle.bundle import Bundle
 from reckg.config.run_config import Config
+from reckg.data.history import latest_time
 from reckg.errors import ConfigError
 from reckg.evaluation.logs.counterfactual import effective_sample_size, estimate, importance_weights, top_weight_share
 from reckg.evaluation.logs.interleaving import preference, rewards_apart
@@ -85,7 +86,7 @@ def evaluate_log(
     served = read_served_log(log, events, window_s)
     bundle = open_bundle(run / "bundle")
     info = read_prepared(run).info
-    newest = int(bundle.history.timestamp.max()) if info["time"] == "utc" else None
+    newest = latest_time(bundle.history.timestamp) if info["time"] == "utc" else None
     rows = with_clusters(served.rows)
     chosen, counts = usable(rows, bundle, newest)
     interleaving, variants = compare_variants(rows, config, served.notes)

@@ -21,6 +21,10 @@ from reckg.data.schema import SPLITS, Dataset
 from reckg.errors import DataError
 
 FORMATS = ("recbole", "kgat", "kgcn", "movielens", "sequences", "tables")
+WHOLE_LOG = (
+    "This cleaning saw the whole log, so that figures on a later part of it come out too high. [data] of a run cleans "
+    "after the split."
+)
 
 
 def import_data(
@@ -56,6 +60,8 @@ def import_data(
     )
     dataset = replace(dataset, interactions=cleaned)
     notes += _say_cleaning(cleaning, min_weight, duplicates, k_core)
+    if (duplicates != "keep" or k_core > 1) and "split" not in dataset.interactions.collect_schema().names():
+        notes.append(WHOLE_LOG)
     write_dataset(dataset, out, overwrite=overwrite)
     counts = _count(dataset, out)
     for note in notes:

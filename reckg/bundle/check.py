@@ -10,6 +10,9 @@ from reckg.bundle.manifest import VERSION
 from reckg.data.history import History
 from reckg.errors import ArtifactError
 
+FEWEST_TAKEN, SAMPLE = 20, 1000  # items with interactions: fewer are not judged, more are sampled
+MOST_EQUAL = 0.9  # share of equal vectors above which they are degenerate
+
 
 def check_bundle(bundle: Bundle) -> None:
     """Checks that the parts of a bundle fit together.
@@ -32,6 +35,7 @@ def check_bundle(bundle: Bundle) -> None:
         problems.append(f"items has no text column {bundle.title_column!r}, which item_columns.text names first")
     problems += _index_problems(bundle, sound=not problems)
     problems += _history_problems(bundle.history, n_users, n_items)
+    problems += _degenerate(bundle, sound=not problems)
     for name, table, n in (("users", bundle.features.users, n_users), ("items", bundle.features.items, n_items)):
         if len(table) != n:
             problems.append(f"feature tables have {len(table):_} {name}, {name[:-1]} ids {n:_}")
@@ -62,6 +66,19 @@ def _array_problems(name: str, array: np.ndarray, shape: tuple[int, ...], counte
         return [f"{name} are {array.dtype} of shape {array.shape}, expected float32 of {shape}"]
     bad = int((~np.isfinite(array)).sum())
     return [f"{name} hold {bad:_} values that are not finite"] if bad else []
+
+
+def _degenerate(bundle: Bundle, *, sound: bool) -> list[str]:
+    """Finds vectors that cannot order the items, if all parts before are ``sound``: almost all of them are equal."""
+    taken = np.unique(bundle.history.item_idx) if sound else np.empty(0, dtype=np.int64)
+    if len(taken) < FEWEST_TAKEN:
+        return []
+    sample = taken[np.linspace(0, len(taken) - 1, min(len(taken), SAMPLE)).astype(np.int64)]
+    rows = np.round(np.asarray(bundle.item_vectors[sample], dtype=np.float64), 4)
+    equal = int(np.unique(rows, axis=0, return_counts=True)[1].max())
+    if equal <= MOST_EQUAL * len(sample):
+        return []
+    return [f"{equal:_} of {len(sample):_} vectors of items with interactions are the same, so they order nothing"]
 
 
 def _history_problems(history: History, n_users: int, n_items: int) -> list[str]:

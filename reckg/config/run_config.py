@@ -29,13 +29,18 @@ class RunConfig(Section):
 
 
 class DataConfig(Section):
-    """Cleaning, before the split."""
+    """Cleaning: min_weight before the split, the rest of each part."""
 
     min_weight: float | None = Field(None, description="Drop interactions whose weight (rating) is below this.")
     duplicates: Literal["keep", "first", "last", "sum"] = Field(
         "last", description="Of a user's repeated (item, event): keep all, the first, the last, or sum the weights."
     )
     k_core: int = Field(0, ge=0, description="Drop users and items with fewer interactions than this, repeatedly.")
+    k_core_of: Literal["train", "all"] = Field(
+        "train",
+        description="Interactions that k_core counts: those of training, or all, as published protocols do. With all, "
+        "later interactions decide on the training part; the report says so.",
+    )
     catalogue: Literal["all", "interacted"] = Field(
         "all", description="Candidates: all items, or only those that occur in the cleaned interactions."
     )

@@ -1,4 +1,7 @@
-"""Cleaning of interactions: a minimum weight, removal of duplicates and the k-core. Every step is counted."""
+"""Cleaning of interactions: a minimum weight, removal of duplicates and the k-core. Every step is counted.
+
+Rows with a split are cleaned within their part, so that nothing later decides on what stands before.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,14 @@ def clean_interactions(
         duplicates: treatment of a user's repeated (item, event) within one part of a given split. ``keep`` keeps all,
             ``first`` and ``last`` one by time (rows with equal times keep their order), ``sum`` the last with the
             weights summed.
-        k_core: users and items with fewer interactions are dropped, repeatedly, until all others have k_core.
+        k_core: users and items with fewer interactions are dropped, repeatedly, until all others have k_core. With a
+            column split the training rows alone decide; users and items without any stay.
     Returns:
         (frame, counts): counts has rows_read, dropped_below_min_weight, dropped_duplicates, dropped_k_core,
         k_core_rounds, rows, users, items.
     Raises:
-        DataError: min_weight is given without a column of weights, an option is unknown, or no row is left.
+        DataError: min_weight is given without a column of weights, a weight that is left is not above 0, an option is
+            unknown, or no row is left.
     """
     columns = frame.collect_schema().names()
     if duplicates not in DUPLICATES:
@@ -45,6 +50,8 @@ def clean_interactions(
         if "weight" not in columns:
             raise DataError(f"min_weight is {min_weight}, but the interactions have no column 'weight'.")
         frame = frame.filter(pl.col("weight") >= min_weight)
+    if "weight" in columns:
+        _refuse_dislikes(frame)
     light = counts["rows_read"] if min_weight is None else _rows(frame)
     counts["dropped_below_min_weight"] = counts["rows_read"] - light
     if duplicates != "keep":
@@ -63,6 +70,18 @@ def clean_interactions(
             f"{k_core}-core. Loosen these options."
         )
     return frame, counts
+
+
+def _refuse_dislikes(frame: pl.LazyFrame) -> None:
+    """Raises DataError for weights of 0 and less: an interaction counts as liking the item."""
+    bad = pl.col("weight") <= 0
+    query = frame.select(pl.len(), bad.sum().alias("bad"), pl.col("weight").min().alias("least"))
+    rows, count, least = collect(query, _LABEL).row(0)
+    if count:
+        raise DataError(
+            f"{count:_} of {rows:_} interactions have a weight of 0 or less (the least: {least:g}). An interaction "
+            "counts as liking the item. Leave such rows out with min_weight, or write ratings as weights above 0."
+        )
 
 
 def _rows(frame: pl.LazyFrame) -> int:
@@ -100,9 +119,11 @@ def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
     """Cuts the frame to its k-core, with two integers per interaction in memory. Returns it with the rounds taken."""
     if k < 2:
         return frame, 0
-    ids = collect(frame.select("user_id", "item_id"), _LABEL)
+    split = ["split"] if "split" in frame.collect_schema().names() else []
+    ids = collect(frame.select("user_id", "item_id", *split), _LABEL)
     user, item = codes_of(ids["user_id"]), codes_of(ids["item_id"])
-    rows, rounds = np.arange(len(user)), 0
+    train = (ids["split"] == "train").to_numpy() if split else np.ones(len(user), dtype=bool)
+    rows, rounds = np.flatnonzero(train), 0
     while len(rows):
         enough_users = np.bincount(user[rows]) >= k
         enough_items = np.bincount(item[rows]) >= k
@@ -111,6 +132,13 @@ def _k_core(frame: pl.LazyFrame, k: int) -> tuple[pl.LazyFrame, int]:
             break
         rows = rows[keep]
         rounds += 1
+    held = np.flatnonzero(~train)
+    for code in (user, item):  # in the core, or never in training
+        stays = np.ones(int(code.max(initial=-1)) + 1, dtype=bool)
+        stays[code[train]] = False
+        stays[code[rows]] = True
+        held = held[stays[code[held]]]
+    rows = np.sort(np.concatenate([rows, held]))
     if ids["user_id"].dtype.is_integer():  # codes are in memory anyway
         return collect(frame, _LABEL)[rows].lazy(), rounds
     kept = ids[rows].lazy()

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from reckg.arrays.ragged_rows import row_positions
-from reckg.data.row_order import row_order
+from reckg.data.row_order import hash_pairs, history_order, row_order
 from reckg.errors import DataError
 
 
@@ -57,11 +57,12 @@ class History:
         missing = {"user_idx", "item_idx"} - set(frame.columns)
         if missing:
             raise DataError(f"interactions lack the columns {sorted(missing)}; build the graph again.")
-        if "timestamp" not in frame.columns:
+        timed = "timestamp" in frame.columns
+        if not timed:
             frame = frame.with_columns(pl.lit(0, pl.Int64).alias("timestamp"))
         if "weight" not in frame.columns:
             frame = frame.with_columns(pl.lit(1.0, pl.Float32).alias("weight"))
-        frame = _sorted(frame)
+        frame = _sorted(frame, timed)
         counts = np.bincount(frame["user_idx"].to_numpy(), minlength=n_users)
         if len(counts) > n_users:
             raise DataError(f"user_idx {len(counts) - 1} is out of range: there are {n_users} users.")
@@ -73,10 +74,28 @@ class History:
         )
 
 
-def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    """Sorts by user, time and item. A sorted frame, as every run has, is returned as it is."""
+def latest_time(timestamp: np.ndarray) -> int:
+    """Finds the time up to which a log reaches.
+
+    That is the last time, unless a few rows lie far behind all others: a wrong clock in a single row must not make
+    everything else old. Times count up to the 99th percentile, and then as far again as the span of the tenth before
+    it, a tenth of the whole span, or a day.
+
+    Args:
+        timestamp: (n,) epoch seconds, n >= 1.
+    """
+    first, low, high = np.quantile(timestamp, (0.0, 0.9, 0.99), method="lower")
+    limit = high + max(high - low, (high - first) // 10, 86_400)
+    return int(timestamp[timestamp <= limit].max())
+
+
+def _sorted(frame: pl.DataFrame, timed: bool) -> pl.DataFrame:
+    """Sorts by user and time as history_order, or by user and item. A sorted frame is returned as it is."""
     user, time, item = (frame[name].cast(pl.Int64).to_numpy() for name in ("user_idx", "timestamp", "item_idx"))
-    later = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (item[1:] >= item[:-1]))
-    if ((user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & later)).all():
-        return frame
-    return frame[row_order(user, time, item)]
+    key = time if timed else item
+    same, equal = user[1:] == user[:-1], key[1:] == key[:-1]
+    if not ((user[1:] > user[:-1]) | (same & (key[1:] >= key[:-1]))).all():
+        return frame[history_order(user, time, item) if timed else row_order(user, item)]
+    tied = np.flatnonzero(same & equal) if timed else np.empty(0, dtype=np.int64)
+    before, after = (hash_pairs(user[rows], item[rows]) for rows in (tied, tied + 1))
+    return frame if (before <= after).all() else frame[history_order(user, time, item)]

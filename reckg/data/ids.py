@@ -44,7 +44,9 @@ def code_ids(frame: pl.LazyFrame) -> CodedIds:
 
 
 def codes_of(column: pl.Series) -> np.ndarray:
-    """Returns (n,) int64: integers as they are, other values as places in the sorted distinct values."""
+    """Returns (n,) int64: integers as they are, places of an Enum, else places in the sorted distinct values."""
+    if isinstance(column.dtype, pl.Enum):
+        return column.to_physical().cast(pl.Int64).to_numpy()
     if column.dtype.is_integer():
         return column.cast(pl.Int64).to_numpy()
     ids = column.unique().sort().alias("id").to_frame().with_row_index("code")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from reckg.data.ids import codes_of
+from reckg.data.row_order import hash_numbers, hash_pairs
 from reckg.data.schema import SPLITS, TimeKind
 from reckg.data.split_checks import users_out_of_order
 from reckg.data.text_table import collect
@@ -58,13 +59,13 @@ def split_interactions(
               ordered sequences, per-user-ratio without time
             - given: the frame's column ``split``
             - global-time: by timestamp; rows with one timestamp stay together
-            - leave-last-out: a user's last interaction is test, the previous one valid; users with fewer than three
-              interactions stay in train
+            - leave-last-out: a user's last interaction is test, the previous one valid, among equal times by chance;
+              users with fewer than three interactions stay in train
             - per-user-ratio: random per user, independent of the order of the rows
             - cold-items: random items leave train whole, see ``cold_item_parts``
         valid, test: shares of all interactions, each above 0 and below 0.5 (global-time and per-user-ratio).
         time: the meaning of ``timestamp``, see ``Dataset``.
-        seed: of the random kinds.
+        seed: of everything random.
         cold_share: share of the items that leave train, above 0 and below 1 (cold-items).
     Raises:
         DataError: the kind needs times or a column that the data lacks, or a part would be empty.
@@ -81,18 +82,32 @@ def split_interactions(
     if chosen == "global-time":
         frame, cutoffs = _by_time(frame, valid, test)
     elif chosen == "leave-last-out":
-        frame = _leave_last_out(frame)
+        frame = _leave_last_out(frame, seed)
     elif chosen == "per-user-ratio":
         frame = random_per_user(frame, valid, test, seed)
     elif chosen == "cold-items":
         parts = cold_item_parts(frame, cold_share, seed).lazy()
         frame = frame.join(parts, on="item_id", how="left", maintain_order="left")
     counts = _count(frame, chosen)
+    _refuse_empty(counts, chosen)
     _note_counts(counts, chosen, notes)
     ordered = chosen in ("global-time", "leave-last-out") or (
         chosen == "given" and time != "none" and users_out_of_order(frame, "valid", "test") == 0
     )
     return Split(frame, chosen, *cutoffs, ordered, counts, tuple(notes))
+
+
+def with_cleaned(split: Split, frame: pl.LazyFrame) -> Split:
+    """Puts rows that were cleaned since in place of a split's.
+
+    Args:
+        frame: rows of ``split.frame``.
+    Raises:
+        DataError: a part has no rows any more.
+    """
+    counts = _count(frame, split.kind)
+    _refuse_empty(counts, split.kind)
+    return replace(split, frame=frame, counts=counts)
 
 
 def _check_shares(valid: float, test: float, cold_share: float) -> None:
@@ -103,14 +118,18 @@ def _check_shares(valid: float, test: float, cold_share: float) -> None:
         raise DataError(f"the share of cold items must be above 0 and below 1, got {cold_share}.")
 
 
-def _note_counts(counts: dict[str, int], kind: SplitKind, notes: list[str]) -> None:
-    """Adds notes about users without held-out or training rows. Raises DataError if a part is empty."""
+def _refuse_empty(counts: dict[str, int], kind: SplitKind) -> None:
+    """Raises DataError if a part is empty."""
     for name in SPLITS:
         if not counts[name]:
             raise DataError(
                 f"the {kind} split leaves no {name} interactions of {counts['rows']:_} "
                 f"(train {counts['train']:_}, valid {counts['valid']:_}, test {counts['test']:_}). Choose another."
             )
+
+
+def _note_counts(counts: dict[str, int], kind: SplitKind, notes: list[str]) -> None:
+    """Adds notes about users without held-out or training rows."""
     if counts["whole_users"] and kind in ("leave-last-out", "per-user-ratio"):
         notes.append(
             f"{counts['whole_users']:_} of {counts['users']:_} users have fewer than 3 interactions; all train."
@@ -137,12 +156,12 @@ def random_per_user(frame: pl.LazyFrame, valid: float, test: float, seed: int) -
     rows = collect(frame, _LABEL)
     codes = (codes_of(rows[name]) for name in ("user_id", "item_id"))
     user, item = (np.unique(each, return_inverse=True)[1].astype(np.uint64) for each in codes)
-    chance = pl.Series("chance", _hash_ids(_hash_ids(user, seed) ^ item, seed))
+    chance = pl.Series("chance", hash_pairs(user, item, seed))
     ties = [rows[name] for name in ("timestamp", "event", "weight") if name in rows.columns]
     order, place, size = _places(user, [chance, *ties])
     ordered = user[order]
-    n_test = np.floor(size * test + _hash_ids(ordered, 2 * seed + 1) / 2.0**64).astype(np.int64)
-    n_valid = np.floor(size * valid + _hash_ids(ordered, 2 * seed + 2) / 2.0**64).astype(np.int64)
+    n_test = np.floor(size * test + hash_numbers(ordered, 2 * seed + 1) / 2.0**64).astype(np.int64)
+    n_valid = np.floor(size * valid + hash_numbers(ordered, 2 * seed + 2) / 2.0**64).astype(np.int64)
     n_test = np.where(size < 3, 0, np.minimum(n_test, size - 1))
     n_valid = np.where(size < 3, 0, np.minimum(n_valid, size - 1 - n_test))
     part = np.where(place < n_test, 2, np.where(place < n_test + n_valid, 1, 0))
@@ -166,16 +185,18 @@ def cold_item_parts(frame: pl.LazyFrame, share: float, seed: int) -> pl.DataFram
     items = collect(frame.select("item_id").unique().sort("item_id"), _LABEL)
     n_cold = int(len(items) * share + 0.5)
     place = np.empty(len(items), dtype=np.int64)
-    place[np.argsort(_hash_ids(np.arange(len(items), dtype=np.uint64), seed))] = np.arange(len(items))
+    place[np.argsort(hash_numbers(np.arange(len(items), dtype=np.uint64), seed))] = np.arange(len(items))
     part = np.where(place < (n_cold + 1) // 2, 2, np.where(place < n_cold, 1, 0))
     return items.with_columns(_names(part))
 
 
-def _leave_last_out(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Labels by place from the end. Equal times of a user are ordered by item_id, so that row order has no effect."""
+def _leave_last_out(frame: pl.LazyFrame, seed: int) -> pl.LazyFrame:
+    """Labels by place from the end. Equal times of a user are in random order; the order of the rows has no effect."""
     rows = collect(frame, _LABEL)
-    user, item = (codes_of(rows[name]).astype(np.uint64) for name in ("user_id", "item_id"))
-    order, place, size = _places(user, [rows["timestamp"], pl.Series("item", item)])
+    user, item = (codes_of(rows[name]) for name in ("user_id", "item_id"))
+    chance = pl.Series("chance", hash_pairs(user, item, seed))
+    repeats = [rows[name] for name in ("event", "weight") if name in rows.columns]
+    order, place, size = _places(user, [rows["timestamp"], chance, *repeats])
     from_end = size - 1 - place
     part = np.where((size < 3) | (from_end > 1), 0, np.where(from_end == 0, 2, 1))
     return _label_parts(rows, order, part)
@@ -207,14 +228,6 @@ def _label_parts(rows: pl.DataFrame, order: np.ndarray, part: np.ndarray) -> pl.
 def _names(part: np.ndarray) -> pl.Series:
     """Returns the column ``split`` for (n,) places in SPLITS."""
     return pl.Series("split", part).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=PARTS)
-
-
-def _hash_ids(value: np.ndarray, seed: int) -> np.ndarray:
-    """Hashes (n,) uint64 by SplitMix64's finaliser (Steele et al. 2014, doi:10.1145/2660193.2660195), which wraps."""
-    mixed = value + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _resolve(kind: str, has_split: bool, time: TimeKind) -> SplitKind:

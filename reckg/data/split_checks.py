@@ -69,6 +69,8 @@ def check_split(
             checks[f"{first} before {second}"] = _result(bad, users, f"users with {first} later than {second}")
     if kind == "cold-items":
         checks |= _check_cold_items(frame)
+    if time == "utc":
+        checks["held-out rows with equal times"] = _count_ties(frame)
     tested = frame.filter(label == "test").select("user_id", "item_id").unique()
     both = tested.join(frame.filter(label == "train"), on=["user_id", "item_id"], how="semi")
     repeated = collect(both.select(pl.len()), _LABEL).item()
@@ -78,6 +80,16 @@ def check_split(
     if failed:
         raise DataError(f"the {kind} split is broken: {'; '.join(failed)}. Split the data again.")
     return checks
+
+
+def _count_ties(frame: pl.LazyFrame) -> CheckResult:
+    """Counts the held-out rows that another row of the same user has the time of: their order is by chance."""
+    tied = pl.len().over("user_id", "timestamp") > 1
+    held = frame.with_columns(tied.alias("tied")).filter(pl.col("split") != "train")
+    rows, bad = collect(held.select(pl.len(), pl.col("tied").sum()), _LABEL).row(0)
+    result = _result(bad, rows, "validation and test rows have the time of another row of their user")
+    result["passed"] = None
+    return result
 
 
 def _check_times(frame: pl.LazyFrame, cutoff: int, valid_cutoff: int, rows: int) -> dict[str, CheckResult]:

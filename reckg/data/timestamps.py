@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as clock
 from typing import NamedTuple
 
 import polars as pl
@@ -12,6 +13,10 @@ from reckg.data.value_checks import Check, check_values
 from reckg.errors import DataError
 
 # Seconds reach 1e11 in the year 5138; milliseconds are above that from 1973 on, and so forth.
+AHEAD_S = 86_400  # a time may be so far ahead of the clock, because clocks of devices are wrong
+_DATES = (("%Y%m%d", 1900_01_01, 2100_12_31), ("%Y%m%d%H%M%S", 1900_01_01_000000, 2100_12_31_235959))
+_EXCEL = (20_000, 80_000)  # day numbers of a sheet from 1954 to 2119
+_WAY_OUT = "Write epoch seconds or dates such as 2024-01-31T10:00:00Z"
 _UNITS = (("seconds", 1.0, 1e11), ("milliseconds", 1e3, 1e14), ("microseconds", 1e6, 1e17), ("nanoseconds", 1e9, 1e20))
 
 
@@ -24,14 +29,16 @@ def conform_timestamp(table: Table, time: TimeKind, notes: list[str]) -> pl.Expr
     """Builds an expression that converts the column ``timestamp`` to Int64.
 
     Milliseconds, micro- and nanoseconds are recognised by their size and divided. A fraction of a second is cut off.
-    Both are noted. Dates and times without a zone are taken as UTC.
+    Numbers such as 20240131 and 20240131100000 are dates and times. All this is noted. Dates and times without a zone
+    are taken as UTC.
 
     Args:
         table: a table with the column ``timestamp``.
         time: ``utc`` for epoch seconds, ``order`` for places in a user's order.
         notes: gets a sentence for every counted decision.
     Raises:
-        DataError: values are no times or negative, or their units differ from row to row.
+        DataError: values are no times, negative or ahead of the clock, their units differ from row to row, or they look
+            like day numbers of a sheet.
     """
     dtype = table.frame.collect_schema()["timestamp"]
     if dtype == pl.String:
@@ -57,8 +64,41 @@ def conform_timestamp(table: Table, time: TimeKind, notes: list[str]) -> pl.Expr
     ]
     rows = check_values(table, checks, [])
     whole = (value.floor() if _is_float(table, value) else value).cast(pl.Int64, strict=False)
-    if time == "order" or dtype.is_temporal():
+    if time == "order":
         return whole
+    seconds = whole if dtype.is_temporal() else _numbers_to_seconds(table, value, number, rows, notes)
+    _refuse_ahead(table, seconds)
+    return seconds
+
+
+def _refuse_ahead(table: Table, seconds: pl.Expr) -> None:
+    """Raises DataError if times are more than AHEAD_S ahead of the clock. One such row would age all others."""
+    now = int(clock.time())
+    moment = pl.from_epoch(seconds.clip(0, 10**11)).dt.strftime("%Y-%m-%d %H:%M UTC").alias("moment")
+    shown = Table(table.frame.with_columns(moment), table.label, table.row_word)
+    problem = "are more than a day ahead of the clock; correct these rows or leave them out"
+    check_values(shown, [Check("timestamp", "moment", seconds > now + AHEAD_S, problem)], [])
+
+
+def _numbers_to_seconds(table: Table, value: pl.Expr, number: pl.Expr, rows: int, notes: list[str]) -> pl.Expr:
+    """Reads numbers as dates if all of them are written as such, else as epoch seconds or fractions of these."""
+    span = collect(table.frame.select(number.min().alias("low"), number.max().alias("high")), table.label).row(0)
+    if _EXCEL[0] <= span[0] and span[1] <= _EXCEL[1]:
+        raise DataError(
+            f"{table.label}: the values of 'timestamp' are from {span[0]:g} to {span[1]:g}. These look like the day "
+            f"numbers of a sheet (45292 is 2024-01-01), not like seconds. {_WAY_OUT}."
+        )
+    for form, low, high in _DATES:
+        if low <= span[0] and span[1] <= high:
+            moment = number.cast(pl.Int64).cast(pl.String).str.to_datetime(form, strict=False, time_unit="us")
+            wrong = collect(
+                table.frame.select((moment.is_null() | (number != number.floor())).sum()), table.label
+            ).item()
+            if not wrong:
+                pair = number.cast(pl.Int64).first().alias("number"), moment.first().alias("moment")
+                first = collect(table.frame.select(pair), table.label).row(0)
+                notes.append(f"{table.label}: 'timestamp' has dates written as numbers; {first[0]} is {first[1]} UTC.")
+                return moment.dt.epoch("s")
     return _to_seconds(table, value, number, rows, notes)
 
 

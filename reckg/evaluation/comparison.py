@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from reckg.evaluation.protocol import SystemResult, SystemSettings
-from reckg.metrics.significance import Difference, Interval, Resampled, holm, paired_t_test, resample
+from reckg.metrics.significance import Difference, Interval, Resampled, holm, paired_t_test, resample, t_interval
 
 SYSTEMS = {
     "reckg": ("reckg", "candidates, then reranked: what is served"),
@@ -61,9 +61,16 @@ class SystemSection(TypedDict):
 
 
 class Comparison(Difference):
-    """A difference; the primary metric's has a p-value that is corrected for the number of systems."""
+    """A difference. The primary metric's is also corrected for the number of systems.
+
+    Args:
+        p_holm: of Student's paired t-test, corrected by Holm's method.
+        corrected_low, corrected_high: interval that leaves zero out where p_holm is below CLEAR.
+    """
 
     p_holm: NotRequired[float]
+    corrected_low: NotRequired[float]
+    corrected_high: NotRequired[float]
 
 
 Comparisons = dict[str, dict[str, Comparison]]  # system -> metric -> reckg minus the system
@@ -109,11 +116,16 @@ def systems_and_comparisons(
         systems[name] = system_section(name, result, settings[name], samples, seed, drawn[name])
     others = [name for name in results if name != "reckg"]
     ours = results["reckg"].per_user
-    corrected = holm({name: paired_t_test(ours[metric], results[name].per_user[metric]) for name in others})
+    single = {name: paired_t_test(ours[metric], results[name].per_user[metric]) for name in others}
+    corrected = holm(single)
     comparisons: Comparisons = {}
     for name in others:
         comparisons[name] = {m: _minus(drawn["reckg"], drawn[name], m) for m in ours if m in drawn[name].mean}
-        comparisons[name][metric]["p_holm"] = corrected[name]
+        found = comparisons[name][metric]
+        found["p_holm"] = corrected[name]
+        error = CLEAR * single[name] / corrected[name] if single[name] > 0 else CLEAR / len(others)
+        low, high = t_interval(ours[metric], results[name].per_user[metric], error)
+        found["corrected_low"], found["corrected_high"] = low, high
     return systems, comparisons
 
 
@@ -136,7 +148,6 @@ def best_baseline(systems: Mapping[str, SystemSection], metric: str) -> str:
 
 
 def judgement(difference: Comparison) -> int:
-    """Judges a difference by its interval and corrected p: 1 clearly better, -1 clearly worse, 0 neither."""
-    if difference.get("p_holm", 0.0) >= CLEAR:
-        return 0
-    return 1 if difference["low"] > 0 else -1 if difference["high"] < 0 else 0
+    """Judges a difference by its interval, the corrected one if there is one: 1 better, -1 worse, 0 neither."""
+    low, high = difference.get("corrected_low", difference["low"]), difference.get("corrected_high", difference["high"])
+    return 1 if low > 0 else -1 if high < 0 else 0

@@ -99,7 +99,8 @@ class Inductive:
         """D, of the vectors."""
         layers, dim = len(self.arrays["layers"]), self.readout.dim
         graph = (layers + 1) * dim if self.info["combine"] == "concat" else dim
-        return graph + (self.arrays["linear.source"].shape[1] + 1 if "linear.source" in self.arrays else 0)
+        linear = self.arrays["linear.source"].shape[1] + 1 if "linear.source" in self.arrays else 0
+        return graph + linear + ("new.level" in self.arrays)
 
     def problems(self, n_users: int, n_items: int, dim: int) -> list[str]:
         """Lists differences from a bundle of these sizes.
@@ -181,7 +182,8 @@ class Inductive:
         vector = self.readout.combined(self.readout.layers(own, edges))
         if "linear.source" in self.arrays:
             linear = unit(np.einsum("m,mr->r", weight, self.arrays["linear.source"][taken]))
-            vector = unit(np.concatenate([vector, linear, [0]]))
+            level = [1] if "new.level" in self.arrays else []
+            vector = unit(np.concatenate([vector, linear, level, [0]]))
         return vector, unknown
 
     def extended(self, arrays: Mapping[str, Any], n_items: int) -> Inductive:
@@ -216,8 +218,10 @@ class Inductive:
             text = text[None, : len(self._content.by_text)]
             columns = self._content.columns(row, edges.relation, edges.tail, text)
         own, linear = self.arrays.get("new.scales", (1.0, 1.0))
-        shift = self.arrays.get("new.shift", np.zeros(1, dtype=np.float32))
-        placed = NewItems(float(own), float(linear), shift).placed(vector[None], columns)
+        new = NewItems(float(own), float(linear), np.asarray(self.arrays.get("new.level", 0.0)).item())
+        placed = new.place(vector[None], columns)
+        if "new.level" not in self.arrays:  # a bundle of an older reckg shifts new items along the mean user
+            placed = placed[:, :-1] + self.arrays.get("new.shift", np.zeros(1, dtype=np.float32))
         return np.asarray(equalize_lengths(placed, self.arrays["linear.longest"].item())[0])
 
     @cached_property

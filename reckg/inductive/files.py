@@ -35,14 +35,25 @@ LAYOUT: Layout = {
     "content.constant": ("float32", ("rank",)),
     "content.reliability": ("float32", (1,)),
     "new.scales": ("float32", (2,)),
-    "new.shift": ("float32", ("shift",)),
+    "new.shift": ("float32", ("shift",)),  # of older bundles
+    "new.level": ("float32", (1,)),
 }
 TEXT: Layout = {
     "text_projection.weight": ("float32", ("dim", "text dim")),
     "text_gate.weight": ("float32", ("dim", "text dim")),
     "text_gate.bias": ("float32", ("dim",)),
 }
-OPTIONAL = ("log_total", "relation_logit", "transr.", "user_inputs", "linear.", "content.", "new.")
+OPTIONAL = (
+    "log_total",
+    "relation_logit",
+    "transr.",
+    "user_inputs",
+    "linear.",
+    "content.",
+    "new.",
+    "new.shift",
+    "new.level",
+)
 PARTS = {"sum": (), "bi-interaction": ("joined", "product")}  # of a layer's aggregator; others have "joined" alone
 
 

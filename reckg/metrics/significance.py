@@ -255,6 +255,28 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * special.stdtr(n - 1, -abs(mean / error)))
 
 
+def t_interval(a: np.ndarray, b: np.ndarray, error: float = 0.05) -> tuple[float, float]:
+    """Computes the interval of the mean of a - b by Student's t. It leaves zero out if `paired_t_test` is below error.
+
+    Args:
+        a, b: (n,) float of the same users.
+        error: 1 minus the interval's level, above 0.
+    Returns:
+        Its ends; the mean itself if all differences are equal; with a single user, an interval that holds 0.
+
+    >>> import numpy as np
+    >>> from reckg.metrics.significance import t_interval
+    >>> t_interval(np.ones(3), np.zeros(3))
+    (1.0, 1.0)
+    """
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    mean, n = float(difference.mean()), len(difference)
+    if n < 2:
+        return min(mean, 0.0), max(mean, 0.0)
+    half = float(-special.stdtrit(n - 1, error / 2) * difference.std(ddof=1) / np.sqrt(n))
+    return mean - half, mean + half
+
+
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Corrects p-values of several comparisons, so that 0.05 bounds the chance of any false one among them.
 

@@ -277,6 +277,8 @@ def order_calibrated(
     Source: Steck 2018, doi:10.1145/3240323.3240372, with the greedy search given there.
     """
     n, rows = len(value), np.arange(len(value))
+    if not values.shape[1]:  # no item has a value: the ranking's order
+        return np.tile(np.arange(m), (n, 1))
     code, part = _pad_values(values, item_idx)
     wanted = mix.toarray()
     support, of_row = mix.indices, np.repeat(rows, np.diff(mix.indptr))

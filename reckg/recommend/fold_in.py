@@ -125,7 +125,8 @@ def merge_history(
     Args:
         user_idx: None for a user that the bundle does not know.
         found: item_idx of the recent items, None for unknown ones.
-        given: epoch seconds of the first recent items. The others count as late as the latest known interaction.
+        given: epoch seconds of the first recent items. The others count as late as the latest known interaction, one
+            after the other.
     Returns:
         (m,) item_idx and (m,) epoch seconds by rising time, and whether an item has no time.
     """
@@ -141,7 +142,7 @@ def merge_history(
     if others:
         now = max([bundle.features.now or 0, *times[-1:].tolist()])
         items = np.concatenate([items, np.array(others, dtype=np.int64)])
-        times = np.concatenate([times, np.full(len(others), now, dtype=np.int64)])
+        times = np.concatenate([times, now + np.arange(len(others), dtype=np.int64)])
     return items, times, bool(others)
 
 

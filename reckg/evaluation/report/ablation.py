@@ -58,8 +58,8 @@ def cautions(report: AblationReport) -> list[str]:
     if unknown:
         words.append(
             f"Items of which a variant knows nothing, neither interaction nor triple nor text: {', '.join(unknown)}. "
-            "Their score is 0 for every user: above all items with a negative one, in the order of the catalogue. "
-            "Where new items are what users take, that alone finds cold items."
+            "They have one score for every user, and stand in the order of the catalogue. Where new items are what "
+            "users take, that alone finds cold items."
         )
     families = [[c for c in report["comparisons"] if c["name"] == name] for name in HEADINGS]
     largest = max(len(report.get("relations", [])), *(len(family) for family in families))

@@ -97,12 +97,16 @@ def _history_words(held: HeldOut, parts: Sequence[str]) -> list[str]:
     named = {"train": "training", "valid": "validation"}
     history = " and ".join(named[part] for part in parts)
     spared = " and ".join(named[part] for part in held.excluded_parts)
+    missed = ""
+    if counts["users_without_target"]:  # published figures count them
+        share = counts["users"] / (counts["users"] + counts["users_without_target"])
+        missed = f" Figures that count them as misses are {share:.3f} times those of this report."
     return [
         f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
         "never listed.",
         f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
         f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
-        f"user already had; {counts['users_without_target']:,} users have no other and are left out.",
+        f"user already had; {counts['users_without_target']:,} users have no other and are left out.{missed}",
     ]
 
 
@@ -128,7 +132,7 @@ def _metric_words(primary: str, samples: int, seed: int, systems: int) -> list[s
         "users and so understates them. The intervals tell nothing about another training seed.",
         f"Several comparisons: p-values of {metric_label(primary)}, the primary metric, are of a paired "
         f"t-test, corrected by Holm's method over the {systems or 'other'} systems that reckg is compared with. A "
-        f"difference is called clear where the interval leaves zero out and the corrected p is below {CLEAR}.",
+        f"difference is called clear if its corrected p is below {CLEAR}: if the corrected interval leaves zero out.",
         "Equal scores are ordered by the item's place in the catalogue. A user without history gets the most popular "
         "items from the baselines.",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reckg.evaluation.comparison import best_baseline, judgement
+from reckg.evaluation.comparison import Comparison, best_baseline, judgement
 from reckg.evaluation.report.contents import Report, WrittenReport
 from reckg.evaluation.report.html import render_html
 from reckg.evaluation.report.markdown import render_markdown
@@ -13,6 +13,7 @@ from reckg.evaluation.report.words import metric_label
 from reckg.files.atomic_folder import write_atomically
 
 FORMAT = 2
+FEW_USERS = 30  # test users below which the verdict warns
 
 
 def verdict(report: Report) -> str:
@@ -37,14 +38,24 @@ def verdict(report: Report) -> str:
     among = f", among {new_items['new_items']:,} new items" if new_items else ""
     sentence = (
         f"{opening}: {metric_label(metric)} {ours:.4f} against {theirs:.4f}, a difference of {found['mean']:+.4f} "
-        f"(95% interval {found['low']:+.4f} to {found['high']:+.4f}, paired over {users:,} users{among})."
+        f"({_interval(found)}, paired over {users:,} users{among})."
     )
+    if users < FEW_USERS:
+        sentence += f" Of so few users ({users:,}) the figures say little."
     failed = [check["name"] for check in report.get("leakage_checks", []) if check["passed"] is False]
     if failed:
         sentence = (
             f"Do not trust these figures: {len(failed)} leakage check(s) failed ({'; '.join(failed)}). {sentence}"
         )
     return sentence
+
+
+def _interval(found: Comparison) -> str:
+    """Describes the interval that the judgement goes by."""
+    if "corrected_low" in found:
+        ends = f"{found['corrected_low']:+.4f} to {found['corrected_high']:+.4f}"
+        return f"95% interval {ends}, corrected for the number of systems"
+    return f"95% interval {found['low']:+.4f} to {found['high']:+.4f}"
 
 
 def mood(report: Report) -> int:

@@ -79,7 +79,7 @@ def _linear_parts(spectral: Spectral, place: np.ndarray, n_users: int) -> dict[s
         }
     if spectral.new is not None:
         parts["new.scales"] = np.array([spectral.new.own, spectral.new.linear], dtype=np.float32)
-        parts["new.shift"] = spectral.new.shift
+        parts["new.level"] = np.array(spectral.new.level, dtype=np.float32)
     return parts
 
 

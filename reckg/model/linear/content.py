@@ -63,32 +63,32 @@ class Content:
 
 @dataclass(frozen=True)
 class NewItems:
-    """Places items without training interactions: [own x graph vector, linear x columns] + shift.
+    """Places items without training interactions: [own x graph vector, linear x columns, level].
 
-    This gives them the mean of other items' scores over users, and their spread times the root of the reliability. By
-    the reliability itself, the best guess, almost none would be shown. With the full spread they would crowd others
-    out.
+    The spread of their scores is that of other items times the root of the reliability. By the reliability itself, the
+    best guess, almost none would be shown. With the full spread they would crowd others out. Users have 1 in the
+    level's column, so that it is added to every score.
 
     Args:
         own, linear: factors.
-        shift: (d + r,).
+        level: makes the mean score that of other items, or lower.
     """
 
     own: float
     linear: float
-    shift: np.ndarray
+    level: float
 
-    def placed(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def place(self, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Places items.
 
         Args:
             vectors: (n, d) graph vectors.
             columns: (n, r) columns of the linear part.
         Returns:
-            (n, d + r); an item without any known content stays at zero.
+            (n, d + r + 1).
         """
-        out = np.concatenate([self.own * vectors, self.linear * columns], axis=1)
-        return np.where(out.any(axis=1, keepdims=True), out + self.shift, 0)
+        level = np.full((len(vectors), 1), self.level, dtype=np.float32)
+        return np.concatenate([self.own * vectors, self.linear * columns, level], axis=1)
 
 
 def equalize_lengths(items: np.ndarray, longest: float) -> np.ndarray:

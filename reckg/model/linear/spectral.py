@@ -29,12 +29,16 @@ from reckg.model.linear.content import Content, NewItems, equalize_lengths, even
 Choice = TypeVar("Choice", bound=Hashable)
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
+BEYOND = (0.6, 0.8, 0.9)  # tried one after another while the best is the largest
 NEW_SHARE = 0.8  # the same of items without interactions, whose columns are predicted from their content
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
 # Validation flatters a share of 0: the graph alone chose the epoch, on the same users. With one standard error in place
 # of two that cost .0004 NDCG@10 on ml-100k, judged on the half of the users that did not choose; two lose nothing.
 CLEARLY = 2.0
 SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
+ROUNDING = 1e-4  # of the scores: a smaller spread is none, and nothing is divided by it
+FEWEST_NEW = 20  # fewer new items do not tell the spread of their scores: known ones stand in for them
+PLACES = 10  # first places that new items share with the known ones
 
 
 @dataclass(frozen=True)
@@ -72,23 +76,27 @@ class Spectral:
     def joined(self, embeddings: Embeddings, graph: KnowledgeGraph) -> Embeddings:
         """Joins the linear part to embeddings. The inner product then orders items by the sum of both scores.
 
-        The last column makes all items equally long. Users have 0 there, so that it changes no order. Entities stay as
-        they are. Without a linear part the embeddings are returned as they are.
+        With new items, a column holds their level, and 1 for every user with a vector. The last column makes all items
+        equally long. Users have 0 there, so that it changes no order. Entities stay as they are. Without a linear part
+        the embeddings are returned as they are.
 
         Returns:
-            Unit vectors with d + r + 1 columns.
+            Unit vectors with d + r + 1 columns, or d + r + 2 with new items.
         """
         if not self.joins:
             return embeddings
         users = np.concatenate([embeddings.users, self.users(graph)], axis=1)
+        if self.new is not None:
+            users = np.concatenate([users, users.any(axis=1, keepdims=True)], axis=1)
         users = unit(np.pad(users, ((0, 0), (0, 1))))
         return replace(embeddings, users=users, items=equalize_lengths(self.beside(embeddings.items), self.longest))
 
     def beside(self, items: np.ndarray) -> np.ndarray:
-        """Puts the targets beside the items' graph vectors: (n_items, d) -> (n_items, d + r), not normalised."""
+        """Puts the targets, and the level of new items, beside the items' graph vectors (n_items, d)."""
         out = np.concatenate([items, self.ratio * self.target], axis=1)
         if self.new is not None:
-            out[~self.known] = self.new.placed(items[~self.known], self.target[~self.known])
+            out = np.pad(out, ((0, 0), (0, 1)))
+            out[~self.known] = self.new.place(items[~self.known], self.target[~self.known])
         return out
 
     def predict_new(self, graph: KnowledgeGraph, text: np.ndarray | None) -> Spectral:
@@ -113,7 +121,7 @@ class Spectral:
             weights = self.content.weights
             tensors |= {f"content.{name}": array for name, array in vars(self.content).items() if name != "weights"}
         if self.new is not None:
-            tensors |= {"new.scales": np.array([self.new.own, self.new.linear]), "new.shift": self.new.shift}
+            tensors["new"] = np.array([self.new.own, self.new.linear, self.new.level])
         write_tensors(path, tensors, {"weights": json.dumps(weights)})
 
 
@@ -129,8 +137,7 @@ def load_spectral(path: Path) -> Spectral:
             weights = json.loads(file.metadata()["weights"])
         content = {name.split(".")[1]: tensor for name, tensor in tensors.items() if name.startswith("content.")}
         ratio, longest = tensors["scales"].tolist()
-        own_and_linear = tensors.get("new.scales", np.zeros(0)).tolist()
-        new = NewItems(own_and_linear[0], own_and_linear[1], tensors["new.shift"]) if own_and_linear else None
+        new = NewItems(*tensors["new"].tolist()) if "new" in tensors else None
         return Spectral(
             tensors["source"],
             tensors["target"],
@@ -176,6 +183,7 @@ def choose_shares(
     validate: Callable[[Embeddings], np.ndarray],
     *,
     new_items: bool = False,
+    earned: float | None = None,
 ) -> tuple[Spectral, float, float, float]:
     """Sets the linear part's shares to SHARE and NEW_SHARE, unless validation clearly prefers others.
 
@@ -184,6 +192,7 @@ def choose_shares(
     Args:
         validate: scores (n,) of n validation users, higher is better.
         new_items: validation holds only new items, so it chooses their share and not the others'.
+        earned: share of the first places that a new item earns, see _Spread; None: not known.
     Returns:
         The part, the share, the share of new items, and the mean score.
     """
@@ -191,18 +200,32 @@ def choose_shares(
     others = [(SHARE, w) for w in NEW_OTHERS] if new_items else [(w, NEW_SHARE) for w in OTHERS]
     if not spectral.users(graph).any():
         return spectral, 0.0, 0.0, float(validate(embeddings).mean())
-    spread = _Spread(spectral, embeddings, graph)
-    tried = {shares: spread.at(*shares) for shares in (usual, *others)}
-    scores = {shares: validate(part.joined(embeddings, graph)) for shares, part in tried.items()}
+    spread = _Spread(spectral, embeddings, graph, earned)
+    tried: dict[tuple[float, float], Spectral] = {}
+    scores: dict[tuple[float, float], np.ndarray] = {}
+    waiting, beyond = [usual, *others], [] if new_items else [(w, NEW_SHARE) for w in BEYOND]
+    while waiting:
+        for shares in waiting:
+            tried[shares] = spread.at(*shares)
+            scores[shares] = validate(tried[shares].joined(embeddings, graph))
+        best = max(scores, key=lambda shares: float(scores[shares].mean()))
+        waiting, beyond = (beyond[:1], beyond[1:]) if best == waiting[-1] else ([], [])
     shares = clearly_best(scores, usual)
     return tried[shares], *shares, float(scores[shares].mean())
 
 
 def with_shares(
-    spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph, share: float, new_share: float
+    spectral: Spectral,
+    embeddings: Embeddings,
+    graph: KnowledgeGraph,
+    share: float,
+    new_share: float,
+    earned: float | None = None,
 ) -> Spectral:
     """Sets the linear part's shares as given, as in choose_shares."""
-    return _Spread(spectral, embeddings, graph).at(share, new_share) if spectral.users(graph).any() else spectral
+    return (
+        _Spread(spectral, embeddings, graph, earned).at(share, new_share) if spectral.users(graph).any() else spectral
+    )
 
 
 def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
@@ -221,10 +244,18 @@ def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
 
 
 class _Spread:
-    """Scores of a sample of users, to set the spread of both parts."""
+    """Scores of a sample of users, to set the spread of both parts.
 
-    def __init__(self, spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph) -> None:
-        self.spectral, self.embeddings = spectral, embeddings
+    Args:
+        earned: share of the first places that a new item earns: of the validation part's interactions, those with items
+            that nobody had taken before, by the number of these items. New items get no more places than that
+            together. None: not known, new items are placed as if they were average.
+    """
+
+    def __init__(
+        self, spectral: Spectral, embeddings: Embeddings, graph: KnowledgeGraph, earned: float | None = None
+    ) -> None:
+        self.spectral, self.embeddings, self.earned = spectral, embeddings, earned
         users = evenly(np.arange(graph.n_users), SPREAD_USERS)
         self.users = np.concatenate([embeddings.users[users], spectral.users(graph)[users]], axis=1)
         self.dim = embeddings.users.shape[1]
@@ -245,18 +276,57 @@ class _Spread:
         Args:
             wanted: the scores of known items, nan for a user's own items.
         """
-        if self.spectral.content is None:
+        content = self.spectral.content
+        if content is None and self.spectral.known.all():
             return None
+        reliability = 0.0 if content is None else float(content.reliability)
         new = evenly(np.flatnonzero(~self.spectral.known), SPREAD_ITEMS)
-        own, linear = self._scores(new if len(new) else self.known)
+        own, linear = self._scores(new if len(new) >= FEWEST_NEW else self.known)
         ratio = _ratio(share, own, linear)
         weights = (0.0, 1.0) if share == 1 else (1.0, ratio)
         total = weights[0] * own + weights[1] * linear
-        wanted_spread = np.sqrt(self.spectral.content.reliability) * np.nanstd(wanted, axis=1).mean()
-        scale = wanted_spread / max(total.std(axis=1).mean(), 1e-12)
-        mean = self.users.mean(axis=0)
-        shift = (np.nanmean(wanted) - scale * total.mean()) / max(float(mean @ mean), 1e-12) * mean
-        return NewItems(float(scale * weights[0]), float(scale * weights[1]), shift.astype(np.float32))
+        wanted_spread, spread = np.sqrt(reliability) * np.nanstd(wanted, axis=1).mean(), _spread(total)
+        scale = wanted_spread / spread if spread else 0.0
+        level = float(np.nanmean(wanted) - scale * total.mean())
+        if self.earned is not None and len(new):
+            own, linear = self._scores(new)
+            share = min(1.0, self.earned * int((~self.spectral.known).sum()))
+            level = self._earned_level(level, share, wanted, scale * (weights[0] * own + weights[1] * linear))
+        return NewItems(float(scale * weights[0]), float(scale * weights[1]), level)
+
+    def _earned_level(self, level: float, share: float, wanted: np.ndarray, total: np.ndarray) -> float:
+        """Lowers the level of the new items until they have no more of the first places than they earn.
+
+        Args:
+            level: at most this.
+            share: that they earn together.
+            wanted: (users, known items) scores, nan for a user's own items.
+            total: (users, new items) scores without a level.
+        """
+        n_new, n_known = int((~self.spectral.known).sum()), int(self.spectral.known.sum())
+        known, of_known = _best(np.nan_to_num(wanted, nan=-np.inf)), n_known / wanted.shape[1]
+        new, of_new = _best(total), n_new / total.shape[1]
+        weight = np.repeat([of_known, of_new], [known.shape[1], new.shape[1]])
+        is_new = np.arange(len(weight)) >= known.shape[1]
+
+        def exposure(height: float) -> float:
+            """Computes the share of the first places that new items have at a height."""
+            scores = np.concatenate([known, new + height], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            taken = weight[order]
+            taken = np.clip(PLACES - (taken.cumsum(axis=1) - taken), 0, taken)
+            return float((taken * is_new[order]).sum() / taken.sum())
+
+        if exposure(level) <= share:
+            return level
+        step = max(float(np.nanstd(wanted)), 1e-6)
+        low, high = level - step, level
+        while exposure(low) > share and level - low < 64 * step:
+            low, high = level - 2 * (level - low), low
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if exposure(middle) <= share else (low, middle)
+        return low
 
     def _scores(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes the users' graph scores and linear scores of items."""
@@ -264,10 +334,22 @@ class _Spread:
         return own, self.users[:, self.dim :] @ self.spectral.target[items].T
 
 
+def _best(scores: np.ndarray) -> np.ndarray:
+    """Selects the PLACES highest scores of every row, in any order."""
+    first = max(0, scores.shape[1] - PLACES)
+    return np.partition(scores, first, axis=1)[:, first:] if first else scores
+
+
 def _ratio(share: float, own: np.ndarray, linear: np.ndarray) -> float:
     """Computes the factor that gives the linear scores (users, items) a share below 1 of the spread."""
-    spread = linear.std(axis=1).mean()
-    return 0.0 if spread == 0 or share == 1 else float(share / (1 - share) * own.std(axis=1).mean() / spread)
+    spread = _spread(linear)
+    return 0.0 if spread == 0 or share == 1 else share / (1 - share) * _spread(own) / spread
+
+
+def _spread(scores: np.ndarray) -> float:
+    """Computes the standard deviation over items, on average over users; 0 if it is no more than rounding."""
+    spread = float(scores.std(axis=1).mean())
+    return spread if spread > ROUNDING * float(np.abs(scores).mean()) else 0.0
 
 
 def _histories(graph: KnowledgeGraph) -> sparse.csr_matrix:

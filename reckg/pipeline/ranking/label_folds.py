@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from reckg.config.run_config import Config
+from reckg.data.row_order import hash_pairs
 from reckg.evaluation.protocol import HeldOut, held_out
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables
@@ -47,7 +48,9 @@ def fold_parts(prepared: Prepared, fold: int, number: int, seed: int) -> np.ndar
         return parts
     rows = prepared.interactions[train]
     if prepared.info["split"]["kind"] == "global-time":
-        from_end = rows["timestamp"].rank("ordinal", descending=True).to_numpy().astype(np.int64) - 1
+        chance = hash_pairs(rows["user_idx"].to_numpy(), rows["item_idx"].to_numpy(), seed)
+        from_end = np.empty(len(rows), dtype=np.int64)
+        from_end[np.lexsort((chance, rows["timestamp"].to_numpy()))[::-1]] = np.arange(len(rows))
         size = min(n_valid, len(train) // (2 * number))
     else:
         from_end = rows.select(pl.int_range(pl.len()).reverse().over("user_idx")).to_series().to_numpy()

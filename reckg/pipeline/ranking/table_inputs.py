@@ -9,6 +9,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from reckg.config.run_config import Config
+from reckg.data.history import latest_time
 from reckg.errors import ArtifactError
 from reckg.pipeline.run.folder import Prepared, graph_dim, n_threads, read_embeddings, read_text_vectors
 from reckg.ranking.tables.build import TableInputs, build_feature_tables
@@ -41,7 +42,7 @@ def feature_tables(
             item_entities=items,
             user_entities=users,
             numbers=numbers.reshape(len(prepared.items), len(columns)).astype(np.float32),
-            now=int(known["timestamp"].to_numpy().max()) if timed else None,
+            now=latest_time(known["timestamp"].to_numpy()) if timed else None,
             neighbours=config.rank.neighbours,
             order=order,
             item_vectors=item_vectors,

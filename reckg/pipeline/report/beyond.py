@@ -115,10 +115,23 @@ def check_columns(config: Config, test: RunData) -> None:
 
 
 def calibration_column(config: Config, test: RunData) -> str | None:
-    """Returns the configured column, else the first list column of the items, else their first categorical one."""
+    """Returns the configured column, else the first list column of the items, else their first categorical one.
+
+    A column without any value is passed over.
+    """
     kinds = test.prepared.info.get("item_columns", {})
-    usual = [*kinds.get("list", []), *kinds.get("categorical", []), None]
-    return config.evaluate.calibration_column or usual[0]
+    usual = [
+        name
+        for name in (*kinds.get("list", []), *kinds.get("categorical", []))
+        if has_values(test.prepared.items[name])
+    ]
+    return config.evaluate.calibration_column or next(iter(usual), None)
+
+
+def has_values(column: pl.Series) -> bool:
+    """Tells whether any row of a column of texts or lists has a value."""
+    values = column.explode() if column.dtype == pl.List else column
+    return values.drop_nulls().len() > 0
 
 
 def value_shares(column: pl.Series) -> sparse.csr_matrix:

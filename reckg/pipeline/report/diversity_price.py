@@ -16,6 +16,7 @@ from reckg.evaluation.protocol import HeldOut, SystemSettings
 from reckg.evaluation.report.contents import DiversityGain, DiversityRow, DiversitySection
 from reckg.metrics.ranking import ranking_metrics
 from reckg.metrics.significance import Interval, bootstrap_interval, paired_difference
+from reckg.pipeline.report.beyond import has_values
 from reckg.ranking.diversity import (
     Diversity,
     ItemTraits,
@@ -81,7 +82,11 @@ def diversity_price(bundle: Bundle, held: HeldOut, config: Config) -> DiversityS
 
 def _columns(bundle: Bundle, config: Config) -> Diversity:
     """The configured diversity, with columns where it names none and the items have some."""
-    kinds = bundle.manifest.get("item_columns", {})
+    kinds = {
+        kind: [name for name in names if has_values(bundle.items[name])]
+        for kind, names in bundle.manifest.get("item_columns", {}).items()
+        if kind in ("list", "categorical")
+    }
     text = [name for name in kinds.get("categorical", []) if bundle.items.schema[name] == pl.String]
     mixed = [name for name in kinds.get("list", []) if bundle.items.schema[name] == pl.List(pl.String)] + text
     given = config.diversity

@@ -14,10 +14,10 @@ from reckg.data.clean import clean_interactions
 from reckg.data.history import History
 from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
-from reckg.data.row_order import row_order
+from reckg.data.row_order import history_order, row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
-from reckg.data.split import Split, split_interactions
-from reckg.data.split_checks import check_split
+from reckg.data.split import Split, split_interactions, with_cleaned
+from reckg.data.split_checks import CheckResult, check_split
 from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import derive_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
@@ -39,13 +39,7 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     """
     dataset, notes = read_dataset(data)
     coded = code_ids(dataset.interactions)
-    cleaned, cleaning = clean_interactions(
-        coded.frame.lazy(),
-        min_weight=config.data.min_weight,
-        duplicates=config.data.duplicates,
-        k_core=config.data.k_core,
-    )
-    split, checks = _split(config, dataset, cleaned, cleaning["rows"])
+    split, checks, cleaning = _split(config, dataset, coded.frame.lazy())
     folder = run / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     interactions = split.frame.collect(engine="streaming")
@@ -92,10 +86,18 @@ def _description(dataset: Dataset, split: Split) -> dict[str, Any]:
     }
 
 
-def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -> tuple[Split, dict[str, Any]]:
-    """The split that is configured, and its checks."""
+def _split(
+    config: Config, dataset: Dataset, frame: pl.LazyFrame
+) -> tuple[Split, dict[str, CheckResult], dict[str, int]]:
+    """Splits the log, cleans the parts, and checks them. Returns the counts of cleaning too.
+
+    Cleaning comes after the split: what follows a cutoff must not decide on what stands before it. A repeat whose
+    earlier row is in training would else be a purchase that looks like the first.
+    """
+    data, whole = config.data, config.data.k_core_of == "all"
+    kept, before = clean_interactions(frame, min_weight=data.min_weight, k_core=data.k_core if whole else 0)
     split = split_interactions(
-        cleaned,
+        kept,
         kind=config.split.kind,
         valid=config.split.valid,
         test=config.split.test,
@@ -103,15 +105,25 @@ def _split(config: Config, dataset: Dataset, cleaned: pl.LazyFrame, rows: int) -
         time=dataset.time,
         seed=config.run.seed,
     )
+    cleaned, after = clean_interactions(split.frame, duplicates=data.duplicates, k_core=0 if whole else data.k_core)
+    split = with_cleaned(split, cleaned)
     checks = check_split(
         split.frame,
         kind=split.kind,
         time=dataset.time,
         cutoff_time=split.cutoff_time,
         valid_cutoff_time=split.valid_cutoff_time,
-        n_rows=rows,
+        n_rows=after["rows"],
     )
-    return split, checks
+    cut = before if whole else after
+    if whole and data.k_core > 1:
+        says = (
+            f"rows are outside the {data.k_core}-core of the whole log: rows after a cutoff decided on rows before it"
+        )
+        checks["k-core"] = {"passed": None, "bad": cut["dropped_k_core"], "of": before["rows_read"], "says": says}
+    cores = {name: cut[name] for name in ("dropped_k_core", "k_core_rounds")}
+    light = {name: before[name] for name in ("rows_read", "dropped_below_min_weight")}
+    return split, checks, {**after, **light, **cores}
 
 
 def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
@@ -149,7 +161,7 @@ def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
 
 
 def index_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
-    """Sorts interactions by user, time and item, and replaces codes by indices.
+    """Sorts interactions by user and time, or by user and item without times, and replaces codes by indices.
 
     Args:
         places: (codes,) indices of users and of items.
@@ -161,7 +173,8 @@ def index_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.D
         for name, place in zip(("user_id", "item_id"), places, strict=True)
     )
     indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), "split")
-    return indexed[row_order(*(indexed[name].to_numpy() for name in ("user_idx", *timed, "item_idx")))]
+    user, item = indexed["user_idx"].to_numpy(), indexed["item_idx"].to_numpy()
+    return indexed[history_order(user, indexed["timestamp"].to_numpy(), item) if timed else row_order(user, item)]
 
 
 def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:

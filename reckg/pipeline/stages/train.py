@@ -95,6 +95,7 @@ def _counts(
         "recency_half_life": half_life,
         "linear_share": linear["share"],
         "linear_share_new_items": linear["new_share"],
+        "earned_by_new_item": linear["earned"],
         "content_weights": linear["content_weights"],
         "examples": n_examples,
         "interactions_without_history": len(objective.histories.item) - n_examples,

@@ -61,7 +61,7 @@ def refresh_model(config: Config, run: Path, prepared: Prepared, trained: Traine
     newer.update_attention(tensors)
     text = None if newer.text is None else newer.text.vectors.cpu().numpy()
     fitted = fit_spectral(graph, config.model.linear_rank, text)
-    shares = figures["linear_share"], figures["linear_share_new_items"]
+    shares = figures["linear_share"], figures["linear_share_new_items"], figures["earned_by_new_item"]
     return TrainedModel(newer, with_shares(fitted, newer.embeddings(tensors), graph, *shares))
 
 

@@ -25,11 +25,19 @@ HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # times of the training
 
 
 class LinearFit(TypedDict):
-    """The linear part's share, that for new items, the validation score with them, and the weights of the content."""
+    """The linear part's shares, and what validation says of them.
+
+    Args:
+        new_share: share for new items.
+        valid: validation score with these shares.
+        earned: see earned_by_new_items.
+        content_weights: of relations and texts.
+    """
 
     share: float
     new_share: float
     valid: float
+    earned: float | None
     content_weights: dict[str, float]
 
 
@@ -63,12 +71,26 @@ def fit_linear_part(
     embeddings = model.embeddings(tensors)
     text = None if model.text is None else model.text.vectors.cpu().numpy()
     fitted = fit_spectral(tensors.graph, config.model.linear_rank, text)
+    earned = None if prepared.cold_items else earned_by_new_items(prepared, fitted.known)
     spectral, share, new_share, valid = choose_shares(
-        fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items
+        fitted, embeddings, tensors.graph, validate, new_items=prepared.cold_items, earned=earned
     )
     spectral.save(run / "model" / "spectral.safetensors")
     weights = {} if spectral.content is None else spectral.content.weights
-    return {"share": share, "new_share": new_share, "valid": valid, "content_weights": weights}
+    return {"share": share, "new_share": new_share, "valid": valid, "earned": earned, "content_weights": weights}
+
+
+def earned_by_new_items(prepared: Prepared, known: np.ndarray) -> float | None:
+    """Measures the share of the validation part's items that an item without training interactions has, on average.
+
+    Args:
+        known: (n_items,) bool: with training interactions.
+    Returns:
+        None if all items have some.
+    """
+    wanted = held_out_part(prepared, "valid").relevant[1]
+    n_new = int((~known).sum())
+    return None if not n_new else float((np.count_nonzero(~known[wanted]) + 0.5) / (len(wanted) + 1) / n_new)
 
 
 def validation_score(prepared: Prepared, config: Config) -> Validate:

@@ -13,15 +13,16 @@ from reckg.ranking.tables.factors import history_factors
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.row_sums import RowSums, row_sums
 
-RECENT, LAST = 0.7, 0.4  # weight of an item of the history relative to its successor
+RECENT, LAST = 0.7, 0.4  # weight of an item of the history relative to the next moment's
 LATEST = 500  # latest items of a history that count
-RECENT_WEIGHTS, LAST_WEIGHTS = RECENT ** np.arange(LATEST), LAST ** np.arange(LATEST)  # by age
+RECENT_WEIGHTS, LAST_WEIGHTS = RECENT ** np.arange(LATEST), LAST ** np.arange(LATEST)  # by the number of later moments
 
 
 class UserScores:
     """Scores of items for n users. Each is computed on first use; none depends on the other users.
 
-    If the predicted items come after the history (``tables.order`` is "ahead"), the latest items count most.
+    If the predicted items come after the history (``tables.order`` is "ahead"), the latest items count most, and items
+    with equal times count alike.
 
     Args:
         tables: of a state.
@@ -54,7 +55,17 @@ class UserScores:
         self.item = history.item_idx[self.positions]
         self.ends = np.cumsum(self.length)
         self.start = self.ends - self.length
+        if self.ahead:
+            age = self._later_moments()
         self.ones, self.recent, self.last = np.ones(len(age)), RECENT_WEIGHTS[age], LAST_WEIGHTS[age]
+
+    def _later_moments(self) -> np.ndarray:
+        """Counts the different times after each item in its history: (h,)."""
+        time = self.history.timestamp[self.positions]
+        moment = np.cumsum(np.append(False, time[1:] != time[:-1])[: len(time)])
+        last = self.ends[self.length > 0] - 1
+        later: np.ndarray = np.repeat(moment[last], self.length[self.length > 0]) - moment
+        return later
 
     @cached_property
     def history_rows(self) -> Rows:

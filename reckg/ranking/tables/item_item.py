@@ -25,8 +25,8 @@ def cooccurrence(history: History, n_items: int, neighbours: int, order: Order) 
     """Measures how often two items occur in the same histories, by the cosine of their counts.
 
     none: c(i, j) users have both, similarity c(i, j) / sqrt(c(i, i) c(j, j)). ahead: only items j after i count, by
-    1 / distance, at most 5 steps. between: both ways, by exp(-(distance - 1) / 3), at most 20 steps. The normalisation
-    over item counts is the same.
+    1 / distance, at most 5 steps; of two items with equal times each comes after the other by half. between: both ways,
+    by exp(-(distance - 1) / 3), at most 20 steps. The normalisation over item counts is the same.
 
     Args:
         history: users' items, oldest first; with order none, repeats of an item by a user count once.
@@ -55,13 +55,20 @@ def cooccurrence(history: History, n_items: int, neighbours: int, order: Order) 
 
 
 def _pairs_in_order(history: History, n_items: int, weights: np.ndarray) -> sp.csr_matrix:
-    """Sums weights[distance - 1] of each pair (earlier, later): (n_items, n_items) float32."""
+    """Sums weights[distance - 1] of each pair (earlier, later), half of it both ways for a pair with equal times.
+
+    Returns:
+        (n_items, n_items) float32.
+    """
     user = np.repeat(np.arange(history.n_users), np.diff(history.indptr))
     total = sp.csr_matrix((n_items, n_items), dtype=np.float32)
     for distance, weight in enumerate(weights, start=1):
         same = user[distance:] == user[:-distance]
         left, right = history.item_idx[:-distance][same], history.item_idx[distance:][same]
-        values = np.full(len(left), weight, dtype=np.float32)
+        tied = (history.timestamp[distance:] == history.timestamp[:-distance])[same]
+        values = np.where(tied, weight / 2, weight).astype(np.float32)
+        left, right = np.append(left, right[tied]), np.append(right, left[tied])
+        values = np.append(values, values[tied])
         total = total + sp.csr_matrix((values, (left, right)), shape=(n_items, n_items))
     return total.tocsr()
 

@@ -16,6 +16,10 @@ HEAD = 50  # first candidates of a query, which the weights are fitted on
 ROUNDS = 3  # the first head is in retrieval order, later ones in the order of the blend
 
 
+class NoOrderError(DataError):
+    """The lists hold nothing that a blend could learn from."""
+
+
 @dataclass(frozen=True)
 class Blend:
     """A weight for each source score, standardised over the user's candidates."""
@@ -48,7 +52,7 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
         hits: (n, c) bool: the relevant candidates.
         real: (n, c) bool: no padding.
     Raises:
-        DataError: no query has a hit in its head, or the retrieval scores do not differ within any query.
+        NoOrderError: no query has a hit in its head, or the retrieval scores do not differ within any query.
     Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
     """
     blend, order = Blend({}), np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
@@ -65,14 +69,14 @@ def _fit_head(features: np.ndarray, hits: np.ndarray, real: np.ndarray, head: np
     """The blend over the candidates at ``head`` (n, h) of each query; start: where the search for weights begins."""
     some = np.flatnonzero(np.take_along_axis(hits, head, axis=1).any(axis=1))
     if not len(some):
-        raise DataError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn.")
+        raise NoOrderError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn")
     row, head = some[:, None], head[some]
     hits, real = hits[row, head], real[row, head]
     sources = np.stack([features[row, head, FEATURES.index(name)] for name in BLENDED]).astype(np.float64)
     sources = np.where(real & np.isfinite(sources), sources, 0)
     known = np.flatnonzero(sources.any(axis=(1, 2)))
     if 0 not in known:
-        raise DataError("the retrieval scores of every user are all equal: there is no order to improve on.")
+        raise NoOrderError("the retrieval scores of every user are all equal: there is no order to improve on")
     begin = np.array([start.weights.get(BLENDED[place], 0.0) for place in known])
     weights = _choice_weights(sources[known], hits, real, 0, begin if begin.any() else None)
     return Blend({BLENDED[place]: float(weight) for place, weight in zip(known, weights, strict=True) if weight > 0})

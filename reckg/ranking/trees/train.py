@@ -16,7 +16,7 @@ import numpy as np
 from reckg.metrics.significance import paired_difference
 from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.candidates import CandidateCounts
-from reckg.ranking.trees.blend import HEAD, fit_blend
+from reckg.ranking.trees.blend import HEAD, NoOrderError, fit_blend
 from reckg.ranking.trees.queries import K, Queries
 from reckg.ranking.trees.ranker import Ranker, write_description
 from reckg.ranking.trees.ranker_info import GuardVerdict, RankerInfo
@@ -96,7 +96,11 @@ def train_ranker(
     parameters = _parameters(settings, seed, threads)
     users = np.unique(queries.user)
     fold = (np.random.default_rng(seed).permutation(len(users)) % folds)[np.searchsorted(users, queries.user)]
-    blended, ranked, best = _cross_fit(queries, fold, parameters, settings.trees, seed)
+    try:
+        blended, ranked, best = _cross_fit(queries, fold, parameters, settings.trees, seed)
+    except NoOrderError as error:
+        info["why"] = str(error)
+        return RankerResult(None, info)
     if not best:
         ranked = blended  # the blend would be served, so the guard judges the blend
     lists = {"retrieval": score_unranked(queries), "blend": blended, "ranker": ranked}

@@ -127,3 +127,29 @@ def test_k_core_repeats_until_stable() -> None:
 def test_options_apply_in_order() -> None:
     _, counts = clean_interactions(EVENTS, min_weight=2, duplicates="last", k_core=2)
     assert counts["rows_read"] - counts["rows"] == sum(counts[name] for name in counts if name.startswith("dropped"))
+
+
+def parts_of(rows: list[tuple[str, str, str]]) -> pl.LazyFrame:
+    return pl.LazyFrame(rows, schema=["user_id", "item_id", "split"], orient="row")
+
+
+def test_the_training_rows_alone_make_the_k_core() -> None:
+    train = [("u1", "a", "train"), ("u1", "b", "train"), ("u2", "a", "train"), ("u2", "b", "train")]
+    rare = [("u3", "a", "train"), ("u1", "c", "train")]  # one row each in training, more after the cutoff
+    later = [("u3", "b", "test"), ("u3", "c", "test"), ("u1", "c", "test"), ("u2", "a", "test")]
+    new = [("u9", "a", "test"), ("u1", "n", "test")]  # never in training: they stay
+    frame, counts = clean_interactions(parts_of([*train, *rare, *later, *new]), k_core=2)
+    assert counts["dropped_k_core"] == 5
+    assert pairs(frame, "user_id", "item_id", "split") == sorted([*train, ("u2", "a", "test"), *new])
+    before, _ = clean_interactions(parts_of([*train, *rare]), k_core=2)
+    of_training = [row for row in pairs(frame, "user_id", "item_id", "split") if row[2] == "train"]
+    assert of_training == pairs(before, "user_id", "item_id", "split"), "later rows change nothing before the cutoff"
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_a_dislike_is_no_like(weight: float) -> None:
+    frame = pl.LazyFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "weight": [5.0, weight]})
+    with pytest.raises(DataError, match=rf"1 of 2 interactions have a weight of 0 or less \(the least: {weight:g}\)"):
+        clean_interactions(frame)
+    kept, counts = clean_interactions(frame, min_weight=0.5)
+    assert counts["dropped_below_min_weight"] == 1 and pairs(kept) == [("u", "a")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -236,6 +237,45 @@ def test_timestamps_of_every_form_become_seconds(tmp_path: Path, values: pl.Seri
     dataset, notes = read_dataset(folder)
     assert dataset.interactions.collect()["timestamp"].to_list() == [1_500_000_000, 1_500_000_001]
     assert any("2 of 2" in note and unit in note for note in notes) == bool(unit)
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds", "shown"),
+    [
+        (pl.Series([20240131, 20240201]), [1_706_659_200, 1_706_745_600], "20240131 is 2024-01-31"),
+        (pl.Series(["20240131", "20240201"]), [1_706_659_200, 1_706_745_600], "20240131 is 2024-01-31"),
+        (pl.Series([20240131103000, 20240201000000]), [1_706_697_000, 1_706_745_600], "is 2024-01-31 10:30:00"),
+    ],
+)
+def test_dates_written_as_numbers_are_dates(tmp_path: Path, values: pl.Series, seconds: list[int], shown: str) -> None:
+    folder = tmp_path / "ds"
+    folder.mkdir()
+    frame = pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"], "timestamp": values})
+    frame.write_parquet(folder / "interactions.parquet")
+    dataset, notes = read_dataset(folder)
+    assert dataset.interactions.collect()["timestamp"].to_list() == seconds
+    assert any(shown in note for note in notes)
+
+
+@pytest.mark.parametrize("ahead", [4_102_444_800, 4_102_444_800_000, "2100-01-01T00:00:00Z", "2100-01-01"])
+def test_a_time_ahead_of_the_clock_is_refused_by_its_date(tmp_path: Path, ahead: object) -> None:
+    unit = 1000 if isinstance(ahead, int) and ahead > 10**11 else 1
+    before = 1_600_000_000 * unit if isinstance(ahead, int) else "2020-09-13T12:26:40Z"
+    folder = tmp_path / "ds"
+    folder.mkdir()
+    frame = pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"], "timestamp": [before, ahead]})
+    frame.write_parquet(folder / "interactions.parquet")
+    with pytest.raises(DataError, match=r"1 of 2 values .* ahead of the clock.*\(first: row 2, '2100-01-01"):
+        read_dataset(folder)
+    soon = int(time.time()) + 3600  # clocks of devices are wrong
+    frame.with_columns(pl.Series("timestamp", [1_600_000_000, soon])).write_parquet(folder / "interactions.parquet")
+    assert read_dataset(folder).dataset.interactions.collect()["timestamp"].to_list() == [1_600_000_000, soon]
+
+
+def test_day_numbers_of_a_sheet_are_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, interactions__csv="user_id,item_id,timestamp\na,x,45292\nb,x,45293.5\n")
+    with pytest.raises(DataError, match=r"from 45292 to 45293.5.*day numbers of a sheet.*2024-01-31T10:00:00Z"):
+        read_dataset(folder)
 
 
 def test_repeated_items(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_an_item_without_values_leaves_the_mix_as_it_is() -> None:
     assert order.tolist() == [[0, 1, 2]]
 
 
+def test_without_any_value_the_order_is_the_rankings() -> None:
+    values, mix = sparse.csr_matrix((3, 0)), sparse.csr_matrix((1, 0))
+    order = order_calibrated(np.array([[1, 0.5, 0]]), np.arange(3)[None], values, mix, 0.9, 2)
+    assert order.tolist() == [[0, 1]]
+
+
 def test_the_providers_limit_gives_way_before_a_place_stays_empty() -> None:
     provider = np.array([0, 0, 0, 1, 0, -1, -1])
     items = np.array([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 4, -1, -1, -1]])

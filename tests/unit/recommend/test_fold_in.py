@@ -63,7 +63,7 @@ def test_the_given_history_is_what_is_reranked_by(bundle: Bundle) -> None:
     items = bundle.item_ids.indices(GIVEN)
     vector = bundle.embedder.embed_user(items)[0]
     seen = np.array([0, len(items)]), items
-    history = History(seen[0], items, np.zeros(3, np.int64), np.ones(3, np.float32))
+    history = History(seen[0], items, np.arange(3), np.ones(3, np.float32))
     users = np.array([[np.log1p(3), np.nan]], dtype=np.float32)
     nobody = sparse.csr_matrix((1, bundle.features.user_entities.shape[1]), dtype=np.float32)
     tables = replace(bundle.features, users=users, user_entities=nobody)

@@ -9,7 +9,7 @@ import pytest
 
 from reckg.config.run_config import Config, EvaluateConfig
 from reckg.errors import ArtifactError, ConfigError
-from reckg.evaluation.comparison import SYSTEMS, primary_metric, systems_and_comparisons
+from reckg.evaluation.comparison import SYSTEMS, judgement, primary_metric, systems_and_comparisons
 from reckg.evaluation.report.html import SECTIONS, render_html
 from reckg.evaluation.report.svg import Line, Mark, bar_chart, beeswarm, dot_plot, line_chart, nice_ticks
 from reckg.evaluation.report.words import metric_label
@@ -73,8 +73,10 @@ def test_the_verdict_comes_first_and_tells_the_three_cases_apart() -> None:
 def test_what_chance_may_do_among_so_many_is_not_called_better() -> None:
     report = sample_report()
     assert mood(report) == 1
-    report["comparisons"]["ease"]["ndcg@10"]["p_holm"] = 0.06
-    assert verdict(report).startswith("No clear difference") and mood(report) == 0
+    report["comparisons"]["ease"]["ndcg@10"] |= {"corrected_low": -0.01, "corrected_high": 0.09}
+    said = verdict(report)
+    assert said.startswith("No clear difference") and mood(report) == 0
+    assert "95% interval -0.0100 to +0.0900, corrected for the number of systems" in said, "words and interval agree"
 
 
 def test_comparisons_are_corrected_for_their_number() -> None:
@@ -86,6 +88,10 @@ def test_comparisons_are_corrected_for_their_number() -> None:
     _, found = systems_and_comparisons(results, settings, "ndcg@10", 200, 0)
     assert found["model"]["ndcg@10"]["p_holm"] > 0.05 > found["ease"]["ndcg@10"]["p_holm"]
     assert "p_holm" not in found["ease"]["recall@10"]
+    for name in found:  # the interval and the p-value say the same
+        one = found[name]["ndcg@10"]
+        outside = not one["corrected_low"] <= 0 <= one["corrected_high"]
+        assert outside == (one["p_holm"] < 0.05) == (judgement(one) != 0)
     alone = systems_and_comparisons({n: results[n] for n in ("reckg", "model")}, settings, "ndcg@10", 200, 0)[1]
     assert alone["model"]["ndcg@10"]["p_holm"] == found["model"]["ndcg@10"]["p_holm"]  # the largest p is not multiplied
     assert alone["model"]["ndcg@10"]["low"] == found["model"]["ndcg@10"]["low"]
@@ -193,7 +199,8 @@ def test_the_stage_reports_on_a_run(tmp_path: Path) -> None:
     assert report["protocol"]["candidates"] == 60
     assert [check["passed"] for check in report["leakage_checks"]] == [True] * 6
     # A flat index and no ranker: the three own systems are the same lists, and pairing sees no difference.
-    same = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0}
+    nothing = dict.fromkeys(("mean", "low", "high", "corrected_low", "corrected_high"), 0.0)
+    same = nothing | {"p": 1.0, "p_holm": 1.0}
     for name in ("model", "retrieval"):
         assert report["systems"][name]["test"] == report["systems"]["reckg"]["test"]
         assert report["comparisons"][name]["ndcg@10"] == same

@@ -97,7 +97,7 @@ def test_validation_must_clearly_prefer_another_share(taken: np.ndarray, embeddi
         return np.full(4, np.corrcoef((found.users @ found.items.T).ravel(), linear.ravel())[0, 1])
 
     chosen, share, _, _ = choose_shares(fitted, embeddings, graph, agreement)
-    assert share == 0.4
+    assert share == 0.9, "the grid grows while the best is at its end"
     assert chosen.ratio > 0
 
 
@@ -115,10 +115,10 @@ def test_nothing_to_fit(embeddings: Embeddings) -> None:
     assert choose_shares(spectral, embeddings, graph, lambda _: np.full(4, 0.1))[1] == 0.0
 
 
-def with_new_items(taken: np.ndarray) -> tuple[KnowledgeGraph, np.ndarray]:
-    """A graph in which the last three items have no interaction; each item has a maker, and a text vector."""
+def with_new_items(taken: np.ndarray, new: int = 3) -> tuple[KnowledgeGraph, np.ndarray]:
+    """A graph in which the last items have no interaction; each item has a maker, and a text vector."""
     taken = taken.copy()
-    taken[:, -3:] = False
+    taken[:, -new:] = False
     users, items = np.nonzero(taken)
     makers = np.arange(N_ITEMS) % 3 + N_USERS + N_ITEMS
     graph = build_knowledge_graph(
@@ -146,10 +146,67 @@ def test_new_items_stand_among_the_others(taken: np.ndarray, embeddings: Embeddi
     users = np.concatenate([embeddings.users, weighted.users(graph)], axis=1)
     others = users @ np.concatenate([embeddings.items, weighted.ratio * weighted.target], axis=1)[:9].T
     others = np.where(taken[:, :9], np.nan, others)
-    new = users @ weighted.new.placed(embeddings.items[9:], weighted.target[9:]).T
+    placed = weighted.new.place(embeddings.items[:9], weighted.target[:9])  # known ones stand in for so few
+    new = np.pad(users, ((0, 0), (0, 1)), constant_values=1) @ placed.T
     assert new.mean() == pytest.approx(np.nanmean(others), rel=1e-3)
     spread = np.sqrt(weighted.content.reliability) * np.nanstd(others, axis=1).mean()
-    assert (new - users @ weighted.new.shift[:, None]).std(axis=1).mean() == pytest.approx(spread, rel=1e-3)
+    assert new.std(axis=1).mean() == pytest.approx(spread, rel=1e-3)
+    joined = weighted.joined(embeddings, graph)
+    scores = joined.users @ joined.items.T
+    assert joined.users.shape == (N_USERS, 4 + 5 + 2)
+    expected = np.pad(users, ((0, 0), (0, 1)), constant_values=1) @ weighted.beside(embeddings.items).T
+    scale = scores / expected  # one for each user, so that the order is that of the sums
+    np.testing.assert_allclose(scale, np.broadcast_to(scale[:, :1], scale.shape), rtol=1e-3)
+
+
+@pytest.mark.parametrize("untouched", [1, 2, 3])
+def test_a_few_untouched_items_change_nothing_for_the_others(
+    taken: np.ndarray, embeddings: Embeddings, untouched: int
+) -> None:
+    """With a single one its own spread is 0, and once was divided by."""
+    taken = taken.copy()
+    taken[:, -untouched:] = False
+    graph, text = with_new_items(taken, new=untouched)
+    spectral, *_ = choose_shares(fit_spectral(graph, 5, text), embeddings, graph, lambda _: np.full(4, 0.5))
+    joined = spectral.joined(embeddings, graph)
+    known, new = joined.items[:-untouched], joined.items[-untouched:]
+    assert np.abs(known[:, -1]).min() < 0.5, "the longest vector is one of the known items"
+    assert np.linalg.matrix_rank(known) >= 5
+    first = (joined.users @ joined.items.T).argmax(axis=1)
+    assert (first >= N_ITEMS - untouched).mean() < 0.4 and np.isfinite(new).all()
+
+
+@pytest.mark.parametrize("earned", [0.0, 0.02, 1.0])
+def test_new_items_get_no_more_of_the_first_places_than_they_earn(earned: float) -> None:
+    rng = np.random.default_rng(5)
+    n_known, n_new = 30, 60
+    parts = [rng.normal(size=(n, 4)).astype(np.float32) for n in (N_USERS, n_known + n_new, 0)]
+    users, items, entities = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts)
+    taken = np.zeros((N_USERS, n_known + n_new), dtype=bool)
+    taken[:, :n_known] = rng.random((N_USERS, n_known)) < 0.2
+    user, item = np.nonzero(taken)
+    none = np.empty(0, dtype=np.int64)
+    graph = build_knowledge_graph(
+        n_users=N_USERS,
+        n_items=n_known + n_new,
+        n_entities=0,
+        relations=(),
+        triples=(none, none, none),
+        user_idx=user,
+        item_idx=item,
+        recency=np.ones(len(user)),
+        interaction_share=0.8,
+    )
+    text = rng.normal(size=(n_known + n_new, 6)).astype(np.float32)
+    fitted, embeddings = fit_spectral(graph, 5, text), Embeddings(users, items, entities)
+    spectral, *_ = choose_shares(fitted, embeddings, graph, lambda _: np.full(4, 0.5), earned=earned / n_new)
+    joined = spectral.joined(embeddings, graph)
+    scores = joined.users @ joined.items.T
+    scores[taken] = -np.inf
+    exposure = (np.argsort(-scores, axis=1)[:, :10] >= n_known).mean()
+    assert exposure <= earned + 1e-9
+    if earned == 0.02:
+        assert exposure > 0.005, "not less than they earn either"
 
 
 def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.ndarray, embeddings: Embeddings) -> None:
@@ -161,7 +218,7 @@ def test_an_item_that_comes_later_is_placed_as_if_it_had_been_there(taken: np.nd
     columns = weighted.content.columns(item[last] * 0, relation[last], tail[last], text[-1:])
     joined = weighted.joined(embeddings, graph)
     assert weighted.new is not None
-    placed = equalize_lengths(weighted.new.placed(embeddings.items[-1:], columns), weighted.longest)
+    placed = equalize_lengths(weighted.new.place(embeddings.items[-1:], columns), weighted.longest)
     np.testing.assert_allclose(placed, joined.items[-1:], atol=1e-6)
 
 

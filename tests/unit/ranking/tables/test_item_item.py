@@ -46,6 +46,13 @@ def test_cooccurrence_ahead_counts_one_over_the_distance_to_what_comes_after() -
     assert np.array_equal(np.argwhere(np.tril(matrix)), [[1, 0]])  # nothing else goes back
 
 
+def test_of_two_items_with_equal_times_each_comes_after_the_other_by_half() -> None:
+    frame = pl.DataFrame({"user_idx": [0] * 3, "item_idx": [0, 1, 2], "timestamp": [5, 5, 6]})
+    matrix = cooccurrence(History.from_interactions(frame, 1), 3, neighbours=10, order="ahead").toarray()
+    assert matrix[0, 1] == matrix[1, 0] == pytest.approx(1 / 2)
+    assert sorted([matrix[0, 2], matrix[1, 2]]) == pytest.approx([1 / 2, 1]) and not matrix[2].any()
+
+
 def test_cooccurrence_between_falls_with_the_distance_both_ways() -> None:
     matrix = cooccurrence(history_of(list(range(22)), [1, 0]), 22, neighbours=30, order="between").toarray()
     assert matrix[0, 1] == pytest.approx((1 + 1) / np.sqrt(2 * 2))

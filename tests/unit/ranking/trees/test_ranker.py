@@ -379,3 +379,13 @@ def test_a_blend_counts_missing_scores_as_nothing() -> None:
     values[:, FEATURES.index("retrieval_score_z")] = [2.0, -1.0]
     values[1, FEATURES.index("linear_z")] = -4.0
     assert Blend({"retrieval_score_z": 3.0, "linear_z": 0.5}).scores(values).tolist() == [6.0, -3.0 - 0.5 * 4.0]
+
+
+def test_equal_retrieval_scores_are_a_reason_and_no_error() -> None:
+    """Every label user is new: the vectors know nothing of any."""
+    world = World(None)
+    for name in ("retrieval_score", "retrieval_score_z"):
+        world.queries.features[:, :, FEATURES.index(name)] = 0.0
+    result = world.train()
+    assert result.ranker is None and not result.info["served"]
+    assert result.info["why"] == "the retrieval scores of every user are all equal: there is no order to improve on"
