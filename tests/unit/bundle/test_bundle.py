@@ -300,7 +300,14 @@ def test_parts_that_do_not_fit_together_are_named(bundle: Bundle, tmp_path: Path
         history.timestamp,
         history.weight,
     )
+    same = np.zeros_like(bundle.item_vectors)  # as one item that nobody took once made all others
+    same[:, -1] = 1
+    same[0] = bundle.item_vectors[0]
     for changed, message in (
+        (
+            replace(bundle, item_vectors=same, index=build_index(same)),
+            r"\d+ of \d+ vectors of items with interactions are the same, so they order nothing",
+        ),
         (replace(bundle, index=build_index(bundle.item_vectors[:59])), "index has 59 vectors, item ids 60"),
         (replace(bundle, index=build_index(bundle.item_vectors[:, :4])), "index has 4 dimensions, item vectors 8"),
         (

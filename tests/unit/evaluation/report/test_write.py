@@ -79,6 +79,13 @@ def test_what_chance_may_do_among_so_many_is_not_called_better() -> None:
     assert "95% interval -0.0100 to +0.0900, corrected for the number of systems" in said, "words and interval agree"
 
 
+def test_the_verdict_warns_of_few_users() -> None:
+    report = sample_report()
+    assert "so few users" not in verdict(report)
+    report["protocol"]["test"]["users"] = 29
+    assert verdict(report).endswith("Of so few users (29) the figures say little.")
+
+
 def test_comparisons_are_corrected_for_their_number() -> None:
     results = {name: result_of(level, seed) for seed, (name, level) in enumerate(LEVEL.items())}
     results["model"].per_user["ndcg@10"] = results["reckg"].per_user["ndcg@10"] + np.random.default_rng(5).normal(
