@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -12,8 +11,9 @@ from collections.abc import Callable
 def stop_on_signal(stop: Callable[[], object], *numbers: signal.Signals) -> None:
     """Calls ``stop`` in a thread of its own after the first of these signals. To be called in the main thread.
 
-    A handler runs in the main thread between any two of its instructions. ``Event.set`` in it would wait for ever for
-    the lock that the main thread holds while it enters ``Event.wait``. So the handler only writes to a pipe.
+    A handler in Python is not enough. It runs in the main thread between two of its instructions: if ``Event.set`` is
+    called there while the main thread enters ``Event.wait``, it waits for ever for the thread's own lock; and a signal
+    in the moment before the wait begins is noticed after the wait. So the signal is written to a pipe as it arrives.
 
     Args:
         stop: as ``Event.set``.
@@ -21,15 +21,13 @@ def stop_on_signal(stop: Callable[[], object], *numbers: signal.Signals) -> None
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        os.read(reader, 1)
+        while os.read(reader, 1)[0] not in numbers:
+            pass  # another signal
         stop()
 
-    def handle(*_: object) -> None:
-        with contextlib.suppress(BlockingIOError):  # 65,536 signals that nobody has read yet
-            os.write(writer, b"\0")
-
     threading.Thread(target=wait, name="signals", daemon=True).start()
-    for number in numbers:
-        signal.signal(number, handle)
