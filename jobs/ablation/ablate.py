@@ -159,7 +159,7 @@ def _report(
     masks: bool,
     seeds: Sequence[int],
 ) -> AblationReport:
-    """Measures everything; the caller adds what was left out, and the verdict."""
+    """Measures the variants. The caller adds the skipped ones and the verdict."""
     held = ablation_part(prepared, "test")
     train = prepared.known("train", config)
     users = train.select("user_idx", "item_idx").unique()["item_idx"].to_numpy()

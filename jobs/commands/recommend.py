@@ -38,7 +38,7 @@ EXAMPLES = 5  # unknown values that the counts name
 
 @dataclass(kw_only=True)
 class BatchCounts:
-    """Counts of a batch, and up to EXAMPLES examples of what the bundle does not know.
+    """Counts of a batch, and up to EXAMPLES examples of ids and values that the bundle does not know.
 
     Args:
         cold_users: known ones who got the most popular items.

@@ -42,7 +42,7 @@ DEFAULT_CANDIDATES = 200  # where the manifest holds no configuration
 class Bundle:
     """Everything that is served, in memory; U users, I items, d dimensions.
 
-    Before a bundle is saved, its ``manifest`` holds what the run knows; `save_bundle` adds the rest.
+    Before a bundle is saved, its ``manifest`` holds the entries of the run; `save_bundle` adds the others.
     """
 
     version: str

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from reckg.errors import ArtifactError
 from reckg.files.atomic_folder import FileRecord
@@ -117,8 +117,7 @@ def read_manifest(path: Path) -> Manifest:
         wrong = ["files"]
     if wrong:
         raise ArtifactError(f"{file} is damaged: {', '.join(wrong)} missing or of another type.")
-    found_manifest: Manifest = manifest
-    return found_manifest
+    return cast(Manifest, manifest)
 
 
 def _digest(manifest: Manifest) -> str:

@@ -1,6 +1,6 @@
 """Cleaning of interactions: a minimum weight, removal of duplicates and the k-core. Every step is counted.
 
-Rows with a split are cleaned within their part, so that nothing later decides on what stands before.
+Rows with a split are cleaned within their part, so that later rows decide on no earlier one.
 """
 
 from __future__ import annotations

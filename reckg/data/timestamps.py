@@ -12,11 +12,11 @@ from reckg.data.text_table import ROW, Table, collect
 from reckg.data.value_checks import Check, check_values
 from reckg.errors import DataError
 
-# Seconds reach 1e11 in the year 5138; milliseconds are above that from 1973 on, and so forth.
 AHEAD_S = 86_400  # a time may be so far ahead of the clock, because clocks of devices are wrong
 _DATES = (("%Y%m%d", 1900_01_01, 2100_12_31), ("%Y%m%d%H%M%S", 1900_01_01_000000, 2100_12_31_235959))
 _EXCEL = (20_000, 80_000)  # day numbers of a sheet from 1954 to 2119
 _WAY_OUT = "Write epoch seconds or dates such as 2024-01-31T10:00:00Z"
+# Seconds reach 1e11 in the year 5138; milliseconds are above that from 1973 on, and so forth.
 _UNITS = (("seconds", 1.0, 1e11), ("milliseconds", 1e3, 1e14), ("microseconds", 1e6, 1e17), ("nanoseconds", 1e9, 1e20))
 
 

@@ -1,4 +1,4 @@
-"""What report.json holds. Every interval is 95% over users."""
+"""The content of report.json. Every interval is 95% over users."""
 
 from __future__ import annotations
 

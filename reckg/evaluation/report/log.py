@@ -50,7 +50,7 @@ _COUNTS = {
 
 
 class Counterfactual(TypedDict):
-    """What the run's system would earn, and the rows that say so.
+    """Estimated rewards of the run's system, and the rows that they rest on.
 
     Args:
         matched_rows: rows whose item the system would show.

@@ -91,7 +91,7 @@ def _split(
 ) -> tuple[Split, dict[str, CheckResult], dict[str, int]]:
     """Splits the log, cleans the parts, and checks them. Returns the counts of cleaning too.
 
-    Cleaning comes after the split: what follows a cutoff must not decide on what stands before it. A repeat whose
+    Cleaning comes after the split: rows after a cutoff must not decide on rows before it. A repeat whose
     earlier row is in training would else be a purchase that looks like the first.
     """
     data, whole = config.data, config.data.k_core_of == "all"

@@ -25,7 +25,7 @@ HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # times of the training
 
 
 class LinearFit(TypedDict):
-    """The linear part's shares, and what validation says of them.
+    """The linear part's shares, and their figures on validation.
 
     Args:
         new_share: share for new items.
