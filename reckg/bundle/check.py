@@ -70,7 +70,7 @@ def _array_problems(name: str, array: np.ndarray, shape: tuple[int, ...], counte
 
 def _degenerate(bundle: Bundle, *, sound: bool) -> list[str]:
     """Finds vectors that cannot order the items, if all parts before are ``sound``: almost all of them are equal."""
-    taken = np.unique(bundle.history.item_idx) if sound else np.empty(0, dtype=np.int64)
+    taken = np.flatnonzero(np.bincount(bundle.history.item_idx)) if sound else np.empty(0, dtype=np.int64)
     if len(taken) < FEWEST_TAKEN:
         return []
     sample = taken[np.linspace(0, len(taken) - 1, min(len(taken), SAMPLE)).astype(np.int64)]
