@@ -13,7 +13,7 @@ from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.slices import popularity_groups
 from reckg.graph.shuffle import ShuffleCounts
 from reckg.metrics.ranking import ranking_metrics
-from reckg.metrics.significance import Difference, Interval, bootstrap_interval, paired_difference
+from reckg.metrics.significance import Difference, Interval, bootstrap_interval, holm, paired_difference
 
 METRIC: Final = "ndcg@10"  # decides; the other is shown beside it
 RECALL: Final = "recall@20"
@@ -220,15 +220,6 @@ def difference(
     return {METRIC: between(METRIC), RECALL: between(RECALL)}
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Corrects p-values for their number. Source: Holm 1979, Scand. J. Statist. 6, 65-70."""
-    order, out, highest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
-    for place, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - place) * p[i]))
-        out[i] = highest
-    return out
-
-
 def judge(comparisons: Sequence[Judged]) -> None:
     """Adds ``p_holm`` and ``judgement`` to comparisons that are made together.
 
@@ -238,7 +229,8 @@ def judge(comparisons: Sequence[Judged]) -> None:
     Args:
         comparisons: each with a difference under METRIC.
     """
-    for comparison, p in zip(comparisons, holm([c[METRIC]["p"] for c in comparisons]), strict=True):
+    corrected = holm({str(number): c[METRIC]["p"] for number, c in enumerate(comparisons)})
+    for comparison, p in zip(comparisons, corrected.values(), strict=True):
         found = comparison[METRIC]
         comparison["p_holm"] = p
         comparison["judgement"] = "no clear difference"

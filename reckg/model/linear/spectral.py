@@ -281,7 +281,8 @@ class _Spread:
             return None
         reliability = 0.0 if content is None else float(content.reliability)
         new = evenly(np.flatnonzero(~self.spectral.known), SPREAD_ITEMS)
-        own, linear = self._scores(new if len(new) >= FEWEST_NEW else self.known)
+        standing_in = self.known if len(new) < FEWEST_NEW else new
+        own, linear = self._scores(standing_in)
         ratio = _ratio(share, own, linear)
         weights = (0.0, 1.0) if share == 1 else (1.0, ratio)
         total = weights[0] * own + weights[1] * linear
@@ -289,7 +290,7 @@ class _Spread:
         scale = wanted_spread / spread if spread else 0.0
         level = float(np.nanmean(wanted) - scale * total.mean())
         if self.earned is not None and len(new):
-            own, linear = self._scores(new)
+            own, linear = (own, linear) if standing_in is new else self._scores(new)
             share = min(1.0, self.earned * int((~self.spectral.known).sum()))
             level = self._earned_level(level, share, wanted, scale * (weights[0] * own + weights[1] * linear))
         return NewItems(float(scale * weights[0]), float(scale * weights[1]), level)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reckg.evaluation.ablation import METRIC, Slice, difference, holm, judge, sentences, slices, system_figures
+from reckg.evaluation.ablation import METRIC, Slice, difference, judge, sentences, slices, system_figures
 from reckg.evaluation.protocol import HeldOut
 from reckg.evaluation.report.ablation import ablation_markdown, cautions, verdicts
+from reckg.metrics.significance import holm
 
 N_ITEMS = 30
 TRAIN_USERS = np.array([50, 30, *[1] * 20, *[0] * 8])  # items 0, 1 hold 80 of 100 interactions; 22 to 29 are cold
@@ -70,9 +71,10 @@ def test_figures_and_differences_are_means_over_seeds_paired_by_user() -> None:
 
 
 def test_holm_against_its_definition() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
 
 
 def comparison(mean: float, p: float, by_seed: list[float], **more: Any) -> dict[str, Any]:

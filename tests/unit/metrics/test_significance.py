@@ -160,3 +160,13 @@ def test_holm_multiplies_by_what_is_left_and_never_goes_down() -> None:
     assert found == pytest.approx({"a": 0.09, "b": 0.04, "c": 0.09, "d": 0.7})
     assert list(found) == ["a", "b", "c", "d"]
     assert holm({"x": 0.6, "y": 0.6}) == {"x": 1.0, "y": 1.0}
+
+
+def test_the_t_interval_says_what_the_t_test_says() -> None:
+    rng = np.random.default_rng(4)
+    for shift in (0.0, 0.05, 0.2, 1.0):
+        a, b = rng.normal(shift, 1, 80), rng.normal(0, 1, 80)
+        for error in (0.05, 0.01):
+            low, high = significance.t_interval(a, b, error)
+            assert (not low <= 0 <= high) == (significance.paired_t_test(a, b) < error)
+    assert significance.t_interval(np.ones(1), np.zeros(1)) == (0.0, 1.0), "a single user shows nothing"
