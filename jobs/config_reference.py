@@ -46,6 +46,8 @@ def configuration_page() -> str:
     parts = [INTRODUCTION]
     for name, field in Config.model_fields.items():
         section: Any = field.annotation
+        if get_origin(section) is dict:  # a table of each name that the user gives
+            name, section = f"{name}.NAME", get_args(section)[1]
         parts.append(_section_table(name, section))
     return "\n".join(parts)
 

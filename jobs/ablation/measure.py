@@ -17,9 +17,8 @@ from reckg.model.embeddings import Embeddings
 from reckg.pipeline.run.folder import Prepared, read_prepared
 from reckg.pipeline.run.stage_table import ENCODER, Stage
 from reckg.pipeline.run.state import StageCounts
-from reckg.pipeline.training.model_inputs import load_graph, served_half_life
+from reckg.pipeline.training.model_inputs import load_graph, served_shares
 from reckg.pipeline.training.trained_model import TrainedModel, load_trained_model
-from reckg.retrieval.exact import exact_search
 
 PLACES = 20  # of each list that are kept
 RELATIONS = 20  # that are masked one by one; the rest together
@@ -29,7 +28,7 @@ STATE = {"test": "test", "valid": "train"}  # the state in which a part is predi
 
 
 def ablation_part(prepared: Prepared, part: str) -> HeldOut:
-    return held_out(prepared.interactions, part, SEEN[part], len(prepared.users))
+    return held_out(prepared.interactions, part, SEEN[part], len(prepared.users), target=prepared.target)
 
 
 def measure_test(config: Config, data: Path, run: Path) -> StageCounts:
@@ -49,7 +48,7 @@ def measure_relations(config: Config, data: Path, run: Path) -> StageCounts:
     text = None if trained.model.text is None else trained.model.text.vectors.cpu().numpy()
     lists = {}
     for name, relations in groups.items():
-        graph = load_graph(run, prepared, config, STATE["test"], without=relations, half_life=served_half_life(run))
+        graph = load_graph(run, prepared, config, STATE["test"], without=relations, attention=served_shares(run))
         masked = replace(trained, spectral=trained.spectral.predict_new(graph, text))
         lists[name] = _lists(masked.embeddings(graph), held)
     (run / "masked").mkdir(parents=True, exist_ok=True)
@@ -122,7 +121,7 @@ def relation_counts(run: Path) -> dict[str, int]:
 def _measure(config: Config, run: Path, part: str) -> StageCounts:
     prepared, trained = _load_trained(config, run)
     held = ablation_part(prepared, part)
-    graph = load_graph(run, prepared, config, STATE[part], half_life=served_half_life(run))
+    graph = load_graph(run, prepared, config, STATE[part], attention=served_shares(run))
     embeddings = trained.embeddings(graph)
     (run / "measured").mkdir(parents=True, exist_ok=True)
     write_tensors(run / "measured" / f"{part}.safetensors", {"lists": _lists(embeddings, held)})
@@ -137,4 +136,4 @@ def _load_trained(config: Config, run: Path) -> tuple[Prepared, TrainedModel]:
 
 
 def _lists(embeddings: Embeddings, held: HeldOut) -> np.ndarray:
-    return exact_search(embeddings.users[held.users], embeddings.items, PLACES, seen=held.excluded).item_idx
+    return held.nearest_items(embeddings.users[held.users], embeddings.items, PLACES).item_idx

@@ -27,6 +27,20 @@ def row_positions(indptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, n
     return ends, positions
 
 
+def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
+    """Compresses pairs to rows of distinct items, sorted.
+
+    Args:
+        user_idx, item_idx: (m,).
+    Returns:
+        (indptr (n_users + 1,), item_idx).
+    """
+    stride = int(np.max(item_idx, initial=0)) + 1
+    keys = np.unique(np.asarray(user_idx, dtype=np.int64) * stride + item_idx)
+    counts = np.bincount(keys // stride, minlength=n_users)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
+
+
 def join_rows(one: Rows | None, other: Rows | None) -> Rows | None:
     """Appends each row of the second table to the same row of the first. None stands for a table of empty rows."""
     if one is None or other is None:

@@ -4,7 +4,7 @@
     users.parquet           user_id, in user_idx order
     items.parquet           item_id, text and attribute columns, in item_idx order
     embeddings.safetensors  users (U, d), items (I, d) float32
-    history.safetensors     the users' interactions as compressed rows
+    history.safetensors     the users' interactions as compressed rows, and their dislikes
     index/ features/        the FAISS index; the feature tables
     ranker/                 the LightGBM model as text, where the bundle has one
     inductive/              arrays that embed new items and users; may be left out
@@ -77,6 +77,18 @@ class Bundle:
     def candidates(self) -> int:
         """Items that are retrieved for reranking: as many as the ranker was trained for."""
         return int(self.manifest.get("config", {}).get("rank", {}).get("candidates", DEFAULT_CANDIDATES))
+
+    def event_meaning(self, event: str) -> tuple[float, bool, bool]:
+        """Looks up the meaning of an event type of a request: its weight, whether it is the target, and a dislike.
+
+        A type that training did not have is no target, and weighs as the least of the known ones.
+        """
+        task = self.manifest.get("task", {})
+        targets, weights = task.get("target_events", ()), task.get("event_weights", {})
+        if not targets or not event:
+            return 1.0, True, False
+        disliked = event in task.get("negative_events", ())
+        return weights.get(event, min(weights.values(), default=1.0)), event in targets, disliked
 
     @cached_property
     def diversity(self) -> Diversity:

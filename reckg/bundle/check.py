@@ -83,6 +83,11 @@ def _degenerate(bundle: Bundle, *, sound: bool) -> list[str]:
 
 def _history_problems(history: History, n_users: int, n_items: int) -> list[str]:
     indptr, item_idx = history.indptr, history.item_idx
+    if history.never is not None:
+        never, items = history.never
+        sound = len(never) == n_users + 1 and never[0] == 0 and (np.diff(never) >= 0).all() and never[-1] == len(items)
+        if not sound or ((items < 0) | (items >= n_items)).any():
+            return [f"history's dislikes do not fit {n_users:_} users and {n_items:_} items"]
     if indptr.ndim != 1 or history.n_users != n_users:
         return [f"history has {len(indptr) - 1:_} users, user ids {n_users:_}"]
     lengths = {len(item_idx), len(history.timestamp), len(history.weight), int(indptr[-1])}

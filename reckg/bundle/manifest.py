@@ -43,6 +43,7 @@ class Manifest(TypedDict, total=False):
         config: the run's configuration, by section.
         data_hash: sha256 of the interactions.
         item_columns: columns of the catalog by kind; of the texts, the title comes first.
+        task: the question that the bundle answers, as in prepared.json.
         metrics: of the validation part.
         index: the index's kind and settings.
         added_items: of a bundle in memory only.
@@ -55,6 +56,7 @@ class Manifest(TypedDict, total=False):
     config: dict[str, dict[str, Any]]
     data_hash: str
     item_columns: dict[str, list[str]]
+    task: Mapping[str, Any]
     metrics: dict[str, float]
     index: Mapping[str, object]
     ranker: ServedRanker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 
@@ -27,7 +28,11 @@ HISTORY: Layout = {
     "item_idx": ("int64", ("interactions",)),
     "timestamp": ("int64", ("interactions",)),
     "weight": ("float32", ("interactions",)),
+    "taken": ("bool", ("interactions",)),
+    "never.indptr": ("int64", ("users + 1",)),
+    "never.item_idx": ("int64", ("dislikes",)),
 }
+HISTORY_OPTIONAL = ("taken", "never.")
 PARSED = ("index/", "ranker/")  # FAISS and LightGBM read these files; a damaged one can end the process
 
 
@@ -72,7 +77,7 @@ def _read_parts(path: Path, manifest: Manifest) -> Bundle:
     sizes = {"users": users.height, "items": items.height, "users + 1": users.height + 1}
     embeddings, history = mapped_tensors(path / "embeddings.safetensors"), mapped_tensors(path / "history.safetensors")
     check_tensors(path / "embeddings.safetensors", embeddings, EMBEDDINGS, sizes)
-    check_tensors(path / "history.safetensors", history, HISTORY, sizes)
+    check_tensors(path / "history.safetensors", history, HISTORY, sizes, HISTORY_OPTIONAL)
     device: Device = "cpu" if manifest.get("config", {}).get("index", {}).get("device", "cpu") == "cpu" else "auto"
     folders = {name.partition("/")[0] for name in manifest["files"]}
     return Bundle(
@@ -84,8 +89,13 @@ def _read_parts(path: Path, manifest: Manifest) -> Bundle:
         user_vectors=embeddings["users"],
         item_vectors=embeddings["items"],
         index=load_index(path / "index", device, checked=True),
-        history=History(history["indptr"], history["item_idx"], history["timestamp"], history["weight"]),
+        history=_history(history),
         features=load_feature_tables(path / "features", checked=True),
         ranker=load_ranker(path / "ranker", checked=True) if "ranker" in folders else None,
         inductive=load_inductive(path / "inductive", items["item_id"].to_list()) if "inductive" in folders else None,
     )
+
+
+def _history(tensors: dict[str, np.ndarray]) -> History:
+    never = (tensors["never.indptr"], tensors["never.item_idx"]) if "never.indptr" in tensors else None
+    return History(**{name: tensors[name] for name in HISTORY if name in tensors and "." not in name}, never=never)

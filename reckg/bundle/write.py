@@ -100,6 +100,8 @@ def _write_parts(bundle: Bundle, folder: Path) -> None:
             "item_idx": history.item_idx,
             "timestamp": history.timestamp,
             "weight": history.weight,
+            **({} if history.taken is None else {"taken": history.taken}),
+            **({} if history.never is None else {"never.indptr": history.never[0], "never.item_idx": history.never[1]}),
         },
     )
     bundle.index.save(folder / "index")

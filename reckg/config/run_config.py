@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from reckg.config.data_config import DataConfig, EventConfig, SplitConfig, TaskConfig
 from reckg.config.toml_settings import Section, parse_settings, read_toml
 
 
@@ -26,51 +27,6 @@ class RunConfig(Section):
         "small graph without a text encoder that trains.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model trains; auto: CUDA if present.")
-
-
-class DataConfig(Section):
-    """Cleaning: min_weight before the split, the rest of each part."""
-
-    min_weight: float | None = Field(None, description="Drop interactions whose weight (rating) is below this.")
-    duplicates: Literal["keep", "first", "last", "sum"] = Field(
-        "last", description="Of a user's repeated (item, event): keep all, the first, the last, or sum the weights."
-    )
-    k_core: int = Field(0, ge=0, description="Drop users and items with fewer interactions than this, repeatedly.")
-    k_core_of: Literal["train", "all"] = Field(
-        "train",
-        description="Interactions that k_core counts: those of training, or all, as published protocols do. With all, "
-        "later interactions decide on the training part; the report says so.",
-    )
-    catalogue: Literal["all", "interacted"] = Field(
-        "all", description="Candidates: all items, or only those that occur in the cleaned interactions."
-    )
-
-
-class SplitConfig(Section):
-    """The split of interactions into train, valid and test."""
-
-    kind: Literal["auto", "given", "global-time", "leave-last-out", "per-user-ratio", "cold-items"] = Field(
-        "auto",
-        description="auto: given where the data has a split column, else global-time for UTC times, "
-        "leave-last-out for ordered sequences, else per-user-ratio. cold-items: some items leave training whole, "
-        "to measure what is done with new ones.",
-    )
-    valid: float = Field(
-        0.1,
-        gt=0,
-        lt=0.5,
-        description="Share of the interactions for validation; leave-last-out and cold-items have none.",
-    )
-    test: float = Field(
-        0.1, gt=0, lt=0.5, description="Share of the interactions for test; leave-last-out and cold-items have none."
-    )
-    cold_share: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="cold-items: share of the items with interactions that leave training whole, drawn by run.seed; "
-        "half of them are for validation, half for test.",
-    )
 
 
 class GraphConfig(Section):
@@ -342,6 +298,8 @@ class Config(Section):
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
+    events: dict[str, EventConfig] = Field(default_factory=dict)
     split: SplitConfig = SplitConfig()
     graph: GraphConfig = GraphConfig()
     text: TextConfig = TextConfig()
@@ -358,6 +316,11 @@ class Config(Section):
             raise ValueError(
                 "evaluate.history: must be auto or train with split.kind 'cold-items', whose history is the training "
                 "part alone, got 'train+valid'"
+            )
+        if self.split.kind == "cold-items" and self.task.target in ("any", "repeat"):
+            raise ValueError(
+                "task.target: must be auto or new with split.kind 'cold-items', whose held-out items are new to "
+                f"everybody, got {self.task.target!r}"
             )
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -64,5 +64,6 @@ def _problem(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, mess
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     section: Any = model
     for part in loc:
-        section = section.model_fields[str(part)].annotation
+        named = get_origin(section) is dict
+        section = get_args(section)[1] if named else section.model_fields[str(part)].annotation
     return list(section.model_fields)

@@ -15,6 +15,7 @@ from reckg.errors import DataError
 
 _LABEL = "interactions"
 DUPLICATES = ("keep", "first", "last", "sum")
+_KEY = ("user_id", "item_id", "timestamp", "event", "weight", "split")
 
 
 def clean_interactions(
@@ -70,6 +71,23 @@ def clean_interactions(
             f"{k_core}-core. Loosen these options."
         )
     return frame, counts
+
+
+def drop_double_exports(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
+    """Drops rows that equal an earlier one in all columns, and counts them. Rows without a time are left alone.
+
+    Args:
+        frame: user_id and item_id (codes) and other columns, in memory.
+    """
+    rows = collect(frame, _LABEL)
+    if "timestamp" not in rows.columns:
+        return frame, 0
+    names = [name for name in _KEY if name in rows.columns]
+    numbers = [rows[name] if name == "timestamp" else rows[name].rank("dense").cast(pl.Int64) for name in names]
+    order, first = row_runs(*[number.to_numpy().astype(np.int64) for number in numbers])
+    keep = np.zeros(len(rows), dtype=bool)
+    keep[order[first]] = True
+    return rows.filter(pl.Series(keep)).lazy(), int(len(rows) - keep.sum())
 
 
 def _refuse_dislikes(frame: pl.LazyFrame) -> None:

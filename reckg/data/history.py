@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from reckg.arrays.ragged_rows import row_positions
+from reckg.arrays.ragged_rows import Rows, kept_entries, row_positions
 from reckg.data.row_order import hash_pairs, history_order, row_order
 from reckg.errors import DataError
 
@@ -20,12 +20,26 @@ class History:
         indptr: (n_users + 1,) int64; user u has the interactions ``indptr[u]:indptr[u + 1]``.
         item_idx, timestamp: (n,) int64.
         weight: (n,) float32.
+        taken: (n,) bool: of the target event. None: all are.
+        never: compressed rows of the items that each user dislikes. None: no user dislikes any.
     """
 
     indptr: np.ndarray
     item_idx: np.ndarray
     timestamp: np.ndarray
     weight: np.ndarray
+    taken: np.ndarray | None = None
+    never: Rows | None = None
+
+    def taken_rows(self, user_idx: np.ndarray) -> Rows:
+        """Collects the items that users took, as compressed rows. Items of other events alone are not among them.
+
+        Args:
+            user_idx: (n,) users.
+        """
+        indptr, positions = self.rows(user_idx)
+        rows = indptr, self.item_idx[positions]
+        return rows if self.taken is None else kept_entries(rows, self.taken[positions])
 
     @property
     def n_users(self) -> int:
@@ -50,7 +64,8 @@ class History:
         """Builds the histories of n_users users.
 
         Args:
-            frame: columns user_idx, item_idx and, optional, timestamp (default 0) and weight (default 1).
+            frame: columns user_idx, item_idx and, optional, timestamp (default 0), weight (default 1) and taken
+                (default: all).
         Raises:
             DataError: a column is missing, or a user_idx is out of range.
         """
@@ -71,7 +86,13 @@ class History:
             item_idx=frame["item_idx"].cast(pl.Int64).to_numpy(),
             timestamp=frame["timestamp"].cast(pl.Int64).to_numpy(),
             weight=frame["weight"].cast(pl.Float32).to_numpy(),
+            taken=_flags(frame["taken"]) if "taken" in frame.columns else None,
         )
+
+
+def _flags(column: pl.Series) -> np.ndarray | None:
+    """Converts a column of flags. None if all are true."""
+    return None if column.all() else column.to_numpy()
 
 
 def latest_time(timestamp: np.ndarray) -> int:

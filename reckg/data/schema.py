@@ -14,6 +14,7 @@ LINK_COLUMNS = {"item_id": pl.String, "entity": pl.String}
 SPLITS = ("train", "valid", "test")
 
 TimeKind = Literal["utc", "order", "none"]
+Target = Literal["new", "any", "repeat"]  # the question of a run
 
 
 @dataclass(frozen=True)

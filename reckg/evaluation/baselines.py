@@ -1,8 +1,8 @@
 """The baselines beside the model in every report: popularity, item-kNN and EASE; ALS is in ``als.py``.
 
 Each is fitted on training interactions and scores the items for a history that is given later, so that the same fit
-serves validation and test. Recent popularity is counted in all known interactions. Interactions are binary: repeats and
-weights are ignored. A user without history gets the order of popularity from all baselines.
+serves validation and test. Recent popularity is counted in all known interactions. Interactions are binary here:
+repeats and weights are ignored. A user without history gets the order of popularity from all baselines.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def fit_ease(train: History, n_items: int, *, regularisation: float = 300.0, max
 
 
 def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_items: int, k: int) -> Recommend:
-    """Makes a baseline a system to evaluate: the top k of its scores without held.excluded.
+    """Makes a baseline a system to evaluate: the top k of its scores among the items that lists may hold.
 
     Users are scored in sub-blocks, so that no more than `BLOCK_VALUES` scores exist at once.
 
@@ -177,6 +177,10 @@ def recommend_by_scores(model: Baseline, history: History, held: HeldOut, n_item
             scores = model.scores(history, user_idx[start : start + block])
             for local, r in enumerate(row[start : start + block]):
                 scores[local, items[indptr[r] : indptr[r + 1]]] = -np.inf
+                if held.only is not None:
+                    other = np.ones(n_items, dtype=bool)
+                    other[held.only[1][held.only[0][r] : held.only[0][r + 1]]] = False
+                    scores[local, other] = -np.inf
             parts.append(top_items(scores, k))
         return ScoredItems(
             np.concatenate([part.item_idx for part in parts]), np.concatenate([part.score for part in parts])

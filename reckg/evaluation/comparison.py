@@ -21,19 +21,21 @@ SYSTEMS = {
     "source_text": ("source: text", "items whose text is like that of the history"),
     "source_linear": ("source: linear", "EASE at the ranker's usual settings"),
     "source_factors": ("source: factors", "weighted matrix factorisation at the ranker's usual settings"),
+    "source_own": ("source: own", "items of the user's history, the most frequent and recent first"),
     "source_popular": (
         "source: popular",
         "the most popular items, of the latest fifth of the interactions where times are known",
     ),
     "popularity": ("popularity", "users of the item so far, the same list for everyone"),
     "popularity_recent": ("recent popularity", "users of the item among the latest interactions"),
+    "personal_frequency": ("personal frequency", "what the user took most often and most recently, then popularity"),
     "item_knn": ("item-kNN", "cosine of items over their users, nearest neighbours only"),
     "ease": ("EASE", "linear item-item model in closed form"),
     "als": ("ALS", "matrix factorisation for implicit feedback, by the library implicit"),
     "random": ("random", "an order by chance, another for every user"),
     "text_knn": ("text kNN", "cosine of the item's text with the mean of the texts of the user's items, not trained"),
 }
-BASELINES = ("popularity", "popularity_recent", "item_knn", "ease", "als", "random", "text_knn")
+BASELINES = ("popularity", "popularity_recent", "personal_frequency", "item_knn", "ease", "als", "random", "text_knn")
 CLEAR = 0.05  # corrected p of a clear difference
 BeyondFigures = dict[str, Interval | float]  # figures beside accuracy; "entropy" is a number without an interval
 

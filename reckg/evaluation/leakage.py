@@ -43,10 +43,12 @@ def leakage_checks(
     """
     row = np.repeat(held.users, np.diff(held.relevant[0]))
     targets = row * n_items + held.relevant[1]
-    checks = [_edges(interactions, targets, n_items)]
+    checks = [_edges(interactions, targets, n_items, held)]
     if triples is not None:
         checks.append(_triples(triples, targets, n_users, n_items))
     checks += _times(interactions, parts)
+    if not held.excluded_parts:
+        return checks
     shown = {name: result.excluded_items for name, result in results.items()}
     wrong = [f"{name}: {count}" for name, count in shown.items() if count]
     checks.append(
@@ -77,10 +79,19 @@ def checks_from_preparation(checks: Any) -> list[Check]:
     ]
 
 
-def _edges(interactions: pl.DataFrame, targets: np.ndarray, n_items: int) -> Check:
+def _edges(interactions: pl.DataFrame, targets: np.ndarray, n_items: int, held: HeldOut) -> Check:
     train = interactions.filter(pl.col("split") == "train")
+    if "taken" in train.columns:
+        train = train.filter("taken")
     edges = train["user_idx"].to_numpy() * n_items + train["item_idx"].to_numpy()
     shared = int(np.isin(targets, edges).sum())
+    if held.target != "new":
+        return {
+            "name": "Items that come again",
+            "passed": None,
+            "detail": f"{shared:,} of {len(targets):,} targets are items that the user took in training: the question "
+            f"is {held.target} items",
+        }
     return {
         "name": "No test target is among the training graph's interactions",
         "passed": shared == 0,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
+from reckg.arrays.ragged_rows import Rows, hit_matrix, rows_of_pairs, take_rows
+from reckg.data.schema import Target
 from reckg.errors import DataError
 from reckg.metrics.ranking import ranking_metrics
 from reckg.metrics.significance import Interval, coverage_interval
-from reckg.retrieval.scored_items import ScoredItems
+from reckg.retrieval.exact import exact_search, pair_scores, write_best
+from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 SystemSettings = dict[str, Any]  # of a system, as the report prints them
 Recommend = Callable[[np.ndarray], ScoredItems]
@@ -28,7 +30,9 @@ class HeldOut:
         users: (n,) int64 user_idx, each with at least one held-out item.
         relevant, excluded: compressed rows in the order of ``users``, items sorted and distinct.
         counts: of the part's interactions, by use.
-        excluded_parts: the split parts whose items are never listed.
+        excluded_parts: the split parts whose items are never listed; none where items may come again.
+        only: compressed rows of the items that lists may hold, in the order of ``users``. None: all.
+        target: the question.
     """
 
     users: np.ndarray
@@ -36,14 +40,36 @@ class HeldOut:
     excluded: Rows
     counts: dict[str, int]
     excluded_parts: tuple[str, ...] = ("train", "valid")
+    only: Rows | None = None
+    target: Target = "new"
 
     def sample(self, n: int, seed: int) -> HeldOut:
         """Draws at most n users, without replacement."""
         if len(self.users) <= n:
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False))
-        rows = take_rows(self.relevant, chosen), take_rows(self.excluded, chosen)
-        return replace(self, users=self.users[chosen], relevant=rows[0], excluded=rows[1])
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self.users), n, replace=False)))
+
+    def take(self, rows: np.ndarray) -> HeldOut:
+        """Selects users by their places in ``users``, (m,) int64."""
+        only = None if self.only is None else take_rows(self.only, rows)
+        relevant, excluded = take_rows(self.relevant, rows), take_rows(self.excluded, rows)
+        return replace(self, users=self.users[rows], relevant=relevant, excluded=excluded, only=only)
+
+    def nearest_items(self, users: np.ndarray, items: np.ndarray, k: int) -> ScoredItems:
+        """Finds the best listable items by inner product, exactly.
+
+        Args:
+            users: (n, d) vectors of ``users``.
+            items: (n_items, d).
+        Returns:
+            (n, k).
+        """
+        if self.only is None:
+            return exact_search(users, items, k, seen=self.excluded)
+        row, item = np.repeat(np.arange(len(users)), np.diff(self.only[0])), self.only[1]
+        found = empty_result(len(users), k)
+        write_best(found, 0, row, item, pair_scores(users, items, row, item))
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,75 +110,86 @@ class SystemResult:
     lists: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int32))
 
 
-def rows_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, n_users: int) -> Rows:
-    """Compresses pairs to rows of distinct items, sorted.
-
-    Args:
-        user_idx, item_idx: (m,).
-    Returns:
-        (indptr (n_users + 1,), item_idx).
-    """
-    stride = int(np.max(item_idx, initial=0)) + 1
-    keys = np.unique(np.asarray(user_idx, dtype=np.int64) * stride + item_idx)
-    counts = np.bincount(keys // stride, minlength=n_users)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % stride
-
-
 def held_out(
     interactions: pl.DataFrame,
     part: str,
     excluded_parts: Sequence[str],
     n_users: int,
     history_parts: Sequence[str] | None = None,
+    target: Target = "new",
 ) -> HeldOut:
     """Selects the users of a split part, their held-out items, and the items that their lists must not hold.
 
     Args:
-        interactions: columns user_idx, item_idx, split.
+        interactions: columns user_idx, item_idx, split and, optional, taken and disliked. Interactions that are not
+            ``taken`` are no targets and exclude nothing.
         part: the split part to be predicted.
-        excluded_parts: a user's items in these parts are never recommended. A held-out item that the user already has
-            there cannot be recommended either; it is no target, and counted.
+        excluded_parts: the parts before it. With the target new, items that a user took in these parts are never
+            recommended: a held-out one is no target, and counted. Disliked items never are.
         n_users: users of the run.
         history_parts: users without an interaction in these parts are left out; None: all stay.
+        target: new; any: items that the user took before are candidates and targets too; repeat: they alone are.
     Returns:
         HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target; and with
         ``history_parts`` users_without_history and their interactions_without_history, which no other count holds.
     Raises:
         DataError: nothing is left to predict.
     """
-    target = interactions.filter(pl.col("split") == part).select("user_idx", "item_idx")
-    seen = interactions.filter(pl.col("split").is_in(list(excluded_parts))).select("user_idx", "item_idx")
+    wanted, seen, never = _pairs(interactions, part, excluded_parts)
     left_out = {}
     if history_parts is not None:
         known = interactions.filter(pl.col("split").is_in(list(history_parts))).select("user_idx").unique()
-        unknown = target.join(known, on="user_idx", how="anti")
-        target = target.join(known, on="user_idx", how="semi")
-        left_out = {
-            "users_without_history": unknown["user_idx"].n_unique(),
-            "interactions_without_history": len(unknown),
-        }
-    distinct = target.unique()
-    new = distinct.join(seen.unique(), on=["user_idx", "item_idx"], how="anti")
-    if new.is_empty():
+        unknown, wanted = wanted.join(known, on="user_idx", how="anti"), wanted.join(known, on="user_idx", how="semi")
+        left_out = dict(users_without_history=unknown["user_idx"].n_unique(), interactions_without_history=len(unknown))
+    distinct = wanted.unique()
+    again, first = _both(distinct, seen, "semi"), _both(distinct, seen, "anti")
+    asked = _both({"new": first, "any": distinct, "repeat": again}[target], never, "anti")
+    if asked.is_empty():
         raise DataError(
-            f"the {part} part has {len(target)} interactions, but none with an item that is new to its user: "
-            "nothing to evaluate. Check the [split] section and the number of interactions."
+            f"the {part} part has {len(wanted)} interactions, but none with an item {_WHICH[target]}: "
+            "nothing to evaluate. Check the [split] and [task] sections and the number of interactions."
         )
-    users = np.sort(new["user_idx"].unique().to_numpy())
-    relevant = rows_of_pairs(new["user_idx"].to_numpy(), new["item_idx"].to_numpy(), n_users)
-    excluded = rows_of_pairs(seen["user_idx"].to_numpy(), seen["item_idx"].to_numpy(), n_users)
+    users = np.sort(asked["user_idx"].unique().to_numpy())
+
     counts = {
-        "interactions": len(target),
-        "repeated": len(target) - len(distinct),
-        "already_seen": len(distinct) - len(new),
-        "targets": len(new),
+        "interactions": len(wanted),
+        "repeated": len(wanted) - len(distinct),
+        "already_seen": len(again),
+        "targets": len(asked),
         "users": len(users),
-        "users_without_target": target["user_idx"].n_unique() - len(users),
-        **left_out,
+        "users_without_target": wanted["user_idx"].n_unique() - len(users),
     }
     return HeldOut(
-        users, take_rows(relevant, users), take_rows(excluded, users), counts, excluded_parts=tuple(excluded_parts)
+        users,
+        _rows_of(asked, users, n_users),
+        _rows_of(pl.concat([seen, never]) if target == "new" else never, users, n_users),
+        counts | left_out,
+        excluded_parts=tuple(excluded_parts) if target == "new" else (),
+        only=_rows_of(_both(seen, never, "anti"), users, n_users) if target == "repeat" else None,
+        target=target,
     )
+
+
+def _rows_of(pairs: pl.DataFrame, users: np.ndarray, n_users: int) -> Rows:
+    """Compresses pairs of users and items to rows of distinct items, a row for each of (n,) users."""
+    return take_rows(rows_of_pairs(pairs["user_idx"].to_numpy(), pairs["item_idx"].to_numpy(), n_users), users)
+
+
+def _both(pairs: pl.DataFrame, others: pl.DataFrame, how: Literal["semi", "anti"]) -> pl.DataFrame:
+    """Selects the pairs that are among others (semi), or that are not (anti)."""
+    return pairs.join(others.unique(), on=["user_idx", "item_idx"], how=how)
+
+
+_WHICH = {"new": "that is new to its user", "any": "at all", "repeat": "that its user had before"}
+
+
+def _pairs(interactions: pl.DataFrame, part: str, before: Sequence[str]) -> tuple[pl.DataFrame, ...]:
+    """Selects the pairs of user and item that were taken in a part, and those taken and disliked before it."""
+    taken = pl.col("taken") if "taken" in interactions.columns else pl.lit(True)
+    disliked = pl.col("disliked") if "disliked" in interactions.columns else pl.lit(False)
+    earlier = pl.col("split").is_in(list(before))
+    rows = (pl.col("split") == part) & taken, earlier & taken, earlier & disliked
+    return tuple(interactions.filter(which).select("user_idx", "item_idx") for which in rows)
 
 
 def valid_precedes_test(interactions: pl.DataFrame) -> bool:

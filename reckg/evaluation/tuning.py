@@ -24,6 +24,7 @@ from reckg.evaluation.baselines import (
     nearest,
     recommend_by_scores,
 )
+from reckg.evaluation.personal_frequency import PersonalFrequency, fit_personal_frequency
 from reckg.evaluation.protocol import HeldOut, SystemSettings, evaluate_system
 from reckg.ranking.tables.ease import user_item_matrix
 
@@ -39,6 +40,10 @@ GRIDS: dict[str, tuple[Grid, Setting]] = {
     "popularity_recent": (
         {"share": (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)},
         {"share": 0.1},
+    ),
+    "personal_frequency": (
+        {"fading": (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995, 1.0)},
+        {"fading": 0.9},
     ),
     "item_knn": (
         {"shrink": (0.0, 10.0, 50.0, 100.0, 200.0), "neighbours": (10, 20, 50, 100, 200, 400)},
@@ -125,7 +130,7 @@ def _along(grid: Grid, place: tuple[float, ...], axis: int, direction: int) -> I
         at += direction
 
 
-def tune(  # noqa: PLR0913 - shared by four baselines
+def tune(
     name: str,
     fit: Callable[[Setting], Baseline],
     train: History,
@@ -134,15 +139,13 @@ def tune(  # noqa: PLR0913 - shared by four baselines
     budget: int,
     seed: int,
     track: Track | None,
-    large: bool = False,
 ) -> tuple[Setting, SystemSettings]:
-    """Finds the setting of GRIDS[name] with the best NDCG@10 on validation, and the report's words on the choice.
+    """Finds the setting with the best NDCG@10 on validation, and the report's words on the choice.
 
-    Args:
-        large: use LARGE[name], the grid of large catalogs.
+    The grid is GRIDS[name], or LARGE[name] for a large catalog.
     """
     sample = valid.sample(TUNING_USERS, seed)
-    grid, start = LARGE[name] if large else GRIDS[name]
+    grid, start = LARGE[name] if name in LARGE and n_items > SMALL_CATALOG else GRIDS[name]
     most = min(budget, len(list(itertools.product(*grid.values()))))
 
     def score(setting: Setting) -> float:
@@ -183,6 +186,28 @@ def tune_recent_popularity(
         track,
     )
     model = fit_recent_popularity(known, n_items, **best)
+    return replace(model, settings=model.settings | trials)
+
+
+def tune_personal_frequency(
+    train: History,
+    known: History,
+    n_items: int,
+    valid: HeldOut | None,
+    *,
+    budget: int = SETTINGS,
+    seed: int = 0,
+    track: Track | None = None,
+) -> PersonalFrequency:
+    """Fits personal frequency over ``known``, its fading chosen on validation."""
+    if valid is None:
+        return fit_personal_frequency(known, n_items)
+
+    def fit(setting: Setting, history: History = train) -> PersonalFrequency:
+        return fit_personal_frequency(history, n_items, **setting)
+
+    best, trials = tune("personal_frequency", fit, train, n_items, valid, budget, seed, track)
+    model = fit(best, known)
     return replace(model, settings=model.settings | trials)
 
 
@@ -263,8 +288,7 @@ def tune_als(
             threads=threads,
         )
 
-    large = n_items > SMALL_CATALOG
-    best, trials = tune("als", fit, train, n_items, valid, budget, seed, track, large)
+    best, trials = tune("als", fit, train, n_items, valid, budget, seed, track)
     model = fit(best, known)
     return replace(model, settings=model.settings | trials)
 

@@ -9,6 +9,7 @@ import numpy as np
 from reckg.errors import DataError
 
 INTERACT = "interact"
+SMALLEST = 1e-30  # float32 can still tell it from zero
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def build_knowledge_graph(  # noqa: PLR0913 - the graph's parts
     item_idx: np.ndarray,
     recency: np.ndarray,
     interaction_share: float,
+    weight: np.ndarray | None = None,
 ) -> KnowledgeGraph:
     """Joins interactions and triples to a graph, adds the inverses, and sets each edge's prior share.
 
@@ -78,14 +80,16 @@ def build_knowledge_graph(  # noqa: PLR0913 - the graph's parts
         relations: names of the relations of ``triples``, without ``interact``; relation i of triples is relations[i].
         triples: (head, relation, tail), (m,) int each; nodes in graph order, no inverses.
         user_idx, item_idx: (n,) the interactions; repeated pairs are joined.
-        recency: (n,) > 0, weight of each interaction in its user's neighbourhood; in its item's, each counts 1.
+        recency: (n,) > 0, factor of each interaction in its user's neighbourhood, not in its item's.
         interaction_share: share of the prior on interactions, for a node that has other edges too.
+        weight: (n,) > 0, weight of each interaction at both ends. None: all 1.
     Raises:
-        DataError: a node or a relation is out of range, or a recency is not a positive number.
+        DataError: a node or a relation is out of range, or a recency or weight is not a positive number.
     """
-    wrong = ~(np.isfinite(recency) & (recency > 0))
+    weight = np.ones(len(recency)) if weight is None else weight.astype(np.float64)
+    wrong = ~(np.isfinite(recency * weight) & (recency > 0) & (weight > 0))
     if wrong.any():
-        raise DataError(f"{int(wrong.sum())} of {len(recency)} recency weights are not positive numbers.")
+        raise DataError(f"{int(wrong.sum())} of {len(recency)} interactions' weights are not positive numbers.")
     n_nodes, n_relations = n_users + n_items + n_entities, len(relations) + 1
     triple_head, triple_relation, triple_tail = (np.asarray(part, dtype=np.int64) for part in triples)
     _check_range("user", user_idx, n_users)
@@ -94,18 +98,17 @@ def build_knowledge_graph(  # noqa: PLR0913 - the graph's parts
     _check_range("relation", triple_relation, len(relations))
     _check_range("tail", triple_tail, n_nodes)
     pair, where = np.unique(user_idx.astype(np.int64) * n_items + item_idx, return_inverse=True)
-    in_history = np.bincount(where, weights=recency, minlength=len(pair))
-    repeats = np.bincount(where, minlength=len(pair))
+    in_history = np.maximum(np.bincount(where, weights=recency * weight, minlength=len(pair)), SMALLEST)
+    at_item = np.bincount(where, weights=weight, minlength=len(pair))
     users, items = pair // n_items, pair % n_items + n_users
     head = np.concatenate([users, triple_head])
     relation = np.concatenate([np.zeros(len(users), dtype=np.int64), triple_relation + 1])
     tail = np.concatenate([items, triple_tail])
     ones = np.ones(len(triple_head))
-
     all_head = np.concatenate([head, tail])
     all_relation = np.concatenate([relation, relation + n_relations])
     all_tail = np.concatenate([tail, head])
-    all_weight = np.concatenate([in_history, ones, repeats, ones])
+    all_weight = np.concatenate([in_history, ones, at_item, ones])
     order = np.lexsort((all_tail, all_relation, all_head))
     all_head, all_relation, all_tail = all_head[order], all_relation[order], all_tail[order]
     return KnowledgeGraph(

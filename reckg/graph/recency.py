@@ -6,11 +6,11 @@ import numpy as np
 from scipy import sparse
 
 from reckg.data.history import History
+from reckg.graph.knowledge_graph import SMALLEST
 
 HALF_LIVES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0)
 LATEST = 100  # most interactions of a history that are scored
 SCORES = 5e7  # users x items that are scored; at least 200 users, at most 4,000
-SMALLEST = 1e-30  # float32 can still tell it from zero
 
 
 def recency_weights(user_idx: np.ndarray, half_life: float) -> np.ndarray:

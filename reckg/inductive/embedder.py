@@ -157,7 +157,11 @@ class Inductive:
         return EmbeddedItems(np.stack(vectors), list(unknown), np.stack(layers), list(edges), texts)
 
     def embed_user(
-        self, items: np.ndarray, attributes: Attributes | None = None, user_idx: int | None = None
+        self,
+        items: np.ndarray,
+        attributes: Attributes | None = None,
+        user_idx: int | None = None,
+        weights: np.ndarray | None = None,
     ) -> tuple[np.ndarray, list[str]]:
         """Embeds a user. Returns a (D,) unit vector, zeros without items and attributes, and the unknown attributes.
 
@@ -165,6 +169,7 @@ class Inductive:
             items: (m,) item_idx of the whole history, oldest first; an item that is there twice counts twice.
             user_idx: of a user whom the graph has: with the ID vector and the attributes of training, where
                 ``attributes`` has no value for the column.
+            weights: (m,) of the items, 1 on average. None: all 1.
         """
         edges, unknown = self.vocabulary.edges(attributes or {}, USER_PREFIX)
         own = np.zeros(self.readout.dim, dtype=np.float32)
@@ -173,9 +178,10 @@ class Inductive:
             own = self.arrays["user_inputs"][user_idx] if "user_inputs" in self.arrays else own
         items = np.asarray(items, dtype=np.int64)
         recency = recency_weights(np.zeros(len(items), dtype=np.int64), self.info["half_life"])
+        amount = np.ones(len(items)) if weights is None else np.asarray(weights, dtype=np.float64)
         taken, where = np.unique(items, return_inverse=True)
-        weight = np.bincount(where, weights=recency, minlength=len(taken))
-        count = np.bincount(where, minlength=len(taken)).astype(np.float64)
+        weight = np.bincount(where, weights=recency * amount, minlength=len(taken))
+        count = np.bincount(where, weights=amount, minlength=len(taken))
         edges = Edges(np.zeros(len(taken), dtype=np.int64), taken + len(self.entities), count, weight).joined(edges)
         if not len(edges) and not own.any():
             return np.zeros(self.dim, dtype=np.float32), unknown

@@ -20,8 +20,11 @@ import numpy as np
 class Edges:
     """The m edges of a node.
 
-    relation (m,) int64, 0 for an interaction, as the node sees it (an inverse is n_relations higher); tail (m,) int64
-    nodes; count (m,): how often an edge is there; weight (m,): how much it counts among the node's own of its kind.
+    Args:
+        relation: (m,) int64, 0 for an interaction, as the node sees it; an inverse is n_relations higher.
+        tail: (m,) int64 nodes.
+        count: (m,) summed weights of the edge's interactions, 1 for another edge.
+        weight: (m,) part of the edge among the node's own of its kind.
     """
 
     relation: np.ndarray
@@ -44,10 +47,10 @@ class Readout:
     """A trained graph model over one graph.
 
     Args:
-        arrays: layers, L of (n, d): the input of each layer; interactions, others (n,): how many edges of a kind a node
-            has; aggregators.<layer>.<part>.<weight or bias>; with attention that is not uniform also log_total (n,),
-            the log of a node's sum of prior x exp(logit), and relation_logit (2R,), or transr.relation (2R, k) and
-            transr.projection (2R, d, k).
+        arrays: layers, L of (n, d): the input of each layer; interactions, others (n,): the weights of a node's
+            interactions, and the number of its other edges; aggregators.<layer>.<part>.<weight or bias>; with attention
+            that is not uniform also log_total (n,), the log of a node's sum of prior x exp(logit), and relation_logit
+            (2R,), or transr.relation (2R, k) and transr.projection (2R, d, k).
         n_relations: R, ``interact`` included, without inverses.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.features.extract import ALL_FEATURES
 from reckg.ranking.features.missing_values import CAUSES, Cause, missing_causes
 from reckg.ranking.sources.candidates import SOURCES
 from reckg.ranking.sources.user_scores import UserScores
@@ -91,7 +91,7 @@ class Evidence:
         values, causes = self.features[0, place[0]].tolist(), self.causes[place[0]].tolist()
         return {
             name: FeatureValue(None, CAUSES[cause]) if cause else FeatureValue(value)
-            for name, value, cause in zip(FEATURES, values, causes, strict=True)
+            for name, value, cause in zip(ALL_FEATURES, values, causes, strict=False)
         }
 
 

@@ -65,11 +65,12 @@ class Recommender:
         self,
         user_id: str | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         rerank: bool = True,
         *,
         recent_items: Sequence[str] = (),
         recent_times: Sequence[int] = (),
+        recent_types: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
         context_items: Sequence[str] = (),
         diversity: Diversity | None = None,
@@ -86,9 +87,10 @@ class Recommender:
         Args:
             user_id: raw id, known or not. None: only recent items or attributes.
             k: items to return, k >= 1; fewer are returned only if fewer remain.
-            exclude_seen: leave out the user's history and the recent items.
+            exclude_seen: leave out the items that the user took, and the recent items. None: if the bundle's question
+                is the new items.
             rerank: apply the bundle's ranker, if it has one, and the diversity. False: retrieval order.
-            recent_items, recent_times, attributes: as in UserRequest. The answer names the unknown ones.
+            recent_items, recent_times, recent_types, attributes: as in UserRequest. The answer names the unknown ones.
             context_items: raw ids of the items in the user's view: the latest of the history, never in the answer.
             diversity: strategy applied after ranking. None: the bundle's own.
             filters: conditions that every item of the answer satisfies.
@@ -106,7 +108,9 @@ class Recommender:
         >>> len(reckg.load("run/bundle").recommend("u03", k=2, filters=cheap).items)
         2
         """
-        given = self._given(UserRequest(user_id, recent_items, attributes or {}, recent_times), context_items)
+        given = self._given(
+            UserRequest(user_id, recent_items, attributes or {}, recent_times, recent_types), context_items
+        )
         wanted = Wanted(k, exclude_seen, given.left_out, self._allowed(filters), rerank, diversity)
         shown = ShownEvidence(Evidence(), with_features, with_sources)
         return self._recommend(given, wanted, shown, deadline or Deadline())
@@ -128,7 +132,7 @@ class Recommender:
         users: Iterable[str | UserRequest],
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         rerank: bool = True,
         diversity: Diversity | None = None,
         filters: Filters | None = None,
@@ -162,13 +166,14 @@ class Recommender:
             parts.append(tabulate_answers(self.bundle, [request.user_id for request in block], found))
         return pl.concat(parts)
 
-    def rank_items(
+    def rank_items(  # noqa: PLR0913 - the options of a request, by keyword
         self,
         user_id: str | None,
         item_ids: Sequence[str],
         *,
         recent_items: Sequence[str] = (),
         recent_times: Sequence[int] = (),
+        recent_types: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
         context_items: Sequence[str] = (),
         with_features: bool = False,
@@ -178,8 +183,8 @@ class Recommender:
 
         Args:
             item_ids: distinct raw ids.
-            user_id, recent_items, recent_times, attributes, context_items, with_features, deadline: as in
-                ``recommend``.
+            user_id, recent_items, recent_times, recent_types, attributes, context_items, with_features, deadline: as
+                in ``recommend``.
         Raises:
             ValueError: neither a user id nor recent items nor attributes are given, or an item is repeated.
             DeadlineError, CannotEmbedError: as ``recommend``.
@@ -190,7 +195,9 @@ class Recommender:
         ['i01', 'i02', 'i03']
         """
         deadline = deadline or Deadline()
-        given = self._given(UserRequest(user_id, recent_items, attributes or {}, recent_times), context_items)
+        given = self._given(
+            UserRequest(user_id, recent_items, attributes or {}, recent_times, recent_types), context_items
+        )
         if len(set(item_ids)) < len(item_ids):
             raise ValueError("item_ids must not repeat")
         found = [self.bundle.item_ids.get(item_id) for item_id in item_ids]

@@ -10,7 +10,7 @@ from reckg.arrays.ragged_rows import hit_matrix, take_rows
 from reckg.bundle.bundle import Bundle
 from reckg.ranking.diversity import diversify
 from reckg.ranking.features.extract import block_users, candidate_features
-from reckg.ranking.sources.candidates import retrieve
+from reckg.ranking.sources.candidates import retrieve, source_top
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.fold_in import Users
@@ -38,7 +38,8 @@ def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, t
         trace.deadline.begin("retrieve")
         few = plain and bundle.index.kind == "flat"  # exact search finds the same items at every depth
         depth = min(wanted.k if few else max(wanted.k, bundle.candidates), len(bundle.item_ids))
-        found = bundle.index.search(users.vectors[rows], depth, wanted.left_out, wanted.allowed)
+        scores = UserScores(users.features, users.history, rows, users.vectors[rows], bundle.item_vectors)
+        found = source_top("vectors", scores, bundle.index, depth, wanted.left_out, wanted.allowed)
         if trace.evidence is not None:
             trace.evidence.sources = {"vectors": found}
     if not plain:
@@ -91,7 +92,8 @@ def _append_retrieval_order(bundle: Bundle, scores: UserScores, found: ScoredIte
     length, k = (found.item_idx >= 0).sum(axis=1), wanted.k
     if not len(length) or k <= length.min():
         return found
-    tail = bundle.index.search(scores.vectors, min(k, len(bundle.item_ids)), wanted.left_out, wanted.allowed)
+    depth = min(k, len(bundle.item_ids))
+    tail = source_top("vectors", scores, bundle.index, depth, wanted.left_out, wanted.allowed)
     order = np.sort(found.item_idx, axis=1)
     listed = hit_matrix(tail.item_idx, (np.concatenate([[0], np.cumsum(length)]), order[order >= 0]))
     out = resize(found, max(k, found.item_idx.shape[1]))

@@ -21,7 +21,8 @@ class Wanted:
 
     Args:
         k: items per user, k >= 1.
-        exclude_seen: leave out the items of each user's history.
+        exclude_seen: leave out the items that each user took. None: as the bundle's question says, which leaves them
+            out only if it is the new ones. Disliked items are always left out.
         left_out: compressed rows of further item_idx to leave out, one row per user.
         allowed: (n_items,) bool, the items that any user may get. None: all.
         rerank: apply the bundle's ranker, if it has one, and the diversity. False: lists in retrieval order.
@@ -32,7 +33,7 @@ class Wanted:
     """
 
     k: int
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     left_out: Rows | None = None
     allowed: np.ndarray | None = None
     rerank: bool = True
@@ -52,10 +53,12 @@ class Wanted:
         Args:
             rows: (n,) rows of ``users``, one per row of ``left_out``.
         """
-        left_out = self.left_out
-        if self.exclude_seen:
-            indptr, positions = users.history.rows(rows)
-            left_out = join_rows((indptr, users.history.item_idx[positions]), left_out)
+        left_out, history = self.left_out, users.history
+        exclude_seen = bundle.features.target == "new" if self.exclude_seen is None else self.exclude_seen
+        if exclude_seen:
+            left_out = join_rows(history.taken_rows(rows), left_out)
+        if history.never is not None:
+            left_out = join_rows(take_rows(history.never, rows), left_out)
         left_out, allowed = without_unavailable(bundle, left_out, self.allowed, len(rows))
         return replace(self, exclude_seen=False, left_out=left_out, allowed=allowed)
 

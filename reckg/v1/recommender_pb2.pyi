@@ -78,7 +78,7 @@ DEGRADED_REASON_NO_EVENTS: DegradedReason
 DEGRADED_REASON_STALE_CATALOG: DegradedReason
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "max_item_count", "include_seen", "recent_item_ids", "attributes", "filter", "diversity", "context", "include_feature_values", "include_source_scores", "request_id")
+    __slots__ = ("user_id", "max_item_count", "include_seen", "recent_item_ids", "attributes", "filter", "diversity", "context", "include_feature_values", "include_source_scores", "request_id", "exclude_seen")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class RecommendRequest(_message.Message):
     INCLUDE_FEATURE_VALUES_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SOURCE_SCORES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     max_item_count: int
     include_seen: bool
@@ -101,7 +102,8 @@ class RecommendRequest(_message.Message):
     include_feature_values: bool
     include_source_scores: bool
     request_id: str
-    def __init__(self, user_id: _Optional[str] = ..., max_item_count: _Optional[int] = ..., include_seen: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[UserAttribute, _Mapping]]] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., include_feature_values: _Optional[bool] = ..., include_source_scores: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    exclude_seen: bool
+    def __init__(self, user_id: _Optional[str] = ..., max_item_count: _Optional[int] = ..., include_seen: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[UserAttribute, _Mapping]]] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., include_feature_values: _Optional[bool] = ..., include_source_scores: _Optional[bool] = ..., request_id: _Optional[str] = ..., exclude_seen: _Optional[bool] = ...) -> None: ...
 
 class Context(_message.Message):
     __slots__ = ("item_ids", "placement")
@@ -202,20 +204,22 @@ class RecommendResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, str]] = ..., degraded_reasons: _Optional[_Iterable[_Union[DegradedReason, str]]] = ..., unknown_recent_item_ids: _Optional[_Iterable[str]] = ..., unknown_attributes: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, str]]] = ..., variant: _Optional[str] = ..., catalog_revision: _Optional[int] = ..., unknown_context_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchRecommendRequest(_message.Message):
-    __slots__ = ("user_ids", "max_item_count", "include_seen", "filter", "diversity", "request_id")
+    __slots__ = ("user_ids", "max_item_count", "include_seen", "filter", "diversity", "request_id", "exclude_seen")
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
     user_ids: _containers.RepeatedScalarFieldContainer[str]
     max_item_count: int
     include_seen: bool
     filter: ItemFilter
     diversity: Diversity
     request_id: str
-    def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., max_item_count: _Optional[int] = ..., include_seen: _Optional[bool] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    exclude_seen: bool
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., max_item_count: _Optional[int] = ..., include_seen: _Optional[bool] = ..., filter: _Optional[_Union[ItemFilter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., request_id: _Optional[str] = ..., exclude_seen: _Optional[bool] = ...) -> None: ...
 
 class BatchRecommendResponse(_message.Message):
     __slots__ = ("user_id", "recommendations")

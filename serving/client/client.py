@@ -67,7 +67,7 @@ class RecommenderClient:
         user_id: str = "",
         k: int = 10,
         *,
-        include_seen: bool = False,
+        include_seen: bool | None = None,
         recent_items: Sequence[str] = (),
         attributes: Mapping[str, AttributeValue] | None = None,
         timeout_s: float | None = None,
@@ -78,7 +78,7 @@ class RecommenderClient:
         Args:
             user_id: raw id; "" for a visitor with recent items or attributes.
             k: number of items.
-            include_seen: whether items of the user's history may be recommended.
+            include_seen: whether items that the user took before may be recommended. None: as the bundle was built.
             recent_items: ids of the user's latest items, oldest first.
             attributes: column of the users table to its value, or to a list of strings.
             fields: further fields of RecommendRequest, as ``filter`` (see `item_filter`), ``diversity`` or ``context``.
@@ -100,7 +100,8 @@ class RecommenderClient:
         request = pb.RecommendRequest(
             user_id=user_id,
             max_item_count=k,
-            include_seen=include_seen,
+            include_seen=include_seen is True,
+            exclude_seen=include_seen is False,
             recent_item_ids=recent_items,
             attributes=to_messages(pb.UserAttribute, attributes or {}),
             **fields,

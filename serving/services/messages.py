@@ -69,6 +69,17 @@ def require(field: str, value: str) -> str:
     return value
 
 
+def read_exclude_seen(request: pb.RecommendRequest) -> bool | None:
+    """Returns whether items that the user took before are left out; None: as the bundle was built.
+
+    Raises:
+        InvalidRequestError: both fields are set.
+    """
+    if request.include_seen and request.exclude_seen:
+        raise InvalidRequestError("include_seen and exclude_seen contradict each other: set one of them")
+    return True if request.exclude_seen else False if request.include_seen else None
+
+
 def read_item_count(count: int, most: int) -> int:
     """Returns the number of wanted items.
 

@@ -52,6 +52,7 @@ class RequestedUser:
         return {
             "recent_items": [*(event.item_id for event in self.events), *self.recent],
             "recent_times": [event.time for event in self.events],
+            "recent_types": [event.type for event in self.events],
             "attributes": self.attributes,
             "context_items": self.context,
         }
@@ -103,7 +104,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             raise InvalidRequestError("user_ids must not be empty")
         messages.check_count("user_ids", request.user_ids, messages.MAX_BATCH_USERS)
         request_id = messages.read_request_id(request.request_id)
-        single = pb.RecommendRequest(max_item_count=request.max_item_count, include_seen=request.include_seen)
+        single = pb.RecommendRequest(
+            max_item_count=request.max_item_count,
+            include_seen=request.include_seen,
+            exclude_seen=request.exclude_seen,
+        )
         for name in ("filter", "diversity"):
             if request.HasField(name):
                 getattr(single, name).CopyFrom(getattr(request, name))
@@ -172,7 +177,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServiceServicer):
             return served.recommender.recommend(
                 user.user_id,
                 depth,
-                not request.include_seen,
+                messages.read_exclude_seen(request),
                 **user.arguments(),
                 rerank=variant is None or variant.rerank,
                 diversity=diversity or of_variant,

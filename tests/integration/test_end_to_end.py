@@ -214,7 +214,9 @@ def test_what_is_folded_in_is_what_is_stored(shop: Shop) -> None:
 
     bundle = reckg.load(shop.run / "bundle").bundle
     for user in range(0, len(bundle.user_ids), 7):
-        vector, _ = bundle.embedder.embed_user(bundle.history.items(user), user_idx=user)
+        _, rows = bundle.history.rows(np.array([user]))
+        weights = bundle.history.weight[rows]
+        vector, _ = bundle.embedder.embed_user(bundle.history.items(user), user_idx=user, weights=weights)
         np.testing.assert_allclose(vector, bundle.user_vectors[user], atol=1e-5)
     names = bundle.embedder.entities
     columns = ("genres", "language", "price", "publisher", "year")

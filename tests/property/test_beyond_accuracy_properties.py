@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from reckg.arrays.ragged_rows import rows_of_pairs
 from reckg.data.history import History
 from reckg.evaluation.beyond_accuracy import (
     Catalog,
@@ -19,7 +20,6 @@ from reckg.evaluation.beyond_accuracy import (
     user_figures,
     value_exposure,
 )
-from reckg.evaluation.protocol import rows_of_pairs
 from reckg.metrics.ranking import ranking_metrics
 from tests import reference
 

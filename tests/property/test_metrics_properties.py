@@ -6,9 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reckg.arrays.ragged_rows import take_rows
+from reckg.arrays.ragged_rows import rows_of_pairs, take_rows
 from reckg.evaluation.baselines import top_items
-from reckg.evaluation.protocol import rows_of_pairs
 from reckg.metrics import ranking as metrics
 from tests import reference
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from reckg.data.bookshop.shop import BLOCK_USERS, INTERACTIONS_PER_USER, Bookshop
+from reckg.data.bookshop.refills import with_refills
+from reckg.data.bookshop.shop import BLOCK_USERS, INTERACTIONS_PER_USER, Bookshop, Readers
 from reckg.data.read import check_target, write_dataset
 from reckg.data.schema import TABLES, ColumnKinds, Dataset
 
@@ -31,14 +33,20 @@ LICENCE = "Apache-2.0"
 
 
 def generate_bookshop(
-    *, users: int = 2000, items: int = 1200, seed: int = 0, interactions_per_user: float = INTERACTIONS_PER_USER
+    *,
+    users: int = 2000,
+    items: int = 1200,
+    seed: int = 0,
+    interactions_per_user: float = INTERACTIONS_PER_USER,
+    repeats: bool = False,
 ) -> Dataset:
     """Generates the bookshop in memory. Equal arguments give equal frames.
 
     Args:
         users, items: numbers of readers and books.
         seed: of every draw.
-        interactions_per_user: mean number of interactions.
+        interactions_per_user: mean number of interactions, without repeats.
+        repeats: a log of views, carts and purchases in which readers buy some articles again, see refills.
     Returns:
         Interactions by user and time (epoch seconds over 18 months; event view or purchase, weight 1 or 3), items,
         users, triples and links.
@@ -46,7 +54,7 @@ def generate_bookshop(
         DataError: a number is out of range.
     """
     shop = Bookshop(users, items, seed, interactions_per_user)
-    blocks = [(shop.interactions(*block), shop.user_frame(*block[:2])) for block in shop.blocks()]
+    blocks = [(_log(shop, block, repeats), shop.user_frame(*block[:2])) for block in shop.blocks()]
     return _dataset(shop, pl.concat([b[0] for b in blocks]).lazy(), pl.concat([b[1] for b in blocks]).lazy())
 
 
@@ -58,6 +66,7 @@ def write_bookshop(
     seed: int = 0,
     interactions_per_user: float = INTERACTIONS_PER_USER,
     block_users: int = BLOCK_USERS,
+    repeats: bool = False,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Writes the bookshop as a dataset folder, one block of users in memory at a time.
@@ -67,7 +76,7 @@ def write_bookshop(
 
     Args:
         folder: the folder to write.
-        users, items, seed, interactions_per_user: as in ``generate_bookshop``.
+        users, items, seed, interactions_per_user, repeats: as in ``generate_bookshop``.
         block_users: users drawn at once.
         overwrite: replace an earlier data set in the folder.
     Returns:
@@ -83,12 +92,18 @@ def write_bookshop(
         interactions, readers = [], []
         for number, block in enumerate(shop.blocks()):
             interactions.append(Path(name, f"interactions-{number}.parquet"))
-            shop.interactions(*block).write_parquet(interactions[-1])
+            _log(shop, block, repeats).write_parquet(interactions[-1])
             readers.append(Path(name, f"users-{number}.parquet"))
             shop.user_frame(*block[:2]).write_parquet(readers[-1])
         dataset = _dataset(shop, pl.scan_parquet(interactions, glob=False), pl.scan_parquet(readers, glob=False))
         write_dataset(dataset, folder, overwrite)
     return {table: _height(folder / f"{table}.parquet") for table in TABLES}
+
+
+def _log(shop: Bookshop, block: tuple[int, Readers, np.random.Generator], repeats: bool) -> pl.DataFrame:
+    """Draws the interactions of a block."""
+    rows = shop.interactions(*block)
+    return with_refills(rows, np.random.default_rng([shop.seed, 5, block[0]])) if repeats else rows
 
 
 def _height(path: Path) -> int:

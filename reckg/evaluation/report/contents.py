@@ -21,7 +21,9 @@ class Protocol(TypedDict):
     """How the figures were made.
 
     Args:
-        words: sentences.
+        words: sentences; the first is the question.
+        target: new, any or repeat.
+        target_event: event types that are predicted; None for data without types.
         history, excluded: split parts in a user's history, and those whose items are never listed, joined by "+".
         candidates: items.
         k: cut-offs.
@@ -30,6 +32,8 @@ class Protocol(TypedDict):
     """
 
     words: list[str]
+    target: str
+    target_event: str | None
     ranking: str
     split: str
     history: str

@@ -48,5 +48,6 @@ def render_html(report: WrittenReport) -> str:
         f"<title>Evaluation {name}</title><style>{STYLE}</style></head><body><main>"
         f'<p class="verdict{MOODS[report["mood"]]}">{escape(report["verdict"])}</p>'
         f'<h1>Evaluation{": " + name if name else ""}</h1><p class="soft">{made}</p>'
+        f"<p>{escape(report['protocol']['words'][0])}</p>"
         f"{sections.tiles(report)}<nav>{links}</nav>{body}</main></body></html>\n"
     )

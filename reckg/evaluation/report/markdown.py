@@ -30,6 +30,7 @@ def render_markdown(report: WrittenReport) -> str:
     name = report.get("name", "")
     parts = [
         report["verdict"],
+        report["protocol"]["words"][0],
         f"# Evaluation{f': {_plain(name)}' if name else ''}" + (f"\n\n{made}" if made else ""),
         *_new_items(report),
         *_systems(report["systems"], headline_metrics(report), "Accuracy"),

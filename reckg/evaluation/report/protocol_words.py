@@ -54,6 +54,7 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     budget: int = 0,
     systems: int = 0,
     filters: Sequence[str] = (),
+    events: Sequence[str] = (),
 ) -> Protocol:
     """Describes how the figures were made, in words and in numbers.
 
@@ -65,8 +66,10 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
         budget: settings that every baseline could try; 0: no tuning.
         systems: number of systems that reckg is compared with.
         filters: sentences on the rows that cleaning left out.
+        events: the target event types.
     """
     words = [
+        *_question_words(held, events),
         f"Full ranking: every system orders all {n_items:,} candidate items for each user; nothing is sampled.",
         f"Split: {split}. Models are fitted on the training part; the validation part chooses settings and labels the "
         "reranker; the test part is read once, for this report.",
@@ -78,6 +81,8 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     return {
         "words": words,
         "ranking": "full",
+        "target": held.target,
+        "target_event": ", ".join(events) or None,
         "split": split,
         "history": "+".join(parts),
         "excluded": "+".join(held.excluded_parts),
@@ -91,19 +96,30 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
     }
 
 
+def _question_words(held: HeldOut, events: Sequence[str]) -> list[str]:
+    """Describes the question: which items, of which event."""
+    which = {"new": "items that the user never took", "any": "any items, also those that the user took before"}
+    what = f" by the event {' or '.join(events)}" if events else ""
+    return [f"Question: {held.target}: {which.get(held.target, 'items that the user took before')}{what}."]
+
+
 def _history_words(held: HeldOut, parts: Sequence[str]) -> list[str]:
     """Describes the users' histories and held-out items."""
     counts = held.counts
     named = {"train": "training", "valid": "validation"}
     history = " and ".join(named[part] for part in parts)
     spared = " and ".join(named[part] for part in held.excluded_parts)
+    listed = {
+        "new": f"Items that a user took in {spared} are never listed.",
+        "any": "Items that a user took before may be listed.",
+        "repeat": "Only items that a user took before are listed.",
+    }[held.target]
     missed = ""
     if counts["users_without_target"]:  # published figures count them
         share = counts["users"] / (counts["users"] + counts["users_without_target"])
         missed = f" Figures that count them as misses are {share:.3f} times those of this report."
     return [
-        f"At test time a user's history holds the {history} interactions. Items that a user has in {spared} are "
-        "never listed.",
+        f"At test time a user's history holds the {history} interactions. {listed}",
         f"{counts['users']:,} users with {counts['targets']:,} held-out items. Of {counts['interactions']:,} test "
         f"interactions, {counts['repeated']:,} repeat another and {counts['already_seen']:,} are with an item that the "
         f"user already had; {counts['users_without_target']:,} users have no other and are left out.{missed}",

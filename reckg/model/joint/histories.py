@@ -106,6 +106,8 @@ class Histories:
         ordered: the order within a history carries information.
         half_life: as in reckg.graph.recency; 0: off.
         interaction_share: as the graph was built with.
+        weight: (n,) of the interactions, as the graph was built with. None: all 1.
+        repeats: items may come again, so that a target's earlier interactions stay in an ordered history.
     """
 
     def __init__(
@@ -117,10 +119,14 @@ class Histories:
         ordered: bool,
         half_life: float,
         interaction_share: float,
+        weight: np.ndarray | None = None,
+        repeats: bool = False,
     ) -> None:
         graph, device = tensors.graph, tensors.head.device
         self.tensors, self.ordered, self.half_life = tensors, ordered, half_life
-        self.share = interaction_share
+        self.share, self.repeats = interaction_share, repeats
+        equal = weight is None or bool((weight == 1).all())
+        self.weight = None if equal or weight is None else torch.from_numpy(weight.copy()).float().to(device)
         self.indptr = torch.from_numpy(indptr.copy()).to(device)
         self.item = torch.from_numpy(item_idx.copy()).to(device)
         self.user = torch.repeat_interleave(torch.arange(graph.n_users, device=device), self.indptr.diff())
@@ -167,7 +173,11 @@ class Histories:
         user, n = self.user[rows], len(rows)
         position, example, offsets = ranges(torch.maximum(self.indptr[user], rows - LATEST), rows)
         other, other_example, other_offsets = ranges(self.other_indptr[user], self.other_indptr[user + 1])
-        counts = (self.item[position] != self.item[rows][example]).float()
+        counts = torch.ones(len(position), device=rows.device)
+        if not self.repeats:
+            counts = (self.item[position] != self.item[rows][example]).float()
+        if self.weight is not None:
+            counts = counts * self.weight[position]
         if self.half_life > 0:
             counts = counts * 0.5 ** ((rows[example] - 1 - position) / self.half_life)
         if self.has_repeats:

@@ -21,7 +21,7 @@ def inductive_parts(
         model: trained.
         spectral: the linear part beside it, or None.
         tensors: the graph, with its present attention.
-        interactions: (n_items,) number of interactions of each item that the graph was built from, repeats counted.
+        interactions: (n_items,) summed weights of the interactions of each item that the graph was built from.
     Returns:
         Arrays by name.
     """

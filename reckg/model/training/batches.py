@@ -14,12 +14,16 @@ GROUPS = 5  # least number of groups of a history with at least five interaction
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Interactions of a step, (b,) int64 each: rows of the histories, their users, their items; and their groups."""
+    """Interactions of a step, (b,) each: rows of the histories, their users, their items; their groups and weights.
+
+    ``weight`` is None where all count alike.
+    """
 
     row: torch.Tensor
     user: torch.Tensor
     item: torch.Tensor
     groups: Groups
+    weight: torch.Tensor | None = None
 
 
 def batches(
@@ -49,7 +53,8 @@ def batches(
     done = groups_done = 0
     for row, of, start in zip(rows.split(n_rows), group.split(n_rows), first.split(n_groups), strict=True):
         groups = Groups(of - groups_done, start - done, largest)
-        yield TrainBatch(row, histories.user[row], histories.item[row], groups)
+        weight = None if histories.weight is None else histories.weight[row]
+        yield TrainBatch(row, histories.user[row], histories.item[row], groups, weight)
         done, groups_done = done + len(row), groups_done + len(start)
 
 

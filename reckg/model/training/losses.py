@@ -41,7 +41,13 @@ class _LogSumExp(torch.autograd.Function):
         return users_grad * gradients[0], items_grad * gradients[0], None
 
 
-def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+def softmax_loss(
+    users: torch.Tensor,
+    items: torch.Tensor,
+    target: torch.Tensor,
+    first: torch.Tensor,
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Computes the mean cross-entropy of targets among all items. Targets of the same user share a row of scores.
 
     Args:
@@ -49,18 +55,26 @@ def softmax_loss(users: torch.Tensor, items: torch.Tensor, target: torch.Tensor,
         items: (n_items, d).
         target: (b,) item_idx, user by user.
         first: (m,) where each user's targets begin. Every user has at least one.
+        weight: (b,) of the targets. None: all 1.
     Returns:
         A scalar.
     Source: the multinomial likelihood of Mult-VAE, Liang et al., arXiv:1802.05814.
     """
-    sizes = F.pad(first[1:], (0, 1), value=len(target)) - first
-    own = F.embedding_bag(target, items, first, mode="sum")
-    total: torch.Tensor = _LogSumExp.apply(users, items, sizes.to(users.dtype))  # type: ignore[no-untyped-call] # torch
-    return (total - (users * own).sum()) / len(target)
+    sizes = (F.pad(first[1:], (0, 1), value=len(target)) - first).to(users.dtype)
+    own = F.embedding_bag(target, items, first, mode="sum", per_sample_weights=weight)
+    if weight is not None:
+        group = torch.repeat_interleave(torch.arange(len(first), device=first.device), sizes.long())
+        sizes = torch.zeros_like(sizes).index_add(0, group, weight)
+    total: torch.Tensor = _LogSumExp.apply(users, items, sizes)  # type: ignore[no-untyped-call] # torch
+    return (total - (users * own).sum()) / (len(target) if weight is None else weight.sum())
 
 
 def sampled_softmax_loss(
-    positive: torch.Tensor, negative: torch.Tensor, is_target: torch.Tensor, log_probability: torch.Tensor | None
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    is_target: torch.Tensor,
+    log_probability: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sums cross-entropies, one per positive. The classes are the row's positives and the sampled items.
 
@@ -71,6 +85,7 @@ def sampled_softmax_loss(
         negative: (m, k) scores of the sampled items.
         is_target: (m, k) bool: the sampled item is one of the positives, and is masked.
         log_probability: (k,) log of the expected count of each sampled item, or None for no correction.
+        weight: (m, w) of the positives, 0 behind the last. None: all 1.
         All may have a leading dimension of blocks, each with its own users and samples.
     Returns:
         A scalar.
@@ -80,17 +95,21 @@ def sampled_softmax_loss(
         negative = negative - log_probability.unsqueeze(-2)
     negative = negative.masked_fill(is_target, -torch.inf)
     total, absent = torch.cat([positive, negative], dim=-1).logsumexp(-1), positive == -torch.inf
-    return (total * (~absent).sum(-1)).sum() - positive.masked_fill(absent, 0.0).sum()
+    if weight is None:
+        return (total * (~absent).sum(-1)).sum() - positive.masked_fill(absent, 0.0).sum()
+    return (total * weight.sum(-1)).sum() - (positive.masked_fill(absent, 0.0) * weight).sum()
 
 
-def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+def bpr_loss(positive: torch.Tensor, negative: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Computes Bayesian personalised ranking over pairs.
 
     Args:
         positive, negative: (b,) scores.
+        weight: (b,) of the pairs. None: all 1.
     Source: Rendle et al., arXiv:1205.2618.
     """
-    return F.softplus(negative - positive).mean()
+    each = F.softplus(negative - positive)
+    return each.mean() if weight is None else (each * weight).sum() / weight.sum()
 
 
 def transr_loss(positive_distance: torch.Tensor, negative_distance: torch.Tensor) -> torch.Tensor:

@@ -191,20 +191,22 @@ class Objective:
         users = users / self.temperature
         if self.loss == "softmax":
             assert isinstance(items, torch.Tensor)
-            return losses.softmax_loss(users, items, batch.item, batch.groups.first)
+            return losses.softmax_loss(users, items, batch.item, batch.groups.first, batch.weight)
         assert draw.negatives is not None
         of_rows = users.index_select(0, batch.groups.of)
         positive = (of_rows * items[batch.item]).sum(1)
         if self.loss == "bpr":
-            return losses.bpr_loss(positive, (of_rows * items[draw.negatives]).sum(1))
+            return losses.bpr_loss(positive, (of_rows * items[draw.negatives]).sum(1), batch.weight)
         assert draw.log_count is not None
-        item, positive = (
-            _in_rows(values, batch.groups, filler) for values, filler in ((batch.item, -1), (positive, -torch.inf))
+        weight = torch.ones_like(positive) if batch.weight is None else batch.weight
+        item, positive, weight = (
+            _in_rows(values, batch.groups, filler)
+            for values, filler in ((batch.item, -1), (positive, -torch.inf), (weight, 0.0))
         )
         candidates = _split(self.negatives, items[draw.negatives], draw.negatives, draw.log_count)
-        examples = _split(_sharing(batch.groups), users, item, positive)
+        examples = _split(_sharing(batch.groups), users, item, positive, weight)
         blocks = [(*c, *e) for c, e in zip(candidates, examples, strict=True)]
-        return _in_blocks(self._sampled_softmax, blocks, BLOCKS_AT_ONCE.get(users.device.type, 1)) / len(batch.item)
+        return _in_blocks(self._sampled_softmax, blocks, BLOCKS_AT_ONCE.get(users.device.type, 1)) / weight.sum()
 
     def _sampled_softmax(
         self,
@@ -214,13 +216,14 @@ class Objective:
         users: torch.Tensor,
         item: torch.Tensor,
         positive: torch.Tensor,
+        weight: torch.Tensor,
     ) -> torch.Tensor:
         """Computes the loss of a block, or of several stacked blocks."""
         is_target = item[..., :1] == sampled.unsqueeze(-2)
         for column in item.unbind(-1)[1:]:
             is_target |= column.unsqueeze(-1) == sampled.unsqueeze(-2)
         correction = log_count if self.popularity_correction else None
-        return losses.sampled_softmax_loss(positive, users @ negative.mT, is_target, correction)
+        return losses.sampled_softmax_loss(positive, users @ negative.mT, is_target, correction, weight)
 
     def _knowledge_graph(self, model: JointModel, nodes: Any, facts: tuple[Any, Any, Any, Any]) -> torch.Tensor:
         """Computes the loss of facts."""

@@ -23,12 +23,18 @@ MOST, MOST_AHEAD = 5, 2  # folds; where labels come after the history, each furt
 
 
 def n_folds(config: Config, prepared: Prepared) -> int:
-    """Returns rank.label_folds; if it is not set, as many folds as bring ENOUGH labels, at most MOST."""
+    """Returns rank.label_folds; if it is not set, as many folds as bring ENOUGH labels, at most MOST.
+
+    Labels of validation users beyond rank.max_users do not count, for the ranker never sees them.
+    """
     if not config.rank.enabled or prepared.cold_items:
         return 0
     if config.rank.label_folds is not None:
         return config.rank.label_folds
-    labels = int((prepared.interactions["split"] == "valid").sum())
+    valid = prepared.interactions.filter(pl.col("split") == "valid")
+    if "taken" in valid.columns:
+        valid = valid.filter("taken")
+    labels = int(len(valid) * min(1.0, config.rank.max_users / max(valid["user_idx"].n_unique(), 1)))
     most = MOST_AHEAD if prepared.in_order else MOST
     return 0 if labels >= ENOUGH else min(most, -(-(ENOUGH - labels) // max(labels, 1)))
 
@@ -69,7 +75,8 @@ def fold_held_out(prepared: Prepared) -> HeldOut:
     Args:
         prepared: data of the fold.
     """
-    return held_out(prepared.interactions, HELD, ("train", LATER, "valid"), len(prepared.users))
+    before = ("train", LATER, "valid") if prepared.target == "new" else ("train",)
+    return held_out(prepared.interactions, HELD, before, len(prepared.users), target=prepared.target)
 
 
 def fold_labels(config: Config, run: Path) -> list[LabelSet]:

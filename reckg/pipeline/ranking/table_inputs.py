@@ -50,6 +50,7 @@ def feature_tables(
             text=read_text_vectors(run),
             seed=config.run.seed,
             threads=n_threads(config),
+            target=prepared.target,
         ),
     )
 

@@ -96,6 +96,7 @@ def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -
         budget=tuning_budget(config, test) if tuned else 0,
         systems=systems,
         filters=filter_words(test),
+        events=test.prepared.info["task"]["target_events"] if "task" in test.prepared.info else (),
     )
 
 

@@ -21,7 +21,14 @@ from reckg.evaluation.baselines import Popularity, recommend_by_scores
 from reckg.evaluation.cold_items import RandomOrder, Scores, evaluate_among, fit_text_knn, order_as_scores
 from reckg.evaluation.comparison import primary_metric
 from reckg.evaluation.protocol import HeldOut, ItemGroups, Recommend, SystemResult, SystemSettings, evaluate_system
-from reckg.evaluation.tuning import tune_als, tune_ease, tune_item_knn, tune_recent_popularity, usual_budget
+from reckg.evaluation.tuning import (
+    tune_als,
+    tune_ease,
+    tune_item_knn,
+    tune_personal_frequency,
+    tune_recent_popularity,
+    usual_budget,
+)
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import n_threads, read_embeddings, read_text_vectors
@@ -31,7 +38,6 @@ from reckg.recommend.by_source import recommend_by_source
 from reckg.recommend.golden import open_bundle
 from reckg.recommend.known_users import recommend_batch
 from reckg.recommend.wanted import Wanted
-from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems
 
 System = tuple[Recommend, SystemSettings]  # the function that makes the lists, and the settings that the report prints
@@ -139,7 +145,8 @@ def list_own_systems(bundle: Bundle, held: HeldOut, k: int) -> dict[str, System]
         )
 
     def model(user_idx: np.ndarray) -> ScoredItems:
-        return exact_search(bundle.user_vectors[user_idx], bundle.item_vectors, k, seen=excluded(user_idx))
+        asked = held.take(np.searchsorted(held.users, user_idx))
+        return asked.nearest_items(bundle.user_vectors[user_idx], bundle.item_vectors, k)
 
     def source(name: str, user_idx: np.ndarray) -> ScoredItems:
         return recommend_by_source(bundle, name, user_idx, k, excluded(user_idx))
@@ -179,6 +186,8 @@ def baseline_fits(config: Config, run: Path, test: RunData, popularity: Populari
     fits: dict[str, Callable[[], Any]] = {"popularity": lambda: popularity}
     if test.prepared.info["time"] == "utc" and "timestamp" in test.prepared.interactions.columns:
         fits["popularity_recent"] = lambda: tune_recent_popularity(train, known, n_items, valid, **common)
+    if test.held.target != "new":
+        fits["personal_frequency"] = lambda: tune_personal_frequency(train, known, n_items, valid, **common)
     fits |= {
         "item_knn": lambda: tune_item_knn(train, known, n_items, valid, **common),
         "ease": lambda: tune_ease(train, known, n_items, valid, max_items=most, **common),

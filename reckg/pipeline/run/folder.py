@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
+from reckg.arrays.ragged_rows import Rows, rows_of_pairs
 from reckg.config.run_config import Config
 from reckg.data.history import History
+from reckg.data.schema import Target
 from reckg.errors import ArtifactError
 
 # A state is a moment with its known interactions: while training, at test time, in service.
@@ -27,6 +29,26 @@ class SplitInfo(TypedDict):
     cutoff_time: int | None
     valid_cutoff_time: int | None
     valid_before_test: bool
+
+
+class TaskInfo(TypedDict):
+    """The question of the run.
+
+    Args:
+        repeat_share: among the target events before the test part; None: not measured.
+        target_events: types that are predicted; empty for data without types.
+        event_weights: mean weight of a training interaction, by type; without the negative types.
+        event_rows: training interactions by type.
+        events_derived: whether the data chose the target events.
+    """
+
+    target: Target
+    repeat_share: float | None
+    target_events: list[str]
+    event_weights: dict[str, float]
+    negative_events: list[str]
+    event_rows: dict[str, int]
+    events_derived: bool
 
 
 class PreparedInfo(TypedDict):
@@ -48,6 +70,7 @@ class PreparedInfo(TypedDict):
     item_columns: dict[str, list[str]]
     user_columns: dict[str, list[str]]
     split: SplitInfo
+    task: NotRequired[TaskInfo]
     recency_half_life: NotRequired[float]
     counts: dict[str, Any]
     checks: list[dict[str, Any]]
@@ -58,7 +81,7 @@ class PreparedInfo(TypedDict):
 class Prepared:
     """The cleaned and split data of a run. Frames of users and items are in index order."""
 
-    interactions: pl.DataFrame  # user_idx, item_idx, timestamp (optional), weight, split
+    interactions: pl.DataFrame  # user_idx, item_idx, timestamp (optional), weight, split, taken, disliked
     users: pl.DataFrame
     items: pl.DataFrame
     info: PreparedInfo
@@ -76,6 +99,11 @@ class Prepared:
     def cold_items(self) -> bool:
         """Whether the split keeps whole items out of training, and asks for these alone."""
         return bool(self.info["split"].get("kind") == "cold-items")
+
+    @property
+    def target(self) -> Target:
+        """The question of the run; new in a folder of an older reckg."""
+        return self.info["task"]["target"] if "task" in self.info else "new"
 
     def half_life(self, config: Config) -> float:
         """Returns model.recency_half_life; if it is not set, the one that build-graph derived. 0 without order."""
@@ -105,11 +133,21 @@ class Prepared:
         return tuple(history.split("+"))
 
     def known(self, state: str, config: Config) -> pl.DataFrame:
-        """Selects the interactions that are known in a state."""
-        return self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
+        """Selects the interactions that are known in a state, without the dislikes."""
+        known = self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
+        return known.filter(~pl.col("disliked")) if "disliked" in known.columns else known
+
+    def disliked(self, state: str, config: Config) -> Rows:
+        """Collects the items that each user is known to dislike in a state, as compressed rows."""
+        known = self.interactions.filter(pl.col("split").is_in(self.parts(state, config)))
+        rows = known.filter("disliked") if "disliked" in known.columns else known.clear()
+        return rows_of_pairs(rows["user_idx"].to_numpy(), rows["item_idx"].to_numpy(), len(self.users))
 
     def history(self, state: str, config: Config) -> History:
-        return History.from_interactions(self.known(state, config), len(self.users))
+        """Builds the histories of a state, with the dislikes beside them."""
+        never = self.disliked(state, config)
+        history = History.from_interactions(self.known(state, config), len(self.users))
+        return replace(history, never=never) if len(never[1]) else history
 
 
 def read_prepared(run: Path) -> Prepared:

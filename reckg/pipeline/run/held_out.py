@@ -25,7 +25,8 @@ def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut
     n_users = len(prepared.users)
     if prepared.cold_items:
         return held_out(prepared.interactions, part, ("train",), n_users, history_parts=("train",))
-    return held_out(prepared.interactions, part, ("train",) if part == "valid" else ("train", "valid"), n_users)
+    before = ("train",) if part == "valid" else ("train", "valid")
+    return held_out(prepared.interactions, part, before, n_users, target=prepared.target)
 
 
 def new_items(prepared: Prepared, part: Literal["valid", "test"]) -> np.ndarray:

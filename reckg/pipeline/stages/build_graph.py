@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy as np
 import polars as pl
 
 from reckg.config.run_config import Config
-from reckg.data.clean import clean_interactions
+from reckg.data.clean import clean_interactions, drop_double_exports
+from reckg.data.events import EventPlan, plan_events
 from reckg.data.history import History
 from reckg.data.ids import IdMap, code_ids
 from reckg.data.read import read_dataset
 from reckg.data.row_order import history_order, row_order
-from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset
+from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset, Target
 from reckg.data.split import Split, split_interactions, with_cleaned
 from reckg.data.split_checks import CheckResult, check_split
+from reckg.data.target import derive_target, repeat_share
+from reckg.data.weights import damped_weights
 from reckg.graph.numbering import number_nodes
 from reckg.graph.recency import derive_half_life
 from reckg.graph.triples import attribute_triples, node_names, outside_triples, prune_rare
@@ -39,7 +43,8 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     """
     dataset, notes = read_dataset(data)
     coded = code_ids(dataset.interactions)
-    split, checks, cleaning = _split(config, dataset, coded.frame.lazy())
+    made = _split(config, dataset, coded.frame.lazy())
+    split, events = made.split, made.events
     folder = run / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     interactions = split.frame.collect(engine="streaming")
@@ -50,7 +55,9 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     users.write_parquet(folder / "users.parquet")
     items.write_parquet(folder / "items.parquet")
     places = places_in(coded.user_id, users), places_in(coded.item_id, items)
-    indexed = index_interactions(interactions, places).with_columns(pl.col("split").cast(pl.String))
+    marked = mark_events(interactions, events, config.data.weights)
+    indexed = index_interactions(marked, places)
+    indexed = indexed.with_columns(pl.col("split").cast(pl.String))
     indexed.write_parquet(folder / "interactions.parquet")
     half_life = _half_life(indexed, len(users), len(items)) if split.valid_before_test else 0.0
     graph_counts = _write_graph(config, dataset, users, items, user_ids, item_ids, run / "graph")
@@ -61,15 +68,53 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
         "entities": graph_counts["entities"],
         "triples": graph_counts["triples"],
     }
-    all_notes = [*notes, *split.notes]
-    all_counts = {**counts, "cleaning": cleaning, "split": split.counts, "graph": graph_counts}
-    info = _description(dataset, split) | {"recency_half_life": half_life, "counts": all_counts}
-    write_json(folder / "prepared.json", info | {"checks": checks, "notes": all_notes})
+    all_notes = [*notes, *split.notes, *made.notes()]
+    all_counts = {**counts, "cleaning": made.cleaning, "split": split.counts, "graph": graph_counts}
+    info = _description(dataset, made, mean_weights(marked, events)) | {
+        "recency_half_life": half_life,
+        "counts": all_counts,
+    }
+    write_json(folder / "prepared.json", info | {"checks": made.checks, "notes": all_notes})
     return {**counts, "notes": all_notes}
 
 
-def _description(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Describes the dataset and its split for prepared.json."""
+@dataclass(frozen=True)
+class SplitLog:
+    """The log, split and cleaned, and the question that it is asked.
+
+    Args:
+        checks: of the split, by name.
+        cleaning: counts of what cleaning dropped.
+        target: of the run.
+        repeats: share of repeats up to the end of validation; None: not measured.
+        events: the meaning of the event types.
+    """
+
+    split: Split
+    checks: dict[str, CheckResult]
+    cleaning: dict[str, int]
+    target: Target
+    repeats: float | None
+    events: EventPlan
+
+    def notes(self) -> list[str]:
+        """Describes the target and the events in sentences."""
+        notes = self.events.notes()
+        if self.repeats is not None:
+            share = f"{self.repeats:.1%} of what users take by the end of validation is a repeat"
+            notes.append(f"Target: {self.target} items ({share}).")
+        if self.cleaning.get("dropped_double_exports"):
+            notes.append(f"{self.cleaning['dropped_double_exports']:_} rows equal another in all columns; dropped.")
+        return notes
+
+
+def _description(dataset: Dataset, made: SplitLog, weights: dict[str, float]) -> dict[str, Any]:
+    """Describes the dataset, its split and the question for prepared.json.
+
+    Args:
+        weights: mean weight of a training interaction, by event type.
+    """
+    split = made.split
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -83,13 +128,20 @@ def _description(dataset: Dataset, split: Split) -> dict[str, Any]:
             "valid_cutoff_time": split.valid_cutoff_time,
             "valid_before_test": split.valid_before_test,
         },
+        "task": {
+            "target": made.target,
+            "repeat_share": made.repeats,
+            "target_events": list(made.events.targets),
+            "event_weights": weights,
+            "negative_events": list(made.events.negative),
+            "event_rows": dict(made.events.rows),
+            "events_derived": made.events.derived,
+        },
     }
 
 
-def _split(
-    config: Config, dataset: Dataset, frame: pl.LazyFrame
-) -> tuple[Split, dict[str, CheckResult], dict[str, int]]:
-    """Splits the log, cleans the parts, and checks them. Returns the counts of cleaning too.
+def _split(config: Config, dataset: Dataset, frame: pl.LazyFrame) -> SplitLog:
+    """Splits the log, chooses the question, cleans the parts, and checks them.
 
     Cleaning comes after the split: rows after a cutoff must not decide on rows before it. A repeat whose
     earlier row is in training would else be a purchase that looks like the first.
@@ -105,7 +157,15 @@ def _split(
         time=dataset.time,
         seed=config.run.seed,
     )
-    cleaned, after = clean_interactions(split.frame, duplicates=data.duplicates, k_core=0 if whole else data.k_core)
+    rows = split.frame.collect(engine="streaming")
+    events = plan_events(rows.filter(pl.col("split") == "train"), config.events)
+    target, repeats = _target(config, split, rows, events)
+    duplicates = data.duplicates if data.duplicates != "auto" else "last" if target == "new" else "keep"
+    double = 0
+    if duplicates in ("keep", "sum"):
+        frame, double = drop_double_exports(rows.lazy())
+        split = replace(split, frame=frame)
+    cleaned, after = clean_interactions(split.frame, duplicates=duplicates, k_core=0 if whole else data.k_core)
     split = with_cleaned(split, cleaned)
     checks = check_split(
         split.frame,
@@ -123,7 +183,43 @@ def _split(
         checks["k-core"] = {"passed": None, "bad": cut["dropped_k_core"], "of": before["rows_read"], "says": says}
     cores = {name: cut[name] for name in ("dropped_k_core", "k_core_rounds")}
     light = {name: before[name] for name in ("rows_read", "dropped_below_min_weight")}
-    return split, checks, {**after, **light, **cores}
+    cleaning = {**after, **light, **cores, "dropped_double_exports": double}
+    return SplitLog(split, checks, cleaning, target, repeats, events)
+
+
+def _target(config: Config, split: Split, rows: pl.DataFrame, events: EventPlan) -> tuple[Target, float | None]:
+    """Chooses the question: as configured, else by the share of repeats among target events before the test part."""
+    wanted = config.task.target
+    if not split.valid_before_test or "timestamp" not in rows.columns:
+        return ("new" if wanted == "auto" else wanted), None
+    known = rows.filter(pl.col("split") != "test")
+    if events.targets:
+        known = known.filter(pl.col("event").is_in(events.targets))
+    share = repeat_share(known)
+    return (derive_target(share) if wanted == "auto" else wanted), round(share, 4)
+
+
+def mark_events(frame: pl.DataFrame, events: EventPlan, damping: str) -> pl.DataFrame:
+    """Replaces weights by what an interaction counts, and marks what its event says.
+
+    Args:
+        frame: split and, optional, weight and event.
+        damping: data.weights.
+    Returns:
+        The frame with weight (mean 1 over training), taken (bool, of the target event) and disliked (bool).
+    """
+    given = frame["weight"] if "weight" in frame.columns else pl.repeat(1.0, len(frame), eager=True)
+    training = (frame["split"] == "train").to_numpy()
+    if not events.targets:
+        weight = damped_weights(given.to_numpy().astype(np.float64), training, damping)
+        everything = pl.Series("taken", np.ones(len(frame), dtype=bool))
+        return frame.with_columns(pl.Series("weight", weight), everything, (~everything).alias("disliked"))
+    worth = frame["event"].replace_strict(dict(events.weights), default=1.0, return_dtype=pl.Float64)
+    disliked = frame["event"].is_in(events.negative).alias("disliked")
+    liked = training & ~disliked.to_numpy()
+    weight = damped_weights(given.to_numpy().astype(np.float64), liked, damping, worth.to_numpy())
+    taken = frame["event"].is_in(events.targets).alias("taken")
+    return frame.with_columns(pl.Series("weight", weight), taken, disliked)
 
 
 def taken(codes: pl.Series, ids: pl.Series) -> pl.DataFrame:
@@ -160,6 +256,14 @@ def places_in(ids: pl.Series, table: pl.DataFrame) -> pl.Series:
     )["place"]
 
 
+def mean_weights(marked: pl.DataFrame, events: EventPlan) -> dict[str, float]:
+    """Averages the weights of training interactions by event type; empty for data without types."""
+    if not events.targets:
+        return {}
+    means = marked.filter(pl.col("split") == "train").group_by("event").agg(pl.col("weight").mean()).rows()
+    return {name: round(weight, 6) for name, weight in sorted(means) if name in events.weights}
+
+
 def index_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.DataFrame:
     """Sorts interactions by user and time, or by user and item without times, and replaces codes by indices.
 
@@ -167,19 +271,20 @@ def index_interactions(frame: pl.DataFrame, places: Sequence[pl.Series]) -> pl.D
         places: (codes,) indices of users and of items.
     """
     timed = ["timestamp"] if "timestamp" in frame.columns else []
-    weight = frame["weight"] if "weight" in frame.columns else pl.lit(1.0)
     user_idx, item_idx = (
         place.gather(frame[name]).cast(pl.Int64).alias(f"{name[:4]}_idx")
         for name, place in zip(("user_id", "item_id"), places, strict=True)
     )
-    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), "split")
+    flags = [name for name in ("taken", "disliked") if name in frame.columns]
+    weight = pl.col("weight") if "weight" in frame.columns else pl.lit(1.0)
+    indexed = frame.select(user_idx, item_idx, *timed, weight.cast(pl.Float32).alias("weight"), "split", *flags)
     user, item = indexed["user_idx"].to_numpy(), indexed["item_idx"].to_numpy()
     return indexed[history_order(user, indexed["timestamp"].to_numpy(), item) if timed else row_order(user, item)]
 
 
 def _half_life(interactions: pl.DataFrame, n_users: int, n_items: int) -> float:
     """Derives the half-life of an interaction's weight from the training histories."""
-    training = interactions.filter(pl.col("split") == "train")
+    training = interactions.filter((pl.col("split") == "train") & ~pl.col("disliked"))
     return derive_half_life(History.from_interactions(training, n_users), n_items)
 
 

@@ -44,6 +44,7 @@ def bundle(config: Config, data: Path, run: Path) -> StageCounts:
             "config": config.model_dump(mode="json"),
             "data_hash": digest,
             "item_columns": prepared.info["item_columns"],
+            "task": dict(prepared.info.get("task", {"target": prepared.target})),
             "metrics": {"valid_ndcg@10": train["valid_ndcg@10"]},
             "index": index.description(),
             "ranker": {"served": ranker["served"], "why": ranker["why"]},

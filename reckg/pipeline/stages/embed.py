@@ -18,7 +18,7 @@ from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.inductive_arrays import inductive_parts
 from reckg.pipeline.run.folder import STATES, Prepared, read_prepared
 from reckg.pipeline.run.state import StageCounts
-from reckg.pipeline.training.model_inputs import load_graph, served_half_life
+from reckg.pipeline.training.model_inputs import load_graph, served_shares
 from reckg.pipeline.training.refresh import refresh_model
 from reckg.pipeline.training.trained_model import TrainedModel, build_untrained_model, load_weights
 
@@ -38,8 +38,8 @@ def embed(config: Config, data: Path, run: Path) -> StageCounts:
         Counts for the log.
     """
     prepared = read_prepared(run)
-    half_life = served_half_life(run)
-    trained_on = load_graph(run, prepared, config, "train", half_life=half_life)
+    shares = served_shares(run)
+    trained_on = load_graph(run, prepared, config, "train", attention=shares)
     model = build_untrained_model(config, run, prepared, trained_on)
     folder = run / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def embed(config: Config, data: Path, run: Path) -> StageCounts:
         write_tensors(folder / "text.safetensors", {"items": model.text.vectors.cpu().numpy()})
     trained = load_weights(model, run)
     for name in STATES:
-        graph = trained_on if name == "train" else load_graph(run, prepared, config, name, half_life=half_life)
+        graph = trained_on if name == "train" else load_graph(run, prepared, config, name, attention=shares)
         now = trained if name == "train" else refresh_model(config, run, prepared, trained, name)
         tensors = now.attend(graph)
         if name == "serving":
@@ -67,7 +67,7 @@ def embed_train(config: Config, run: Path) -> None:
         run: folder of a fold.
     """
     prepared = read_prepared(run)
-    graph = load_graph(run, prepared, config, "train", half_life=served_half_life(run))
+    graph = load_graph(run, prepared, config, "train", attention=served_shares(run))
     model = build_untrained_model(config, run, prepared, graph)
     (run / "embeddings").mkdir(exist_ok=True)
     if model.text is not None:
@@ -86,19 +86,20 @@ def _write_inductive(
         columns = counts.get(f"{table}_attributes", {}).get("columns", {})
         numbers |= {prefix + name: column["bins"] for name, column in columns.items() if "bins" in column}
     model = trained.model
-    known = prepared.known("serving", config)["item_idx"].to_numpy()
+    known = prepared.known("serving", config)
+    weight = np.bincount(known["item_idx"].to_numpy(), known["weight"].to_numpy(), minlength=model.n_items)
     text: TextInfo = {"max_tokens": config.text.max_tokens, "attributes": config.text.attributes}
     write_inductive(
         run / "embeddings" / "inductive",
-        inductive_parts(model, trained.spectral, tensors, np.bincount(known, minlength=model.n_items)),
+        inductive_parts(model, trained.spectral, tensors, weight),
         {
             "n_users": model.n_users,
             "n_items": model.n_items,
             "relations": list(tensors.graph.relations[1:]),
             "aggregator": config.model.aggregator,
             "combine": config.model.combine,
-            "interaction_share": config.model.interaction_share,
-            "half_life": served_half_life(run),
+            "interaction_share": served_shares(run).interaction_share,
+            "half_life": served_shares(run).half_life,
             "item_columns": prepared.info["item_columns"],
             "user_columns": prepared.info["user_columns"],
             "numbers": numbers,

@@ -21,10 +21,15 @@ from reckg.model.training.train import Progress, load_trained_state
 from reckg.model.training.train import train as train_model
 from reckg.pipeline.run.folder import n_threads, read_prepared, write_json
 from reckg.pipeline.run.state import StageCounts
-from reckg.pipeline.training.model_inputs import build_model, load_graph, pick_device
+from reckg.pipeline.training.model_inputs import GraphShares, build_model, load_graph, pick_device
 from reckg.pipeline.training.objective import objective_of, schedule_of
 from reckg.pipeline.training.plan import training_plan
-from reckg.pipeline.training.validation import LinearFit, choose_half_life, fit_linear_part, validation_score
+from reckg.pipeline.training.validation import (
+    LinearFit,
+    choose_shares_of_graph,
+    fit_linear_part,
+    validation_score,
+)
 
 SMALL_GRAPH = 200_000  # edges in both directions: up to here a second thread makes steps no faster
 
@@ -66,11 +71,10 @@ def train(config: Config, data: Path, run: Path) -> StageCounts:
     torch.set_num_threads(n_threads(config))
     state, _ = load_tensors(run / "model" / "model.safetensors")
     load_trained_state(model, state)
-    half_life = choose_half_life(config, run, model, prepared, validate)
-    if half_life != prepared.half_life(config):
-        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), device)
+    shares = choose_shares_of_graph(config, run, model, prepared, validate)
+    tensors = GraphTensors(load_graph(run, prepared, config, "train", attention=shares), device)
     linear = fit_linear_part(config, run, model, tensors, prepared, validate)
-    counts = _counts(model, objective, result, plan, half_life, linear)
+    counts = _counts(model, objective, result, plan, shares, linear)
     write_json(run / "model" / "train.json", counts | _relation_weights(model, tensors))
     for name in ("checkpoint.safetensors", "plan.json"):
         (run / "model" / name).unlink(missing_ok=True)
@@ -82,7 +86,7 @@ def _counts(
     objective: Objective,
     result: Progress,
     plan: Plan,
-    half_life: float,
+    shares: GraphShares,
     linear: LinearFit,
 ) -> StageCounts:
     """Collects the figures of a finished training."""
@@ -92,7 +96,8 @@ def _counts(
         "best_epoch": result.best_epoch,
         "valid_ndcg@10": round(linear["valid"], 5),
         "valid_ndcg@10_graph_alone": round(result.best_score, 5),
-        "recency_half_life": half_life,
+        "recency_half_life": shares.half_life,
+        "interaction_share": shares.interaction_share,
         "linear_share": linear["share"],
         "linear_share_new_items": linear["new_share"],
         "earned_by_new_item": linear["earned"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -28,20 +29,33 @@ def pick_device(config: Config) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
+@dataclass(frozen=True)
+class GraphShares:
+    """What a graph's attention gives to interactions.
+
+    Args:
+        half_life: of an interaction's weight in its user's history; 0: all alike.
+        interaction_share: of a node's attention on its interactions; 1: nodes with interactions hear no attribute.
+    """
+
+    half_life: float
+    interaction_share: float
+
+
 def load_graph(
     run: Path,
     prepared: Prepared,
     config: Config,
     state: str,
     without: Collection[str] = (),
-    half_life: float | None = None,
+    attention: GraphShares | None = None,
 ) -> KnowledgeGraph:
     """Builds the knowledge graph with the interactions that are known in a state.
 
     Args:
         state: train, test or serving.
         without: relations whose triples are left out.
-        half_life: of an interaction's weight in its user's history; None: that of training.
+        attention: half-life and share of interactions; None: those of training.
     Raises:
         ArtifactError: graph/ cannot be read.
     """
@@ -56,6 +70,7 @@ def load_graph(
         triples = triples.filter(~pl.col("relation").is_in(masked))
     known = prepared.known(state, config)
     user_idx = known["user_idx"].to_numpy()
+    attention = attention or GraphShares(prepared.half_life(config), config.model.interaction_share)
     return build_knowledge_graph(
         n_users=len(prepared.users),
         n_items=len(prepared.items),
@@ -64,18 +79,20 @@ def load_graph(
         triples=(triples["head"].to_numpy(), triples["relation"].to_numpy(), triples["tail"].to_numpy()),
         user_idx=user_idx,
         item_idx=known["item_idx"].to_numpy(),
-        recency=recency_weights(user_idx, prepared.half_life(config) if half_life is None else half_life),
-        interaction_share=config.model.interaction_share,
+        recency=recency_weights(user_idx, attention.half_life),
+        interaction_share=attention.interaction_share,
+        weight=known["weight"].to_numpy(),
     )
 
 
-def served_half_life(run: Path) -> float:
-    """Reads the half-life that validation preferred for the trained model's histories. Raises ArtifactError."""
+def served_shares(run: Path) -> GraphShares:
+    """Reads the half-life and the share that validation preferred for the trained model. Raises ArtifactError."""
     path = run / "model" / "train.json"
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["recency_half_life"])
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        return GraphShares(float(figures["recency_half_life"]), float(figures["interaction_share"]))
     except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} has no recency_half_life ({error!r}). Run 'reckg train' again.") from error
+        raise ArtifactError(f"{path} has no half-life and share ({error!r}). Run 'reckg train' again.") from error
 
 
 def item_texts(prepared: Prepared, attributes: bool = False) -> list[str]:

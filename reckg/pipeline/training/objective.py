@@ -16,19 +16,36 @@ from reckg.model.training.memory import Plan
 from reckg.model.training.objective import Objective
 from reckg.model.training.train import Schedule
 from reckg.pipeline.run.folder import Prepared
+from reckg.pipeline.training.model_inputs import GraphShares
 from reckg.pipeline.training.plan import training_loss
 
 
-def objective_of(config: Config, model: JointModel, tensors: GraphTensors, prepared: Prepared, plan: Plan) -> Objective:
+def objective_of(
+    config: Config,
+    model: JointModel,
+    tensors: GraphTensors,
+    prepared: Prepared,
+    plan: Plan,
+    shares: GraphShares | None = None,
+) -> Objective:
+    """Makes the objective over the training interactions.
+
+    Args:
+        tensors: the training graph.
+        shares: half-life and share of interactions that the graph was built with. None: those of training.
+    """
     settings = config.train
+    shares = shares or GraphShares(prepared.half_life(config), config.model.interaction_share)
     history = prepared.history("train", config)
     histories = Histories(
         history.indptr,
         history.item_idx,
         tensors,
         ordered=prepared.in_order,
-        half_life=prepared.half_life(config),
-        interaction_share=config.model.interaction_share,
+        half_life=shares.half_life,
+        interaction_share=shares.interaction_share,
+        weight=history.weight,
+        repeats=prepared.target != "new",
     )
     user, item = histories.user.cpu(), histories.item.cpu()
     count = torch.bincount(item, minlength=model.n_items).float()

@@ -15,7 +15,7 @@ from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.linear.spectral import fit_spectral, with_shares
 from reckg.model.training.train import collect_trained_state, continue_training, load_trained_state
 from reckg.pipeline.run.folder import Prepared
-from reckg.pipeline.training.model_inputs import build_model, load_graph
+from reckg.pipeline.training.model_inputs import build_model, load_graph, served_shares
 from reckg.pipeline.training.objective import objective_of, schedule_of
 from reckg.pipeline.training.plan import fitting_plan
 from reckg.pipeline.training.trained_model import TrainedModel
@@ -48,21 +48,22 @@ def refresh_model(config: Config, run: Path, prepared: Prepared, trained: Traine
     later = replace(prepared, interactions=known.with_columns(pl.lit("train").alias("split")))
     device = trained.model.embedding.device
     torch.manual_seed(config.run.seed)
-    graph = load_graph(run, later, config, "train")
+    shares = served_shares(run)
+    graph = load_graph(run, later, config, "train", attention=shares)
     newer = build_model(config, run, later, graph, device)
     has_id = newer.known.clone()
     load_trained_state(newer, collect_trained_state(trained.model))
     newer.known.copy_(has_id)
     tensors = GraphTensors(graph, device)
     plan = fitting_plan(config, run, later, device)
-    objective = objective_of(config, newer, tensors, later, plan)
+    objective = objective_of(config, newer, tensors, later, plan, shares)
     continue_training(newer, tensors, objective, schedule_of(config, plan.batch_size), epochs, progress=tqdm)
     figures = _training_figures(run)
     newer.update_attention(tensors)
     text = None if newer.text is None else newer.text.vectors.cpu().numpy()
     fitted = fit_spectral(graph, config.model.linear_rank, text)
-    shares = figures["linear_share"], figures["linear_share_new_items"], figures["earned_by_new_item"]
-    return TrainedModel(newer, with_shares(fitted, newer.embeddings(tensors), graph, *shares))
+    linear = figures["linear_share"], figures["linear_share_new_items"], figures["earned_by_new_item"]
+    return TrainedModel(newer, with_shares(fitted, newer.embeddings(tensors), graph, *linear))
 
 
 def _training_figures(run: Path) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""Choices that the validation part makes: the half-life that is served, and the share of the linear part."""
+"""Choices that validation makes: the half-life and the graph's share that are served, and the linear part's share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,12 +17,14 @@ from reckg.model.joint.joint_model import JointModel
 from reckg.model.linear.spectral import choose_shares, clearly_best, fit_spectral
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items
-from reckg.pipeline.training.model_inputs import load_graph
+from reckg.pipeline.training.model_inputs import GraphShares, load_graph
 from reckg.retrieval.exact import exact_search
 
 Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
 VALIDATION_USERS = 5000  # at most; drawn by seed
-HALF_LIFE_TIMES = (1.0, 0.25, 0.35, 0.5, 0.7, 1.4, 2.0)  # times of the training's half-life that are tried
+HALF_LIFE_TIMES = (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # of the training's half-life that are tried
+NO_GRAPH = 1.0  # share of interactions with which nodes that have some hear no attribute and no outside fact
+SHARES = (0.9, 0.95, NO_GRAPH)  # shares of interactions that are tried beside the configured one
 
 
 class LinearFit(TypedDict):
@@ -41,21 +44,32 @@ class LinearFit(TypedDict):
     content_weights: dict[str, float]
 
 
-def choose_half_life(config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate) -> float:
-    """Chooses the half-life of histories at inference: that of training, unless another is clearly better.
+def choose_shares_of_graph(
+    config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate
+) -> GraphShares:
+    """Chooses what histories and facts count at inference: as in training, unless another choice is clearly better.
+
+    The half-life is chosen first, then the share of interactions. A share of NO_GRAPH takes the graph's facts from all
+    nodes with interactions.
 
     Args:
         validate: scores (n,) of the validation users.
     """
-    usual = prepared.half_life(config)
-    if usual == 0 or config.model.recency_half_life is not None:
-        return usual
-    scores = dict[float, np.ndarray]()
-    for half_life in (usual * times for times in HALF_LIFE_TIMES):
-        tensors = GraphTensors(load_graph(run, prepared, config, "train", half_life=half_life), model.embedding.device)
+    usual = GraphShares(prepared.half_life(config), config.model.interaction_share)
+
+    def score(shares: GraphShares) -> np.ndarray:
+        graph = load_graph(run, prepared, config, "train", attention=shares)
+        tensors = GraphTensors(graph, model.embedding.device)
         model.update_attention(tensors)
-        scores[half_life] = validate(model.embeddings(tensors))
-    return clearly_best(scores, usual)
+        return validate(model.embeddings(tensors))
+
+    tried = HALF_LIFE_TIMES if usual.half_life and config.model.recency_half_life is None else (1.0,)
+    half_lives = {times: score(replace(usual, half_life=usual.half_life * times)) for times in tried}
+    best = replace(usual, half_life=usual.half_life * clearly_best(half_lives, 1.0))
+    if "interaction_share" in config.model.model_fields_set or prepared.cold_items:
+        return best
+    shares = {share: score(replace(best, interaction_share=share)) for share in (usual.interaction_share, *SHARES)}
+    return replace(best, interaction_share=clearly_best(shares, usual.interaction_share))
 
 
 def fit_linear_part(
@@ -105,7 +119,7 @@ def validation_score(prepared: Prepared, config: Config) -> Validate:
     def validate(embeddings: Embeddings) -> np.ndarray:
         users = embeddings.users[sample.users]
         if candidates is None:
-            listed = exact_search(users, embeddings.items, 10, seen=sample.excluded).item_idx
+            listed = sample.nearest_items(users, embeddings.items, 10).item_idx
         else:
             place = exact_search(users, embeddings.items[candidates], 10).item_idx
             listed = np.append(candidates, -1)[place]  # -1 takes the last: it stays -1

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from reckg.ranking.features.pairs import Pairs
+from reckg.ranking.sources.own_items import RHYTHM
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.columns import EVENT_SPAN
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, USER_COLUMNS, FeatureTables
@@ -48,6 +49,11 @@ FEATURES: tuple[str, ...] = (
     "attribute_affinity",  # mean log lift of the item among users with the user's attributes
     "number_distance",  # standardised number columns: mean distance from the user's mean
 )
+# Features of the user's own rhythm with the candidate, where items of the history may be candidates. The first two are
+# source scores, and are standardised too.
+OWN_SCORES = RHYTHM[:2]
+OWN_FEATURES: tuple[str, ...] = (*RHYTHM, *(f"{name}_z" for name in OWN_SCORES))
+ALL_FEATURES = FEATURES + OWN_FEATURES
 CLOSEST_OF, CLOSEST = 50, 3  # latest items that are compared, and number of closest ones that count
 NEAR = 30 * 86_400  # seconds around the history that count as its time
 CELLS_AT_ONCE = 2**22  # cells of a block's working arrays
@@ -57,8 +63,13 @@ Columns = Iterable[np.ndarray | float]
 
 def block_users(tables: FeatureTables, candidates: int) -> int:
     """Computes the number of users whose scores are held at once."""
-    widest = max(len(tables.items), tables.entities.shape[1], candidates * len(FEATURES), 1)
+    widest = max(len(tables.items), tables.entities.shape[1], candidates * len(feature_names(tables)), 1)
     return max(1, CELLS_AT_ONCE // widest)
+
+
+def feature_names(tables: FeatureTables) -> tuple[str, ...]:
+    """Lists the features of candidates by these tables, in their order."""
+    return ALL_FEATURES if tables.own else FEATURES
 
 
 def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarray:
@@ -68,10 +79,10 @@ def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarra
         scores: of n users.
         candidates: (n, c) in retrieval order.
     Returns:
-        (n, c, F) float32.
+        (n, c, F) float32, the features of ``feature_names``.
     """
     n, c = candidates.item_idx.shape
-    columns = np.full((len(FEATURES), n, c), np.nan, dtype=np.float32)
+    columns = np.full((len(feature_names(scores.tables)), n, c), np.nan, dtype=np.float32)
     if columns.size and len(scores.tables.items):
         pairs = Pairs(scores, candidates)
         for first, compute in _COLUMNS:
@@ -79,6 +90,10 @@ def candidate_features(scores: UserScores, candidates: ScoredItems) -> np.ndarra
                 columns[place] = values
         n_scores = len(SOURCE_SCORES)
         columns[n_scores : 2 * n_scores] = standardise_scores(columns[:n_scores], pairs.real)
+        if scores.tables.own:
+            first, after = len(FEATURES), len(FEATURES) + len(RHYTHM)
+            columns[first:after] = scores.own.at(pairs.item_idx)
+            columns[after:] = standardise_scores(columns[first : first + len(OWN_SCORES)], pairs.real)
         if not pairs.all_real:
             columns[:, ~pairs.real] = np.nan
     return np.ascontiguousarray(columns.transpose(1, 2, 0))

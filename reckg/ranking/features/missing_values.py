@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.features.extract import ALL_FEATURES
+from reckg.ranking.sources.own_items import RHYTHM
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import ITEM_COLUMNS, USER_COLUMNS
 
@@ -52,6 +53,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "popularity_near": ("events", "history"),
     "attribute_affinity": ("user entities", "attributes"),
     "number_distance": ("numbers", "history"),
+    **{name: ("history",) for name in RHYTHM},  # NaN too for an item that its user never had
 }
 
 
@@ -70,7 +72,7 @@ def missing_causes(scores: UserScores, features: np.ndarray) -> np.ndarray:
     cause = np.zeros(features.shape, dtype=np.int8)
     for place in np.flatnonzero(missing.any(axis=(0, 1))):
         of_user = np.full(scores.n, CAUSES.index("absent"), dtype=np.int8)
-        for need in reversed(NEEDED.get(FEATURES[place].removesuffix("_z"), ())):
+        for need in reversed(NEEDED.get(ALL_FEATURES[place].removesuffix("_z"), ())):
             because, holds = _NEEDS[need]
             of_user[~np.broadcast_to(holds(scores), scores.n)] = CAUSES.index(because)
         cause[:, :, place] = of_user[:, None]

@@ -16,7 +16,8 @@ from reckg.retrieval.index import ItemIndex
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
 # docs/ranking.md describes the sources, evaluation/comparison.py (SYSTEMS) has their names in reports.
-SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular")
+SOURCES = ("vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors", "popular", "own")
+REPEATED = ("vectors", "own")  # sources where only items of the history are candidates
 FACTOR_ITEMS = 50_000  # above this an exact search over the factors would take most of a request
 
 CandidateCounts = Mapping[str, int]  # number of candidates by source; "vectors" always has some
@@ -24,7 +25,10 @@ CandidateCounts = Mapping[str, int]  # number of candidates by source; "vectors"
 
 def available_sources(tables: FeatureTables) -> tuple[str, ...]:
     """Lists the sources that these tables support."""
+    if tables.target == "repeat":
+        return REPEATED
     lacking = {
+        "own": not tables.own,
         "entities": not tables.entity_neighbours.nnz,
         "text": tables.text_neighbours is None,
         "linear": tables.linear is None,
@@ -47,6 +51,10 @@ def source_top(
         (n, k); short lists are padded.
     """
     tables = scores.tables
+    if name == "own":
+        return scores.own.top(k, seen, allowed)
+    if name == "vectors" and tables.target == "repeat":
+        return scores.own.nearest(scores.vectors, scores.item_vectors, k, seen, allowed)
     if name == "vectors":
         return index.search(scores.vectors, k, seen, allowed)
     if name == "profile":

@@ -9,6 +9,7 @@ import numpy as np
 from reckg.arrays.half_floats import float32_rows
 from reckg.arrays.ragged_rows import Rows
 from reckg.data.history import History
+from reckg.ranking.sources.own_items import Entries, OwnItems, own_items
 from reckg.ranking.tables.factors import history_factors
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.row_sums import RowSums, row_sums
@@ -55,9 +56,10 @@ class UserScores:
         self.item = history.item_idx[self.positions]
         self.ends = np.cumsum(self.length)
         self.start = self.ends - self.length
-        if self.ahead:
-            age = self._later_moments()
-        self.ones, self.recent, self.last = np.ones(len(age)), RECENT_WEIGHTS[age], LAST_WEIGHTS[age]
+        self.later = self._later_moments() if self.ahead else age
+        weighted = tables.weighted
+        self.ones = history.weight[self.positions].astype(np.float64) if weighted else np.ones(len(self.later))
+        self.recent, self.last = self.ones * RECENT_WEIGHTS[self.later], self.ones * LAST_WEIGHTS[self.later]
 
     def _later_moments(self) -> np.ndarray:
         """Counts the different times after each item in its history: (h,)."""
@@ -66,6 +68,15 @@ class UserScores:
         last = self.ends[self.length > 0] - 1
         later: np.ndarray = np.repeat(moment[last], self.length[self.length > 0]) - moment
         return later
+
+    @cached_property
+    def own(self) -> OwnItems:
+        """The items of the histories, with each user's rhythm."""
+        taken = self.history.taken
+        flags = np.ones(len(self.item), dtype=bool) if taken is None else taken[self.positions]
+        time = self.history.timestamp[self.positions]
+        entries = Entries(self.query, self.item, self.ones, self.later, time, flags)
+        return own_items(entries, self.n, len(self.tables.items), self.tables.now)
 
     @cached_property
     def history_rows(self) -> Rows:
@@ -79,7 +90,7 @@ class UserScores:
 
     @cached_property
     def cooccurrence(self) -> RowSums:
-        """Sums over the history; if it is ahead, also with the recent and the last items counting most."""
+        """Sums over the history by weight; if it is ahead, also with the recent and the last items counting most."""
         weights = [self.ones, self.recent, self.last] if self.ahead else [self.ones]
         return row_sums(self.tables.cooccurrence, self.query, self.item, weights, self.n)
 
@@ -98,7 +109,7 @@ class UserScores:
 
     @cached_property
     def linear(self) -> RowSums:
-        """The linear model's scores. Every item of the history counts alike."""
+        """The linear model's scores. Every item of the history counts by its weight alone."""
         return row_sums(self.tables.linear, self.query, self.item, [self.ones], self.n)
 
     def _sums(self, name: str) -> RowSums:

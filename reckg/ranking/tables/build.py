@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from reckg.data.history import History
+from reckg.data.schema import Target
 from reckg.errors import DataError
 from reckg.ranking.tables.columns import (
     attribute_lift,
@@ -56,6 +57,7 @@ class TableInputs:
         text: (I, t) vectors of the items' texts, zeros for an item without; None: the data has no texts.
         linear_items: larger catalogs have no linear model (its feature is NaN).
         seed, threads: of the factorisation.
+        target: the question of the run.
     """
 
     n_users: int
@@ -72,6 +74,7 @@ class TableInputs:
     linear_items: int = LINEAR_ITEMS
     seed: int = 0
     threads: int = 1
+    target: Target = "new"
 
 
 def build_feature_tables(history: History, inputs: TableInputs) -> FeatureTables:
@@ -120,6 +123,9 @@ def build_feature_tables(history: History, inputs: TableInputs) -> FeatureTables
         attribute_lift=attribute_lift(history, traits, n_items),
         linear=linear,
         text_neighbours=by_text,
+        target=inputs.target,
+        own=inputs.target != "new" or history.taken is not None,
+        weighted=True,
     )
 
 

@@ -1,6 +1,6 @@
 """The user-item matrix, and EASE over it: the linear model of ranking and a baseline of the evaluation.
 
-Interactions are binary: repeats and weights are ignored.
+Interactions are binary, unless weights are asked for: repeats and weights are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ DOUBLE_PRECISION_ITEMS = 6_000  # the inverse is in float64 up to here, above in
 
 
 def user_item_matrix(
-    history: History, n_items: int, *, user_idx: np.ndarray | None = None, latest: int | None = None
+    history: History,
+    n_items: int,
+    *,
+    user_idx: np.ndarray | None = None,
+    latest: int | None = None,
+    weighted: bool = False,
 ) -> sparse.csr_matrix:
     """Makes the matrix of ones for the items that users have.
 
@@ -25,6 +30,7 @@ def user_item_matrix(
         n_items: columns.
         user_idx: (b,) users, in this order; None: all users.
         latest: number of latest interactions of each user to use; None: all.
+        weighted: the summed weights of a pair in place of 1.
     Returns:
         (b, n_items) float32.
     """
@@ -36,9 +42,11 @@ def user_item_matrix(
         positions = positions[age < latest]
         indptr = np.concatenate([[0], np.cumsum(np.minimum(length, latest))])
     items = history.item_idx[positions]
-    matrix = sparse.csr_matrix((np.ones(len(items), np.float32), items, indptr), shape=(len(users), n_items))
+    values = history.weight[positions].astype(np.float32) if weighted else np.ones(len(items), np.float32)
+    matrix = sparse.csr_matrix((values, items, indptr), shape=(len(users), n_items))
     matrix.sum_duplicates()
-    matrix.data[:] = 1.0
+    if not weighted:
+        matrix.data[:] = 1.0
     return matrix
 
 

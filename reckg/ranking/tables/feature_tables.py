@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from reckg.arrays.extended_array import Array, ExtendedArray
+from reckg.data.schema import Target
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
 from reckg.files.mapped_tensors import Layout, check_tensors, mapped_tensors, write_tensors
@@ -72,6 +74,9 @@ class FeatureTables:
         linear, text_neighbours: (I, I) csr, or None.
         user_entities: (U, E) csr of ones.
         attribute_lift: (E, I) csr.
+        target: the question: new items, any, or those that come again.
+        own: items of a user's history may be candidates, so that the user's own rhythm counts.
+        weighted: the weights of histories count; tables of an older reckg ignore them.
     """
 
     order: Order
@@ -97,6 +102,9 @@ class FeatureTables:
     attribute_lift: sp.csr_matrix
     linear: Matrix | None
     text_neighbours: Matrix | None
+    target: Target = "new"
+    own: bool = False
+    weighted: bool = False
 
     @cached_property
     def longest_factor(self) -> float:
@@ -125,6 +133,9 @@ class FeatureTables:
             "order": self.order,
             "now": self.now,
             "graph_dim": self.graph_dim,
+            "target": self.target,
+            "own": self.own,
+            "weighted": self.weighted,
             "n_users": len(self.users),
             "n_items": len(self.items),
             "n_entities": self.entities.shape[1],
@@ -165,7 +176,9 @@ def load_feature_tables(folder: Path, *, checked: bool = False) -> FeatureTables
         matrices = {name: _matrix(tensors, name, shape) for name, shape in shapes.items()}
         arrays = {name: tensor for name, tensor in tensors.items() if "." not in name}
         now = description.get("now", int(arrays["event_times"][-1]) if len(arrays["event_times"]) else None)
-        return FeatureTables(description["order"], now, description["graph_dim"], **arrays, **matrices)  # type: ignore[arg-type]
+        question = {name: description[name] for name in ("target", "own", "weighted") if name in description}
+        parts: dict[str, Any] = {**arrays, **matrices, **question}
+        return FeatureTables(description["order"], now, description["graph_dim"], **parts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"feature tables in {path} cannot be read ({type(error).__name__}: {error}). {again}"

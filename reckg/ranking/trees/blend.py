@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from reckg.errors import DataError
-from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES
+from reckg.ranking.features.extract import ALL_FEATURES, OWN_SCORES, SOURCE_SCORES
 
-BLENDED: tuple[str, ...] = tuple(f"{name}_z" for name in SOURCE_SCORES)
+BLENDED: tuple[str, ...] = tuple(f"{name}_z" for name in (*SOURCE_SCORES, *OWN_SCORES))
 SMALLEST_WEIGHT = 0.05  # least weight of the retrieval score
 RIDGE = 1e-3
 HEAD = 50  # first candidates of a query, which the weights are fitted on
@@ -28,7 +28,7 @@ class Blend:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Scores (r, F) features: (r,) float64. A missing score counts 0."""
-        values = features.T[[FEATURES.index(name) for name in self.weights]].astype(np.float64)
+        values = features.T[[ALL_FEATURES.index(name) for name in self.weights]].astype(np.float64)
         np.copyto(values, 0, where=~np.isfinite(values))
         values *= np.array(list(self.weights.values()))[:, None]
         total = np.zeros(len(features))
@@ -58,7 +58,7 @@ def fit_blend(features: np.ndarray, hits: np.ndarray, real: np.ndarray) -> Blend
     blend, order = Blend({}), np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
     for _ in range(ROUNDS):
         blend = _fit_head(features, hits, real, order[:, :HEAD], blend)
-        total = np.where(real, blend.scores(features.reshape(-1, len(FEATURES))).reshape(hits.shape), -np.inf)
+        total = np.where(real, blend.scores(features.reshape(-1, features.shape[2])).reshape(hits.shape), -np.inf)
         order = np.argsort(-total, axis=1, kind="stable")
         if not np.take_along_axis(hits, order[:, :HEAD], axis=1).any():
             break
@@ -72,7 +72,8 @@ def _fit_head(features: np.ndarray, hits: np.ndarray, real: np.ndarray, head: np
         raise NoOrderError(f"no query has a relevant item among its first {HEAD} candidates: there is nothing to learn")
     row, head = some[:, None], head[some]
     hits, real = hits[row, head], real[row, head]
-    sources = np.stack([features[row, head, FEATURES.index(name)] for name in BLENDED]).astype(np.float64)
+    places = [place for place in map(ALL_FEATURES.index, BLENDED) if place < features.shape[2]]
+    sources = np.stack([features[row, head, place] for place in places]).astype(np.float64)
     sources = np.where(real & np.isfinite(sources), sources, 0)
     known = np.flatnonzero(sources.any(axis=(1, 2)))
     if 0 not in known:

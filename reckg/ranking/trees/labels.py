@@ -9,7 +9,7 @@ import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, hit_matrix, take_rows
 from reckg.data.history import History
-from reckg.ranking.features.extract import FEATURES, block_users, candidate_features
+from reckg.ranking.features.extract import block_users, candidate_features, feature_names
 from reckg.ranking.sources.candidates import (
     CandidateCounts,
     available_sources,
@@ -117,7 +117,8 @@ def _queries(labels: LabelSet, rows: np.ndarray, depths: CandidateCounts) -> Que
     relevant = take_rows(labels.relevant, rows)
     hits = hit_matrix(found.item_idx, relevant)
     some = np.flatnonzero(hits.any(axis=1))
-    features = np.empty((len(some), found.item_idx.shape[1], len(FEATURES)), dtype=np.float32)
+    n_features = len(feature_names(labels.tables))
+    features = np.empty((len(some), found.item_idx.shape[1], n_features), dtype=np.float32)
     if len(some):
         features[:] = candidate_features(scores, found)[some]
     return Queries(

@@ -9,7 +9,7 @@ import numpy as np
 
 from reckg.arrays.ragged_rows import Rows, take_rows
 from reckg.metrics.ranking import ranking_metrics
-from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.trees.blend import Blend
 
 K = 10  # cut-off of the NDCG that training maximises and the guard compares
@@ -64,7 +64,7 @@ class Queries:
             label=self.hits[sampled].astype(np.int32),
             group=length[length > 0],
             init_score=blend.scores(rows),
-            feature_name=list(FEATURES),
+            feature_name=list(ALL_FEATURES[: rows.shape[1]]),
         )
 
     def sample(self, negatives: int, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from reckg.errors import ArtifactError
 from reckg.files.file_hash import file_sha256
-from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.sources.candidates import SOURCES, CandidateCounts
 from reckg.ranking.trees.blend import BLENDED, Blend
 from reckg.ranking.trees.compiled_forest import CompiledForest, compile_forest
@@ -34,6 +34,7 @@ class Ranker:
         self._compiled: CompiledForest | None = None
         self.blend = blend
         self.info = info
+        self.features = ALL_FEATURES[: self._booster.num_feature()]
 
     def compile(self) -> bool:
         """Makes machine code of the trees, which gives the same bits in less time.
@@ -64,7 +65,7 @@ class Ranker:
             ValueError: the features do not fit the candidates.
         """
         shape = candidates.item_idx.shape
-        if features.shape != (shape[0] * shape[1], len(FEATURES)):
+        if features.shape != (shape[0] * shape[1], len(self.features)):
             raise ValueError(f"features have the shape {features.shape}, candidates {shape}: expected n * c rows")
         if not len(features):
             return candidates
@@ -83,7 +84,7 @@ class Ranker:
         write_description(
             folder,
             served=True,
-            features=list(FEATURES),
+            features=list(self.features),
             blend=self.blend.weights,
             depths=dict(self.depths),
             sha256=file_sha256(folder / "ranker.txt"),
@@ -114,7 +115,7 @@ def load_ranker(folder: Path, *, checked: bool = False) -> Ranker | None:
             )
         if not description["served"]:
             return None
-        if description["features"] != list(FEATURES):
+        if description["features"] not in (list(FEATURES), list(ALL_FEATURES)):
             raise ArtifactError(
                 f"{folder}: the ranker was trained on other features than this version computes. {again}"
             )

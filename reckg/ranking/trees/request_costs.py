@@ -15,7 +15,7 @@ from reckg.ranking.trees.labels import LabelSet
 
 REQUESTS = 60  # users of the medians
 WARM_UP = 5  # requests before that
-SHARED = ("cooccurrence", "walk", "entities", "profiles", "text_profiles", "factors", "linear")
+SHARED = ("cooccurrence", "walk", "entities", "profiles", "text_profiles", "factors", "linear", "own")
 
 
 def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: int) -> RequestCosts:
@@ -42,7 +42,7 @@ def measure_costs(labels: LabelSet, budget: int, trees: int, leaves: int, seed: 
             clock = _Clock()
             scores, seen = labels.scores(np.array([row]))
             for name in SHARED:
-                if name != "linear" or labels.tables.linear is not None:
+                if {"linear": labels.tables.linear is not None, "own": labels.tables.own}.get(name, True):
                     getattr(scores, name)
             common = clock.ms()
             for name in names:

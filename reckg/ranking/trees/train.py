@@ -14,7 +14,7 @@ import lightgbm as lgb
 import numpy as np
 
 from reckg.metrics.significance import paired_difference
-from reckg.ranking.features.extract import FEATURES
+from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.sources.candidates import CandidateCounts
 from reckg.ranking.trees.blend import HEAD, NoOrderError, fit_blend
 from reckg.ranking.trees.queries import K, Queries
@@ -114,7 +114,7 @@ def train_ranker(
     blend = fit_blend(queries.features, queries.hits, queries.real)
     data = queries.dataset(blend, queries.sample(NEGATIVES, seed))
     booster = lgb.train(parameters, data, best) if best else lgb.Booster(parameters, data)
-    gain = dict(zip(FEATURES, booster.feature_importance("gain").tolist(), strict=True))
+    gain = dict(zip(ALL_FEATURES, booster.feature_importance("gain").tolist(), strict=False))
     info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
     return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config_reference import configuration_page, serving_page
+from reckg.config.data_config import EventConfig
 from reckg.config.run_config import Config, parse_config, read_config
 from reckg.errors import ConfigError
 from reckg.pipeline.training.objective import schedule_of
@@ -30,7 +31,21 @@ def test_every_problem_is_reported_at_once_with_a_suggestion() -> None:
     assert "unknown key 'train.learnign_rate' (did you mean 'learning_rate'?)" in message
     assert "train.epochs: Input should be greater than or equal to 1, got 0" in message
     assert "index.kind: Input should be 'auto', 'flat', 'ivf' or 'hnsw', got 'tree'" in message
-    assert "unknown key 'colour' (known: run, data, split," in message
+    assert "unknown key 'colour' (known: run, data, task, events, split," in message
+
+
+def test_the_events_are_tables_of_any_name() -> None:
+    events = parse_config({"events": {"buy": {"target": True}, "view": {"weight": 0.1}}}, "test").events
+    assert events["buy"].target and events["view"].weight == 0.1
+    with pytest.raises(ConfigError, match=r"unknown key 'events.buy.wieght' \(did you mean 'weight'\?\)"):
+        parse_config({"events": {"buy": {"wieght": 1}}}, "test")
+    with pytest.raises(ConfigError, match="a negative event is no target and has no weight"):
+        parse_config({"events": {"hide": {"negative": True, "weight": 2}}}, "test")
+
+
+def test_new_items_are_the_question_of_a_cold_items_split() -> None:
+    with pytest.raises(ConfigError, match=r"task\.target: must be auto or new"):
+        parse_config({"split": {"kind": "cold-items"}, "task": {"target": "any"}}, "test")
 
 
 def test_one_problem_is_singular() -> None:
@@ -96,9 +111,10 @@ def test_the_settings_of_a_server_are_current() -> None:
 def test_the_reference_page_names_every_key() -> None:
     page = configuration_page()
     for section, field in Config.model_fields.items():
-        assert f"## [{section}]" in page
+        assert f"## [{section}{'.NAME' if section == 'events' else ''}]" in page
         assert field.annotation is not None
-        for key in field.annotation.model_fields:
+        of = EventConfig if section == "events" else field.annotation
+        for key in of.model_fields:
             assert f"| `{key}` |" in page
     example = page.split("```toml")[1].split("```")[0]
     assert parse_config(tomllib.loads(example), "example").index.kind == "hnsw"

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reckg.arrays.ragged_rows import take_rows
+from reckg.arrays.ragged_rows import rows_of_pairs, take_rows
 from reckg.errors import DataError
 from reckg.evaluation.leakage import checks_from_preparation, leakage_checks
 from reckg.evaluation.protocol import (
@@ -13,7 +13,6 @@ from reckg.evaluation.protocol import (
     SystemResult,
     evaluate_system,
     held_out,
-    rows_of_pairs,
     valid_precedes_test,
 )
 from reckg.retrieval.scored_items import ScoredItems
@@ -241,3 +240,44 @@ def test_checks_of_the_preparation_are_taken_over() -> None:
         {"name": "Preparation: in order", "passed": False, "detail": "3 of 1,200 rows are late"}
     ]
     assert checks_from_preparation(None) == []
+
+
+def test_any_asks_for_what_comes_again_too() -> None:
+    held = held_out(WORLD, "test", ("train", "valid"), 4, target="any")
+    assert held.users.tolist() == [0, 1, 2]
+    assert [part.tolist() for part in held.relevant] == [[0, 2, 4, 5], [3, 4, 0, 2, 4]]
+    assert held.excluded[1].tolist() == [] and held.only is None and held.excluded_parts == ()
+    assert held.counts["already_seen"] == 2 and held.counts["targets"] == 5
+
+
+def test_repeat_asks_for_what_comes_again_alone() -> None:
+    held = held_out(WORLD, "test", ("train", "valid"), 4, target="repeat")
+    assert held.users.tolist() == [1, 2]
+    assert [part.tolist() for part in held.relevant] == [[0, 1, 2], [2, 4]]
+    assert held.only is not None and held.only[1].tolist() == [2, 4], "lists hold nothing else"
+    found = held.nearest_items(np.ones((2, 1), np.float32), np.arange(5, dtype=np.float32)[:, None], 2)
+    assert found.item_idx.tolist() == [[2, -1], [4, -1]]
+
+
+def test_only_the_target_event_is_asked_for_and_excludes() -> None:
+    """User 0 looked at 0 and took 1; in the test part the user takes 0 and looks at 3."""
+    taken = pl.Series("taken", [False, True, True, False, True, *[True] * 7])
+    world = WORLD.with_columns(taken, item_idx=pl.when(pl.col("timestamp") == 5).then(0).otherwise("item_idx"))
+    held = held_out(world.filter(pl.col("user_idx") == 0), "test", ("train", "valid"), 4)
+    assert held.relevant[1].tolist() == [0], "what was looked at may be taken"
+    assert held.excluded[1].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("target", ["new", "any", "repeat"])
+def test_disliked_items_are_neither_listed_nor_asked_for(target: str) -> None:
+    disliked = pl.DataFrame([(0, 3, "train", 1)], schema=WORLD.schema, orient="row")
+    world = pl.concat([WORLD.with_columns(disliked=False), disliked.with_columns(disliked=True)])
+    world = world.with_columns(taken=~pl.col("disliked"))
+    again = pl.DataFrame([(0, 0, "test", 9, False, True)], schema=world.schema, orient="row")
+    held = held_out(pl.concat([world, again]), "test", ("train", "valid"), 4, target=target)  # type: ignore[arg-type]
+    row = held.users.tolist().index(0)
+    own = slice(*held.relevant[0][row : row + 2])
+    assert 3 not in held.relevant[1][own]
+    excluded = slice(*held.excluded[0][row : row + 2])
+    assert target == "repeat" or 3 in held.excluded[1][excluded]
+    assert held.only is None or 3 not in held.only[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from reckg.config.run_config import Config, DataConfig
+from reckg.config.run_config import Config, DataConfig, parse_config
 from reckg.pipeline.run.folder import read_prepared
 from reckg.pipeline.run.held_out import held_out_part
 from reckg.pipeline.stages.build_graph import build_graph
@@ -32,7 +32,7 @@ def log_of_staples(folder: Path, days: int) -> Path:
 
 def test_what_a_user_had_before_the_cutoff_is_no_target(tmp_path: Path) -> None:
     data = log_of_staples(tmp_path / "data", 20)
-    build_graph(Config(), data, tmp_path / "run")
+    build_graph(parse_config({"task": {"target": "new"}}, "test"), data, tmp_path / "run")
     prepared = read_prepared(tmp_path / "run")
     staples = [prepared.items["item_id"].to_list().index(name) for name in ("milk", "bread", "eggs")]
     held = held_out_part(prepared, "test")

@@ -13,8 +13,16 @@ import scipy.sparse as sp
 
 from reckg.data.history import History
 from reckg.ranking.features import extract as features_module
-from reckg.ranking.features.extract import FEATURES, SOURCE_SCORES, candidate_features, standardise_scores
+from reckg.ranking.features.extract import (
+    ALL_FEATURES,
+    FEATURES,
+    SOURCE_SCORES,
+    candidate_features,
+    feature_names,
+    standardise_scores,
+)
 from reckg.ranking.sources import user_scores as user_scores_module
+from reckg.ranking.sources.own_items import RHYTHM
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables import columns as columns_module
 from reckg.ranking.tables.columns import user_recency
@@ -49,6 +57,22 @@ def feature(name: str, tables: FeatureTables | None = None) -> np.ndarray:
 
 def assert_feature(name: str, expected: Any, tables: FeatureTables | None = None, within: float = 1e-6) -> None:
     np.testing.assert_allclose(feature(name, tables), np.array(expected), atol=within, err_msg=name)
+
+
+def test_the_own_rhythm_counts_where_items_may_come_again() -> None:
+    tables = toy_tables(target="any")
+    candidates = ScoredItems(np.tile(np.arange(4), (3, 1)), np.zeros((3, 4), dtype=np.float32))
+    scores = UserScores(tables, toy_history(), np.arange(3), USER_VECTORS, ITEM_VECTORS)
+    found = candidate_features(scores, candidates)
+    assert feature_names(tables) == ALL_FEATURES and found.shape == (3, 4, len(ALL_FEATURES))
+    np.testing.assert_array_equal(
+        found[:, :, len(FEATURES) :][:, :, : len(RHYTHM)].transpose(2, 0, 1),
+        scores.own.at(candidates.item_idx).astype(np.float32),
+    )
+    counts = found[:, :, ALL_FEATURES.index("own_count")]
+    assert counts.tolist() == [[1, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]
+    standardised = found[:, :, ALL_FEATURES.index("own_count_z")]
+    np.testing.assert_allclose(standardised[0], [1, 1, -1, -1])
 
 
 def test_retrieval_score_and_rank() -> None:

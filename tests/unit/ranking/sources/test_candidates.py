@@ -24,7 +24,8 @@ FACTORS = np.array([[1.0], [2.0], [0.0], [3.0]], dtype=np.float32)
 
 
 def tables_with_factors(**changes: Any) -> FeatureTables:
-    return replace(toy_tables(**changes), factors=FACTORS, factor_gram=np.array([[49.0]]))
+    tables = toy_tables(**({"target": "any"} | changes))
+    return replace(tables, factors=FACTORS, factor_gram=np.array([[49.0]]))
 
 
 def listed(name: str, k: int = 4, seen: Rows | None = None, allowed: np.ndarray | None = None) -> list[list[int]]:
@@ -54,6 +55,8 @@ def listed(name: str, k: int = 4, seen: Rows | None = None, allowed: np.ndarray 
         ("factors", [[3, 1, 0, 2], [3, 1, 0, 2], []]),
         # one interaction in the latest tenth, of item 1; then by item
         ("popular", [[1, 0, 2, 3], [1, 0, 2, 3], [1, 0, 2, 3]]),
+        # 0.9 for 0, 1 for 1; 0.81 + 1 for 1, 0.9 for 2
+        ("own", [[1, 0], [1, 2], []]),
     ],
 )
 def test_every_source_by_hand(name: str, expected: list[list[int]]) -> None:
@@ -85,7 +88,8 @@ def test_every_source_but_the_vectors_has_its_words_in_the_report() -> None:
 
 def test_every_source_has_its_test() -> None:
     assert set(SOURCES) == {"vectors", "profile", "cooccurrence", "walk", "entities", "text", "linear", "factors"} | {
-        "popular"
+        "popular",
+        "own",
     }
 
 
@@ -95,11 +99,21 @@ def test_the_sources_are_those_that_the_tables_can_answer_from(monkeypatch: pyte
         ({"item_entities": np.zeros((4, 0))}, "entities"),
         ({"text": None}, "text"),
         ({"linear_items": 0}, "linear"),
+        ({"target": "new"}, "own"),
     ):
         assert set(SOURCES) - set(available_sources(tables_with_factors(**change))) == {lacking}
-    assert set(SOURCES) - set(available_sources(toy_tables())) == {"factors"}
+    assert set(SOURCES) - set(available_sources(toy_tables())) == {"factors", "own"}
+    assert available_sources(tables_with_factors(target="repeat")) == ("vectors", "own")
     monkeypatch.setattr(module, "FACTOR_ITEMS", 3)
     assert set(SOURCES) - set(available_sources(tables_with_factors())) == {"factors"}
+
+
+def test_where_items_come_again_alone_the_vectors_order_them() -> None:
+    tables = tables_with_factors(target="repeat")
+    scores = UserScores(tables, toy_history(), np.arange(3), USER_VECTORS, ITEM_VECTORS)
+    found = source_top("vectors", scores, INDEX, 4, None)
+    assert [row[row >= 0].tolist() for row in found.item_idx] == [[1, 0], [1, 2], []]
+    assert found.score[0, :2].tolist() == [50, 47]
 
 
 DEPTHS = {"vectors": 6, "profile": 3, "cooccurrence": 4, "walk": 3, "entities": 3, "text": 2, "linear": 3, "popular": 2}
