@@ -12,6 +12,7 @@ import polars as pl
 from reckg.errors import DataError
 
 LED = 0.3  # share of a type's pairs that an earlier event of another type must precede: below, nothing leads to it
+CLOSE = 3.0  # a type that leads to one of at most so many times its pairs is a step on the way
 LEAST = 0.05  # least derived weight of a type
 TIMES = 2.0  # weight of a target beside the largest given weight of another type
 # Words of event names that take something back. They say the opposite of a like, and other events always lead to them.
@@ -71,8 +72,9 @@ class EventPlan:
 def plan_events(training: pl.DataFrame, given: Mapping[str, EventSetting]) -> EventPlan:
     """Chooses the target event and the weights of the others; settings come before what the data says.
 
-    The target is the rarest type that other, more frequent ones lead to: a share of LED of its pairs of user and item
-    had one of them before. Without such a type all are targets. Another type weighs the square root of its chance to be
+    The target is the rarest type that other ones lead to: a share of LED of its pairs of user and item had one of them
+    before, and mostly for the first time. A cart that leads to as many purchases is a step on the way, not the target.
+    Without such a type all are targets. Another type weighs the square root of its chance to be
     followed by the target, at least LEAST, so that many weak signs do not drown few strong ones.
 
     Args:
@@ -99,7 +101,7 @@ def plan_events(training: pl.DataFrame, given: Mapping[str, EventSetting]) -> Ev
     first = _first_times(training)
     derived = not targets
     if derived:
-        found = next((name for place, name in enumerate(likes) if _led_to(first, name, likes[place + 1 :])), None)
+        found = _end_of_funnel(first, likes)
         targets = tuple(likes) if found is None else (found,)
     weights = {name: 1.0 for name in targets}
     chance = {name: _followed(first, name, targets) for name in likes if name not in targets}
@@ -123,13 +125,31 @@ def _first_times(training: pl.DataFrame) -> pl.DataFrame:
     return training.group_by("user_id", "item_id", "event").agg(time.min().alias("first"), time.max().alias("last"))
 
 
-def _led_to(first: pl.DataFrame, name: str, others: list[str]) -> bool:
-    """Tells whether more frequent types lead to a type."""
-    own = first.filter(pl.col("event") == name)
-    before = first.filter(pl.col("event").is_in(others)).group_by("user_id", "item_id").agg(pl.col("first").min())
-    both = own.join(before, on=["user_id", "item_id"], suffix="_before")
+def _end_of_funnel(first: pl.DataFrame, names: list[str]) -> str | None:
+    """Finds the rarest type that others lead to, and from there the last of types that are about as rare."""
+    pairs = dict(first.group_by("event").len().rows())
+    by_rarity = sorted(names, key=lambda name: (pairs[name], name))
+    found = None
+    for name in by_rarity:
+        more = [other for other in names if pairs[other] >= pairs[name]]
+        if found is None and any(_leads(first, other, name) for other in more):
+            found = name
+    for name in by_rarity:
+        if found is not None and pairs[name] <= CLOSE * pairs[found] and _leads(first, found, name):
+            found = name
+    return found
+
+
+def _leads(first: pl.DataFrame, name: str, other: str) -> bool:
+    """Tells whether a type leads to another: before a share of LED of its pairs, and in most of the common ones."""
+    if name == other:
+        return False
+    later = first.filter(pl.col("event") == other)
+    both = later.join(first.filter(pl.col("event") == name), on=["user_id", "item_id"], suffix="_before")
     led = both.filter(pl.col("first_before") <= pl.col("last"))
-    return len(led) >= LED * len(own) and len(own) > 0
+    earlier = both.filter(pl.col("first_before") < pl.col("first"))
+    after = both.filter(pl.col("first_before") > pl.col("first"))
+    return len(led) >= LED * len(later) and len(earlier) > len(after)
 
 
 def _followed(first: pl.DataFrame, name: str, targets: tuple[str, ...]) -> float:

@@ -58,11 +58,13 @@ def rank_items(bundle: Bundle, request: UserRequest, items: np.ndarray, trace: T
     users, row = one_user(bundle, request)
     if isinstance(users, FoldedUsers):
         unknown = users.unknown_items[0], users.unknown_attributes[0]
-    cold = not len(users.history.items(int(row[0])))
-    ranks = bundle.ranker is not None and (not cold or bundle.ranker.ranks_cold) and deadline.may_rerank()
-    ranks = ranks and len(items) > 0
+    length = len(users.history.items(int(row[0])))
+    cold, ranker = length == 0, bundle.ranker
+    order = "ranker" if ranker is None else str(ranker.order_of(np.array([length]))[0])
+    ranks = ranker is not None and (not cold or ranker.ranks_cold) and deadline.may_rerank()
+    ranks = ranks and len(items) > 0 and order == "ranker"
     nowhere = isinstance(users, FoldedUsers) and not users.vectors[0].any()
-    if nowhere or (cold and request.is_plain and not ranks):
+    if nowhere or (cold and request.is_plain and not ranks) or order == "popular":
         return Ranked(_by_popularity(bundle, items, deadline), cold, True, False, *unknown)
     deadline.begin("features" if ranks else "retrieve")
     found = in_retrieval_order(bundle, users.vectors[row], items)

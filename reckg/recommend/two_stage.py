@@ -16,11 +16,13 @@ from reckg.ranking.trees.ranker import Ranker
 from reckg.recommend.fold_in import Users
 from reckg.recommend.trace import Trace
 from reckg.recommend.wanted import NO_DIVERSITY, Wanted
-from reckg.retrieval.scored_items import ScoredItems, resize
+from reckg.retrieval.scored_items import ScoredItems, empty_result, resize
 
 
 def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, trace: Trace) -> ScoredItems:
     """Retrieves the best items of users; reranks and diversifies them if wanted and in time.
+
+    The guard of the ranker may have kept another order for users with a short or a long history.
 
     Args:
         rows: (n,) rows of ``users``.
@@ -28,20 +30,42 @@ def best_items(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, t
         (n, k) items.
     """
     wanted = wanted.without_seen(bundle, users, rows)
+    if not wanted.rerank or bundle.ranker is None:
+        return _lists(bundle, users, rows, wanted, trace, "retrieval")
+    indptr = users.history.indptr
+    orders = bundle.ranker.order_of(indptr[rows + 1] - indptr[rows])
+    kinds = np.unique(orders)
+    if len(kinds) == 1:
+        return _lists(bundle, users, rows, wanted, trace, str(kinds[0]))
+    found = empty_result(len(rows), wanted.k)
+    for order in kinds:
+        places = np.flatnonzero(orders == order)
+        part = _lists(bundle, users, rows[places], wanted.for_users(places), trace, str(order))
+        found.item_idx[places], found.score[places] = part.item_idx, part.score
+    return found
+
+
+def _lists(bundle: Bundle, users: Users, rows: np.ndarray, wanted: Wanted, trace: Trace, order: str) -> ScoredItems:
+    """Makes the lists of users in one order: that of the ranker, of retrieval, or of popularity.
+
+    Args:
+        wanted: with all seen items in ``left_out``.
+    """
     diversity = bundle.diversity if wanted.diversity is None else wanted.diversity
     found = None
-    if wanted.rerank and bundle.ranker is not None:
+    if order == "ranker" and bundle.ranker is not None:
         found = _rerank_candidates(bundle, bundle.ranker, users, rows, wanted, trace)
         diversity = NO_DIVERSITY if found is None else diversity
     plain = diversity.strategy == "none"
     if found is None:
         trace.deadline.begin("retrieve")
+        source = "popular" if order == "popular" else "vectors"
         few = plain and bundle.index.kind == "flat"  # exact search finds the same items at every depth
         depth = min(wanted.k if few else max(wanted.k, bundle.candidates), len(bundle.item_ids))
         scores = UserScores(users.features, users.history, rows, users.vectors[rows], bundle.item_vectors)
-        found = source_top("vectors", scores, bundle.index, depth, wanted.left_out, wanted.allowed)
+        found = source_top(source, scores, bundle.index, depth, wanted.left_out, wanted.allowed)
         if trace.evidence is not None:
-            trace.evidence.sources = {"vectors": found}
+            trace.evidence.sources = {source: found}
     if not plain:
         trace.deadline.begin("diversify")
         traits = bundle.traits(diversity)

@@ -10,10 +10,9 @@ Source: Steck, WWW 2019, arXiv:1905.03375 (EASE); that its scores filter the spe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from safetensors import safe_open
@@ -23,18 +22,15 @@ from scipy.sparse.linalg import svds
 from reckg.errors import ArtifactError
 from reckg.files.mapped_tensors import write_tensors
 from reckg.graph.knowledge_graph import KnowledgeGraph
+from reckg.metrics.choice import clearly_best
 from reckg.model.embeddings import Embeddings
 from reckg.model.linear.content import Content, NewItems, equalize_lengths, evenly, fit_content, item_edges, unit
 
-Choice = TypeVar("Choice", bound=Hashable)
 SHARE = 0.15  # of the score's spread; the best on validation over seeds and data sets
 OTHERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 BEYOND = (0.6, 0.8, 0.9)  # tried one after another while the best is the largest
 NEW_SHARE = 0.8  # the same of items without interactions, whose columns are predicted from their content
 NEW_OTHERS = (0.0, 0.5, 0.7, 0.9, 1.0)
-# With one standard error in place of two ml-100k lost .0004 NDCG@10, judged on the half of the users that did not
-# choose; a catalog of cold items gained .03 on the test part.
-CLEARLY = 1.0
 SPREAD_USERS, SPREAD_ITEMS = 2000, 5000  # over whom the spread of scores is taken, at most; evenly spaced
 ROUNDING = 1e-4  # of the scores: a smaller spread is none, and nothing is divided by it
 FEWEST_NEW = 20  # fewer new items do not tell the spread of their scores: known ones stand in for them
@@ -226,25 +222,6 @@ def with_shares(
     return (
         _Spread(spectral, embeddings, graph, earned).at(share, new_share) if spectral.users(graph).any() else spectral
     )
-
-
-def clearly_best(scores: Mapping[Choice, np.ndarray], usual: Choice) -> Choice:
-    """Chooses the highest mean score among the choices that beat the usual one by more than chance.
-
-    More than chance is a lead of CLEARLY standard errors of the difference over users. The bar is low: a choice that is
-    worse on validation is not kept because its users are few.
-
-    Args:
-        scores: (n,) of the same users for each choice.
-        usual: the choice if none beats it.
-    """
-    means = {choice: float(values.mean()) for choice, values in scores.items()}
-
-    def leads(choice: Choice) -> bool:
-        difference = scores[choice] - scores[usual]
-        return bool(difference.mean() > CLEARLY * difference.std() / np.sqrt(max(len(difference), 1)))
-
-    return max((choice for choice in scores if choice == usual or leads(choice)), key=means.__getitem__)
 
 
 class _Spread:

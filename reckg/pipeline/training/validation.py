@@ -10,11 +10,12 @@ from typing import TypedDict
 import numpy as np
 
 from reckg.config.run_config import Config
+from reckg.metrics.choice import clearly_best
 from reckg.metrics.ranking import ranking_metrics
 from reckg.model.embeddings import Embeddings
 from reckg.model.joint.graph_tensors import GraphTensors
 from reckg.model.joint.joint_model import JointModel
-from reckg.model.linear.spectral import choose_shares, clearly_best, fit_spectral
+from reckg.model.linear.spectral import choose_shares, fit_spectral
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items
 from reckg.pipeline.training.model_inputs import GraphShares, load_graph

@@ -15,7 +15,6 @@ from reckg.ranking.tables.columns import (
     event_keys,
     item_age,
     item_popularity,
-    popular_items,
     rarity,
     row_lengths,
     standardise,
@@ -25,6 +24,7 @@ from reckg.ranking.tables.columns import (
 from reckg.ranking.tables.factors import factor_gram, fit_factors
 from reckg.ranking.tables.feature_tables import FeatureTables
 from reckg.ranking.tables.item_item import (
+    LINEAR_ITEMS,
     Order,
     cooccurrence,
     entity_neighbours,
@@ -32,8 +32,8 @@ from reckg.ranking.tables.item_item import (
     two_step_walk,
     vector_neighbours,
 )
+from reckg.ranking.tables.popular import POPULAR_SHARE, choose_popular_share, popular_items
 
-LINEAR_ITEMS = 5_000  # larger catalogs have no linear score: its inverse costs n_items^3
 LINEAR_REGULARISATION = 300.0
 LINEAR_ENTRIES = 2_000_000  # pruning the linear model costs accuracy, so small catalogs keep it whole
 FACTOR_EVENTS = 20_000_000  # longer histories have no factors, which take minutes of each state
@@ -96,7 +96,8 @@ def build_feature_tables(history: History, inputs: TableInputs) -> FeatureTables
     text = np.zeros((n_items, 0), dtype=np.float16) if inputs.text is None else unit_length(inputs.text)
     items = [*item_popularity(history, n_items, now), item_age(history, n_items, now)]
     rare, timed = rarity(entities), inputs.order == "between" and now is not None
-    popular, popular_score = popular_items(history, n_items, now)
+    share = POPULAR_SHARE if now is None else choose_popular_share(history, n_items, inputs.seed)
+    popular, popular_score = popular_items(history, n_items, now, share)
     linear = _linear_table(history, n_items, inputs.neighbours) if n_items <= inputs.linear_items else None
     by_text = vector_neighbours(text, inputs.neighbours) if text.shape[1] and n_items <= TEXT_ITEMS else None
     return FeatureTables(

@@ -9,7 +9,6 @@ from reckg.data.history import History
 from reckg.ranking.tables.ease import user_item_matrix
 
 RECENT_SHARES = (0.1, 0.02)  # latest shares of the interactions, for recent and latest popularity
-POPULAR_SHARE = 0.2  # latest share for the popular items. Fewer are noise for items with a handful of users
 DAY = 86_400.0
 EVENT_SPAN = 2**34  # above every time in epoch seconds; item_idx x this fits int64 up to 500 million items
 FEWEST_OWNERS = 5  # an attribute of fewer users is ignored
@@ -29,24 +28,12 @@ def item_popularity(history: History, n_items: int, now: int | None) -> tuple[np
     nothing = np.full(n_items, np.nan)
     if now is None or not len(history.item_idx):
         return np.log1p(overall), nothing, nothing, nothing
-    (recent, share), (latest, _) = (_latest(history, n_items, share) for share in RECENT_SHARES)
+    (recent, share), (latest, _) = (latest_counts(history, n_items, share) for share in RECENT_SHARES)
     trend = np.log((1 + recent) / (1 + overall * share))
     return np.log1p(overall), np.log1p(recent), np.log1p(latest), trend
 
 
-def popular_items(history: History, n_items: int, now: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Orders items by popularity in the latest fifth of the interactions, or in all without times.
-
-    Returns:
-        (I,) item_idx by falling popularity, equal ones by popularity overall; (I,) float32 log popularity.
-    """
-    count = overall = np.bincount(history.item_idx, minlength=n_items)
-    if now is not None and len(history.item_idx):
-        count, _ = _latest(history, n_items, POPULAR_SHARE)
-    return np.lexsort((-overall, -count)), np.log1p(count).astype(np.float32)
-
-
-def _latest(history: History, n_items: int, share: float) -> tuple[np.ndarray, float]:
+def latest_counts(history: History, n_items: int, share: float) -> tuple[np.ndarray, float]:
     """Counts each item's latest interactions: (I,), and their share, which grows with equal times."""
     latest = history.timestamp >= np.quantile(history.timestamp, 1 - share)
     return np.bincount(history.item_idx[latest], minlength=n_items), float(latest.mean())

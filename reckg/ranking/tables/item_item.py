@@ -17,7 +17,7 @@ Order = Literal["none", "between", "ahead"]
 AHEAD = 1 / np.arange(1.0, 6.0)  # weight of a pair by its distance; chosen on validation of two data sets each
 BETWEEN = np.exp(-np.arange(20.0) / 3)
 BLOCK_ENTRIES = 20_000_000  # most entries of a product's rows that are held at once: about 240 MB
-LINEAR_ITEMS = 20_000
+LINEAR_ITEMS = 20_000  # larger catalogs have no linear score: its inverse costs n_items^3, as the baseline EASE's
 BASKET_ITEMS = 500  # latest items of an unordered history that are paired, which bounds the work per user
 
 

@@ -38,9 +38,16 @@ class Queries:
     @property
     def cold(self) -> np.ndarray:
         """Lists of users without history, (n,) bool."""
-        length = self.features[:, :, FEATURES.index("history_length")]
-        cold: np.ndarray = length.max(axis=1, initial=-1, where=self.real) == 0
+        cold: np.ndarray = self.history_length == 0
         return cold
+
+    @property
+    def history_length(self) -> np.ndarray:
+        """Interactions of each list's user, (n,) int64; -1 for a list of padding alone."""
+        length = self.features[:, :, FEATURES.index("history_length")]
+        longest = np.nan_to_num(length.max(axis=1, initial=-1, where=self.real), nan=-1)
+        interactions: np.ndarray = np.where(longest < 0, -1, np.rint(np.expm1(longest))).astype(np.int64)
+        return interactions
 
     @property
     def real(self) -> np.ndarray:

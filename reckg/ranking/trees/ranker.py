@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reckg.ranking.trees.ranker_info import RankerInfo
 
 FORMAT_VERSION = 2
+SHORT = 9  # most interactions of a short history
 
 
 class Ranker:
@@ -35,6 +36,18 @@ class Ranker:
         self.blend = blend
         self.info = info
         self.features = ALL_FEATURES[: self._booster.num_feature()]
+
+    def order_of(self, length: np.ndarray) -> np.ndarray:
+        """Names the order of users' lists, which the guard chose by the length of their history.
+
+        Args:
+            length: (n,) interactions.
+        Returns:
+            (n,) of "ranker", "retrieval" or "popular".
+        """
+        groups = self.info.get("groups", {})
+        short, long = (groups[name]["order"] if name in groups else "ranker" for name in ("short", "long"))
+        return np.where((length > 0) & (length <= SHORT), short, np.where(length > SHORT, long, "ranker"))
 
     def compile(self) -> bool:
         """Makes machine code of the trees, which gives the same bits in less time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from reckg.metrics.significance import Difference
 from reckg.ranking.sources.candidates import CandidateCounts
@@ -20,6 +20,15 @@ GuardVerdict = TypedDict(
 )
 
 
+Order = Literal["ranker", "retrieval", "popular"]
+
+
+class GroupVerdict(GuardVerdict, total=False):
+    """The verdict over a group of users, and the order that its lists have."""
+
+    order: Order
+
+
 class RankerInfo(GuardVerdict, total=False):
     """What is known of a ranker, served or refused.
 
@@ -28,6 +37,7 @@ class RankerInfo(GuardVerdict, total=False):
         candidates: of a label user, on average.
         trees: chosen number.
         cold_users: the verdict over users without a history.
+        groups: the verdicts over users with a short and with a long history.
         blend: weights by feature.
         gain: of the trees, by feature.
         label_sets: sets of label users: the validation part and the label folds.
@@ -43,6 +53,7 @@ class RankerInfo(GuardVerdict, total=False):
     candidates: float
     trees: int
     cold_users: GuardVerdict
+    groups: dict[str, GroupVerdict]
     blend: dict[str, float]
     gain: dict[str, float]
     label_sets: int

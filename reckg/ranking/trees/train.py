@@ -18,14 +18,16 @@ from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.sources.candidates import CandidateCounts
 from reckg.ranking.trees.blend import HEAD, NoOrderError, fit_blend
 from reckg.ranking.trees.queries import K, Queries
-from reckg.ranking.trees.ranker import Ranker, write_description
-from reckg.ranking.trees.ranker_info import GuardVerdict, RankerInfo
+from reckg.ranking.trees.ranker import SHORT, Ranker, write_description
+from reckg.ranking.trees.ranker_info import GroupVerdict, GuardVerdict, Order, RankerInfo
 
 GUARD_SAMPLES = 2000  # bootstrap samples of the label users
 GUARD_P = 0.4  # the guard needs a better mean, with a two-sided p below this: in 8 of 10 samples
+COLD_P = 0.05  # the same for users without a history, whose simple order is popularity: the ranker must clearly beat it
 NEGATIVES = 60  # random candidates without hit of a query that trees are trained on
 TREES_AT_ONCE, PATIENCE = 20, 80  # trees between two evaluations; most trees beyond the chosen number
 SMALLEST_FOLD = 2  # queries with a hit
+FEWEST = 30  # label users of a group that is judged by itself
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,40 @@ def train_ranker(
     info = {**info, **guard_verdict(ndcg, seed), "trees": best}
     cold = np.append(queries.cold, np.zeros(queries.without, dtype=bool))
     if cold.sum() >= SMALLEST_FOLD * folds:
-        info["cold_users"] = guard_verdict({name: values[cold] for name, values in ndcg.items()}, seed)
+        info["cold_users"] = guard_verdict({name: values[cold] for name, values in ndcg.items()}, seed, COLD_P)
     if not info["served"]:
         return RankerResult(None, info)
+    info["groups"] = _judge_groups(queries, lists, seed)
     blend = fit_blend(queries.features, queries.hits, queries.real)
     data = queries.dataset(blend, queries.sample(NEGATIVES, seed))
     booster = lgb.train(parameters, data, best) if best else lgb.Booster(parameters, data)
     gain = dict(zip(ALL_FEATURES, booster.feature_importance("gain").tolist(), strict=False))
     info |= {"blend": blend.weights, "gain": dict(sorted(gain.items(), key=lambda pair: -pair[1]))}
     return RankerResult(Ranker(booster.model_to_string(), blend, depths, info), info)
+
+
+def _judge_groups(queries: Queries, lists: dict[str, np.ndarray], seed: int) -> dict[str, GroupVerdict]:
+    """Judges the ranker for users with a short and with a long history, against the better of two simple orders.
+
+    A group that has fewer than FEWEST label users is ranked, as all users together are. Popularity replaces the order
+    of retrieval only where it is clearly better.
+
+    Args:
+        lists: (n, c) out-of-fold scores of retrieval, blend and ranker.
+    """
+    lengths = queries.history_length
+    popular = queries.features[:, :, FEATURES.index("popular_score")]
+    ndcg = {name: queries.ndcg(score) for name, score in (lists | {"popular": popular}).items()}
+    found: dict[str, GroupVerdict] = {}
+    for name, inside in (("short", (lengths > 0) & (lengths <= SHORT)), ("long", lengths > SHORT)):
+        if inside.sum() < FEWEST:
+            continue
+        mine = {order: values[inside] for order, values in ndcg.items()}
+        better = paired_difference(mine["popular"], mine["retrieval"], GUARD_SAMPLES, seed)
+        simple: Order = "popular" if better["mean"] > 0 and better["p"] < COLD_P else "retrieval"
+        verdict = guard_verdict(mine | {"retrieval": mine[simple]}, seed)
+        found[name] = {**verdict, "order": "ranker" if verdict["served"] else simple}
+    return found
 
 
 def _label_counts(queries: Queries) -> RankerInfo:
@@ -236,15 +263,20 @@ def score_unranked(queries: Queries) -> np.ndarray:
     return np.where(queries.cold[:, None], popular, vectors)
 
 
-def guard_verdict(ndcg: dict[str, np.ndarray], seed: int) -> GuardVerdict:
-    """Judges out-of-fold NDCG@10 per user of retrieval, blend and ranker."""
+def guard_verdict(ndcg: dict[str, np.ndarray], seed: int, below: float = GUARD_P) -> GuardVerdict:
+    """Judges out-of-fold NDCG@10 per user of retrieval, blend and ranker.
+
+    Args:
+        ndcg: (n,) by order; retrieval is popularity for users without a history.
+        below: most p of a served ranker.
+    """
     difference = paired_difference(ndcg["ranker"], ndcg["retrieval"], GUARD_SAMPLES, seed)
-    served = difference["mean"] > 0 and difference["p"] < GUARD_P
+    served = difference["mean"] > 0 and difference["p"] < below
     means = {name: float(values.mean()) for name, values in ndcg.items()}
     verdict = "better than" if served else "not clearly better than"
     why = (
         f"out-of-fold NDCG@{K} {means['ranker']:.4f} is {verdict} retrieval's {means['retrieval']:.4f}: difference "
         f"{difference['mean']:+.4f}, 95% interval {difference['low']:+.4f} to {difference['high']:+.4f}, "
-        f"p {difference['p']:.3f} (served below {GUARD_P})"
+        f"p {difference['p']:.3f} (served below {below})"
     )
     return {"served": served, "why": why, "out_of_fold_ndcg@10": means, "difference": difference}

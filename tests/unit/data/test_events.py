@@ -41,6 +41,16 @@ def test_what_comes_before_is_not_led_to() -> None:
     assert plan_events(log(*rows), {}).targets == ("signup", "visit")
 
 
+def test_a_step_on_the_way_is_not_the_target() -> None:
+    """Of ten purchases only seven went through the cart, so that carts are rarer."""
+    rows = [(user, 0, 10, "view") for user in range(30)]
+    rows += [(user, 0, 20, "cart") for user in range(7)] + [(user, 0, 30, "purchase") for user in range(10)]
+    plan = plan_events(log(*rows), {})
+    assert plan.targets == ("purchase",)
+    rows += [(user, item, 40 + item, "play") for user in range(10) for item in range(20)]
+    assert plan_events(log(*rows), {}).targets == ("purchase",), "plays follow, but are far more frequent"
+
+
 def test_settings_come_first() -> None:
     plan = plan_events(FUNNEL, {"cart": EventConfig(target=True), "return": EventConfig(weight=0.5)})
     assert plan.targets == ("cart",) and not plan.derived and plan.negative == ()
