@@ -16,10 +16,11 @@ from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.trees.blend import Blend, fit_blend
 from reckg.ranking.trees.queries import Queries
 from reckg.ranking.trees.ranker import Ranker, load_ranker
-from reckg.ranking.trees.train import PATIENCE, RankerResult, TreeSettings, train_ranker
+from reckg.ranking.trees.train import PATIENCE, RankerResult, TreeSettings, _judge_groups, train_ranker
 from reckg.retrieval.scored_items import ScoredItems
 
 N, C = 120, 20
+ORDERS = ("retrieval", "blend", "ranker")
 DEPTHS = {"vectors": 15, "cooccurrence": 10}
 SETTINGS = {"trees": 30, "min_data_in_leaf": 20, "folds": 3}
 
@@ -389,3 +390,30 @@ def test_equal_retrieval_scores_are_a_reason_and_no_error() -> None:
     result = world.train()
     assert result.ranker is None and not result.info["served"]
     assert result.info["why"] == "the retrieval scores of every user are all equal: there is no order to improve on"
+
+
+def test_a_group_that_the_ranker_does_not_help_keeps_the_simple_order() -> None:
+    """The signal of the long histories is noise for the short ones."""
+    world = World("cooccurrence_z")
+    queries = world.queries
+    short = np.arange(N) % 3 == 0
+    features = queries.features
+    features[:, :, FEATURES.index("history_length")] = np.log1p(np.where(short, 4, 40))[:, None]
+    features[short, :, FEATURES.index("cooccurrence_z")] = np.random.default_rng(5).random((int(short.sum()), C)) * 3
+    result = train(queries)
+    assert result.ranker is not None
+    groups = result.info["groups"]
+    assert groups["long"]["order"] == "ranker" and groups["short"]["order"] == "retrieval"
+    assert "not clearly better" in groups["short"]["why"]
+    assert result.ranker.order_of(np.array([0, 1, 9, 10])).tolist() == ["ranker", "retrieval", "retrieval", "ranker"]
+
+
+def test_popularity_is_the_simple_order_where_it_is_clearly_better() -> None:
+    world = World(None)
+    queries = world.queries
+    features = queries.features
+    features[:, :, FEATURES.index("history_length")] = np.log1p(3)
+    popular = np.random.default_rng(3).random((N, C))
+    features[:, :, FEATURES.index("popular_score")] = popular + 5 * queries.hits
+    verdicts = _judge_groups(queries, {name: np.random.default_rng(1).random((N, C)) for name in ORDERS}, 0)
+    assert {name: verdict["order"] for name, verdict in verdicts.items()} == {"short": "popular"}
