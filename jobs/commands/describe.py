@@ -41,6 +41,7 @@ def describe_dataset(path: Path) -> str:
     """Lists the tables with their row counts and columns."""
     import polars as pl
 
+    from reckg.data.log_summary import summarize_log
     from reckg.data.read import read_dataset
 
     dataset, notes = read_dataset(path)
@@ -50,6 +51,7 @@ def describe_dataset(path: Path) -> str:
     if dataset.licence:
         lines.append(f"  licence: {dataset.licence}")
     lines.append(f"  time: {dataset.time}")
+    lines += [f"  {line}" for line in summarize_log(dataset.interactions, dataset.time).lines()]
     for name in ("interactions", "items", "users", "triples", "links"):
         frame = getattr(dataset, name)
         if frame is not None:
@@ -123,6 +125,8 @@ def summary(run: Path, state: RunState) -> str:
         table, verdict = [*new_items_table(report), *systems_table(report, title)], report["verdict"]
     except (KeyError, TypeError, AttributeError, StopIteration, IndexError) as error:
         raise ArtifactError(f"{path} is damaged ({error!r}). Run 'reckg evaluate' again.") from error
+    protocol = report.get("protocol", {})
+    question = [f"q{protocol['words'][0][1:]}"] if "target" in protocol else []  # not in reports of an older reckg
     seconds = ", ".join(f"{name.replace('_', '-')} {record.seconds:.1f}" for name, record in state.stages.items())
     total = sum(record.seconds for record in state.stages.values())
     peak = max((record.peak_memory_mb for record in state.stages.values()), default=0.0)
@@ -130,6 +134,7 @@ def summary(run: Path, state: RunState) -> str:
         [
             *table,
             "",
+            *question,
             f"verdict: {verdict}",
             f"report: {run / 'report' / 'report.html'}",
             f"bundle: {run / 'bundle'}",

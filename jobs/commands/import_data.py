@@ -16,6 +16,7 @@ from reckg.data.importers.movielens import import_movielens
 from reckg.data.importers.recbole import import_recbole
 from reckg.data.importers.sequences import import_sequences
 from reckg.data.importers.tables import import_tables
+from reckg.data.log_summary import summarize_log
 from reckg.data.read import check_target, write_dataset
 from reckg.data.schema import SPLITS, Dataset
 from reckg.errors import DataError
@@ -128,6 +129,7 @@ def _summary(dataset: Dataset, counts: dict[str, int], out: Path) -> str:
         f"{dataset.name}: {counts['interactions']:_} interactions of {counts['interacting_users']:_} users and "
         f"{counts['interacting_items']:_} items, {counts['items']:_} items in the catalogue; time: {dataset.time}"
     ]
+    lines += summarize_log(pl.scan_parquet(out / "interactions.parquet", glob=False), dataset.time).lines()
     if "train" in counts:
         lines.append("given split: " + ", ".join(f"{name} {counts[name]:_}" for name in SPLITS))
     if "triples" in counts:

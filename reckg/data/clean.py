@@ -15,7 +15,7 @@ from reckg.errors import DataError
 
 _LABEL = "interactions"
 DUPLICATES = ("keep", "first", "last", "sum")
-_KEY = ("user_id", "item_id", "timestamp", "event", "weight", "split")
+_REST = ("event", "weight", "split")  # columns beside user, item and time
 
 
 def clean_interactions(
@@ -79,15 +79,20 @@ def drop_double_exports(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
     Args:
         frame: user_id and item_id (codes) and other columns, in memory.
     """
-    rows = collect(frame, _LABEL)
-    if "timestamp" not in rows.columns:
+    columns = frame.collect_schema().names()
+    if "timestamp" not in columns:
         return frame, 0
-    names = [name for name in _KEY if name in rows.columns]
-    numbers = [rows[name] if name == "timestamp" else rows[name].rank("dense").cast(pl.Int64) for name in names]
-    order, first = row_runs(*[number.to_numpy().astype(np.int64) for number in numbers])
+    rows = collect(frame, _LABEL)
+    keys = [codes_of(rows[name]) for name in ("user_id", "item_id")]
+    keys.append(rows["timestamp"].to_numpy())
+    keys += [rows[name].rank("dense").to_numpy().astype(np.int64) for name in _REST if name in columns]
+    order, first = row_runs(*keys)
+    double = int(len(rows) - first.sum())
+    if not double:
+        return rows.lazy(), 0
     keep = np.zeros(len(rows), dtype=bool)
     keep[order[first]] = True
-    return rows.filter(pl.Series(keep)).lazy(), int(len(rows) - keep.sum())
+    return rows.filter(pl.Series(keep)).lazy(), double
 
 
 def _refuse_dislikes(frame: pl.LazyFrame) -> None:

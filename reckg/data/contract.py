@@ -122,7 +122,10 @@ def _conform_interactions(table: Table, time: TimeKind | None, notes: list[str])
         keep.append(pl.col("timestamp"))
     elif "timestamp" in there:
         notes.append(f"{table.label}: column 'timestamp' is left out, for the data set's time is 'none'.")
-    known = {"user_id", "item_id", "timestamp", "weight", "event", "split"}
+    orders = ["order_id"] if "order_id" in there and kind != "none" else []
+    keep += [pl.col(name).cast(pl.String, strict=False) for name in orders]
+    notes += [f"{table.label}: the items of an {name} count as taken at its last row's time." for name in orders]
+    known = {"user_id", "item_id", "timestamp", "weight", "event", "split", *orders}
     extra = [name for name in there if name not in known]
     if extra:
         notes.append(f"{table.label}: column {_names(extra)} left out; the contract has no place for it.")
@@ -131,6 +134,9 @@ def _conform_interactions(table: Table, time: TimeKind | None, notes: list[str])
     if kind != "none":
         timestamp = conform_timestamp(Table(frame, table.label, table.row_word), kind, notes)
         frame = frame.with_columns(timestamp.alias("timestamp"))
+    for name in orders:  # a row without an order stays as it is
+        last = pl.col("timestamp").max().over("user_id", name)
+        frame = frame.with_columns(pl.when(pl.col(name).is_null()).then("timestamp").otherwise(last))
     order = [name for name in ("user_id", "item_id", "timestamp", "weight", "event", "split") if name in there]
     return frame.select([name for name in order if name != "timestamp" or kind != "none"]), kind
 

@@ -22,6 +22,10 @@ SystemSettings = dict[str, Any]  # of a system, as the report prints them
 Recommend = Callable[[np.ndarray], ScoredItems]
 
 
+class NoTargetError(DataError):
+    """A split part holds nothing that could be predicted."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """The users of a split part with their held-out items.
@@ -133,7 +137,7 @@ def held_out(
         HeldOut; counts: interactions, repeated, already_seen, targets, users, users_without_target; and with
         ``history_parts`` users_without_history and their interactions_without_history, which no other count holds.
     Raises:
-        DataError: nothing is left to predict.
+        NoTargetError: nothing is left to predict.
     """
     wanted, seen, never = _pairs(interactions, part, excluded_parts)
     left_out = {}
@@ -145,7 +149,7 @@ def held_out(
     again, first = _both(distinct, seen, "semi"), _both(distinct, seen, "anti")
     asked = _both({"new": first, "any": distinct, "repeat": again}[target], never, "anti")
     if asked.is_empty():
-        raise DataError(
+        raise NoTargetError(
             f"the {part} part has {len(wanted)} interactions, but none with an item {_WHICH[target]}: "
             "nothing to evaluate. Check the [split] and [task] sections and the number of interactions."
         )

@@ -34,7 +34,7 @@ from tests.benchmarks.trust_worlds import bigbasket, late_comers, with_noise
 UNTOUCHED = (1, 2, 100, 2000)
 ITEMS, USERS, GENRES, EVENTS = 60, 120, 6, 12
 PARTS = ("untouched", "ties", "repeats", "groups", "graph")
-FEWEST_USERS = 20  # test users of a group at least
+FEWEST_USERS = 10  # test users of a group at least
 FAST = {"text": {"encoder": "none"}, "rank": {"enabled": False}, "evaluate": {"bootstrap_samples": 100}}
 
 
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> Result:
         return beside("trust", given, arguments)
     counts, n_users, epochs, seeds, scale = UNTOUCHED, USERS, 20, given.seeds, 10
     if given.small:
-        counts, n_users, epochs, seeds, scale = (1,), 60, 1, 1, 3
+        counts, n_users, epochs, seeds, scale = (1,), 60, 1, 1, 6
     parts: dict[str, Callable[[int], dict[str, float]]] = {
         "untouched": lambda seed: untouched_figures(seed, counts, n_users, epochs),
         "ties": lambda seed: ties_figure(seed, 2 * n_users, epochs),

@@ -10,7 +10,7 @@ import polars as pl
 
 from reckg.config.run_config import Config
 from reckg.data.row_order import hash_pairs
-from reckg.evaluation.protocol import HeldOut, held_out
+from reckg.evaluation.protocol import HeldOut, NoTargetError, held_out
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import Prepared, read_embeddings, read_prepared
@@ -80,13 +80,16 @@ def fold_held_out(prepared: Prepared) -> HeldOut:
 
 
 def fold_labels(config: Config, run: Path) -> list[LabelSet]:
-    """Reads the label sets of the run's folds."""
+    """Reads the label sets of the run's folds. A fold of a tiny log may have no label, and is left out."""
     sets = []
     for fold in range(json.loads((run / "folds" / "folds.json").read_text(encoding="utf-8"))["folds"]):
         folder = run / "folds" / str(fold)
         prepared = read_prepared(folder)
         users, items = read_embeddings(folder, "train")
-        held = fold_held_out(prepared).sample(config.rank.max_users, config.run.seed)
+        try:
+            held = fold_held_out(prepared).sample(config.rank.max_users, config.run.seed)
+        except NoTargetError:
+            continue
         sets.append(
             LabelSet(
                 tables=feature_tables(config, folder, prepared, "train"),

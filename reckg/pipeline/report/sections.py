@@ -90,7 +90,7 @@ def data_section(run: Path, test: RunData, bundle: Bundle) -> dict[str, Any]:
     """
     size = test.prepared.interactions.group_by("split").len()
     parts = dict(zip(size["split"].to_list(), size["len"].to_list(), strict=True))
-    known = ("source", "licence", "time", "split", "counts")
+    known = ("source", "licence", "time", "log", "split", "counts")
     graph = read_object(run / "graph" / "graph.json")
     return {
         "users": test.n_users,

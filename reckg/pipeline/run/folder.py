@@ -57,6 +57,7 @@ class PreparedInfo(TypedDict):
     Args:
         time: what timestamps mean: utc, ordinal or none.
         item_columns, user_columns: by kind.
+        log: size, density and times of the log, in words.
         recency_half_life: derived of the training histories; 0 without order in time.
         counts: of rows, and of cleaning, split and graph.
         checks: of the split, for the report.
@@ -71,6 +72,7 @@ class PreparedInfo(TypedDict):
     user_columns: dict[str, list[str]]
     split: SplitInfo
     task: NotRequired[TaskInfo]
+    log: NotRequired[list[str]]
     recency_half_life: NotRequired[float]
     counts: dict[str, Any]
     checks: list[dict[str, Any]]

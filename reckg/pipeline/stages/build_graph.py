@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from reckg.data.clean import clean_interactions, drop_double_exports
 from reckg.data.events import EventPlan, plan_events
 from reckg.data.history import History
 from reckg.data.ids import IdMap, code_ids
+from reckg.data.log_summary import summarize_log
 from reckg.data.read import read_dataset
 from reckg.data.row_order import history_order, row_order
 from reckg.data.schema import TRIPLE_COLUMNS, ColumnKinds, Dataset, Target
@@ -71,6 +72,7 @@ def build_graph(config: Config, data: Path, run: Path) -> StageCounts:
     all_notes = [*notes, *split.notes, *made.notes()]
     all_counts = {**counts, "cleaning": made.cleaning, "split": split.counts, "graph": graph_counts}
     info = _description(dataset, made, mean_weights(marked, events)) | {
+        "log": summarize_log(interactions.lazy(), dataset.time).lines(),
         "recency_half_life": half_life,
         "counts": all_counts,
     }
@@ -147,6 +149,7 @@ def _split(config: Config, dataset: Dataset, frame: pl.LazyFrame) -> SplitLog:
     earlier row is in training would else be a purchase that looks like the first.
     """
     data, whole = config.data, config.data.k_core_of == "all"
+    frame, double = drop_double_exports(frame)
     kept, before = clean_interactions(frame, min_weight=data.min_weight, k_core=data.k_core if whole else 0)
     split = split_interactions(
         kept,
@@ -161,10 +164,6 @@ def _split(config: Config, dataset: Dataset, frame: pl.LazyFrame) -> SplitLog:
     events = plan_events(rows.filter(pl.col("split") == "train"), config.events)
     target, repeats = _target(config, split, rows, events)
     duplicates = data.duplicates if data.duplicates != "auto" else "last" if target == "new" else "keep"
-    double = 0
-    if duplicates in ("keep", "sum"):
-        frame, double = drop_double_exports(rows.lazy())
-        split = replace(split, frame=frame)
     cleaned, after = clean_interactions(split.frame, duplicates=duplicates, k_core=0 if whole else data.k_core)
     split = with_cleaned(split, cleaned)
     checks = check_split(
@@ -182,7 +181,7 @@ def _split(config: Config, dataset: Dataset, frame: pl.LazyFrame) -> SplitLog:
         )
         checks["k-core"] = {"passed": None, "bad": cut["dropped_k_core"], "of": before["rows_read"], "says": says}
     cores = {name: cut[name] for name in ("dropped_k_core", "k_core_rounds")}
-    light = {name: before[name] for name in ("rows_read", "dropped_below_min_weight")}
+    light = {"rows_read": before["rows_read"] + double, "dropped_below_min_weight": before["dropped_below_min_weight"]}
     cleaning = {**after, **light, **cores, "dropped_double_exports": double}
     return SplitLog(split, checks, cleaning, target, repeats, events)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from reckg.data.clean import clean_interactions
+from reckg.data.clean import clean_interactions, drop_double_exports
 from reckg.data.ids import code_ids
 from reckg.errors import DataError
 
@@ -153,3 +153,19 @@ def test_a_dislike_is_no_like(weight: float) -> None:
         clean_interactions(frame)
     kept, counts = clean_interactions(frame, min_weight=0.5)
     assert counts["dropped_below_min_weight"] == 1 and pairs(kept) == [("u", "a")]
+
+
+def test_double_exports_are_rows_that_equal_another_in_all_columns() -> None:
+    rows = pl.LazyFrame(
+        {
+            "user_id": [0, 0, 0, 0, 1],
+            "item_id": [5, 5, 5, 5, 5],
+            "timestamp": [9, 9, 9, 8, 9],
+            "event": ["view", "view", "buy", "view", "view"],
+            "weight": pl.Series([1.0, 1.0, 1.0, 1.0, 1.0], dtype=pl.Float32),
+        }
+    )
+    kept, double = drop_double_exports(rows)
+    assert double == 1 and kept.collect().equals(rows.collect()[[0, 2, 3, 4]])
+    assert drop_double_exports(rows.with_columns(weight=pl.Series([1.0, 2.0, 1.0, 1.0, 1.0])))[1] == 0
+    assert drop_double_exports(rows.drop("timestamp"))[1] == 0, "without a time nobody knows"

@@ -387,3 +387,14 @@ def test_users_triples_and_links(tmp_path: Path) -> None:
     assert dataset.users.collect().rows() == [("a", "Ulm"), ("b", None)]
     assert any("1 of 3 links are of items that the items table lacks" in note for note in notes)
     assert any("1 links repeat an item" in note for note in notes)
+
+
+def test_the_items_of_an_order_have_no_order(tmp_path: Path) -> None:
+    rows = (
+        "user_id,item_id,timestamp,order_id\na,x,1000000000,o1\na,y,1000000060,o1\na,z,1000000030,\nb,x,1000000090,o1\n"
+    )
+    dataset, notes = read_dataset(folder_of(tmp_path, interactions__csv=rows))
+    frame = dataset.interactions.collect()
+    assert frame.columns == ["user_id", "item_id", "timestamp"]
+    assert frame["timestamp"].to_list() == [1_000_000_060, 1_000_000_060, 1_000_000_030, 1_000_000_090]
+    assert any("the items of an order_id count as taken at its last row's time" in note for note in notes)
