@@ -9,6 +9,7 @@ import polars as pl
 
 from reckg.data.schema import TimeKind
 from reckg.data.text_table import ROW, Table, collect
+from reckg.data.text_times import parse_times
 from reckg.data.value_checks import Check, check_values
 from reckg.errors import DataError
 
@@ -133,18 +134,15 @@ def _to_seconds(table: Table, value: pl.Expr, number: pl.Expr, rows: int, notes:
 
 
 def _parse_string(table: Table, time: TimeKind, notes: list[str]) -> _Parsed:
-    """Parses numbers or ISO dates and times, by the form of the first values."""
+    """Parses numbers or dates and times, by the form of the first values."""
     text = pl.col("timestamp").str.strip_chars()
     number = text.cast(pl.Float64, strict=False)
     sample = collect(table.frame.select(text, number.alias("number")).head(100), table.label)
     given = sample["timestamp"].drop_nulls().len()
     if time == "order" or sample["number"].drop_nulls().len() * 2 >= given:
         return _Parsed(number, "are no number")
-    iso = text.str.replace(" ", "T", literal=True).str.replace("[Zz]$", "+0000")
-    zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.replace_time_zone(None)
-    naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us")
-    day = iso.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us")
-    unzoned = collect(table.frame.select((zoned.is_null() & text.is_not_null()).sum()), table.label).item()
+    moment, has_zone = parse_times(table, text)
+    unzoned = collect(table.frame.select((~has_zone & moment.is_not_null()).sum()), table.label).item()
     if unzoned:
         notes.append(f"{table.label}: {unzoned:_} values of 'timestamp' have no time zone; taken as UTC.")
-    return _Parsed(pl.coalesce(zoned, naive, day).dt.epoch("s"), "are neither a number nor an ISO date and time")
+    return _Parsed(moment.dt.epoch("s"), "are neither a number nor a date and time. Write them as 2024-01-31T10:00:00Z")

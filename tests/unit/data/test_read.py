@@ -147,7 +147,7 @@ def test_every_format_gives_the_same_frame_from_any_path(tmp_path: Path, name: s
         ),
         ("user_id,item_id,weight\na,b,inf\n", "no finite number"),
         ("user_id,item_id,weight\na,b,\n", "1 of 1 values of 'weight'"),
-        ("user_id,item_id,timestamp\na,b,soon\n", "'timestamp' are neither a number nor an ISO date.*'soon'"),
+        ("user_id,item_id,timestamp\na,b,soon\n", "'timestamp' are neither a number nor a date and time.*'soon'"),
         ("user_id,item_id,timestamp\na,b,1000000000\na,c,soon\n", "1 of 2 values of 'timestamp' are no number"),
         ("user_id,item_id,timestamp\na,b,-5\n", "before 1970"),
         ("user_id,item_id,timestamp\na,b,1e30\n", "too large"),
