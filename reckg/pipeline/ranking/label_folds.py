@@ -14,6 +14,7 @@ from reckg.evaluation.protocol import HeldOut, NoTargetError, held_out
 from reckg.pipeline.ranking.index_choice import index_of
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import Prepared, read_embeddings, read_prepared
+from reckg.pipeline.run.held_out import label_weights
 from reckg.ranking.trees.labels import LabelSet
 
 HELD, LATER = "held", "later"  # the split parts that stand for a fold's labels, and for the interactions after them
@@ -99,6 +100,7 @@ def fold_labels(config: Config, run: Path) -> list[LabelSet]:
                 users=held.users,
                 relevant=held.relevant,
                 excluded=held.excluded,
+                weight=label_weights(prepared, HELD, held),
             )
         )
     return sets

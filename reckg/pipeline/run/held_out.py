@@ -29,6 +29,22 @@ def held_out_part(prepared: Prepared, part: Literal["valid", "test"]) -> HeldOut
     return held_out(prepared.interactions, part, before, n_users, target=prepared.target)
 
 
+def label_weights(prepared: Prepared, part: str, held: HeldOut) -> np.ndarray:
+    """Sums the weights of each held-out item's target interactions in a part.
+
+    Returns:
+        (nnz,) in the order of ``held.relevant``.
+    """
+    rows = prepared.interactions.filter(pl.col("split") == part)
+    rows = rows.filter("taken") if "taken" in rows.columns else rows
+    sums = rows.group_by("user_idx", "item_idx").agg(pl.col("weight").sum())
+    users = np.repeat(held.users, np.diff(held.relevant[0]))
+    pairs = pl.DataFrame({"user_idx": users, "item_idx": held.relevant[1]})
+    joined = pairs.cast(dict(zip(pairs.columns, sums.select(pairs.columns).dtypes, strict=True)))
+    weights: np.ndarray = joined.join(sums, on=pairs.columns, how="left", maintain_order="left")["weight"].to_numpy()
+    return weights
+
+
 def new_items(prepared: Prepared, part: Literal["valid", "test"]) -> np.ndarray:
     """Lists the items of a part, for a split that keeps whole items out of training.
 

@@ -13,7 +13,7 @@ from reckg.pipeline.ranking.label_folds import fold_labels
 from reckg.pipeline.ranking.latency import choose_candidates, request_ms
 from reckg.pipeline.ranking.table_inputs import feature_tables
 from reckg.pipeline.run.folder import n_threads, read_embeddings, read_prepared
-from reckg.pipeline.run.held_out import held_out_part
+from reckg.pipeline.run.held_out import held_out_part, label_weights
 from reckg.pipeline.run.state import StageCounts
 from reckg.ranking.trees.labels import LabelSet, label_queries
 from reckg.ranking.trees.train import RankerResult, TreeSettings, train_ranker
@@ -53,6 +53,7 @@ def rank(config: Config, data: Path, run: Path) -> StageCounts:
         users=labels.users,
         relevant=labels.relevant,
         excluded=labels.excluded,
+        weight=label_weights(prepared, "valid", labels),
     )
     choice, latency = choose_candidates(config, valid)
     depths, recall = choice.depths, choice.recall

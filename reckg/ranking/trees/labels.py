@@ -19,7 +19,7 @@ from reckg.ranking.sources.candidates import (
 from reckg.ranking.sources.depths import DEEPEST, Choice, LabelledLists, RequestCosts
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.feature_tables import FeatureTables
-from reckg.ranking.trees.queries import Queries
+from reckg.ranking.trees.queries import LARGEST_GRADE, Queries
 from reckg.retrieval.index import ItemIndex
 
 Progress = Callable[[int], object]
@@ -37,6 +37,7 @@ class LabelSet:
         users: (n,) user_idx, each with at least one label.
         relevant, excluded: compressed rows of the labels and of the items that the lists leave out, in the users'
             order.
+        weight: (nnz,) weights of the labels, in the order of ``relevant``. None: all 1.
     """
 
     tables: FeatureTables
@@ -46,6 +47,7 @@ class LabelSet:
     users: np.ndarray
     relevant: Rows
     excluded: Rows
+    weight: np.ndarray | None = None
 
     def scores(self, rows: np.ndarray) -> tuple[UserScores, Rows]:
         """Makes the scores of the label users at ``rows``, and the items that their lists leave out."""
@@ -107,6 +109,7 @@ def label_queries(sets: Sequence[LabelSet], depths: CandidateCounts, progress: P
         hits=joined([part.hits for part in parts], False),
         relevant=(np.concatenate([[0], np.cumsum(length)]), np.concatenate([part.relevant[1] for part in parts])),
         without=sum(part.without for part in parts),
+        grades=joined([part.hits if part.grades is None else part.grades for part in parts], 0).astype(np.int8),
     )
 
 
@@ -128,4 +131,24 @@ def _queries(labels: LabelSet, rows: np.ndarray, depths: CandidateCounts) -> Que
         hits=hits[some],
         relevant=take_rows(relevant, some),
         without=len(rows) - len(some),
+        grades=_grades(labels, rows[some], found.item_idx[some], hits[some]),
     )
+
+
+def _grades(labels: LabelSet, rows: np.ndarray, item_idx: np.ndarray, hits: np.ndarray) -> np.ndarray | None:
+    """Grades hits by the weight of their label, from 1 to LARGEST_GRADE: (n, c) int8. None without weights.
+
+    Args:
+        rows: (n,) places of the label users.
+        item_idx, hits: (n, c) candidates, and those that are labels.
+    """
+    if labels.weight is None:
+        return None
+    indptr, items = labels.relevant
+    stride = int(max(items.max(initial=0), item_idx.max(initial=0))) + 1
+    keys = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * stride + items  # sorted, as the rows are
+    query, place = np.nonzero(hits)
+    weight = labels.weight[np.searchsorted(keys, rows[query] * stride + item_idx[query, place])]
+    grades = np.zeros(hits.shape, dtype=np.int8)
+    grades[query, place] = np.clip(np.rint(weight), 1, LARGEST_GRADE)
+    return grades

@@ -12,6 +12,7 @@ from reckg.metrics.ranking import ranking_metrics
 from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.trees.blend import Blend
 
+LARGEST_GRADE = 4
 K = 10  # cut-off of the NDCG that training maximises and the guard compares
 
 
@@ -24,6 +25,7 @@ class Queries:
         item_idx: (n, c), -1 is padding.
         features: (n, c, F) float32.
         hits: (n, c) bool: the relevant candidates.
+        grades: (n, c) int8: gain of a hit, 0 elsewhere. None: all hits have 1.
         relevant: compressed rows of all relevant items.
         without: number of further lists without a relevant candidate.
     """
@@ -34,6 +36,7 @@ class Queries:
     hits: np.ndarray
     relevant: Rows
     without: int = 0
+    grades: np.ndarray | None = None
 
     @property
     def cold(self) -> np.ndarray:
@@ -57,7 +60,8 @@ class Queries:
     def take(self, rows: np.ndarray) -> Queries:
         """Selects lists."""
         parts = self.user[rows], self.item_idx[rows], self.features[rows], self.hits[rows]
-        return Queries(*parts, take_rows(self.relevant, rows))
+        grades = None if self.grades is None else self.grades[rows]
+        return Queries(*parts, take_rows(self.relevant, rows), grades=grades)
 
     def dataset(self, blend: Blend, sampled: np.ndarray) -> lgb.Dataset:
         """Makes LightGBM's data: a row per sampled candidate, the blend as ``init_score``.
@@ -68,7 +72,7 @@ class Queries:
         rows, length = self.features[sampled], sampled.sum(axis=1)
         return lgb.Dataset(
             rows,
-            label=self.hits[sampled].astype(np.int32),
+            label=(self.hits if self.grades is None else self.grades)[sampled].astype(np.int32),
             group=length[length > 0],
             init_score=blend.scores(rows),
             feature_name=list(ALL_FEATURES[: rows.shape[1]]),

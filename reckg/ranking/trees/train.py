@@ -17,7 +17,7 @@ from reckg.metrics.significance import paired_difference
 from reckg.ranking.features.extract import ALL_FEATURES, FEATURES
 from reckg.ranking.sources.candidates import CandidateCounts
 from reckg.ranking.trees.blend import HEAD, NoOrderError, fit_blend
-from reckg.ranking.trees.queries import K, Queries
+from reckg.ranking.trees.queries import LARGEST_GRADE, K, Queries
 from reckg.ranking.trees.ranker import SHORT, Ranker, write_description
 from reckg.ranking.trees.ranker_info import GroupVerdict, GuardVerdict, Order, RankerInfo
 
@@ -167,6 +167,7 @@ def _parameters(settings: TreeSettings, seed: int, threads: int) -> dict[str, An
         "min_data_in_leaf": settings.min_data_in_leaf,
         "feature_fraction": 0.5,
         "lambdarank_truncation_level": K,
+        "label_gain": list(range(LARGEST_GRADE + 1)),
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,

@@ -10,7 +10,7 @@ import pytest
 from reckg.ranking.features import extract as features_module
 from reckg.ranking.features.extract import FEATURES
 from reckg.ranking.sources.candidates import available_sources
-from reckg.ranking.trees.labels import LabelSet, depths_for, label_queries
+from reckg.ranking.trees.labels import LabelSet, _grades, depths_for, label_queries
 from reckg.retrieval.index import build_index
 from reckg.retrieval.scored_items import ScoredItems
 from tests.small_features import extract_features, random_world
@@ -117,3 +117,13 @@ def test_depths_are_chosen_over_the_sources_that_there_are() -> None:
     found = int(queries.hits.sum()) / len(labels.relevant[1])
     assert recall["union"] == round(found, 4) and recall["union"] >= recall["vectors alone"] > 0
     assert depths_for(labels, 10, seed=0) == chosen
+
+
+def test_hits_are_graded_by_the_weight_of_their_label() -> None:
+    labels = LabelSet.__new__(LabelSet)
+    rows = np.array([0, 2, 3]), np.array([1, 4, 4])
+    vars(labels).update(relevant=rows, weight=np.array([0.2, 2.6, 9.0]))
+    item_idx, hits = np.array([[4, 1, 0], [4, 2, -1]]), np.array([[True, True, False], [True, False, False]])
+    assert _grades(labels, np.array([0, 1]), item_idx, hits).tolist() == [[3, 1, 0], [4, 0, 0]]  # type: ignore[union-attr]
+    vars(labels).update(weight=None)
+    assert _grades(labels, np.array([0, 1]), item_idx, hits) is None
