@@ -63,6 +63,16 @@ def test_the_question_is_derived_and_said_first(run: Path, report: dict[str, Any
     assert "Target event: purchase (derived" in notes and "Taken as dislikes: dislike" in notes
 
 
+def test_the_report_says_what_other_weights_would_give(report: dict[str, Any]) -> None:
+    told = [sentence for sentence in report["protocol"]["words"] if "ALS, which is not tuned" in sentence]
+    assert len(told) == 1
+    figures = [float(word) for word in told[0].replace(",", "").split() if word.startswith("0.")]
+    assert len(figures) == 3 and len(set(figures)) == 3 and max(figures) < 1
+    assert any(
+        sentence.startswith("Events: purchase is predicted (derived") for sentence in report["protocol"]["words"]
+    )
+
+
 def test_repeats_are_targets_and_the_strongest_simple_rival_is_there(report: dict[str, Any]) -> None:
     systems = {name: system["test"]["ndcg@10"]["mean"] for name, system in report["systems"].items()}
     assert systems["personal_frequency"] > 3 * systems["popularity"], "what comes again is a large part of the targets"

@@ -19,6 +19,7 @@ from reckg.evaluation.report.protocol_words import protocol_section
 from reckg.evaluation.slices import worst_slices
 from reckg.pipeline.report.beyond import beyond_sections
 from reckg.pipeline.report.diversity_price import diversity_price
+from reckg.pipeline.report.event_choices import event_words
 from reckg.pipeline.report.sections import (
     data_section,
     filter_words,
@@ -95,7 +96,7 @@ def _protocol(config: Config, test: RunData, measured: Measured, systems: int) -
         config.run.seed,
         budget=tuning_budget(config, test) if tuned else 0,
         systems=systems,
-        filters=filter_words(test),
+        filters=[*filter_words(test), *event_words(config, test.prepared)],
         events=test.prepared.info["task"]["target_events"] if "task" in test.prepared.info else (),
     )
 
