@@ -59,7 +59,9 @@ def summarize_log(interactions: pl.LazyFrame, time: TimeKind) -> LogSummary:
     """
     timed = time == "utc"
     ids = [pl.col(name).n_unique() for name in ("user_id", "item_id")]
-    pairs = pl.struct("user_id", "item_id").n_unique().alias("pairs")
+    coded = interactions.collect_schema()["user_id"].is_integer()  # one number a pair is counted much faster
+    pair = pl.col("user_id").cast(pl.Int64) * 2**32 + pl.col("item_id") if coded else pl.struct("user_id", "item_id")
+    pairs = pair.n_unique().alias("pairs")
     ends = [pl.col("timestamp").min().alias("first"), pl.col("timestamp").max().alias("last")] if timed else []
     events, users, items, distinct, *found = collect(interactions.select(pl.len(), *ids, pairs, *ends), "log").row(0)
     density = distinct / max(users * items, 1)

@@ -8,8 +8,8 @@ import polars as pl
 from reckg.data.ids import codes_of
 from reckg.data.schema import Target
 
-# Share of repeats from which on they belong to the question. Logs of films, books and articles have 0 to .03, of
-# groceries .4 and more, of music .6 and more.
+# Share of repeats from which on they belong to the question. MovieLens 100K and Amazon Beauty have none, the orders of
+# 106 members of a grocery .75.
 REPEATS = 0.1
 
 

@@ -56,7 +56,7 @@ def run(shop: Path) -> Path:
 
 def test_the_question_is_derived_and_said_first(run: Path, report: dict[str, Any]) -> None:
     assert (report["protocol"]["target"], report["protocol"]["target_event"]) == ("any", "purchase")
-    words = "Question: any: any items, also those that the user took before by the event purchase."
+    words = "Question: which items does a user take next, new ones and others (target: any; event: purchase)?"
     assert report["protocol"]["words"][0] == words
     assert words in next(run.rglob("report.md")).read_text().splitlines()[2]
     notes = " ".join(json.loads((run / "prepared/prepared.json").read_text())["notes"])

@@ -97,10 +97,14 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
 
 
 def _question_words(held: HeldOut, events: Sequence[str]) -> list[str]:
-    """Describes the question: which items, of which event."""
-    which = {"new": "items that the user never took", "any": "any items, also those that the user took before"}
-    what = f" by the event {' or '.join(events)}" if events else ""
-    return [f"Question: {held.target}: {which.get(held.target, 'items that the user took before')}{what}."]
+    """Asks the question of the run: which items, of which event."""
+    asked = {
+        "new": "which items does a user take for the first time",
+        "any": "which items does a user take next, new ones and others",
+        "repeat": "which of the items that a user had come again",
+    }[held.target]
+    event = f"; event: {' or '.join(events)}" if events else ""
+    return [f"Question: {asked} (target: {held.target}{event})?"]
 
 
 def _history_words(held: HeldOut, parts: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ def rendered() -> str:
 def test_the_first_line_is_the_verdict_and_the_tables_are_whole() -> None:
     text = rendered()
     assert text.startswith(
-        "It is so.\n\nQuestion: new: items that the user never took.\n\n# Evaluation: toy \\<books\\>\n"
+        "It is so.\n\nQuestion: which items does a user take for the first time (target: new)?\n\n# Evaluation: toy \\<books\\>\n"
     )
     lines = text.splitlines()
     rulers = [place for place, line in enumerate(lines) if re.fullmatch(r"\|(---\|)+", line)]
