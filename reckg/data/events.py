@@ -74,8 +74,8 @@ def plan_events(training: pl.DataFrame, given: Mapping[str, EventSetting]) -> Ev
 
     The target is the rarest type that other ones lead to: a share of LED of its pairs of user and item had one of them
     before, and mostly for the first time. A cart that leads to as many purchases is a step on the way, not the target.
-    Without such a type all are targets. Another type weighs the square root of its chance to be
-    followed by the target, at least LEAST, so that many weak signs do not drown few strong ones.
+    Without such a type all are targets. Another type weighs the square root of its chance to be followed by the target,
+    at least LEAST, so that many weak signs do not drown few strong ones.
 
     Args:
         training: user_id, item_id and, if known, event and timestamp; of the training part alone.

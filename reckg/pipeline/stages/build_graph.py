@@ -213,7 +213,8 @@ def mark_events(frame: pl.DataFrame, events: EventPlan, damping: str) -> pl.Data
         weight = damped_weights(given.to_numpy().astype(np.float64), training, damping)
         everything = pl.Series("taken", np.ones(len(frame), dtype=bool))
         return frame.with_columns(pl.Series("weight", weight), everything, (~everything).alias("disliked"))
-    worth = frame["event"].replace_strict(dict(events.weights), default=1.0, return_dtype=pl.Float64)
+    least = min(events.weights.values())  # of a type that training does not have
+    worth = frame["event"].replace_strict(dict(events.weights), default=least, return_dtype=pl.Float64)
     disliked = frame["event"].is_in(events.negative).alias("disliked")
     liked = training & ~disliked.to_numpy()
     weight = damped_weights(given.to_numpy().astype(np.float64), liked, damping, worth.to_numpy())

@@ -51,10 +51,11 @@ def source_top(
         (n, k); short lists are padded.
     """
     tables = scores.tables
-    if name == "own":
-        return scores.own.top(k, seen, allowed)
-    if name == "vectors" and tables.target == "repeat":
-        return scores.own.nearest(scores.vectors, scores.item_vectors, k, seen, allowed)
+    own = scores.own.taken() if tables.target == "repeat" else scores.own if name == "own" else None
+    if own is not None and name == "own":
+        return own.top(k, seen, allowed)
+    if own is not None:
+        return own.nearest(scores.vectors, scores.item_vectors, k, seen, allowed)
     if name == "vectors":
         return index.search(scores.vectors, k, seen, allowed)
     if name == "profile":

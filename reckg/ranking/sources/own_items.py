@@ -70,6 +70,11 @@ class OwnItems:
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[place] == wanted, self.values[:, place], ABSENT[:, :, None])
 
+    def taken(self) -> OwnItems:
+        """Keeps the items that the user took, not only looked at."""
+        took = self.values[RHYTHM.index("own_taken")] > 0
+        return OwnItems(self.query[took], self.item[took], self.values[:, took], self.n, self.n_items)
+
     def top(self, k: int, blocked: Rows | None, allowed: np.ndarray | None) -> ScoredItems:
         """Finds each user's k items with the highest ``own_recent``: (n, k)."""
         return self._best(self.values[RHYTHM.index("own_recent")].astype(np.float32), k, blocked, allowed)

@@ -65,6 +65,11 @@ def test_the_best_own_items_come_first() -> None:
     assert own.top(2, None, allowed).item_idx.tolist() == [[1, 3], [-1, -1], [-1, -1]]
 
 
+def test_items_that_were_only_looked_at_can_be_left_out() -> None:
+    taken = own_items(ENTRIES, 3, N_ITEMS, NOW).taken()
+    assert taken.top(3, None, None).item_idx.tolist() == [[1, 2, -1], [-1, -1, -1], [4, -1, -1]]
+
+
 def test_own_items_by_the_vectors() -> None:
     vectors, items = np.eye(3, 2, dtype=np.float32), np.eye(N_ITEMS, 2, dtype=np.float32)
     items[3] = 5.0
