@@ -51,11 +51,8 @@ def source_top(
         (n, k); short lists are padded.
     """
     tables = scores.tables
-    own = scores.own.taken() if tables.target == "repeat" else scores.own if name == "own" else None
-    if own is not None and name == "own":
-        return own.top(k, seen, allowed)
-    if own is not None:
-        return own.nearest(scores.vectors, scores.item_vectors, k, seen, allowed)
+    if name == "own" or tables.target == "repeat":
+        return _own_top(name, scores, k, seen, allowed)
     if name == "vectors":
         return index.search(scores.vectors, k, seen, allowed)
     if name == "profile":
@@ -73,6 +70,14 @@ def source_top(
         return first_of_order(tables.popular, tables.popular_score, scores.n, k, seen, allowed)
     sums: RowSums = getattr(scores, {"entities": "entity_neighbours", "text": "text_neighbours"}.get(name, name))
     return sums.top(1 if name == "cooccurrence" and scores.ahead else 0, k, seen, allowed)
+
+
+def _own_top(name: str, scores: UserScores, k: int, seen: Rows | None, allowed: np.ndarray | None) -> ScoredItems:
+    """Finds the best of each user's own items, by rhythm (own) or by the vectors: (n, k)."""
+    own = scores.own.taken() if scores.tables.target == "repeat" else scores.own
+    if name == "own":
+        return own.top(k, seen, allowed)
+    return own.nearest(scores.vectors, scores.item_vectors, k, seen, allowed)
 
 
 def retrieve(
