@@ -12,9 +12,8 @@ def rendered() -> str:
 
 def test_the_first_line_is_the_verdict_and_the_tables_are_whole() -> None:
     text = rendered()
-    assert text.startswith(
-        "It is so.\n\nQuestion: which items does a user take for the first time (target: new)?\n\n# Evaluation: toy \\<books\\>\n"
-    )
+    question = "Question: which items does a user take for the first time (target: new)?"
+    assert text.startswith(f"It is so.\n\n{question}\n\n# Evaluation: toy \\<books\\>\n")
     lines = text.splitlines()
     rulers = [place for place, line in enumerate(lines) if re.fullmatch(r"\|(---\|)+", line)]
     assert len(rulers) > 12
