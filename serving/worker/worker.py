@@ -12,12 +12,10 @@ import argparse
 import faulthandler
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from serving.worker.server import RunningServer
 
 logger = logging.getLogger("reckg.serving")
-NICE = 10  # of the thread that reads the next bundle: a tenth of a request's share of a busy processor
 
 
 class Worker:
@@ -79,7 +76,7 @@ class Worker:
             self.state.store = open_store(self.settings.store, self.settings.bundle, observe=self._observe_store)
             self.instruments = self._open_instruments(self.settings, self.state)
         elif name == "prepare":
-            self._prepare(Path(arguments["path"]), arguments["manifest_sha256"])
+            self.state.prepare(Path(arguments["path"]), arguments["manifest_sha256"])
         elif name == "commit":
             self._commit()
         elif name == "abort":
@@ -89,14 +86,6 @@ class Worker:
         else:
             raise CallError("UNIMPLEMENTED", f"a worker has no {name!r}")
         return {}
-
-    def _prepare(self, path: Path, manifest_sha256: str) -> None:
-        """Reads a bundle. While requests are answered, a thread that gives way to theirs does it."""
-        if self.running is None:
-            self.state.prepare(path, manifest_sha256)
-            return
-        with ThreadPoolExecutor(1, "prepare", initializer=give_way) as background:
-            background.submit(self.state.prepare, path, manifest_sha256).result()
 
     def _commit(self) -> None:
         with self._committing:
@@ -114,11 +103,6 @@ class Worker:
                     instruments=self.instruments,
                 )
                 self.running.set_ready()
-
-
-def give_way() -> None:
-    """Lowers the priority of the calling thread for good. Linux keeps a priority for each thread."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def main(arguments: list[str] | None = None) -> int:
