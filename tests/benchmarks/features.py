@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from reckg.data.history import History
-from reckg.ranking.features.extract import candidate_features
+from reckg.ranking.features.extract import FEATURES, candidate_features
 from reckg.ranking.sources.candidates import available_sources, retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.ranking.tables.build import TableInputs, build_feature_tables
@@ -88,7 +88,8 @@ def ranker(features: np.ndarray, depths: dict[str, int], args: argparse.Namespac
     noise = np.random.default_rng(args.seed).random(len(features))
     settings = {"num_leaves": args.leaves, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1, "seed": args.seed}
     booster = lgb.train(settings, lgb.Dataset(features, label=noise), num_boost_round=args.trees)
-    return Ranker(booster.model_to_string(), Blend(dict.fromkeys(BLENDED, 0.1)), depths, {})
+    weights = {name: 0.1 for name in BLENDED if name in FEATURES}
+    return Ranker(booster.model_to_string(), Blend(weights), depths, {})
 
 
 def measured(args: argparse.Namespace) -> dict[str, float]:
