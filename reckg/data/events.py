@@ -32,7 +32,7 @@ class EventSetting(Protocol):
 
 @dataclass(frozen=True)
 class EventPlan:
-    """What each event type means.
+    """The meaning of each event type.
 
     Args:
         targets: types that are predicted; empty for data without types.
@@ -70,7 +70,7 @@ class EventPlan:
 
 
 def plan_events(training: pl.DataFrame, given: Mapping[str, EventSetting]) -> EventPlan:
-    """Chooses the target event and the weights of the others; settings come before what the data says.
+    """Chooses the target event and the weights of the others. Settings come before the data.
 
     The target is the rarest type that other ones lead to: a share of LED of its pairs of user and item had one of them
     before, and mostly for the first time. A cart that leads to as many purchases is a step on the way, not the target.

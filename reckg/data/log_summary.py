@@ -1,4 +1,4 @@
-"""Size, density and times of a log in words: what import, describe and the report say of it."""
+"""Size, density and times of a log in words, for import, describe and the report."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def parse_times(table: Table, text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     Returns:
         Expressions for the time (Datetime, UTC; null for a text that is no time) and for whether a zone was given.
     Raises:
-        DataError: the day and the month of a date cannot be told apart, or both orders occur.
+        DataError: a date has two readings, or both orders occur.
     """
     iso = _with_iso_dates(table, text)
     sample = collect(table.frame.select(iso.alias("text")).head(SAMPLE), table.label)["text"].drop_nulls().unique()

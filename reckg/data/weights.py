@@ -1,4 +1,4 @@
-"""What an interaction counts: its weight, damped, with a mean of 1 over the training part."""
+"""Weights of interactions: damped, with a mean of 1 over the training part."""
 
 from __future__ import annotations
 

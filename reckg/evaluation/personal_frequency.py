@@ -1,4 +1,4 @@
-"""The baseline personal frequency: what the user takes most often and most recently, then what everybody takes."""
+"""The baseline personal frequency: the user's most frequent and latest items, then the most popular ones."""
 
 from __future__ import annotations
 

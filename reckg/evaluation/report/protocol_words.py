@@ -97,7 +97,7 @@ def protocol_section(  # noqa: PLR0913 - each value is a line of the section
 
 
 def _question_words(held: HeldOut, events: Sequence[str]) -> list[str]:
-    """Asks the question of the run: which items, of which event."""
+    """Asks the question of the run: the kind of items, and the event."""
     asked = {
         "new": "which items does a user take for the first time",
         "any": "which items does a user take next, new ones and others",

@@ -1,4 +1,4 @@
-"""The target event and the weights of the others in words, beside what other weights would give on validation."""
+"""The target event and the weights of the others in words, with figures of other weights on validation."""
 
 from __future__ import annotations
 
