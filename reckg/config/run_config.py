@@ -80,8 +80,12 @@ class ModelConfig(Section):
     )
     relation_dim: int = Field(32, ge=2, description="Dimension of the TransR relation space.")
     attention_every: int = Field(1, ge=1, description="Epochs between refreshes of TransR's attention weights.")
-    interaction_share: float = Field(
-        0.8, gt=0, le=1, description="Share of a node's attention on its interactions; the rest is on its attributes."
+    interaction_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of a node's attention on its interactions; the rest is on its attributes. Not set: 0.8 in "
+        "training, and validation chooses between it and larger ones for what is served.",
     )
     recency_half_life: float | None = Field(
         None,

@@ -12,6 +12,7 @@ from reckg.ranking.sources.candidates import retrieve
 from reckg.ranking.sources.user_scores import UserScores
 from reckg.recommend.evidence import Evidence, FeatureValue
 from reckg.recommend.fold_in import UserRequest, Users, fold_in
+from reckg.recommend.wanted import Wanted
 from reckg.retrieval.exact import exact_search
 from reckg.retrieval.scored_items import ScoredItems, empty_result
 
@@ -35,8 +36,8 @@ def feature_values(bundle: Bundle, request: UserRequest, item_ids: Sequence[str]
     scores = UserScores(users.features, users.history, row, users.vectors[row], bundle.item_vectors)
     alone = {"vectors": min(bundle.candidates, len(bundle.item_ids))}
     depths = alone if bundle.ranker is None else bundle.ranker.depths
-    indptr, positions = users.history.rows(row)
-    candidates = retrieve(scores, bundle.index, depths, (indptr, users.history.item_idx[positions]))
+    wanted = Wanted(1).without_seen(bundle, users, row)
+    candidates = retrieve(scores, bundle.index, depths, wanted.left_out, wanted.allowed)
     found = candidates.item_idx[0][candidates.item_idx[0] >= 0]
     if not np.isin(items, found).all():
         candidates = in_retrieval_order(bundle, scores.vectors, np.union1d(found, items))

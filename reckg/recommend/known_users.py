@@ -42,16 +42,15 @@ def recommend_batch(bundle: Bundle, user_idx: np.ndarray, wanted: Wanted, trace:
     if not wanted.rerank:
         wanted = replace(wanted, diversity=NO_DIVERSITY)
     found, popular = empty_result(len(user_idx), wanted.k), gets_popular(bundle, user_idx, wanted.rerank)
-    warm = np.flatnonzero(~popular)
+    warm, users = np.flatnonzero(~popular), Users(bundle.user_vectors, bundle.history, bundle.features)
     if len(warm):
-        users = Users(bundle.user_vectors, bundle.history, bundle.features)
         part = best_items(bundle, users, user_idx[warm], wanted.for_users(warm), trace)
         found.item_idx[warm], found.score[warm] = part.item_idx, part.score
         popular |= gets_popular(bundle, user_idx, wanted.rerank and not trace.deadline.rerank_skipped)
     cold = np.flatnonzero(popular)
     if len(cold):
         trace.deadline.begin("popular")
-        left_out = wanted.for_users(cold).left_out
+        left_out = wanted.for_users(cold).without_seen(bundle, users, user_idx[cold]).left_out
         part = popular_items(bundle, wanted.k, exclude=left_out, n=len(cold), allowed=wanted.allowed)
         found.item_idx[cold], found.score[cold] = part.item_idx, part.score
         trace.deadline.end()

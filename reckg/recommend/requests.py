@@ -150,7 +150,7 @@ def _answer_folded(bundle: Bundle, requests: Sequence[UserRequest], wanted: Want
         reranked[rows] &= not trace.deadline.rerank_skipped
     rows = np.flatnonzero(popular)
     if len(rows):
-        part = _most_popular(bundle, len(rows), wanted.for_users(rows), trace)
+        part = _most_popular(bundle, len(rows), wanted.for_users(rows).without_seen(bundle, folded, rows), trace)
         found.item_idx[rows], found.score[rows] = part.item_idx, part.score
     return Part(found, cold, popular, reranked, folded.unknown_items, folded.unknown_attributes)
 

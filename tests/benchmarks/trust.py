@@ -1,4 +1,4 @@
-"""Figures that tell whether numbers can be trusted: what says nothing moves nothing, and simple rivals are not better.
+"""Figures of trust: attributes, items and times without a meaning move nothing, and simple rivals are not better.
 
 Generated logs and grocery orders, at default settings but without texts. All figures are means over the seeds with an
 interval of Student's t (_low, _high); NDCG@10 of the test part.

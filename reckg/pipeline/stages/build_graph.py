@@ -199,7 +199,7 @@ def _target(config: Config, split: Split, rows: pl.DataFrame, events: EventPlan)
 
 
 def mark_events(frame: pl.DataFrame, events: EventPlan, damping: str) -> pl.DataFrame:
-    """Replaces weights by what an interaction counts, and marks what its event says.
+    """Damps the weights, and marks the interactions of target and negative events.
 
     Args:
         frame: split and, optional, weight and event.

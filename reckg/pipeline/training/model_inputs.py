@@ -29,9 +29,12 @@ def pick_device(config: Config) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
+INTERACTION_SHARE = 0.8  # in training, unless model.interaction_share is set
+
+
 @dataclass(frozen=True)
 class GraphShares:
-    """What a graph's attention gives to interactions.
+    """The attention of a graph on interactions.
 
     Args:
         half_life: of an interaction's weight in its user's history; 0: all alike.
@@ -40,6 +43,12 @@ class GraphShares:
 
     half_life: float
     interaction_share: float
+
+
+def training_shares(config: Config, prepared: Prepared) -> GraphShares:
+    """Returns the half-life and the share that the model trains with."""
+    share = config.model.interaction_share
+    return GraphShares(prepared.half_life(config), INTERACTION_SHARE if share is None else share)
 
 
 def load_graph(
@@ -70,7 +79,7 @@ def load_graph(
         triples = triples.filter(~pl.col("relation").is_in(masked))
     known = prepared.known(state, config)
     user_idx = known["user_idx"].to_numpy()
-    attention = attention or GraphShares(prepared.half_life(config), config.model.interaction_share)
+    attention = attention or training_shares(config, prepared)
     return build_knowledge_graph(
         n_users=len(prepared.users),
         n_items=len(prepared.items),

@@ -16,7 +16,7 @@ from reckg.model.training.memory import Plan
 from reckg.model.training.objective import Objective
 from reckg.model.training.train import Schedule
 from reckg.pipeline.run.folder import Prepared
-from reckg.pipeline.training.model_inputs import GraphShares
+from reckg.pipeline.training.model_inputs import GraphShares, training_shares
 from reckg.pipeline.training.plan import training_loss
 
 
@@ -35,7 +35,7 @@ def objective_of(
         shares: half-life and share of interactions that the graph was built with. None: those of training.
     """
     settings = config.train
-    shares = shares or GraphShares(prepared.half_life(config), config.model.interaction_share)
+    shares = shares or training_shares(config, prepared)
     history = prepared.history("train", config)
     histories = Histories(
         history.indptr,

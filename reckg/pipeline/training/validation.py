@@ -18,7 +18,7 @@ from reckg.model.joint.joint_model import JointModel
 from reckg.model.linear.spectral import choose_shares, fit_spectral
 from reckg.pipeline.run.folder import Prepared
 from reckg.pipeline.run.held_out import held_out_part, new_items
-from reckg.pipeline.training.model_inputs import GraphShares, load_graph
+from reckg.pipeline.training.model_inputs import GraphShares, load_graph, training_shares
 from reckg.retrieval.exact import exact_search
 
 Validate = Callable[[Embeddings], np.ndarray]  # the scores (n,) of validation users
@@ -48,7 +48,7 @@ class LinearFit(TypedDict):
 def choose_shares_of_graph(
     config: Config, run: Path, model: JointModel, prepared: Prepared, validate: Validate
 ) -> GraphShares:
-    """Chooses what histories and facts count at inference: as in training, unless another choice is clearly better.
+    """Chooses the attention on interactions at inference: as in training, unless another choice is clearly better.
 
     The half-life is chosen first, then the share of interactions. A share of NO_GRAPH takes the graph's facts from all
     nodes with interactions.
@@ -56,7 +56,7 @@ def choose_shares_of_graph(
     Args:
         validate: scores (n,) of the validation users.
     """
-    usual = GraphShares(prepared.half_life(config), config.model.interaction_share)
+    usual = training_shares(config, prepared)
 
     def score(shares: GraphShares) -> np.ndarray:
         graph = load_graph(run, prepared, config, "train", attention=shares)
@@ -67,7 +67,7 @@ def choose_shares_of_graph(
     tried = HALF_LIFE_TIMES if usual.half_life and config.model.recency_half_life is None else (1.0,)
     half_lives = {times: score(replace(usual, half_life=usual.half_life * times)) for times in tried}
     best = replace(usual, half_life=usual.half_life * clearly_best(half_lives, 1.0))
-    if "interaction_share" in config.model.model_fields_set or prepared.cold_items:
+    if config.model.interaction_share is not None or prepared.cold_items:
         return best
     shares = {share: score(replace(best, interaction_share=share)) for share in (usual.interaction_share, *SHARES)}
     return replace(best, interaction_share=clearly_best(shares, usual.interaction_share))

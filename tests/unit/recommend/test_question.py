@@ -70,6 +70,15 @@ def test_disliked_items_never_come(bundle: Bundle, target: Target) -> None:
     assert (name in ids(with_dislike, "u004")) == (name in ids(asked(bundle, target), "u004")), "others do not mind"
 
 
+def test_a_user_with_nothing_but_a_dislike_gets_popular_items_without_it(bundle: Bundle) -> None:
+    """The last user has no interaction. The most popular item is the one that a dislike must keep away."""
+    first = int(bundle.features.popular[0])
+    never = np.append(np.zeros(40, dtype=np.int64), 1), np.array([first])
+    name = bundle.item_ids.raw(np.array([first]))[0]
+    assert name in ids(bundle, "u039")
+    assert name not in ids(replace(bundle, history=replace(bundle.history, never=never)), "u039")
+
+
 def test_dislikes_and_events_are_part_of_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
     taken = np.arange(len(bundle.history.item_idx)) % 2 == 0
     never = np.append(np.zeros(4, dtype=np.int64), np.full(37, 2)), np.array([5, 9])
